@@ -1,0 +1,55 @@
+.POSIX:
+# What a newcomer types. Works with the make of Linux and of macOS (3.81).
+
+# PYTHON, DAGSTER_PORT and MLFLOW_PORT reach the scripts through the environment, given before or after `make`.
+VENV_PYTHON = .venv/bin/python
+INSTALLED = .venv/.installed
+
+help: ## this list
+	@echo 'Usage: make TARGET'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## the packages of constraints.txt into .venv (PYTHON=python3.12 chooses the Python)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@scripts/install
+	@touch $(INSTALLED)
+
+java: ## find Java 17 or newer, or install it where apt can, or say what to type
+	@scripts/ensure-java
+
+demo: $(INSTALLED) ## the whole lifecycle on a simulated food-delivery company
+	@scripts/ensure-java $(VENV_PYTHON) -m churn_assets.cli run
+
+dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
+	@scripts/ensure-java $(VENV_PYTHON) scripts/dev
+
+test: $(INSTALLED) ## every test (ARGS='-k features' chooses some)
+	@scripts/ensure-java $(VENV_PYTHON) -m pytest $(ARGS)
+
+check: lint types imports definitions ## lint, format, types, the import rule, the definitions (make -k check shows all that fails)
+
+lint: $(INSTALLED) ## ruff: rules and format
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+
+types: $(INSTALLED) ## mypy
+	$(VENV_PYTHON) -m mypy
+
+imports: $(INSTALLED) ## churn/ knows neither Dagster nor MLflow
+	$(VENV_PYTHON) .venv/bin/lint-imports --no-cache --no-logo
+
+definitions: $(INSTALLED) ## Dagster loads what workspace.yaml names
+	scripts/validate-definitions
+
+format: $(INSTALLED) ## let ruff fix and format
+	$(VENV_PYTHON) -m ruff check --fix-only .
+	$(VENV_PYTHON) -m ruff format .
+
+bench: $(INSTALLED) ## measure what the README's figures come from
+	@scripts/ensure-java $(VENV_PYTHON) -m benchmarks $(ARGS)
+
+clean: ## remove what these targets made: .venv, the data they wrote, caches
+	@scripts/clean
+
+.PHONY: help install java demo dev test check lint types imports definitions format bench clean

@@ -1,0 +1,265 @@
+"""What a table must satisfy before anyone may rely on it. Each rule says what it observed, what is allowed and where.
+
+The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from math import isfinite, sqrt
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
+from churn_assets.churn.errors import BrokenContractError, SourceSchemaError
+from churn_assets.churn.features import FEATURES, Feature
+from churn_assets.churn.splits import TEST_FOLDS
+from churn_assets.churn.tables import SourceTable, check_source_schema
+
+MAX_KEYS = 10
+
+PANEL_SCHEMA = T.StructType(
+    [
+        T.StructField("customer_id", T.StringType()),
+        T.StructField("as_of", T.DateType()),
+        *[T.StructField(feature.name, T.DoubleType()) for feature in FEATURES],
+        T.StructField("label", T.DoubleType()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One rule's result. keys: up to ten offenders ("customer at date"). is_warning: no reason to stop."""
+
+    rule: str
+    is_passed: bool
+    observed: str
+    allowed: str
+    keys: tuple[str, ...] = ()
+    is_warning: bool = False
+
+
+def require(outcomes: Sequence[Outcome], table: str) -> None:
+    """Raises BrokenContractError with every broken rule that is not a mere warning."""
+    broken = [outcome for outcome in outcomes if not outcome.is_passed and not outcome.is_warning]
+    if broken:
+        raise BrokenContractError(
+            f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
+            "the table stays at its last good version.",
+            [
+                f"{outcome.rule}: observed {outcome.observed}; allowed {outcome.allowed}"
+                + (f"; for example {', '.join(outcome.keys)}" if outcome.keys else "")
+                for outcome in broken
+            ],
+            next_step="look at the named rows in the silver table, or at the code that computes these columns",
+        )
+
+
+def panel_outcomes(panel: DataFrame) -> list[Outcome]:
+    """The rules of `ml_churn_features`, from one Spark pass over `panel`."""
+    schema = _panel_schema_outcome(panel.schema)
+    present = [feature for feature in FEATURES if feature.name in panel.columns]
+    if not {"customer_id", "as_of", "label"} <= set(panel.columns):
+        return [schema, *[_not_evaluable(rule) for rule in PANEL_RULES[1:]]]
+    seen = _panel_pass(panel, present)
+    return [
+        schema,
+        _row_outcome(seen, "no_nulls", "0 null or NaN values in keys and features"),
+        _row_outcome(seen, "ranges", "; ".join(_range_text(feature) for feature in FEATURES)),
+        _row_outcome(seen, "one_row_per_customer_and_date", "1 row for each customer and date"),
+        _row_outcome(seen, "label_is_binary", "label 0, 1 or null (not yet known)"),
+        _empty_snapshot_outcome(seen),
+        _informative_outcome(seen, present),
+    ]
+
+
+PANEL_RULES = (
+    "columns_and_types",
+    "no_nulls",
+    "ranges",
+    "one_row_per_customer_and_date",
+    "label_is_binary",
+    "no_empty_snapshot",
+    "informative_features",
+)
+
+
+def _not_evaluable(rule: str) -> Outcome:
+    return Outcome(rule, False, "not evaluable: key or label column is missing", "key and label columns are there")
+
+
+def _panel_schema_outcome(schema: T.StructType) -> Outcome:
+    found = {field.name: field.dataType.simpleString() for field in schema}
+    wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA}
+    wrong = [
+        f"{name}: {found.get(name, 'missing')} instead of {kind}"
+        for name, kind in wanted.items()
+        if found.get(name) != kind
+    ]
+    wrong += [f"{name}: not in the catalogue" for name in found if name not in wanted]
+    return Outcome("columns_and_types", not wrong, "; ".join(wrong) or f"{len(wanted)} columns", "the declared columns")
+
+
+def _panel_pass(panel: DataFrame, present: Sequence[Feature]) -> list[dict[str, Any]]:
+    """One row for each (as_of, mark): rows, up to ten keys, and minima and maxima of the features.
+
+    Every row has the mark 'row', and one more for each rule it breaks, so that one grouping counts rows and offenders.
+    """
+    # A key of another type breaks `columns_and_types`; the other rules still judge its rows.
+    panel = panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
+    copies = F.count(F.lit(1)).over(Window.partitionBy("customer_id", "as_of"))
+    values = [F.col(feature.name).try_cast("double") for feature in present]
+    has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
+    is_outside = F.lit(False)
+    for feature, value in zip(present, values, strict=True):
+        has_null |= value.isNull() | F.isnan(value)
+        is_outside |= F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False))
+    label = F.col("label").try_cast("double")
+    is_label_wrong = F.col("label").isNotNull() & ~F.coalesce(label.isin(0.0, 1.0), F.lit(False))
+    marks = F.array_compact(
+        F.array(
+            F.lit("row"),
+            F.when(has_null, "no_nulls"),
+            F.when(is_outside, "ranges"),
+            F.when(copies > 1, "one_row_per_customer_and_date"),
+            F.when(is_label_wrong, "label_is_binary"),
+        )
+    )
+    key = F.concat_ws(
+        " at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in ("customer_id", "as_of")]
+    )
+    bounds = [F.struct(F.min(v), F.max(v)).alias(feature.name) for feature, v in zip(present, values, strict=True)]
+    grouped = (
+        panel.select("*", marks.alias("marks"), key.alias("key"))
+        .withColumn("mark", F.explode("marks"))
+        .groupBy("as_of", "mark")
+        .agg(F.count(F.lit(1)).alias("rows"), F.min_by("key", "key", MAX_KEYS).alias("keys"), *bounds)
+    )
+    return [row.asDict() for row in grouped.collect()]
+
+
+def _is_within(value: Column, feature: Feature) -> Column:
+    # Infinity is outside every range: no count, ratio or score of a customer is infinite.
+    upper = value <= feature.high if isfinite(feature.high) else value < F.lit(float("inf"))
+    within = (value >= feature.low) & upper
+    return within & value.isin(0.0, 1.0) if feature.name == "crisis_exposure_index" else within
+
+
+def _range_text(feature: Feature) -> str:
+    return (
+        f"{feature.name} {feature.low:g} to {feature.high:g}"
+        if isfinite(feature.high)
+        else f"{feature.name} ≥ {feature.low:g}"
+    )
+
+
+def _row_outcome(seen: Sequence[dict[str, Any]], rule: str, allowed: str) -> Outcome:
+    broken = [group for group in seen if group["mark"] == rule]
+    keys = sorted(key for group in broken for key in group["keys"])[:MAX_KEYS]
+    rows = sum(group["rows"] for group in broken)
+    return Outcome(rule, rows == 0, f"{rows:,} offending rows", allowed, tuple(keys))
+
+
+def _empty_snapshot_outcome(seen: Sequence[dict[str, Any]]) -> Outcome:
+    dates = sorted(group["as_of"] for group in seen if group["mark"] == "row" and group["as_of"] is not None)
+    allowed = "at least 1 row at every Monday from the first to the last as-of date"
+    if not dates:
+        return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
+    expected = [dates[0] + timedelta(weeks=week) for week in range((dates[-1] - dates[0]).days // 7 + 1)]
+    missing = sorted(set(expected) ^ set(dates))
+    observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
+    return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
+
+
+def _informative_outcome(seen: Sequence[dict[str, Any]], present: Sequence[Feature]) -> Outcome:
+    groups = [group for group in seen if group["mark"] == "row"]
+    constant = []
+    for feature in present:
+        bounds = [tuple(group[feature.name]) for group in groups]
+        # As text, because NaN is not equal to itself, and a feature that is null everywhere has no bounds.
+        values = {"null" if bound is None else repr(bound) for pair in bounds for bound in pair}
+        if len(values) == 1:
+            constant.append(f"{feature.name} = {values.pop()}")
+    observed = f"constant: {', '.join(constant)}" if constant else "every feature varies"
+    return Outcome("informative_features", not constant, observed, "no feature is constant", is_warning=True)
+
+
+def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_days: int) -> list[Outcome]:
+    """The rules of `train_features` and `test_features`, against the `panel` they were cut from."""
+    first_train, last_train, train_rows = train.agg(F.min("as_of"), F.max("as_of"), F.count("*")).collect()[0]
+    first_test, test_rows = test.agg(F.min("as_of"), F.count("*")).collect()[0]
+    if not train_rows or not test_rows:
+        empty = f"{train_rows:,} training rows, {test_rows:,} test rows"
+        return [Outcome(rule, False, empty, "rows on both sides") for rule in SPLIT_RULES]
+    common = train.select("customer_id").distinct().join(test.select("customer_id").distinct(), "customer_id")
+    shared = [row.customer_id for row in common.orderBy("customer_id").limit(MAX_KEYS).collect()]
+    eligible = panel.where(F.col("as_of") == F.lit(first_test)).count()
+    return [
+        Outcome(
+            "disjoint_customers", not shared, f"{len(shared)} shared (at most {MAX_KEYS} counted)", "0", tuple(shared)
+        ),
+        _later_outcome(first_train, last_train, first_test, outcome_days),
+        _share_outcome(test_rows, eligible),
+    ]
+
+
+SPLIT_RULES = ("disjoint_customers", "test_after_train_outcomes", "test_share")
+
+
+def _later_outcome(first_train: date, last_train: date, test: date, outcome_days: int) -> Outcome:
+    known = last_train + timedelta(days=outcome_days)
+    observed = f"training outcomes known by {known}, tested at {test}"
+    if first_train == last_train == test:
+        # No earlier outcome was known: other customers of the same date train, and everyone should know it.
+        observed = f"{observed}: only one date, so out of sample but not out of time"
+        return Outcome("test_after_train_outcomes", False, observed, "known by the test date", is_warning=True)
+    return Outcome("test_after_train_outcomes", known <= test, observed, "known by the test date")
+
+
+def _share_outcome(test_rows: int, eligible: int) -> Outcome:
+    expected = len(TEST_FOLDS) / 100
+    share = test_rows / eligible if eligible else 0.0
+    # Four standard deviations of a fair hash: 1 in 16,000 splits would be refused by chance.
+    slack = 4 * sqrt(expected * (1 - expected) / max(eligible, 1))
+    is_near = eligible > 0 and abs(share - expected) <= slack
+    return Outcome(
+        "test_share", is_near, f"{share:.1%} of {eligible:,} customers", f"{expected:.0%} ± {slack:.1%} at this number"
+    )
+
+
+def row_accounting(
+    rows_in: dict[str, int], kept: dict[str, int], set_aside: DataFrame, max_quarantined_share: float
+) -> list[Outcome]:
+    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning."""
+    counted = {
+        (row.source_table, row.disposition): row["count"]
+        for row in set_aside.groupBy("source_table", "disposition").count().collect()
+    }
+    outcomes, shares = [], {}
+    for table, count in rows_in.items():
+        cancelled, quarantined = counted.get((table, CANCELLED), 0), counted.get((table, QUARANTINED), 0)
+        total = kept[table] + cancelled + quarantined
+        observed = (
+            f"{count:,} in; {kept[table]:,} kept + {cancelled:,} cancelled + {quarantined:,} quarantined = {total:,}"
+        )
+        outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
+        shares[table] = quarantined / count if count else 0.0
+    observed = ", ".join(f"{table} {share:.2%}" for table, share in shares.items())
+    is_low = max(shares.values()) <= max_quarantined_share
+    allowed = f"at most {max_quarantined_share:.0%} of a table"
+    return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
+
+
+def source_schema_outcome(table: SourceTable, schema: T.StructType) -> Outcome:
+    """Whether a landed source table has the columns cleaning needs."""
+    allowed = ", ".join(f"{column.name} {column.kind}" for column in table.columns if not column.is_optional)
+    try:
+        check_source_schema(table, schema)
+    except SourceSchemaError as misfit:
+        return Outcome(f"{table.name}__schema", False, "; ".join(misfit.problems), allowed)
+    observed = ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in schema)
+    return Outcome(f"{table.name}__schema", True, observed, allowed)

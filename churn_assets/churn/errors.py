@@ -1,0 +1,58 @@
+"""The named errors of churn work. Each lists everything that is wrong at once and says the next step."""
+
+from collections.abc import Sequence
+
+
+class ChurnError(Exception):
+    """Base of all errors a user can mend: a summary, every problem on its own line, and what to do next."""
+
+    def __init__(self, summary: str, problems: Sequence[str] = (), *, next_step: str = "") -> None:
+        self.problems = tuple(problems)
+        lines = [summary, *(f"  - {problem}" for problem in self.problems)]
+        if next_step:
+            lines.append(f"Next step: {next_step}")
+        super().__init__("\n".join(lines))
+
+
+class InvalidPolicyError(ChurnError):
+    """policy.toml cannot be read, or holds a value the policy does not allow."""
+
+
+class InvalidSourcesError(ChurnError):
+    """sources.toml cannot be read, or holds a key or value it does not allow."""
+
+
+class MissingSourceError(ChurnError):
+    """A configured source table, or a variable in its path, does not exist."""
+
+
+class UnreadableSourceError(ChurnError):
+    """A configured source exists but Spark cannot read it or run its SELECT."""
+
+
+class EmptySourceError(ChurnError):
+    """A configured source table has no rows."""
+
+
+class SourceSchemaError(ChurnError):
+    """A source table lacks a required column or holds it in a type that cannot be converted."""
+
+
+class NoEligibleCustomersError(ChurnError):
+    """No as-of date has an eligible customer, so there is no panel."""
+
+
+class NoLabelledSnapshotError(ChurnError):
+    """No snapshot's outcome window is over yet, so nothing can be trained or tested."""
+
+
+class TornTablesError(ChurnError):
+    """Tables that belong together come from different versions of their input; a write was interrupted between them."""
+
+
+class UntrainableError(ChurnError):
+    """The training rows cannot teach a classifier: none, or only one class."""
+
+
+class BrokenContractError(ChurnError):
+    """Rows about to be published break the contract of their table; the table stays at its last good version."""

@@ -1,0 +1,79 @@
+"""Which rows train, which choose the threshold and which test: out of sample by customer, out of time by date."""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from churn_assets.churn.errors import NoLabelledSnapshotError
+from churn_assets.churn.policy import ChurnPolicy
+
+TEST_FOLDS = range(20)
+VALIDATION_FOLDS = range(20, 36)
+
+
+@dataclass(frozen=True)
+class SplitDates:
+    """test: the latest as-of date with known labels. train: the as-of dates whose outcome window ended by then.
+
+    is_out_of_time is False where no earlier outcome was known by the test date: then other customers of the same date
+    train, and the test is out of sample only.
+    """
+
+    test: date
+    train: tuple[date, ...]
+    is_out_of_time: bool
+
+
+def fold(customer_id: Column, salt: str) -> Column:
+    """0 to 99, by a hash of the customer alone, so that no row count, order or partitioning moves anyone."""
+    # pmod, because a signed remainder would put 10 % in the test folds.
+    return F.pmod(F.xxhash64(F.concat(F.lit(f"{salt}:"), customer_id)), F.lit(100)).cast("int")
+
+
+def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
+    """The dates of the split of `panel` (as_of, label).
+
+    Raises NoLabelledSnapshotError if no label is known yet.
+    """
+    labelled = [
+        row.as_of for row in panel.where("label is not null").select("as_of").distinct().orderBy("as_of").collect()
+    ]
+    if not labelled:
+        raise NoLabelledSnapshotError(
+            "No snapshot has a known label yet.",
+            [f"a label is known {policy.windows.outcome_days} days after its as-of date; the orders end before that"],
+            next_step="provide more orders, or shorten windows.outcome_days or observation_days in policy.toml",
+        )
+    test = labelled[-1]
+    train = tuple(day for day in labelled if day + timedelta(days=policy.windows.outcome_days) <= test)
+    return SplitDates(test, train or (test,), bool(train))
+
+
+def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+    """The rows of `panel` that may be learned from, with `fold` (validation folds included)."""
+    rows = panel.where(F.col("as_of").isin(list(dates.train)))
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt)).where(
+        F.col("fold") >= TEST_FOLDS.stop
+    )
+
+
+def test_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+    """The rows of `panel` that judge: the test customers at the test date, with `fold`."""
+    rows = panel.where(F.col("as_of") == F.lit(dates.test))
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt)).where(F.col("fold") < TEST_FOLDS.stop)
+
+
+def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+    """What is known at the test date of the customers outside the test folds; the label is withheld (null).
+
+    It stands for the snapshot a model will serve, whose outcome nobody knows when the model is made.
+    """
+    rows = panel.where(F.col("as_of") == F.lit(dates.test)).withColumn("label", F.lit(None).cast("double"))
+    return rows.where(fold(F.col("customer_id"), policy.split.salt) >= TEST_FOLDS.stop)
+
+
+def is_validation() -> Column:
+    """Whether a training row belongs to the fold the threshold is chosen on."""
+    return F.col("fold").between(VALIDATION_FOLDS.start, VALIDATION_FOLDS.stop - 1)

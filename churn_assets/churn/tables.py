@@ -1,0 +1,143 @@
+"""The source tables in canonical columns: what they must hold and how raw types become theirs. No rules about rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.errors import SourceSchemaError
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """name: canonical name. kind: string, timestamp, double or boolean. meaning: for people, with the unit."""
+
+    name: str
+    kind: str
+    meaning: str
+    is_optional: bool = False
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """One canonical source table; an optional one may be absent as a whole."""
+
+    name: str
+    meaning: str
+    columns: tuple[SourceColumn, ...]
+    is_optional: bool = False
+
+    @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def spark_schema(self) -> T.StructType:
+        return T.StructType([T.StructField(column.name, SPARK_TYPES[column.kind]) for column in self.columns])
+
+
+ORDERS = SourceTable(
+    "orders",
+    "One row per order.",
+    (
+        SourceColumn("order_id", "string", "identifies the order"),
+        SourceColumn("customer_id", "string", "who ordered"),
+        SourceColumn("ordered_at", "timestamp", "when the order was placed (UTC)"),
+        SourceColumn("promised_at", "timestamp", "when the delivery was promised (UTC)", is_optional=True),
+        SourceColumn("delivered_at", "timestamp", "when it was delivered (UTC)", is_optional=True),
+        SourceColumn("subtotal", "double", "value of the order in the shop's currency"),
+        SourceColumn("is_cancelled", "boolean", "true if the order was called off", is_optional=True),
+    ),
+)
+REVIEWS = SourceTable(
+    "reviews",
+    "One row per review of an order.",
+    (
+        SourceColumn("order_id", "string", "the order reviewed"),
+        SourceColumn("reviewed_at", "timestamp", "when the review was written (UTC)"),
+        SourceColumn("review_score", "double", "stars, 1 to 5"),
+        SourceColumn("sentiment_category", "string", "the review's tone, as the source names it", is_optional=True),
+    ),
+    is_optional=True,
+)
+CUSTOMERS = SourceTable(
+    "customers",
+    "One row per customer.",
+    (
+        SourceColumn("customer_id", "string", "identifies the customer"),
+        SourceColumn("segment", "string", "the customer's segment", is_optional=True),
+    ),
+    is_optional=True,
+)
+SOURCE_TABLES = (ORDERS, REVIEWS, CUSTOMERS)
+
+SPARK_TYPES: dict[str, T.DataType] = {
+    "string": T.StringType(),
+    "timestamp": T.TimestampType(),
+    "double": T.DoubleType(),
+    "boolean": T.BooleanType(),
+}
+# Raw types that become the canonical kind. Text is tried value by value: one that cannot be read becomes null and the
+# row's own rule decides, so that a bad value costs a row and not the load.
+CONVERTIBLE: dict[str, tuple[type[T.DataType], ...]] = {
+    "string": (T.StringType, T.IntegralType, T.DecimalType),
+    "timestamp": (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType),
+    "double": (T.NumericType, T.StringType),
+    "boolean": (T.BooleanType, T.StringType),
+}
+
+# Spark's own formats would cut times to milliseconds.
+WHOLE_ROW = {
+    "ignoreNullFields": "false",
+    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
+    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
+}
+
+
+def check_source_schema(table: SourceTable, schema: T.StructType) -> None:
+    """Raises SourceSchemaError if `schema` lacks a required column of `table` or has one in a type nothing converts."""
+    found = {field.name: field.dataType for field in schema}
+    problems = []
+    for column in table.columns:
+        if column.name not in found:
+            if not column.is_optional:
+                problems.append(f"{column.name} ({column.kind}) is missing: {column.meaning}")
+        elif not isinstance(found[column.name], (*CONVERTIBLE[column.kind], T.NullType)):
+            problems.append(f"{column.name}: found {found[column.name].simpleString()}, needs {column.kind}")
+    if problems:
+        raise SourceSchemaError(
+            f"Source table {table.name}: {len(problems)} column(s) do not fit. "
+            f"Found: {', '.join(found) or 'no columns'}.",
+            problems,
+            next_step=f"map the columns by `select` under [{table.name}] in sources.toml",
+        )
+
+
+def conformed(raw: DataFrame, table: SourceTable) -> DataFrame:
+    """The columns of `table` in their canonical types, and `source_row`: the raw row whole, as JSON.
+
+    An absent optional column is null; a blank string is null; text without a zone is UTC; what cannot be read is null.
+    Raises SourceSchemaError as `check_source_schema` does.
+    """
+    check_source_schema(table, raw.schema)
+    present = set(raw.columns)
+    columns = [
+        (_as_kind(F.col(column.name), column.kind) if column.name in present else F.lit(None))
+        .cast(SPARK_TYPES[column.kind])
+        .alias(column.name)
+        for column in table.columns
+    ]
+    whole = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), WHOLE_ROW)
+    return raw.select(*columns, whole.alias("source_row"))
+
+
+def _as_kind(value: Column, kind: str) -> Column:
+    as_kind: dict[str, Callable[[Column], Column]] = {
+        "string": lambda raw: F.when(raw.cast("string").rlike(r"(?U)\S"), raw.cast("string")),
+        "timestamp": lambda raw: raw.try_cast("timestamp"),
+        "double": lambda raw: raw.try_cast("double"),
+        "boolean": lambda raw: raw.try_cast("boolean"),
+    }
+    return as_kind[kind](value)

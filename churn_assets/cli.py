@@ -1,0 +1,94 @@
+"""The command line: `churn-assets run` runs the lifecycle here and shows it; nothing is decided or computed here."""
+
+import argparse
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+from typing import TextIO
+
+from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed."""
+    parser = argparse.ArgumentParser(
+        prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="run the job churn_lifecycle on the configured sources and show what came of it")
+    parser.parse_args(arguments)
+    return run(settings_from_env())
+
+
+def run(settings: Settings) -> int:
+    """Runs the lifecycle (and before it the demo lakehouse, if sources.toml asks for one) through Dagster."""
+    log = settings.data / "logs" / f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+    with output_to(log) as terminal:
+        begun = perf_counter()
+        print(f"Project   {settings.project}\nLog file  {log}", file=terminal)
+        is_done = _run_jobs(settings, terminal, log)
+        print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
+    return 0 if is_done else 1
+
+
+def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> bool:
+    import dagster as dg
+
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.console import StageProgress, summary
+    from churn_assets.definitions import LIFECYCLE, build_defs, default_resources, job_names
+
+    try:
+        resources = default_resources(settings)
+    except ChurnError as invalid:
+        print(f"\n{invalid}", file=terminal)
+        return False
+    defs = build_defs(resources)
+    begun_at = datetime.now(timezone.utc)
+    with dg.DagsterInstance.get() as instance:
+        for name in job_names(resources):
+            run_id = str(uuid.uuid4())
+            job = defs.resolve_job_def(name)
+            progress = StageProgress(defs, job, terminal)
+            instance.add_event_listener(run_id, progress.show)
+            # What fails is in the run's events, which the progress shows; the exit code says it too.
+            result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False)
+            if name == LIFECYCLE or not result.success:
+                shown = summary(resources, settings, begun_at=begun_at, is_success=result.success, log=log)
+                print(shown, file=terminal)
+            if not result.success:
+                return False
+    return True
+
+
+@contextmanager
+def output_to(log: Path) -> Iterator[TextIO]:
+    """Sends everything this process and its children print to `log`; yields the terminal it hides.
+
+    Descriptors are moved, not Python's streams, because the JVM writes to the descriptors.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with log.open("ab", buffering=0) as sink, os.fdopen(os.dup(1), "w", buffering=1) as terminal:
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield terminal
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

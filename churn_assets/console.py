@@ -1,0 +1,191 @@
+"""What a person sees in the terminal: the stages as they begin and end, and what came of a run."""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
+
+import dagster as dg
+from dagster import DagsterEventType, EventLogEntry
+from pyspark.sql import functions as F
+
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.tables import SOURCE_TABLES
+from churn_assets.defs.evaluation import EVALUATIONS
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.lakehouse import QUARANTINE, SILVER, landed
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import Settings
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+
+STAGE_NAMES = {
+    "demo": "Demo lakehouse: simulate QuickBite",
+    "s1_lakehouse": "Lakehouse: land the source tables, clean them into silver",
+    "s2_features": "Features: baseline rule and feature panel",
+    "s3_splits": "Splits: train and test",
+    "s4_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
+    "s5_evaluation": "Evaluation: judge the model on the test split",
+    "s6_registry": "Registry: register and promote",
+}
+ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
+
+
+class StageProgress:
+    """Prints a line as each stage begins, one for each table or model made, and one with the time as it ends."""
+
+    def __init__(self, defs: dg.Definitions, job: dg.JobDefinition, terminal: TextIO) -> None:
+        self._terminal = terminal
+        steps = {node.name for node in job.graph.nodes}
+        self._stage_of = {step: stage for step, stage in stage_of_step(defs).items() if step in steps}
+        self._open = Counter(self._stage_of.values())
+        self._begun: dict[str, float] = {}
+        self._checks: Counter[bool] = Counter()
+
+    def show(self, entry: EventLogEntry) -> None:
+        """Takes one event of the run."""
+        event = entry.dagster_event
+        if event is None or event.step_key is None:
+            return
+        stage = self._stage_of.get(event.step_key, "")
+        if event.event_type is DagsterEventType.STEP_START and stage not in self._begun:
+            self._begun[stage] = perf_counter()
+            print(f"\n● {STAGE_NAMES.get(stage, stage)}", file=self._terminal)
+        elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._show_check(event.asset_check_evaluation_data)
+        elif event.event_type in ENDS:
+            self._show_end(event, stage)
+
+    def _show_check(self, evaluation: Any) -> None:
+        self._checks[evaluation.passed] += 1
+        if not evaluation.passed:
+            word = "failed" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "warning"
+            print(f"    {word}: check {evaluation.check_name}: {evaluation.description}", file=self._terminal)
+
+    def _show_end(self, event: dg.DagsterEvent, stage: str) -> None:
+        step = str(event.step_key).removeprefix("food_delivery__")
+        if event.event_type is DagsterEventType.STEP_SUCCESS:
+            print(f"    {step:<48} {event.step_success_data.duration_ms / 1000:6.1f} s", file=self._terminal)
+        elif event.event_type is DagsterEventType.STEP_FAILURE:
+            print(f"    {step:<48} FAILED\n{_cause(event)}", file=self._terminal)
+        self._open[stage] -= 1
+        if self._open[stage] == 0 and stage in self._begun:
+            seconds = perf_counter() - self._begun[stage]
+            checks = f", {self._checks[True]} checks passed" if self._checks[True] else ""
+            print(f"  done in {seconds:.1f} s{checks}", file=self._terminal)
+            self._checks.clear()
+
+
+def stage_of_step(defs: dg.Definitions) -> dict[str, str]:
+    """The stage (asset group) of each step, of assets and of checks."""
+    stages: dict[str, str] = {}
+    group_of: dict[dg.AssetKey, str] = {}
+    for asset in defs.assets or []:
+        assert isinstance(asset, dg.AssetsDefinition)
+        group_of |= asset.group_names_by_key
+        stages[asset.op.name] = next(iter(asset.group_names_by_key.values()))
+    for check in defs.asset_checks or []:
+        assert isinstance(check, dg.AssetChecksDefinition)
+        stages[check.op.name] = group_of[next(iter(check.check_keys)).asset_key]
+    return stages
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    """What the failed step's own code said, without Dagster's frames."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    text = error.message.strip() if error is not None else "no reason was recorded"
+    _, _, message = text.partition(": ")
+    return "\n".join(f"      {line}" for line in (message or text).splitlines())
+
+
+def summary(
+    resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, is_success: bool, log: Path
+) -> str:
+    """What the tables and the registry hold after a run, in words; parts that do not exist yet are left out.
+
+    begun_at: when the run began (aware); an evaluation from before is shown as an earlier run's.
+    """
+    lakehouse: LakehouseResource = resources["lakehouse"]
+    tracking: TrackingResource = resources["tracking"]
+    policy: ChurnPolicy = resources["policy"]
+    lines = [
+        "",
+        "─" * 78,
+        "The lifecycle ran to its end."
+        if is_success
+        else "The run FAILED; what failed is named above. What the tables and the registry hold now:",
+    ]
+    if lakehouse.has(QUARANTINE) and lakehouse.has(SILVER):
+        lines += ["", "Rows", *_row_lines(lakehouse)]
+    if lakehouse.has(PANEL):
+        lines += ["", "Panel", *_panel_lines(lakehouse)]
+    if lakehouse.has(EVALUATIONS):
+        lines += ["", *_evaluation_lines(lakehouse, policy, begun_at)]
+    version = tracking.version_under(PRODUCTION)
+    serving = f"version {version.version}, alias {PRODUCTION}" if version else f"no version is under alias {PRODUCTION}"
+    lines += ["", "Model", f"  {REGISTERED_MODEL}: {serving}"]
+    lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
+    return "\n".join(lines)
+
+
+def _row_lines(lakehouse: LakehouseResource) -> list[str]:
+    landed_versions = lakehouse.inputs(SILVER)
+    counted = lakehouse.read(QUARANTINE).groupBy("source_table", "disposition", "rule").count().collect()
+    lines = []
+    for table in SOURCE_TABLES:
+        rows = {QUARANTINED: 0, CANCELLED: 0, REPAIRED: 0}
+        for row in counted:
+            if row.source_table == table.name:
+                rows[row.disposition] += row["count"]
+        total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
+        kept = total - rows[QUARANTINED] - rows[CANCELLED]
+        lines.append(
+            f"  {table.name:<10} {total:>9,} in   {kept:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
+            f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
+        )
+    rules = sorted((row for row in counted if row.disposition != CANCELLED), key=lambda row: -row["count"])
+    return lines + [f"    {row['count']:>6,} {row.source_table}: {row.rule}" for row in rules]
+
+
+def _panel_lines(lakehouse: LakehouseResource) -> list[str]:
+    by_date = lakehouse.read(PANEL).groupBy("as_of").agg({"label": "avg", "*": "count"}).orderBy("as_of").collect()
+    labelled = [row for row in by_date if row["avg(label)"] is not None]
+    rows, first, last = sum(row["count(1)"] for row in by_date), by_date[0].as_of, by_date[-1].as_of
+    known = f"{len(labelled)} with known labels"
+    lines = [f"  {rows:,} rows in {len(by_date)} snapshots, {first} to {last}; {known}"]
+    if labelled:
+        rates = [row["avg(label)"] for row in labelled]
+        lines.append(
+            f"  churn rate {min(rates):.1%} to {max(rates):.1%}; {rates[-1]:.1%} at {labelled[-1].as_of}, the test date"
+        )
+    return lines
+
+
+def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_at: datetime) -> list[str]:
+    rows = lakehouse.read(EVALUATIONS).withColumn("micros", F.unix_micros("evaluated_at"))
+    row = rows.orderBy("micros", ascending=False).head(1)[0]
+    is_of_this_run = row.micros >= begun_at.timestamp() * 1_000_000
+    title = "Evaluation" if is_of_this_run else "Evaluation (of an earlier run: this one did not get there)"
+    lines = [title, f"  {row.verdict}", *[f"    {reason}" for reason in row.reasons]]
+    if row.recall is not None and row.precision is not None:
+        interval = f"{policy.gate.confidence:.0%} interval {row.recall_low:.3f} to {row.recall_high:.3f}"
+        lines += [
+            f"  recall    {row.recall:.3f} ({interval}): {row.caught} of {row.churners} churners found",
+            f"  precision {row.precision:.3f}: {row.lift:.1f} times the churn rate of {row.prevalence:.3f}",
+            f"  alerts    {row.alerts} of {row.rows} customers, {row.alert_share:.1%}; budget {row.alert_budget:.0%}",
+            f"  ranking   PR-AUC {row.pr_auc:.3f}; the retention team's rule {row.rule_pr_auc:.3f}",
+        ]
+    return lines
+
+
+def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
+    lines = [
+        "  make dev          Dagster on http://127.0.0.1:3000 (this run, the asset graph, the checks)",
+        "                    MLflow  on http://127.0.0.1:5000 (the training run, the model versions)",
+        f"  {settings.lakehouse}   the Delta tables",
+    ]
+    return lines if is_success else [*lines, f"  {log}   the whole output of the run"]

@@ -1,0 +1,105 @@
+"""The one place that assembles: stages in flow order, resources from the environment, jobs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from churn_assets.churn.policy import load_policy
+from churn_assets.churn.tables import SOURCE_TABLES
+from churn_assets.defs import demo, evaluation, features, lakehouse, registry, splits, training
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import Settings, settings_from_env
+from churn_assets.resources.sources import SourceCatalog, load_sources
+from churn_assets.resources.spark import spark_resource
+from churn_assets.resources.tracking import TrackingResource
+
+
+def default_resources(settings: Settings) -> dict[str, Any]:
+    """Everything the assets need, at the places `settings` names. Opens nothing.
+
+    Raises InvalidPolicyError or InvalidSourcesError.
+    """
+    pyspark = spark_resource(settings)
+    return {
+        "pyspark": pyspark,
+        "lakehouse": LakehouseResource(root=settings.lakehouse, pyspark=pyspark),
+        "tracking": TrackingResource(tracking_uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        "policy": load_policy(settings.policy_file),
+        "sources": SourceCatalog(
+            load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
+        ),
+    }
+
+
+TRAINING_STAGES = (splits, training, evaluation, registry)
+STAGES = (lakehouse, features, *TRAINING_STAGES)
+LIFECYCLE, TRAINING, DEMO = "churn_lifecycle", "churn_training", "demo_lakehouse"
+
+
+def job_names(resources: Mapping[str, Any]) -> list[str]:
+    """The jobs that lead from nothing to a promoted model, in order: the demo's sources first, if there is a demo."""
+    return [DEMO, LIFECYCLE] if resources["sources"].sources.demo is not None else [LIFECYCLE]
+
+
+def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
+    """All assets, checks and jobs on the given resources (those of `default_resources`, or a test's)."""
+    sources: SourceCatalog = resources["sources"]
+    is_demo = sources.sources.demo is not None
+    landing = [
+        lakehouse.source_asset(table, [dg.AssetKey([demo.FOLDER, table.name])] if is_demo else [])
+        for table in SOURCE_TABLES
+    ]
+    jobs = [
+        dg.define_asset_job(
+            LIFECYCLE,
+            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES]),
+            description="From the source tables to the production model: clean, build features, train, judge, promote.",
+        ),
+        dg.define_asset_job(
+            TRAINING,
+            # With the panel's checks: the job may follow a refresh that another run, or another tool, wrote.
+            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in TRAINING_STAGES])
+            | dg.AssetSelection.checks_for_assets(dg.AssetKey(features.PANEL.split("/"))),
+            description="From the feature panel to the production model: check, split, train, judge, promote.",
+        ),
+    ]
+    if is_demo:
+        jobs.append(
+            dg.define_asset_job(
+                DEMO,
+                selection=dg.AssetSelection.groups(demo.GROUP),
+                description="Simulates the demo's source tables.",
+            )
+        )
+    return dg.Definitions(
+        assets=[
+            *([demo.demo_lakehouse] if is_demo else []),
+            *landing,
+            lakehouse.silver,
+            features.gold_customer_churn_risk,
+            features.ml_churn_features,
+            splits.train_and_test_features,
+            training.churn_pipeline_model,
+            evaluation.recall_churn,
+            registry.registered_churn_model,
+            registry.production_churn_model,
+        ],
+        asset_checks=[
+            *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
+            lakehouse.silver_accounting,
+            features.ml_churn_features_contract,
+            splits.train_and_test_features_contract,
+            evaluation.recall_gate,
+            registry.version_is_traceable,
+        ],
+        jobs=jobs,
+        resources=resources,
+        # One process, so one JVM for a run instead of one for each of its steps.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return build_defs(default_resources(settings_from_env()))

@@ -1,0 +1,116 @@
+"""Stage 2: the baseline rule and the feature panel, computed from silver."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from churn_assets.churn.contract import PANEL_RULES, panel_outcomes, require
+from churn_assets.churn.features import (
+    FEATURES,
+    as_of_calendar,
+    customer_snapshots,
+    feature_panel,
+    require_eligible_customers,
+    with_baseline_rule,
+)
+from churn_assets.churn.labels import with_churn_labels
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_result, table_result
+from churn_assets.resources.lakehouse import LakehouseResource
+
+GROUP = "s2_features"
+BASELINE = "food_delivery/gold_customer_churn_risk"
+PANEL = "food_delivery/ml_churn_features"
+
+PANEL_RULE_MEANINGS = {
+    "columns_and_types": "The columns are the declared ones in the declared types.",
+    "no_nulls": "Every key and feature has a value; the label alone may be unknown.",
+    "ranges": "Every feature lies in the range the catalogue declares.",
+    "one_row_per_customer_and_date": "A customer appearing twice would be trained on twice and contacted twice.",
+    "label_is_binary": "The label is 0, 1 or not yet known.",
+    "no_empty_snapshot": "Every Monday between the first and the last as-of date has rows.",
+    "informative_features": "A feature with one value everywhere tells nothing; absent sources make theirs so.",
+}
+
+
+@dg.asset(
+    key=BASELINE.split("/"),
+    deps=[SILVER.split("/")],
+    group_name=GROUP,
+    kinds=TABLE_KINDS,
+    owners=OWNERS,
+    code_version="1",
+)
+def gold_customer_churn_risk(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.MaterializeResult:
+    """What was observed of each eligible customer by each as-of date, and the retention team's rule on it."""
+    inputs = lakehouse.pin(SILVER)
+    silver = lakehouse.read(SILVER, inputs[SILVER])
+    calendar = as_of_calendar(silver, policy)
+    rows = with_baseline_rule(customer_snapshots(silver, calendar, policy), policy)
+    commit = lakehouse.write(
+        BASELINE,
+        rows,
+        audit=lambda staged: require_eligible_customers(staged, calendar, policy),
+        metadata={"inputs": inputs},
+    )
+    span = {"first_as_of": str(calendar.first), "last_as_of": str(calendar.last), "watermark": str(calendar.watermark)}
+    return table_result(commit, {"inputs": inputs, "snapshots": len(calendar.dates), **span})
+
+
+@dg.asset(
+    key=PANEL.split("/"),
+    deps=[SILVER.split("/"), BASELINE.split("/")],
+    group_name=GROUP,
+    kinds=TABLE_KINDS,
+    owners=OWNERS,
+    code_version="1",
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=8)),
+)
+def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
+    """One row per eligible customer and as-of date: what was known then, and whether they left (null until known)."""
+    baseline = lakehouse.pin(BASELINE)
+    inputs = {**lakehouse.inputs(BASELINE), **baseline}
+    # The silver that the baseline was computed from, so that features and labels see the same orders.
+    silver = lakehouse.read(SILVER, inputs[SILVER])
+    calendar = as_of_calendar(silver, policy)
+    features = feature_panel(lakehouse.read(BASELINE, inputs[BASELINE]), policy)
+    panel = with_churn_labels(features, silver, calendar, policy)
+    commit = lakehouse.write(
+        PANEL, panel, audit=lambda staged: require(panel_outcomes(staged), PANEL), metadata={"inputs": inputs}
+    )
+    last_labelled = calendar.last_labelled(policy.windows.outcome_days)
+    return table_result(
+        commit,
+        {
+            "inputs": inputs,
+            "snapshots": len(calendar.dates),
+            "last_labelled_as_of": str(last_labelled or "none yet"),
+            "features": dg.MetadataValue.md(
+                "\n".join(
+                    ["|feature|meaning|formula|", "|-|-|-|"] + [f"|{f.name}|{f.meaning}|{f.formula}|" for f in FEATURES]
+                )
+            ),
+        },
+    )
+
+
+@dg.multi_asset_check(
+    name="ml_churn_features__contract",
+    specs=[
+        dg.AssetCheckSpec(
+            rule,
+            asset=PANEL.split("/"),
+            blocking=rule != "informative_features",
+            description=PANEL_RULE_MEANINGS[rule],
+        )
+        for rule in PANEL_RULES
+    ],
+)
+def ml_churn_features_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
+    """All rules of the panel as it stands, from one pass, whoever wrote it."""
+    for outcome in panel_outcomes(lakehouse.read(PANEL)):
+        yield check_result(outcome, PANEL)

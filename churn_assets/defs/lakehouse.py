@@ -1,0 +1,146 @@
+"""Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from churn_assets.churn import cleaning
+from churn_assets.churn.contract import row_accounting, source_schema_outcome
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
+from churn_assets.defs.results import OWNERS, check_result, table_result, table_spec
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.sources import SourceCatalog
+
+GROUP = "s1_lakehouse"
+SILVER = "food_delivery/silver_orders_enriched"
+SILVER_CUSTOMERS = "food_delivery/silver_customers"
+SEGMENTS = "food_delivery/segment_dimension"
+QUARANTINE = "food_delivery/quarantined_rows"
+
+
+def landed(table: SourceTable) -> str:
+    return f"food_delivery/{table.name}"
+
+
+def source_asset(table: SourceTable, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after."""
+
+    @dg.asset(
+        key=landed(table).split("/"),
+        deps=deps,
+        group_name=GROUP,
+        kinds={"pyspark", "delta"},
+        owners=OWNERS,
+        code_version="1",
+        description=f"{table.meaning} As the source delivers it, mapped by sources.toml; nothing is cleaned yet.",
+    )
+    def land(lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog]) -> dg.MaterializeResult:
+        raw = sources.open(lakehouse.spark, table)
+        is_configured = raw is not None
+        if raw is None:
+            raw = lakehouse.spark.createDataFrame([], table.spark_schema)
+        check_source_schema(table, raw.schema)
+        commit = lakehouse.write(landed(table), raw)
+        return table_result(commit, {"is_configured": is_configured})
+
+    return land
+
+
+def source_schema_check(table: SourceTable) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=landed(table).split("/"),
+        name=f"{table.name}__schema",
+        blocking=True,
+        description=f"{table.name} has every required column in a type that can be converted.",
+    )
+    def schema_fits(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+        return check_result(source_schema_outcome(table, lakehouse.table_schema(landed(table))))
+
+    return schema_fits
+
+
+@dg.multi_asset(
+    name="silver_orders_enriched",
+    specs=[
+        table_spec(
+            SILVER,
+            "One row per kept order, with its review and its customer's segment; typed and deduplicated.",
+            group=GROUP,
+            deps=[landed(table) for table in SOURCE_TABLES],
+        ),
+        table_spec(
+            SILVER_CUSTOMERS, "One row per kept customer with the segment.", group=GROUP, deps=[landed(CUSTOMERS)]
+        ),
+        table_spec(
+            SEGMENTS,
+            "Append-only numbers of the segments, most frequent first when first seen; no number ever changes.",
+            group=GROUP,
+            deps=[landed(CUSTOMERS)],
+        ),
+        table_spec(
+            QUARANTINE,
+            "Every source row that was not kept as it came, whole, with the rule: quarantined, cancelled, or repaired "
+            "(only its delivery time was set aside).",
+            group=GROUP,
+            deps=[landed(table) for table in SOURCE_TABLES],
+        ),
+    ],
+)
+def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> Iterator[dg.MaterializeResult]:
+    """Cleans the source tables: every row is kept, cancelled or quarantined."""
+    inputs = lakehouse.pin(*[landed(table) for table in SOURCE_TABLES])
+    cleaned = cleaning.clean(
+        *[lakehouse.read(landed(table), inputs[landed(table)]) for table in (ORDERS, REVIEWS, CUSTOMERS)],
+        policy=policy,
+        now=datetime.now(timezone.utc),
+    )
+    known = lakehouse.read(SEGMENTS) if lakehouse.has(SEGMENTS) else None
+    metadata = {"inputs": inputs}
+    # The dimension first: it only ever grows, so the next run would do the same after a failure behind it.
+    segments = lakehouse.write(SEGMENTS, cleaning.numbered_segments(cleaned.customers, known), metadata=metadata)
+    orders = cleaning.with_segments(cleaned.orders, cleaned.customers, lakehouse.read(SEGMENTS, segments.version))
+    silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
+    customers = lakehouse.write(SILVER_CUSTOMERS, cleaned.customers, metadata=metadata)
+    set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata)
+    cleaned.release()
+    for commit in (silver_commit, customers, segments, set_aside):
+        yield table_result(commit, {"inputs": inputs})
+
+
+@dg.multi_asset_check(
+    name="silver_orders_enriched__accounting",
+    specs=[
+        dg.AssetCheckSpec(
+            f"{table.name}_accounted_for",
+            asset=SILVER.split("/"),
+            blocking=True,
+            description=f"Rows of {table.name} in = kept + cancelled + quarantined: none is lost, none counted twice.",
+        )
+        for table in SOURCE_TABLES
+    ]
+    + [
+        dg.AssetCheckSpec(
+            "quarantined_share",
+            asset=QUARANTINE.split("/"),
+            description="The share of each source table that is rejected stays below the policy's limit.",
+        )
+    ],
+)
+def silver_accounting(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.AssetCheckResult]:
+    """Counts what came in against what was kept or set aside."""
+    inputs = lakehouse.inputs(SILVER)
+    rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
+    silver = lakehouse.read(SILVER)
+    kept = {
+        ORDERS.name: lakehouse.row_count(SILVER),
+        REVIEWS.name: silver.where("reviewed_at is not null").count(),
+        CUSTOMERS.name: lakehouse.row_count(SILVER_CUSTOMERS),
+    }
+    outcomes = row_accounting(rows_in, kept, lakehouse.read(QUARANTINE), policy.cleaning.max_quarantined_share)
+    for outcome in outcomes:
+        is_share = outcome.rule == "quarantined_share"
+        yield check_result(outcome, (QUARANTINE if is_share else SILVER))

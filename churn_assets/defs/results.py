@@ -1,0 +1,61 @@
+"""What every stage reports to Dagster in the same way: table specs, table results and check results."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from pyspark.sql.types import StructType
+
+from churn_assets.churn.contract import Outcome
+from churn_assets.resources.lakehouse import TableCommit
+
+OWNERS = ["team:retention-ml"]
+TABLE_KINDS = {"pyspark", "delta"}
+
+
+def table_spec(table: str, description: str, *, group: str, deps: Sequence[str]) -> dg.AssetSpec:
+    """The spec of a lakehouse table computed together with others."""
+    return dg.AssetSpec(
+        table.split("/"),
+        deps=[dep.split("/") for dep in deps],
+        description=description,
+        group_name=group,
+        kinds=TABLE_KINDS,
+        owners=OWNERS,
+        code_version="1",
+    )
+
+
+def table_result(commit: TableCommit, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
+    """A committed table: its Delta version is the data version, so that lineage names exact versions."""
+    return dg.MaterializeResult(
+        asset_key=commit.table.split("/"),
+        data_version=dg.DataVersion(str(commit.version)),
+        metadata={
+            "dagster/row_count": commit.rows,
+            "dagster/table_name": commit.table.replace("/", "."),
+            "dagster/column_schema": _column_schema(commit.schema),
+            "delta_version": commit.version,
+            **metadata,
+        },
+    )
+
+
+def _column_schema(schema: StructType) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(field.name, field.dataType.simpleString()) for field in schema])
+
+
+def check_result(outcome: Outcome, table: str | None = None) -> dg.AssetCheckResult:
+    """One rule's outcome; `table` where one function reports on several tables or rules."""
+    metadata: dict[str, Any] = {"observed": outcome.observed, "allowed": outcome.allowed}
+    if outcome.keys:
+        metadata["offending_keys"] = list(outcome.keys)
+    severity = dg.AssetCheckSeverity.WARN if outcome.is_warning else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        passed=outcome.is_passed,
+        severity=severity,
+        description=f"observed: {outcome.observed}; allowed: {outcome.allowed}",
+        metadata=metadata,
+        asset_key=None if table is None else table.split("/"),
+        check_name=None if table is None else outcome.rule,
+    )

@@ -1,0 +1,79 @@
+"""Stage 3: the two splits of the panel."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from churn_assets.churn import splits
+from churn_assets.churn.contract import SPLIT_RULES, require, split_outcomes
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.results import check_result, table_result, table_spec
+from churn_assets.resources.lakehouse import LakehouseResource
+
+GROUP = "s3_splits"
+TRAIN = "food_delivery/train_features"
+TEST = "food_delivery/test_features"
+
+SPLIT_RULE_MEANINGS = {
+    "disjoint_customers": "No customer is both learned from and judged on.",
+    "test_after_train_outcomes": "Every training outcome was known by the test date.",
+    "test_share": "The test customers are a fifth of all, as far as chance allows.",
+}
+
+
+@dg.multi_asset(
+    name="train_and_test_features",
+    specs=[
+        table_spec(
+            TRAIN,
+            "The rows to learn from: customers outside the test folds, at dates whose outcome was known by the test "
+            "date. Column `fold` marks the validation rows.",
+            group=GROUP,
+            deps=[PANEL],
+        ),
+        table_spec(
+            TEST,
+            "The rows to judge on: the test customers at the latest date with known labels.",
+            group=GROUP,
+            deps=[PANEL],
+        ),
+    ],
+)
+def train_and_test_features(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.MaterializeResult]:
+    """Both splits from one version of the panel, audited together before either is published."""
+    inputs = lakehouse.pin(PANEL)
+    panel = lakehouse.read(PANEL, inputs[PANEL])
+    dates = splits.split_dates(panel, policy)
+    train = splits.train_rows(panel, dates, policy)
+    test = splits.test_rows(panel, dates, policy)
+    require(split_outcomes(train, test, panel, policy.windows.outcome_days), f"{TRAIN} and {TEST}")
+    metadata = {"inputs": inputs}
+    span = {"test_as_of": str(dates.test), "train_as_of": [str(day) for day in dates.train]}
+    for table, rows in ((TRAIN, train), (TEST, test)):
+        commit = lakehouse.write(table, rows, metadata=metadata)
+        yield table_result(commit, {"inputs": inputs, **span, "is_out_of_time": dates.is_out_of_time})
+
+
+@dg.multi_asset_check(
+    name="train_and_test_features__contract",
+    specs=[
+        dg.AssetCheckSpec(
+            rule,
+            asset=TEST.split("/"),
+            additional_deps=[TRAIN.split("/")],
+            blocking=True,
+            description=SPLIT_RULE_MEANINGS[rule],
+        )
+        for rule in SPLIT_RULES
+    ],
+)
+def train_and_test_features_contract(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.AssetCheckResult]:
+    """The rules that make the test a test, on the tables as they stand."""
+    panel = lakehouse.read(PANEL, lakehouse.inputs(TEST)[PANEL])
+    for outcome in split_outcomes(lakehouse.read(TRAIN), lakehouse.read(TEST), panel, policy.windows.outcome_days):
+        yield check_result(outcome, TEST)

@@ -1,0 +1,298 @@
+"""The lakehouse: Delta tables that Spark writes and reads as Parquet and `deltalake` commits. Knows no churn.
+
+No JVM package is needed, and versions and row counts are answered without a JVM.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+import dagster as dg
+from dagster_pyspark import LazyPySparkResource
+from pydantic import PrivateAttr
+
+from churn_assets.churn.errors import ChurnError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.fs import FileSystem
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+# Reading file lists is only right for tables without these: with them, a file's rows are not the table's rows.
+UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
+# Versions are kept for years, so that a model can be traced to its inputs and trained again.
+TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
+
+
+class MissingTableError(ChurnError):
+    """A lakehouse table, or the version asked for, does not exist."""
+
+
+class UnsupportedTableError(ChurnError):
+    """A Delta table uses a feature that would make a plain read return wrong rows."""
+
+
+@dataclass(frozen=True)
+class TableCommit:
+    """One committed version of a table, and the rows the table has in it."""
+
+    table: str
+    version: int
+    rows: int
+    schema: "StructType"
+
+
+class LakehouseResource(dg.ConfigurableResource):
+    """Tables under `root` (a folder, or a URI that both Spark and deltalake can write), named `schema/table`."""
+
+    root: str
+    pyspark: dg.ResourceDependency[LazyPySparkResource]
+    _run_id: str = PrivateAttr(default="")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        self._run_id = context.run_id or ""
+
+    @property
+    def spark(self) -> "SparkSession":
+        return self.pyspark.spark_session
+
+    def path(self, table: str) -> str:
+        return f"{self.root.rstrip('/')}/{table}"
+
+    def version(self, table: str) -> int | None:
+        """The table's latest version; None if there is no such table. Needs no JVM."""
+        from deltalake import DeltaTable
+
+        uri = _delta_uri(self.path(table))
+        return DeltaTable(uri).version() if DeltaTable.is_deltatable(uri) else None
+
+    def has(self, table: str) -> bool:
+        return self.version(table) is not None
+
+    def pin(self, *tables: str) -> dict[str, int]:
+        """The latest version of each table, to read one consistent state and to record it. Raises MissingTableError."""
+        return {table: self._open(table).version() for table in tables}
+
+    def inputs(self, table: str, version: int | None = None) -> dict[str, int]:
+        """The versions of the tables that a version of `table` was computed from, as its commit recorded them."""
+        recorded: dict[str, int] = self._open(table, version).history(1)[0].get("inputs", {})
+        return recorded
+
+    def table_schema(self, table: str, version: int | None = None) -> "StructType":
+        """Needs no JVM. Raises MissingTableError."""
+        return _schema(self._open(table, version))
+
+    def row_count(self, table: str, version: int | None = None) -> int:
+        """Rows by the file statistics of the log. Needs no JVM. Raises MissingTableError."""
+        actions = _as_arrow(self._open(table, version).get_add_actions(flatten=True))
+        return sum(actions.column("num_records").to_pylist())
+
+    def read(self, table: str, version: int | None = None) -> "DataFrame":
+        """The rows of one version (default: the latest), pinned: later commits do not change the frame.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        return read_delta(self.spark, self._open(table, version))
+
+    def write(
+        self,
+        table: str,
+        rows: "DataFrame",
+        *,
+        mode: Literal["overwrite", "append"] = "overwrite",
+        audit: Callable[["DataFrame"], None] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> TableCommit:
+        """Writes `rows` and commits them as the table's next version, or leaves the table as it was.
+
+        audit: called with the written rows before they are published; what it raises stops the commit.
+        metadata: kept in the commit beside the Dagster run id.
+        """
+        staged = f"{self.path(table)}/{uuid.uuid4().hex}"
+        try:
+            rows.write.option("compression", "zstd").parquet(staged)
+            if audit is not None:
+                audit(self.spark.read.schema(rows.schema).parquet(staged))
+            actions = _add_actions(staged)
+        except BaseException:
+            # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
+            _delete_folder(staged)
+            raise
+        # From here on the files stay: an error after the commit must not take them from a table that has them, and
+        # those of a failed commit are no version of any table.
+        schema = _nullable(rows.schema)
+        version = self._commit(table, actions, schema, mode, metadata or {})
+        return TableCommit(table, version, self.row_count(table, version), schema)
+
+    def _open(self, table: str, version: int | None = None) -> "DeltaTable":
+        return open_delta(
+            self.path(table), version, next_step=f"materialize the asset {table}, or check CHURN_LAKEHOUSE"
+        )
+
+    def _commit(
+        self, table: str, actions: list[Any], schema: "StructType", mode: str, metadata: Mapping[str, Any]
+    ) -> int:
+        from deltalake import CommitProperties, DeltaTable, Schema
+        from deltalake.transaction import create_table_with_add_actions
+
+        uri = _delta_uri(self.path(table))
+        delta_schema = Schema.from_json(schema.json())
+        properties = CommitProperties(custom_metadata={"dagster_run_id": self._run_id, **metadata})
+        if not DeltaTable.is_deltatable(uri):
+            create_table_with_add_actions(
+                uri, delta_schema, actions, configuration=TABLE_PROPERTIES, commit_properties=properties
+            )
+            return 0
+        delta = DeltaTable(uri)
+        delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
+        delta.update_incremental()
+        return delta.version()
+
+
+def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":
+    """The Delta table at `path`. Raises MissingTableError and UnsupportedTableError."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    uri = _delta_uri(path)
+    if not DeltaTable.is_deltatable(uri):
+        raise MissingTableError(f"There is no Delta table at {path}.", next_step=next_step)
+    try:
+        table = DeltaTable(uri, version=version)
+    except DeltaError as missing:
+        raise MissingTableError(f"{path} has no version {version}: {missing}", next_step=next_step) from missing
+    unsupported = UNSUPPORTED_FEATURES & set(table.protocol().reader_features or ())
+    if unsupported:
+        raise UnsupportedTableError(
+            f"The Delta table {path} uses features that a plain read would get wrong.",
+            sorted(unsupported),
+            next_step='rewrite the table without them, or map it as a catalog table (format = "table")',
+        )
+    return table
+
+
+def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
+    """The rows of an opened Delta table version."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    schema = _schema(table)
+    partitions = table.metadata().partition_columns
+    actions = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
+    if not actions:
+        return spark.createDataFrame([], schema)
+    # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
+    folder = _spark_uri(unquote(table.table_uri)).rstrip("/")
+    files = {f"{folder}/{unquote(action['path'])}": action for action in actions}
+    if not partitions:
+        return spark.read.schema(schema).parquet(*files)
+    # Partition values live in the log, not in the files.
+    in_files = StructType([field for field in schema if field.name not in partitions])
+    frames = []
+    for file, action in files.items():
+        values = {name: F.lit(action[f"partition.{name}"]).cast(schema[name].dataType) for name in partitions}
+        frames.append(spark.read.schema(in_files).parquet(file).withColumns(values).select(schema.fieldNames()))
+    return reduce(DataFrame.unionByName, frames)
+
+
+def _schema(table: "DeltaTable") -> "StructType":
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(table.schema().to_json()))
+
+
+def _nullable(schema: "StructType") -> "StructType":
+    """Whether Spark can prove a column non-null changes with the query; that must not change the table's schema."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema])
+
+
+def _as_arrow(exported: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table(exported)
+
+
+def _filesystem(path: str) -> tuple["FileSystem", str]:
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(_delta_uri(path) if "://" in path else path)
+
+
+def _delta_uri(path: str) -> str:
+    """Hadoop's scheme for S3 is s3a; everyone else's is s3."""
+    return path.replace("s3a://", "s3://", 1)
+
+
+def _spark_uri(uri: str) -> str:
+    return uri.replace("s3://", "s3a://", 1)
+
+
+def _delete_folder(path: str) -> None:
+    from pyarrow.fs import FileType
+
+    filesystem, folder = _filesystem(path)
+    if filesystem.get_file_info(folder).type == FileType.Directory:
+        filesystem.delete_dir(folder)
+
+
+def _add_actions(staged: str) -> list[Any]:
+    """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers."""
+    import pyarrow.parquet as pq
+    from deltalake.transaction import AddAction
+    from pyarrow.fs import FileSelector
+
+    filesystem, folder = _filesystem(staged)
+    actions = []
+    name = staged.rsplit("/", 1)[1]
+    for file in sorted(filesystem.get_file_info(FileSelector(folder)), key=lambda info: info.base_name):
+        if not file.base_name.endswith(".parquet"):
+            continue
+        footer = pq.read_metadata(file.path, filesystem=filesystem)
+        stats = _file_statistics(footer)
+        modified = int(file.mtime.timestamp() * 1000) if file.mtime else 0
+        actions.append(AddAction(f"{name}/{file.base_name}", file.size, {}, modified, True, json.dumps(stats)))
+    return actions
+
+
+def _file_statistics(footer: Any) -> dict[str, Any]:
+    """Delta's statistics of one Parquet file: numRecords, and nullCount, minValues, maxValues of its flat columns.
+
+    A column whose footer has no statistics is left out; absent statistics are always allowed, wrong ones never are.
+    """
+    nulls: dict[str, int] = {}
+    lows: dict[str, Any] = {}
+    highs: dict[str, Any] = {}
+    for index in range(footer.num_columns):
+        name = footer.schema.column(index).path
+        chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
+        if "." in name or not chunks or any(chunk is None or not chunk.has_null_count for chunk in chunks):
+            continue
+        nulls[name] = sum(chunk.null_count for chunk in chunks)
+        bounded = [chunk for chunk in chunks if chunk.has_min_max]
+        if bounded and all(chunk.has_min_max or chunk.num_values == 0 for chunk in chunks):
+            low, high = min(chunk.min for chunk in bounded), max(chunk.max for chunk in bounded)
+            if _has_delta_form(low) and _has_delta_form(high):
+                lows[name], highs[name] = _delta_value(low), _delta_value(high)
+    return {"numRecords": footer.num_rows, "nullCount": nulls, "minValues": lows, "maxValues": highs}
+
+
+def _has_delta_form(value: Any) -> bool:
+    is_finite = not isinstance(value, float) or value - value == 0
+    is_short = not isinstance(value, str) or len(value) <= 64
+    return isinstance(value, bool | int | float | str | datetime | date) and is_finite and is_short
+
+
+def _delta_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        utc = value.astimezone(timezone.utc) if value.tzinfo else value
+        return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.isoformat() if isinstance(value, date) else value

@@ -1,0 +1,74 @@
+"""Where things run and where files lie, read from the environment. Business rules live in `churn/policy.py`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Places of one installation.
+
+    project: folder of `policy.toml`, `sources.toml` and `data/`; relative paths in `sources.toml` start there.
+    lakehouse: folder or URI under which the Delta tables lie.
+    tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
+    dagster_home: where Dagster keeps its history.
+    spark_master, spark_remote, driver_memory: where Spark runs; `spark_remote` (Spark Connect) wins.
+    """
+
+    project: Path
+    lakehouse: str
+    tracking_uri: str
+    artifact_root: str
+    dagster_home: Path
+    spark_master: str
+    spark_remote: str | None
+    driver_memory: str
+
+    @property
+    def data(self) -> Path:
+        return self.project / "data"
+
+    @property
+    def policy_file(self) -> Path:
+        return self.project / "policy.toml"
+
+    @property
+    def sources_file(self) -> Path:
+        return self.project / "sources.toml"
+
+
+def prepare_dagster_home(settings: Settings) -> Path:
+    """Dagster's folder, made if it is not there: it sends no usage data home and greets nobody with a form."""
+    home = settings.dagster_home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\nnux:\n  enabled: false\n", encoding="utf-8")
+    return home
+
+
+def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings that `environ` (default: this process's environment) asks for; embedded defaults for the rest."""
+    env = os.environ if environ is None else environ
+    # A wheel has no checkout around it: then the current folder is the project.
+    default_project = CHECKOUT if (CHECKOUT / "policy.toml").is_file() else Path.cwd()
+    project = Path(env.get("CHURN_PROJECT") or default_project).resolve()
+    data = project / "data"
+    return Settings(
+        project=project,
+        lakehouse=_absolute(env.get("CHURN_LAKEHOUSE") or str(data / "lakehouse")),
+        tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
+        artifact_root=_absolute(env.get("CHURN_ARTIFACTS") or str(data / "mlflow" / "artifacts")),
+        dagster_home=Path(env.get("DAGSTER_HOME") or data / "dagster_home"),
+        spark_master=env.get("SPARK_MASTER") or "local[*]",
+        spark_remote=env.get("SPARK_REMOTE") or None,
+        driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
+    )
+
+
+def _absolute(place: str) -> str:
+    """A URI as it is; a folder from the current one, because Spark and MLflow would each resolve it differently."""
+    return place if "://" in place else str(Path(place).resolve())

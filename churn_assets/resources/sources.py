@@ -1,0 +1,146 @@
+"""Where the source tables lie and how their columns map, read from `sources.toml`; opening them with Spark."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from churn_assets.churn.errors import (
+    EmptySourceError,
+    InvalidSourcesError,
+    MissingSourceError,
+    UnreadableSourceError,
+)
+from churn_assets.churn.policy import read_toml, validated
+from churn_assets.churn.tables import SourceTable
+from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.lakehouse import MissingTableError, open_delta, read_delta
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class Source(BaseModel):
+    """One source table.
+
+    format: delta, parquet, csv, or table (a catalog table). path: its folder, file, URI or catalog name; `${NAME}` is
+    taken from the environment, and a relative path starts at the folder of sources.toml. options: for Spark's reader.
+    select: Spark SQL over the view `raw_<table>` that gives the canonical columns; without it the raw table has them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: Literal["delta", "parquet", "csv", "table"]
+    path: str = Field(min_length=1)
+    options: Mapping[str, str | int | float | bool] = {}
+    select: str | None = None
+
+
+class Sources(BaseModel):
+    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps `[reviews]` and `[customers]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    demo: DemoSettings | None = None
+    orders: Source | None = None
+    reviews: Source | None = None
+    customers: Source | None = None
+
+    @model_validator(mode="after")
+    def demo_or_orders(self) -> "Sources":
+        own = [name for name in ("orders", "reviews", "customers") if getattr(self, name) is not None]
+        if self.demo is None and self.orders is None:
+            raise ValueError("needs [orders], the one table that cannot be absent, or [demo]")
+        if self.demo is not None and own:
+            raise ValueError(f"has [demo] and [{own[0]}]: remove [demo] to use your own tables")
+        return self
+
+
+def load_sources(path: Path) -> Sources:
+    """The sources in the TOML file `path`. Raises InvalidSourcesError naming every wrong key."""
+    return validated(Sources, read_toml(path, InvalidSourcesError), path, InvalidSourcesError)
+
+
+def located(source: Source, folder: Path, environ: Mapping[str, str] | None = None) -> str:
+    """The source's path with variables filled in and relative paths made absolute. Raises MissingSourceError."""
+    env = os.environ if environ is None else environ
+    unset = [name for name in re.findall(r"\$\{(\w+)\}", source.path) if not env.get(name)]
+    if unset:
+        raise MissingSourceError(
+            f"The path {source.path!r} in sources.toml names variables that are not set.",
+            unset,
+            next_step=f"set {unset[0]} in the environment of Dagster, or write the path out",
+        )
+    path = re.sub(r"\$\{(\w+)\}", lambda match: env[match[1]], source.path)
+    if source.format == "table" or "://" in path:
+        return path
+    return str(folder / path)
+
+
+@dataclass(frozen=True)
+class SourceCatalog:
+    """The configured sources, and what relative paths are relative to; `demo_root` is where the demo's tables lie."""
+
+    sources: Sources
+    folder: Path
+    demo_root: str
+
+    def open(self, spark: "SparkSession", table: SourceTable) -> "DataFrame | None":
+        """The raw rows of `table`, mapped by its `select`; None if it is not configured.
+
+        Raises MissingSourceError, UnreadableSourceError or EmptySourceError. Columns and rows are not judged here.
+        """
+        if self.sources.demo is not None:
+            return _open(spark, table, Source(format="delta", path=table.name), f"{self.demo_root}/{table.name}")
+        source: Source | None = getattr(self.sources, table.name)
+        return None if source is None else _open(spark, table, source, located(source, self.folder))
+
+
+def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
+    from pyspark.errors import PySparkException
+
+    if source.format in ("parquet", "csv") and "://" not in path and not Path(path).exists():
+        raise _missing(table, source, path)
+    try:
+        rows = _mapped(spark, table, source, path)
+        is_empty = rows.isEmpty()
+    except MissingTableError as missing:
+        raise _missing(table, source, path) from missing
+    except PySparkException as unreadable:
+        raise UnreadableSourceError(
+            f"Source table {table.name} ({source.format} at {path}) cannot be read.",
+            [str(unreadable).strip().splitlines()[0]],
+            next_step=f"check format, path, options and select under [{table.name}] in sources.toml",
+        ) from unreadable
+    if is_empty:
+        raise EmptySourceError(
+            f"Source table {table.name} ({source.format} at {path}) has no rows.",
+            next_step=f"load it first, or check path and select under [{table.name}] in sources.toml",
+        )
+    return rows
+
+
+def _mapped(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
+    if source.format == "delta":
+        raw = read_delta(spark, open_delta(path, next_step="check the path"))
+    elif source.format == "table":
+        raw = spark.table(path)
+    else:
+        options: dict[str, Any] = {"header": True, **source.options} if source.format == "csv" else dict(source.options)
+        raw = spark.read.format(source.format).options(**options).load(path)
+    if source.select is None:
+        return raw
+    raw.createOrReplaceTempView(f"raw_{table.name}")
+    return spark.sql(source.select)
+
+
+def _missing(table: SourceTable, source: Source, path: str) -> MissingSourceError:
+    return MissingSourceError(
+        f"Source table {table.name}: there is nothing at {path} ({source.format}).",
+        next_step=f"correct `path` under [{table.name}] in sources.toml, or create the table "
+        "(the demo's tables are made by `make demo`, or by materializing the group `demo`)",
+    )

@@ -1,0 +1,46 @@
+"""The Spark session, as dagster-pyspark's lazy resource: no JVM until an asset asks for one."""
+
+import os
+import sys
+
+from dagster_pyspark import LazyPySparkResource
+
+from churn_assets.resources.settings import Settings
+
+
+def spark_config(settings: Settings) -> dict[str, str]:
+    """Spark properties for these settings.
+
+    The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
+    statistics. With Spark Connect only session properties are sent: the server owns its memory and its Python.
+    """
+    session = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    if settings.spark_remote:
+        return {"spark.remote": settings.spark_remote, **session}
+    cluster = {
+        "spark.master": settings.spark_master,
+        "spark.app.name": "churn_assets",
+        "spark.driver.memory": settings.driver_memory,
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if settings.spark_master.startswith("local"):
+        cluster |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "16",
+        }
+    return cluster | session
+
+
+def spark_resource(settings: Settings) -> LazyPySparkResource:
+    """The lazy resource of these settings."""
+    if settings.spark_master.startswith("local"):
+        # PySpark reads this from the environment only; without it workers run whatever `python3` is on the PATH, which
+        # has no pyarrow. On a cluster the workers' Python is not this one.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    return LazyPySparkResource(spark_config=spark_config(settings))

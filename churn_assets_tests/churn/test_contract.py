@@ -1,0 +1,317 @@
+"""Each rule of a table finds the fault planted for it, names the rows, and finds nothing in sound rows."""
+
+import math
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.contract import (
+    MAX_KEYS,
+    PANEL_RULES,
+    PANEL_SCHEMA,
+    SPLIT_RULES,
+    Outcome,
+    panel_outcomes,
+    require,
+    row_accounting,
+    source_schema_outcome,
+    split_outcomes,
+)
+from churn_assets.churn.errors import BrokenContractError
+from churn_assets.churn.features import FEATURES
+from churn_assets.churn.tables import CUSTOMERS, ORDERS
+from churn_assets_tests.panels import Row, frame
+
+FIRST = date(2024, 3, 4)
+NAMES = [feature.name for feature in FEATURES]
+
+
+def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
+    # Values that vary by customer and lie in every range.
+    number = sum(map(ord, customer)) % 2
+    values = {feature.name: float(max(feature.low, 0) + number) for feature in FEATURES}
+    return {
+        "customer_id": customer,
+        "as_of": FIRST + timedelta(weeks=week),
+        **values,
+        "label": float(number),
+        **changed,
+    }
+
+
+def sound_rows(weeks: int = 3) -> list[Row]:
+    return [sound_row(customer, week) for week in range(weeks) for customer in "ab"]
+
+
+def outcomes_of(panel: DataFrame) -> dict[str, Outcome]:
+    outcomes = panel_outcomes(panel)
+    assert tuple(outcome.rule for outcome in outcomes) == PANEL_RULES
+    return {outcome.rule: outcome for outcome in outcomes}
+
+
+def broken(outcomes: dict[str, Outcome]) -> set[str]:
+    return {rule for rule, outcome in outcomes.items() if not outcome.is_passed}
+
+
+def test_sound_rows_break_no_rule(spark: SparkSession):
+    rows = [*sound_rows(), sound_row("c", label=None)]
+    assert broken(outcomes_of(frame(spark, rows, PANEL_SCHEMA))) == set()
+
+
+def test_each_planted_fault_is_found_under_its_rule_with_the_customer_and_date(spark: SparkSession):
+    planted = {
+        "no_nulls": [
+            *(sound_row(f"null {name}", 1, **{name: None}) for name in NAMES),
+            sound_row("nan rating", avg_star_rating=math.nan),
+            {**sound_row("x"), "customer_id": None},
+            {**sound_row("no date"), "as_of": None},
+        ],
+        "ranges": [
+            sound_row("low orders", total_orders=0.0),
+            sound_row("infinite orders", total_orders=math.inf),
+            sound_row("negative infinite ratio", gap_ratio=-math.inf),
+            sound_row("low rating", avg_star_rating=0.999),
+            sound_row("high rating", avg_star_rating=5.001),
+            sound_row("low index", segment_index=-2.0),
+            sound_row("half crisis", crisis_exposure_index=0.5),
+            sound_row("low score", rfm_score=110.0),
+            sound_row("negative recency", recency_days=-1e-9),
+        ],
+        "one_row_per_customer_and_date": [sound_row("twice", 2), sound_row("twice", 2, total_orders=9.0)],
+        "label_is_binary": [
+            sound_row("half label", label=0.5),
+            sound_row("other label", label=2.0),
+            sound_row("nan label", label=math.nan),
+        ],
+    }
+    rows = [*sound_rows(), *(row for of_rule in planted.values() for row in of_rule)]
+    outcomes = outcomes_of(frame(spark, rows, PANEL_SCHEMA))
+    assert broken(outcomes) == set(planted)
+    for rule, of_rule in planted.items():
+        keys = sorted(f"{row['customer_id'] or '(null)'} at {row['as_of'] or '(null)'}" for row in of_rule)
+        assert outcomes[rule].keys == tuple(keys[:MAX_KEYS])
+        assert outcomes[rule].observed == f"{len(of_rule)} offending rows"
+
+
+def test_every_feature_has_both_ends_of_its_range_checked(spark: SparkSession):
+    below = [sound_row(f"{f.name} below", **{f.name: math.nextafter(f.low, -math.inf)}) for f in FEATURES]
+    above = [
+        sound_row(f"{f.name} above", **{f.name: math.nextafter(f.high, math.inf) if math.isfinite(f.high) else f.high})
+        for f in FEATURES
+    ]
+    at_bounds = [sound_row(f"{f.name} low", **{f.name: float(f.low)}) for f in FEATURES]
+    at_bounds += [sound_row(f"{f.name} high", **{f.name: float(f.high)}) for f in FEATURES if math.isfinite(f.high)]
+    outcomes = outcomes_of(frame(spark, [*below, *above, *at_bounds], PANEL_SCHEMA))
+    assert outcomes["ranges"].observed == f"{2 * len(FEATURES)} offending rows"
+    assert broken(outcomes) == {"ranges"}
+
+
+def test_at_most_ten_keys_are_named_and_all_rows_counted(spark: SparkSession):
+    rows = [sound_row(f"{number:02}", week, total_orders=0.0) for week in range(2) for number in range(30)]
+    outcome = outcomes_of(frame(spark, rows, PANEL_SCHEMA))["ranges"]
+    assert outcome.observed == "60 offending rows"
+    assert outcome.keys == tuple(f"{number:02} at {FIRST + timedelta(weeks=w)}" for number in range(5) for w in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing"),
+    [
+        ([sound_row("a"), sound_row("b", 3)], ("2024-03-11", "2024-03-18")),
+        ([*sound_rows(2), sound_row("a", as_of=FIRST + timedelta(days=3))], ("2024-03-07",)),
+        ([], ()),
+    ],
+    ids=["two weeks without rows", "not on a Monday of the calendar", "no rows at all"],
+)
+def test_a_date_without_rows_or_off_the_calendar_is_named(spark: SparkSession, rows, missing):
+    outcome = outcomes_of(frame(spark, rows, PANEL_SCHEMA))["no_empty_snapshot"]
+    assert not outcome.is_passed
+    assert outcome.keys == missing
+
+
+@pytest.mark.parametrize("value", [3.0, None, math.nan])
+def test_a_feature_of_one_value_everywhere_is_a_warning_only(spark: SparkSession, value):
+    rows = [{**row, "avg_star_rating": value} for row in sound_rows()]
+    outcomes = outcomes_of(frame(spark, rows, PANEL_SCHEMA))
+    outcome = outcomes["informative_features"]
+    assert (outcome.is_passed, outcome.is_warning) == (False, True)
+    assert outcome.observed.startswith("constant: avg_star_rating = ")
+    if value == 3.0:
+        require(list(outcomes.values()), "the panel")
+
+
+def test_a_feature_that_varies_only_between_dates_is_not_constant(spark: SparkSession):
+    rows = [{**sound_row(customer, week), "tenure_days": float(week)} for customer in "ab" for week in range(2)]
+    assert outcomes_of(frame(spark, rows, PANEL_SCHEMA))["informative_features"].is_passed
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda panel: panel.drop("gap_ratio"), "gap_ratio: missing instead of double"),
+        (lambda panel: panel.drop("customer_id"), "customer_id: missing instead of string"),
+        (lambda panel: panel.drop("as_of"), "as_of: missing instead of date"),
+        (lambda panel: panel.drop("label"), "label: missing instead of double"),
+        (lambda panel: panel.withColumn("spy", F.lit(1)), "spy: not in the catalogue"),
+        (lambda panel: panel.withColumn("rfm_score", F.lit(111)), "rfm_score: int instead of double"),
+        (lambda panel: panel.withColumn("rfm_score", F.lit("high")), "rfm_score: string instead of double"),
+        (lambda panel: panel.withColumn("label", F.lit("yes")), "label: string instead of double"),
+        (lambda panel: panel.withColumn("as_of", F.col("as_of").cast("string")), "as_of: string instead of date"),
+        (lambda panel: panel.withColumn("as_of", F.col("as_of").cast("timestamp")), "as_of: timestamp instead of date"),
+        (
+            lambda panel: panel.withColumn("customer_id", F.crc32("customer_id")),
+            "customer_id: bigint instead of string",
+        ),
+    ],
+)
+def test_a_missing_extra_or_mistyped_column_is_named_and_stops_nothing_else(
+    spark: SparkSession, change: Callable[[DataFrame], DataFrame], told: str
+):
+    outcomes = outcomes_of(change(frame(spark, sound_rows(), PANEL_SCHEMA)))
+    assert outcomes["columns_and_types"].observed == told
+    assert not outcomes["columns_and_types"].is_passed
+
+
+def test_without_its_keys_nothing_of_the_panel_passes(spark: SparkSession):
+    outcomes = outcomes_of(frame(spark, sound_rows(), PANEL_SCHEMA).drop("customer_id"))
+    assert broken(outcomes) == set(PANEL_RULES)
+
+
+def test_text_in_a_feature_breaks_the_rule_about_values_too(spark: SparkSession):
+    panel = frame(spark, sound_rows(), PANEL_SCHEMA).withColumn("rfm_score", F.lit("high"))
+    assert {"columns_and_types", "no_nulls"} <= broken(outcomes_of(panel))
+
+
+def test_all_rules_of_the_panel_come_from_one_query(spark: SparkSession):
+    panel = frame(spark, sound_rows(), PANEL_SCHEMA)
+
+    def queries() -> int:
+        spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+        return spark._jsparkSession.sharedState().statusStore().executionsCount()  # type: ignore[attr-defined]
+
+    before = queries()
+    panel_outcomes(panel)
+    assert queries() - before == 1
+
+
+def test_a_broken_rule_stops_publishing_with_every_rule_and_its_rows(spark: SparkSession):
+    rows = [*sound_rows(), sound_row("bad", total_orders=0.0, label=7.0)]
+    with pytest.raises(BrokenContractError) as error:
+        require(panel_outcomes(frame(spark, rows, PANEL_SCHEMA)), "food_delivery/ml_churn_features")
+    assert [problem.split(":")[0] for problem in error.value.problems] == ["ranges", "label_is_binary"]
+    assert all("bad at 2024-03-04" in problem for problem in error.value.problems)
+    assert "food_delivery/ml_churn_features break 2 rule(s)" in str(error.value)
+
+
+# ---- splits
+
+
+SPLIT_SCHEMA = "customer_id string, as_of date"
+TEST_DATE = FIRST + timedelta(days=30)
+
+
+def split_frames(
+    spark: SparkSession,
+    *,
+    train: list[tuple[str, date]] | None = None,
+    test: list[tuple[str, date]] | None = None,
+    customers: int = 100,
+) -> dict[str, Outcome]:
+    everybody = [f"c-{number:03}" for number in range(customers)]
+    panel = [(name, day) for name in everybody for day in (FIRST, TEST_DATE)]
+    train = [(name, FIRST) for name in everybody[20:]] if train is None else train
+    test = [(name, TEST_DATE) for name in everybody[:20]] if test is None else test
+    frames = [spark.createDataFrame(rows, SPLIT_SCHEMA) for rows in (train, test, panel)]
+    outcomes = split_outcomes(*frames, outcome_days=30)
+    assert tuple(outcome.rule for outcome in outcomes) == SPLIT_RULES
+    return {outcome.rule: outcome for outcome in outcomes}
+
+
+def test_a_fair_split_breaks_no_rule(spark: SparkSession):
+    assert broken(split_frames(spark)) == set()
+
+
+def test_a_customer_on_both_sides_breaks_the_split_and_is_named(spark: SparkSession):
+    outcomes = split_frames(spark, train=[(f"c-{number:03}", FIRST) for number in range(18, 100)])
+    assert broken(outcomes) == {"disjoint_customers"}
+    assert outcomes["disjoint_customers"].keys == ("c-018", "c-019")
+    outcomes = split_frames(spark, train=[(f"c-{number:03}", FIRST) for number in range(100)])
+    assert len(outcomes["disjoint_customers"].keys) == MAX_KEYS
+
+
+@pytest.mark.parametrize("days_before", [29, 1, 0])
+def test_a_training_outcome_unknown_at_the_test_date_breaks_the_split(spark: SparkSession, days_before):
+    late = TEST_DATE - timedelta(days=days_before)
+    train = [("c-050", FIRST), ("c-051", late)]
+    outcome = split_frames(spark, train=train)["test_after_train_outcomes"]
+    assert (outcome.is_passed, outcome.is_warning) == (False, False)
+
+
+def test_a_split_of_a_single_date_is_a_warning_that_says_so(spark: SparkSession):
+    outcome = split_frames(spark, train=[("c-050", TEST_DATE)])["test_after_train_outcomes"]
+    assert (outcome.is_passed, outcome.is_warning) == (False, True)
+    assert "only one date" in outcome.observed
+
+
+@pytest.mark.parametrize(("test_customers", "is_near"), [(4, True), (36, True), (3, False), (37, False), (100, False)])
+def test_a_test_share_that_chance_does_not_explain_breaks_the_split(spark: SparkSession, test_customers, is_near):
+    # Of 100 customers a fair hash takes 20, give or take four standard deviations of 4.
+    test = [(f"c-{number:03}", TEST_DATE) for number in range(test_customers)]
+    outcome = split_frames(spark, train=[("another", FIRST)], test=test)["test_share"]
+    assert outcome.is_passed is is_near
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_an_empty_side_breaks_every_rule_of_the_split(spark: SparkSession, side):
+    assert broken(split_frames(spark, **{side: []})) == set(SPLIT_RULES)
+
+
+# ---- accounting and source schemas
+
+
+@pytest.fixture(scope="module")
+def set_aside(spark: SparkSession) -> DataFrame:
+    rows = [("orders", kind) for kind in ("quarantined", "quarantined", "cancelled", "repaired", "repaired")]
+    return spark.createDataFrame([*rows, ("reviews", "quarantined")], "source_table string, disposition string")
+
+
+def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for(set_aside):
+    rows_in = {"orders": 100, "reviews": 50, "customers": 0}
+    outcomes = row_accounting(rows_in, {"orders": 97, "reviews": 49, "customers": 0}, set_aside, 0.02)
+    assert [outcome.rule for outcome in outcomes] == [
+        "orders_accounted_for",
+        "reviews_accounted_for",
+        "customers_accounted_for",
+        "quarantined_share",
+    ]
+    assert all(outcome.is_passed for outcome in outcomes)
+    assert outcomes[0].observed == "100 in; 97 kept + 1 cancelled + 2 quarantined = 100"
+
+
+@pytest.mark.parametrize("kept", [96, 98])
+def test_a_row_lost_or_counted_twice_is_found(set_aside, kept):
+    rows_in = {"orders": 100, "reviews": 50}
+    orders, reviews, _ = row_accounting(rows_in, {"orders": kept, "reviews": 49}, set_aside, 0.05)
+    assert not orders.is_passed
+    assert not orders.is_warning
+    assert reviews.is_passed
+
+
+def test_too_many_quarantined_rows_of_any_one_table_are_a_warning(set_aside):
+    rows_in, kept = {"orders": 10_003, "reviews": 10}, {"orders": 10_000, "reviews": 9}
+    share = row_accounting(rows_in, kept, set_aside, 0.09)[-1]
+    assert (share.is_passed, share.is_warning) == (False, True)
+    assert share.observed == "orders 0.02%, reviews 10.00%"
+    assert row_accounting(rows_in, kept, set_aside, 0.10)[-1].is_passed
+
+
+def test_a_landed_table_that_cleaning_cannot_use_is_told_with_every_column():
+    outcome = source_schema_outcome(ORDERS, T.StructType([T.StructField("subtotal", T.DateType())]))
+    assert not outcome.is_passed
+    for told in ("order_id", "customer_id", "ordered_at", "subtotal: found date, needs double"):
+        assert told in outcome.observed
+    assert source_schema_outcome(CUSTOMERS, CUSTOMERS.spark_schema).is_passed

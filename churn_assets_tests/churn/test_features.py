@@ -1,0 +1,334 @@
+"""Features see what was known before their as-of date, labels what came after; both equal an independent result."""
+
+import os
+import random
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from churn_assets.churn.errors import NoEligibleCustomersError
+from churn_assets.churn.features import FEATURE_SETS, FEATURES, as_of_calendar
+from churn_assets.churn.policy import ChurnPolicy, Cleaning, Windows
+from churn_assets.churn.tables import CUSTOMERS, ORDERS
+from churn_assets.demo.simulator import DemoSettings, simulate
+from churn_assets.resources.settings import CHECKOUT
+from churn_assets.resources.sources import SourceCatalog, load_sources
+from churn_assets_tests import reference
+from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
+from churn_assets_tests.panels import (
+    POLICY,
+    Key,
+    Row,
+    SourceRows,
+    by_key,
+    cleaned,
+    differences,
+    dirty_result,
+    frame,
+    panel_frame,
+    panel_rows,
+    rows_of,
+    source_frames,
+)
+
+DIRTY = [(0, 150), (1, 152), (2, 150)]
+NAMES = tuple(feature.name for feature in FEATURES)
+REST = ("avg_star_rating", "late_order_ratio", "sentiment_velocity", "recency_days", "tenure_days", "gap_ratio")
+EXACT = tuple(column for column in reference.PANEL_COLUMNS if column not in REST)
+# The first order at 2024-01-04 makes this Monday the first as-of date.
+T = datetime(2024, 3, 4)
+DAY = timedelta(days=1)
+INSTANT = timedelta(microseconds=1)
+
+
+def order(order_id: str, customer_id: str, ordered_at: datetime, **others: Any) -> Row:
+    return {"order_id": order_id, "customer_id": customer_id, "ordered_at": ordered_at, "subtotal": 10.0, **others}
+
+
+def review(order_id: str, reviewed_at: datetime, review_score: float) -> Row:
+    return {"order_id": order_id, "reviewed_at": reviewed_at, "review_score": review_score}
+
+
+# The reference knows ten features; these are the other two, from the reference's kept orders.
+def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]:
+    values = {}
+    orders_of: dict[str, list[Row]] = {}
+    for row in kept:
+        orders_of.setdefault(row["customer_id"], []).append(row)
+    for customer, day in panel_keys:
+        t = datetime.combine(day, time())
+        times = [row["ordered_at"] for row in orders_of[customer] if row["ordered_at"] < t]
+        delays = [
+            row["delivered_at"] - row["promised_at"]
+            for row in orders_of[customer]
+            if row["delivered_at"] and row["promised_at"] and t - 30 * DAY <= row["delivered_at"] < t
+        ]
+        late = sum((delay for delay in delays if delay > timedelta()), start=timedelta())
+        values[customer, day] = {
+            "missed_orders": len(times) / ((t - min(times)) / (t - max(times))),
+            "recent_delay_minutes": late / timedelta(minutes=1),
+        }
+    return values
+
+
+@pytest.mark.parametrize(("seed", "days"), DIRTY)
+def test_the_panel_of_dirty_rows_is_the_references(spark: SparkSession, seed, days):
+    kept = reference.clean(*dirty_source_rows(seed, days=days), now=dirty_now(days))
+    expected = reference.panel(kept)
+    computed = dirty_result(spark, seed, days).panel
+    assert len(computed) > 100
+    assert differences(computed, expected, reference.PANEL_COLUMNS, exact=EXACT) == []
+    extra = crisis_aware_values(kept.orders, set(expected))
+    assert differences(computed, extra, ("missed_orders", "recent_delay_minutes")) == []
+    for name in (*NAMES, "label"):
+        assert len({row[name] for row in computed.values()}) > 1, f"{name} never varies, so it was not compared"
+
+
+def test_every_feature_of_the_dirty_rows_is_in_its_range(spark: SparkSession):
+    for row in dirty_result(spark, 0, 150).panel.values():
+        assert list(row) == [*NAMES, "label"]
+        for feature in FEATURES:
+            assert feature.low <= row[feature.name] <= feature.high, feature.name
+
+
+def test_the_feature_sets_hold_the_seed_and_only_catalogued_features():
+    assert FEATURE_SETS["seed"] == reference.SEED_FEATURES
+    assert FEATURE_SETS["extended"] == (*reference.SEED_FEATURES, *reference.EXTENDED_FEATURES)
+    assert FEATURE_SETS["crisis_aware"] == NAMES
+
+
+def test_the_demos_panel_is_the_references(spark: SparkSession):
+    demo = simulate(spark, DemoSettings(customers=600, duplicate_orders=0.01, null_keys=0.005), partitions=2)
+    frames = (demo.orders, demo.reviews, demo.customers)
+    rows = [rows_of(table) for table in frames]
+    demo.release()
+    now = datetime(2026, 1, 2)
+    kept = reference.clean(*rows, now=now)
+    names = sorted({row["customer_id"] for row in kept.orders})
+    sample = set(random.Random(0).sample(names, 60))
+    # Quintiles and means are over everybody, so everybody is computed and the sample compared.
+    expected = reference.panel(kept, customers=sample)
+    everybody = panel_rows(source_frames(spark, (rows[0], rows[1], rows[2])), now=now)
+    computed = {key: row for key, row in everybody.items() if key[0] in sample}
+    assert len({customer for customer, _ in computed}) > 50
+    assert differences(computed, expected, reference.PANEL_COLUMNS, exact=EXACT) == []
+    extra = crisis_aware_values(kept.orders, set(expected))
+    assert differences(computed, extra, ("missed_orders", "recent_delay_minutes")) == []
+
+
+# ---- real data
+
+
+@pytest.fixture(scope="module")
+def uci_folder() -> Path:
+    root = os.environ.get("CHURN_TEST_DATA")
+    if not root:
+        pytest.skip("set CHURN_TEST_DATA to the folder that holds uci_online_retail/ to compare with real data")
+    folder = Path(root) / "uci_online_retail"
+    assert (folder / "online_retail.parquet").is_file(), f"CHURN_TEST_DATA is set, but {folder} lacks the data"
+    return folder
+
+
+def test_the_uci_panel_through_its_sources_file_is_the_published_one(
+    spark: SparkSession, uci_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("UCI_ONLINE_RETAIL", str(uci_folder / "online_retail.parquet"))
+    example = CHECKOUT / "examples" / "uci_online_retail"
+    catalog = SourceCatalog(load_sources(example / "sources.toml"), example, "")
+    orders, customers = catalog.open(spark, ORDERS), catalog.open(spark, CUSTOMERS)
+    assert orders is not None
+    assert customers is not None
+    no_reviews = source_frames(spark, ([], [], []))[1]
+    assert orders.count() == 12_468
+    clean_rows = cleaned((orders, no_reviews, customers), now=datetime(2011, 12, 31))
+    try:
+        aside = clean_rows.set_aside.groupBy("source_table", "disposition", "rule").count().collect()
+        assert {tuple(row) for row in aside} == {
+            ("orders", "cancelled", "cancelled", 1_846),
+            ("orders", "quarantined", "null_key", 2_032),
+        }
+        assert clean_rows.orders.count() == 8_590
+        assert clean_rows.orders.where("order_id like 'C%'").count() == 0
+        computed = by_key(panel_frame(clean_rows))
+    finally:
+        clean_rows.release()
+    published: dict[Key, Row] = {
+        (str(row["customer_id"]), date.fromisoformat(str(row["as_of"])[:10])): row
+        for row in pd.read_parquet(uci_folder / "reference_panel.parquet").to_dict("records")
+    }
+    assert len(published) == 19_200
+    assert differences(computed, published, reference.PANEL_COLUMNS) == []
+
+
+# ---- the future
+
+
+def known_before(t: datetime, rows: SourceRows) -> SourceRows:
+    """`rows` as the source tables stood at `t`: later rows were not there, later deliveries not yet made."""
+    orders, reviews, customers = rows
+    seen = [
+        {**row, "delivered_at": row["delivered_at"] if row["delivered_at"] and row["delivered_at"] < t else None}
+        for row in orders
+        if row["ordered_at"] < t
+    ]
+    return seen, [row for row in reviews if row["reviewed_at"] < t], customers
+
+
+def without_copies(rows: SourceRows) -> SourceRows:
+    """One copy of each order and review, with a time: which copy wins may hang on a delivery nobody knows of yet."""
+    orders = {row["order_id"]: row for row in rows[0] if row["ordered_at"]}
+    reviews = {row["order_id"]: row for row in rows[1] if row["reviewed_at"]}
+    return list(orders.values()), list(reviews.values()), rows[2]
+
+
+def test_events_after_the_as_of_date_change_nothing(spark: SparkSession):
+    t = datetime(2024, 4, 22)
+    whole = without_copies(dirty_source_rows(0))
+    at_t = panel_rows(source_frames(spark, known_before(t, whole)), now=dirty_now())
+    later = panel_rows(source_frames(spark, whole), now=dirty_now())
+    assert max(day for _, day in at_t) == t.date()
+    assert max(day for _, day in later) > t.date() + 30 * DAY
+    until_t = {key: row for key, row in later.items() if key[1] <= t.date()}
+    assert differences(until_t, at_t, NAMES, exact=NAMES) == []
+    labels_at_t = {key: row for key, row in at_t.items() if row["label"] is not None}
+    assert {day for _, day in labels_at_t} == {day for _, day in at_t if day + 30 * DAY <= t.date()}
+    labels_later = {key: until_t[key] for key in labels_at_t}
+    assert differences(labels_later, labels_at_t, ["label"], exact=["label"]) == []
+    assert all(row["label"] is not None for row in until_t.values())
+
+
+def test_a_review_or_delivery_made_only_after_the_as_of_date_is_not_known_then(spark: SparkSession):
+    ordered = T - timedelta(hours=3)
+    late = {"promised_at": ordered + timedelta(hours=1)}
+    orders = [
+        order("opening", "calendar", T - 60 * DAY),
+        order("closing", "calendar", T + 7 * DAY),
+        order("plain", "plain", ordered, **late),
+        order("delivered", "delivered", ordered, delivered_at=T, **late),
+        order("reviewed", "reviewed", ordered, **late),
+        order("delivered before", "delivered before", ordered, delivered_at=T - INSTANT, **late),
+        order("reviewed before", "reviewed before", ordered, **late),
+        order("somebody", "somebody", T - 2 * DAY),
+    ]
+    reviews = [
+        review("reviewed", T, 1.0),
+        review("reviewed before", T - INSTANT, 1.0),
+        review("somebody", T - DAY, 4.0),
+    ]
+    rows = panel_rows(source_frames(spark, (orders, reviews, [])))
+    plain = rows["plain", T.date()]
+    assert rows["delivered", T.date()] == plain
+    assert rows["reviewed", T.date()] == plain
+    assert plain["avg_star_rating"] == 2.5
+    before = rows["delivered before", T.date()]
+    assert (before["late_order_ratio"], before["crisis_exposure_index"]) == (1.0, 1.0)
+    assert before["recent_delay_minutes"] == pytest.approx(120)
+    assert rows["reviewed before", T.date()]["avg_star_rating"] == 1.0
+    # A week later both are known.
+    week_later = (T + 7 * DAY).date()
+    assert rows["delivered", week_later]["crisis_exposure_index"] == 1.0
+    assert rows["reviewed", week_later]["avg_star_rating"] == 1.0
+    assert rows["plain", week_later]["crisis_exposure_index"] == 0.0
+
+
+def test_recent_delay_minutes_sums_the_late_deliveries_of_the_eligibility_window(spark: SparkSession):
+    def delivered(order_id: str, at: datetime, minutes_late: float) -> Row:
+        promised = at - timedelta(minutes=minutes_late)
+        return order(order_id, "c", promised - timedelta(minutes=40), promised_at=promised, delivered_at=at)
+
+    orders = [
+        order("opening", "calendar", T - 60 * DAY),
+        order("closing", "calendar", T),
+        delivered("too old", T - 30 * DAY - INSTANT, 100),
+        delivered("oldest", T - 30 * DAY, 20),
+        delivered("recent", T - DAY, 1.5),
+        delivered("early", T - 2 * DAY, -30),
+        order("no promise", "c", T - 2 * DAY, delivered_at=T - DAY),
+    ]
+    row = panel_rows(source_frames(spark, (orders, [], [])))["c", T.date()]
+    assert row["recent_delay_minutes"] == pytest.approx(21.5, abs=1e-12)
+    assert row["late_order_ratio"] == 0.75
+
+
+# ---- what must not matter
+
+
+def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSession):
+    orders, reviews, customers = (list(rows) for rows in dirty_source_rows(0))
+    random.Random(7).shuffle(orders)
+    frames = source_frames(spark, (orders, reviews[::-1], customers[::-1]))
+    again = panel_rows((frames[0].repartition(7), frames[1].repartition(5), frames[2].coalesce(1)), now=dirty_now())
+    assert again == dirty_result(spark, 0, 150).panel
+
+
+def test_cancelled_orders_do_not_count(spark: SparkSession):
+    orders = [
+        order("opening", "calendar", T - 60 * DAY),
+        order("closing", "calendar", T + 30 * DAY),
+        *(order(f"{name}", name, T - 10 * DAY, subtotal=5.0) for name in ("plain", "cancels")),
+        order("before", "cancels", T - 2 * DAY, subtotal=90.0, is_cancelled=True),
+        order("after", "cancels", T + 2 * DAY, is_cancelled=True),
+        order("only", "only cancels", T - 2 * DAY, is_cancelled=True),
+        order("long ago", "cancels", T - 90 * DAY, is_cancelled=True),
+        order("end", "cancels", T + 90 * DAY, is_cancelled=True),
+    ]
+    rows = panel_rows(source_frames(spark, (orders, [review("before", T - DAY, 1.0)], [])))
+    # A calendar moved by the first or the last order would have snapshots with the calendar's own customer.
+    assert {customer for customer, _ in rows} == {"plain", "cancels"}
+    assert rows["cancels", T.date()] == rows["plain", T.date()]
+    assert rows["cancels", T.date()]["label"] == 1.0
+
+
+def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession):
+    orders = [
+        order("opening", "calendar", T - 60 * DAY),
+        order("closing", "calendar", T + 30 * DAY),
+        order("1", "c", T - 10 * DAY, promised_at=T - 10 * DAY, delivered_at=T - 11 * DAY),
+        order("2", "c", T + 10 * DAY, promised_at=T + 10 * DAY, delivered_at=T + 20 * DAY),
+    ]
+    row = panel_rows(source_frames(spark, (orders, [], [])))["c", T.date()]
+    assert (row["total_orders"], row["late_order_ratio"], row["label"]) == (1.0, 0.0, 0.0)
+
+
+# ---- calendar and windows
+
+
+def test_the_watermark_of_the_policy_decides_how_far_labels_are_known(spark: SparkSession):
+    orders = [order("opening", "calendar", T - 60 * DAY), order("closing", "calendar", T + 29 * DAY)]
+    silver = frame(spark, orders, ORDERS.spark_schema)
+
+    def last_labelled(watermark: date | None) -> date | None:
+        policy = ChurnPolicy(cleaning=Cleaning(watermark=watermark))
+        return as_of_calendar(silver, policy).last_labelled(policy.windows.outcome_days)
+
+    assert last_labelled(None) == T.date()
+    assert last_labelled((T + 28 * DAY).date()) is None
+    assert last_labelled((T + 36 * DAY).date()) == (T + 7 * DAY).date()
+
+
+def test_the_windows_are_the_policys(spark: SparkSession):
+    policy = ChurnPolicy(windows=Windows(observation_days=14, outcome_days=7, eligibility_days=7))
+    orders = [
+        order("opening", "calendar", T - 14 * DAY),
+        order("closing", "calendar", T + 7 * DAY),
+        order("1", "eligible", T - 7 * DAY),
+        order("2", "eligible", T - 14 * DAY),
+        order("3", "eligible", T + 7 * DAY),
+        order("4", "gone", T - 7 * DAY - INSTANT),
+        order("5", "returns", T - 1 * DAY),
+        order("6", "returns", T + 7 * DAY - INSTANT),
+    ]
+    rows = panel_rows(source_frames(spark, (orders, [], [])), policy=policy)
+    at_t = {customer: (row["total_orders"], row["label"]) for (customer, day), row in rows.items() if day == T.date()}
+    assert at_t == {"eligible": (2.0, 1.0), "returns": (1.0, 0.0)}
+    assert min(day for _, day in rows) == T.date()
+
+
+@pytest.mark.parametrize(("orders", "told"), [([], "No order is left"), ([order("1", "c", T)], "60 days of data")])
+def test_without_a_full_window_of_data_there_is_no_panel_and_the_error_says_why(spark: SparkSession, orders, told):
+    with pytest.raises(NoEligibleCustomersError, match=told):
+        as_of_calendar(frame(spark, orders, ORDERS.spark_schema), POLICY)

@@ -1,0 +1,153 @@
+"""policy.toml is refused with every wrong key named, or is exactly the rules that judge."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from churn_assets.churn.errors import InvalidPolicyError
+from churn_assets.churn.policy import ChurnPolicy, Section, load_policy
+from churn_assets.resources.settings import CHECKOUT
+
+# One other allowed value for each rule. A rule added to the policy has to be added here.
+OTHER_VALUES = {
+    "crisis_delay_minutes": 30.0,
+    "windows.observation_days": 90,
+    "windows.outcome_days": 14,
+    "windows.eligibility_days": 21,
+    "cleaning.max_delivery_hours": 12.0,
+    "cleaning.max_quarantined_share": 0.1,
+    "cleaning.watermark": date(2025, 12, 31),
+    "baseline.long_silence_days": 10,
+    "baseline.bad_review_score": 3.0,
+    "split.salt": "43",
+    "alerts.budget": 0.3,
+    "gate.min_recall": 0.5,
+    "gate.precision_floor": 0.3,
+    "gate.confidence": 0.9,
+    "model.feature_set": "seed",
+}
+
+
+def policy_file(folder: Path, text: str) -> Path:
+    path = folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str) -> InvalidPolicyError:
+    with pytest.raises(InvalidPolicyError) as error:
+        load_policy(policy_file(folder, text))
+    assert str(folder / "policy.toml") in str(error.value)
+    assert "Next step: " in str(error.value)
+    return error.value
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    *sections, last = key.split(".")
+    content: dict[str, Any] = {last: value}
+    for section in reversed(sections):
+        content = {section: content}
+    return content
+
+
+def leaves(section: Section, prefix: str = "") -> list[str]:
+    names = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        names += leaves(value, f"{prefix}{name}.") if isinstance(value, Section) else [f"{prefix}{name}"]
+    return names
+
+
+def test_the_shipped_policy_is_the_default():
+    assert load_policy(CHECKOUT / "policy.toml") == ChurnPolicy()
+
+
+def test_the_policy_of_the_real_data_example_is_allowed():
+    example = load_policy(CHECKOUT / "examples" / "uci_online_retail" / "policy.toml")
+    assert example.digest != ChurnPolicy().digest
+
+
+def test_an_empty_file_is_the_default_and_a_key_replaces_only_itself(tmp_path):
+    assert load_policy(policy_file(tmp_path, "")) == ChurnPolicy()
+    changed = load_policy(policy_file(tmp_path, "[windows]\noutcome_days = 14\n"))
+    assert changed == ChurnPolicy(windows=ChurnPolicy().windows.model_copy(update={"outcome_days": 14}))
+
+
+def test_the_digest_changes_with_every_rule_and_with_nothing_else():
+    assert sorted(OTHER_VALUES) == sorted(leaves(ChurnPolicy()))
+    digests = {key: ChurnPolicy.model_validate(nested(key, value)).digest for key, value in OTHER_VALUES.items()}
+    assert len({*digests.values(), ChurnPolicy().digest}) == len(OTHER_VALUES) + 1
+    assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
+
+
+def test_rules_cannot_be_changed_after_loading():
+    with pytest.raises(ValueError, match="frozen"):
+        ChurnPolicy().gate.min_recall = 0.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[windows]\noutcome_day = 30", "windows.outcome_day: unknown key"),
+        ("budget = 0.2", "budget: unknown key"),
+        ("[alerts]\nbudget = '20 %'", "alerts.budget: found '20 %', should be a valid number"),
+        ("[alerts]\nbudget = 20", "alerts.budget: found 20, should be less than 1"),
+        ("[alerts]\nbudget = nan", "alerts.budget: found nan, should be less than 1"),
+        ("[windows]\noutcome_days = 30.5", "windows.outcome_days: found 30.5, should be a valid integer"),
+        ("[windows]\noutcome_days = true", "windows.outcome_days: found True, should be a valid integer"),
+        ("[windows]\nobservation_days = 0", "windows.observation_days: found 0, should be greater than or equal to 1"),
+        ("[gate]\nconfidence = 1.0", "gate.confidence: found 1.0, should be less than 1"),
+        ("[cleaning]\nwatermark = '2025-12-31'", "cleaning.watermark: found '2025-12-31', should be a valid date"),
+        ("[split]\nsalt = ''", "split.salt: found '', String should have at least 1 character"),
+        (
+            "[model]\nfeature_set = 'all'",
+            "model.feature_set: found 'all', should be 'seed', 'extended' or 'crisis_aware'",
+        ),
+        ("windows = 3", "windows: found 3, should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_key_found_and_allowed(tmp_path, text, problem):
+    (found,) = refused(tmp_path, text).problems
+    assert found.startswith(problem)
+
+
+def test_windows_in_which_an_eligible_customer_has_no_features_are_refused(tmp_path):
+    (problem,) = refused(tmp_path, "[windows]\nobservation_days = 20\neligibility_days = 21").problems
+    assert problem.startswith("windows: eligibility_days (21) must not exceed observation_days (20)")
+    assert load_policy(policy_file(tmp_path, "[windows]\nobservation_days = 30")).windows.observation_days == 30
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    error = refused(
+        tmp_path,
+        "crisis_delay_minutes = -1\nmystery = 1\n"
+        "[windows]\nobservation_days = 10\n[alerts]\nbudget = 2\n[gate]\nrecall = 1",
+    )
+    assert {problem.split(":")[0] for problem in error.problems} == {
+        "crisis_delay_minutes",
+        "mystery",
+        "windows",
+        "alerts.budget",
+        "gate.recall",
+    }
+    assert "5 value(s) are not allowed" in str(error)
+
+
+def test_a_missing_file_is_refused_and_says_where_to_get_one(tmp_path):
+    with pytest.raises(InvalidPolicyError, match=r"policy\.toml: there is no such file[\s\S]*CHURN_PROJECT"):
+        load_policy(tmp_path / "policy.toml")
+
+
+@pytest.mark.parametrize("content", [b"[windows\n", b"salt = 'a' 'b'", b"\xff\xfe[windows]", b"[alerts]\n[alerts]\n"])
+def test_what_is_not_toml_is_refused_with_the_place(tmp_path, content):
+    path = tmp_path / "policy.toml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
+        load_policy(path)
+
+
+def test_a_folder_in_the_files_place_is_refused(tmp_path):
+    with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
+        load_policy(tmp_path)

@@ -1,0 +1,146 @@
+"""The split is by a hash of the customer and by date: nobody on both sides, no outcome from after the test date."""
+
+from collections import Counter
+from datetime import date, timedelta
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from churn_assets.churn.errors import NoLabelledSnapshotError
+from churn_assets.churn.policy import ChurnPolicy, Split, Windows
+from churn_assets.churn.splits import (
+    TEST_FOLDS,
+    VALIDATION_FOLDS,
+    current_rows,
+    fold,
+    is_validation,
+    split_dates,
+    test_rows,
+    train_rows,
+)
+from churn_assets_tests.panels import rows_of
+
+POLICY = ChurnPolicy()
+FIRST = date(2024, 3, 4)
+# The imported function would otherwise be collected as a test.
+held_out = test_rows
+del test_rows
+
+
+def panel(spark: SparkSession, weeks: int, labelled_weeks: int, customers: int = 300) -> DataFrame:
+    return (
+        spark.range(customers)
+        .select(F.concat(F.lit("c-"), "id").alias("customer_id"))
+        .crossJoin(spark.range(weeks).select(F.col("id").cast("int").alias("week")))
+        .select(
+            "customer_id",
+            F.date_add(F.lit(FIRST), F.col("week") * 7).alias("as_of"),
+            F.when(F.col("week") < labelled_weeks, 1.0).alias("label"),
+        )
+    )
+
+
+def folds(spark: SparkSession, ids: range, salt: str = "42") -> dict[str, int]:
+    named = spark.range(ids.start, ids.stop).select(F.concat(F.lit("c-"), "id").alias("customer_id"))
+    return {row.customer_id: row.fold for row in named.withColumn("fold", fold(F.col("customer_id"), salt)).collect()}
+
+
+def test_the_shares_of_the_folds_are_the_declared_ones(spark: SparkSession):
+    counted = Counter(folds(spark, range(20_000)).values())
+    # A signed remainder would give folds below 0 and only 10 % in 0 to 19.
+    assert set(counted) == set(range(100))
+    assert sum(counted[number] for number in TEST_FOLDS) / 20_000 == pytest.approx(0.20, abs=0.01)
+    assert sum(counted[number] for number in VALIDATION_FOLDS) / 20_000 == pytest.approx(0.16, abs=0.01)
+
+
+def test_a_customers_fold_is_the_hash_of_salt_and_id(spark: SparkSession):
+    # XXH64 with seed 42 of "42:c-0" and so on, modulo 100, computed outside Spark from the published algorithm.
+    by_hand = {"c-0": 39, "c-1": 71, "c-2": 78, "12346": 9, "customer ä": 26}
+    named = spark.createDataFrame([(name,) for name in by_hand], "customer_id string")
+    folded = named.withColumn("fold", fold(F.col("customer_id"), "42"))
+    assert {row["customer_id"]: row["fold"] for row in rows_of(folded)} == by_hand
+
+
+def test_a_growing_table_moves_nobody_to_another_fold(spark: SparkSession):
+    few, many = folds(spark, range(500)), folds(spark, range(-700, 3_000))
+    assert {customer: many[customer] for customer in few} == few
+
+
+def test_another_salt_gives_another_split(spark: SparkSession):
+    one, other = folds(spark, range(2_000)), folds(spark, range(2_000), salt="43")
+    both = sum(one[customer] in TEST_FOLDS and other[customer] in TEST_FOLDS for customer in one)
+    assert both / 2_000 == pytest.approx(0.04, abs=0.02)
+
+
+def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession):
+    rows = panel(spark, weeks=7, labelled_weeks=6)
+    dates = split_dates(rows, POLICY)
+    for cut in (train_rows, held_out, current_rows):
+        straight = rows_of(cut(rows, dates, POLICY).orderBy("customer_id", "as_of"))
+        shuffled = cut(rows.repartition(7, F.rand(3)), dates, POLICY).orderBy("customer_id", "as_of")
+        assert straight
+        assert rows_of(shuffled) == straight
+
+
+def test_no_customer_is_on_both_sides_and_the_test_is_the_latest_labelled_date(spark: SparkSession):
+    rows = panel(spark, weeks=9, labelled_weeks=7)
+    dates = split_dates(rows, POLICY)
+    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out(rows, dates, POLICY))
+    trained, tested = {row["customer_id"] for row in train}, {row["customer_id"] for row in test}
+    assert trained & tested == set()
+    assert trained | tested == {f"c-{number}" for number in range(300)}
+    assert {row["as_of"] for row in test} == {FIRST + timedelta(weeks=6)} == {dates.test}
+    assert {row["fold"] for row in train} <= set(range(20, 100))
+    assert {row["fold"] for row in test} <= set(TEST_FOLDS)
+    assert all(row["label"] is not None for row in (*train, *test))
+
+
+def test_every_training_outcome_was_known_by_the_test_date(spark: SparkSession):
+    rows = panel(spark, weeks=9, labelled_weeks=7)
+    dates = split_dates(rows, POLICY)
+    # 30 days before week 6 lies between weeks 1 and 2.
+    assert dates.train == (FIRST, FIRST + timedelta(weeks=1))
+    assert dates.is_out_of_time
+    assert {row["as_of"] for row in rows_of(train_rows(rows, dates, POLICY))} == set(dates.train)
+    exact = split_dates(rows, ChurnPolicy(windows=Windows(outcome_days=28)))
+    assert exact.train == tuple(FIRST + timedelta(weeks=week) for week in range(3))
+
+
+@pytest.mark.parametrize("labelled_weeks", [1, 5])
+def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(spark: SparkSession, labelled_weeks):
+    rows = panel(spark, weeks=labelled_weeks, labelled_weeks=labelled_weeks)
+    dates = split_dates(rows, POLICY)
+    assert not dates.is_out_of_time
+    assert dates.train == (dates.test,) == (FIRST + timedelta(weeks=labelled_weeks - 1),)
+    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out(rows, dates, POLICY))
+    assert len(train) + len(test) == 300
+    assert {row["customer_id"] for row in train} & {row["customer_id"] for row in test} == set()
+
+
+def test_without_any_known_label_there_is_no_split_and_the_error_says_what_to_do(spark: SparkSession):
+    with pytest.raises(
+        NoLabelledSnapshotError, match=r"30 days after its as-of date[\s\S]*Next step: provide more orders"
+    ):
+        split_dates(panel(spark, weeks=3, labelled_weeks=0), POLICY)
+
+
+def test_the_current_rows_are_the_test_date_without_labels_and_without_test_customers(spark: SparkSession):
+    rows = panel(spark, weeks=7, labelled_weeks=6)
+    dates = split_dates(rows, POLICY)
+    current = rows_of(current_rows(rows, dates, POLICY))
+    tested = {row["customer_id"] for row in rows_of(held_out(rows, dates, POLICY))}
+    assert {row["customer_id"] for row in current} == {f"c-{number}" for number in range(300)} - tested
+    assert {row["as_of"] for row in current} == {dates.test}
+    assert {row["label"] for row in current} == {None}
+
+
+def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: SparkSession):
+    rows = panel(spark, weeks=7, labelled_weeks=6)
+    policy = ChurnPolicy(split=Split(salt="another"))
+    train = train_rows(rows, split_dates(rows, policy), policy)
+    validation, others = rows_of(train.where(is_validation())), rows_of(train.where(~is_validation()))
+    assert {row["fold"] for row in validation} <= set(VALIDATION_FOLDS)
+    assert {row["fold"] for row in others} <= set(range(VALIDATION_FOLDS.stop, 100))
+    assert validation
+    assert others

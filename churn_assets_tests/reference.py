@@ -1,0 +1,418 @@
+"""The cleaning rules and the feature panel once more, in plain Python, for tests to compare the Spark code with.
+
+Nothing of `churn_assets` is imported and no dataframe is used: one row is one dict. The dirty rows that both sides are
+fed live in `dirty_rows.py`.
+"""
+
+import math
+import re
+import statistics
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from itertools import pairwise
+from typing import Any
+
+Row = dict[str, Any]
+SetAside = tuple[str, str, str, Row]
+
+ORDER_COLUMNS = (
+    "order_id",
+    "customer_id",
+    "ordered_at",
+    "promised_at",
+    "delivered_at",
+    "subtotal",
+    "is_cancelled",
+)
+REVIEW_COLUMNS = ("order_id", "reviewed_at", "review_score", "sentiment_category")
+CUSTOMER_COLUMNS = ("customer_id", "segment")
+
+SEED_FEATURES = (
+    "total_orders",
+    "avg_star_rating",
+    "late_order_ratio",
+    "segment_index",
+    "crisis_exposure_index",
+    "sentiment_velocity",
+    "rfm_score",
+)
+EXTENDED_FEATURES = ("recency_days", "tenure_days", "gap_ratio")
+PANEL_COLUMNS = (*SEED_FEATURES, *EXTENDED_FEATURES, "label")
+
+EPOCH = datetime(1970, 1, 1)
+ONE_DAY = timedelta(days=1)
+MONDAY = 0
+
+# Unicode's White_Space property, so that a no-break space out of a spreadsheet is blank as well. Java's `(?U)\s` is the
+# same set; Python's own `\s` would add the four separators U+001C to U+001F.
+BLANK = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """`orders`, `reviews`, `customers`: the kept rows, canonical columns only, typed, blank strings as None.
+
+    `set_aside`: (source table, disposition, rule, row as it was read); the disposition is quarantined, cancelled or
+    repaired. A repaired row is also among the kept ones, so rows in = kept + cancelled + quarantined.
+    """
+
+    orders: list[Row]
+    reviews: list[Row]
+    customers: list[Row]
+    set_aside: list[SetAside]
+
+
+# ---- cleaning
+
+
+def clean(
+    orders: Iterable[Row],
+    reviews: Iterable[Row] | None = None,
+    customers: Iterable[Row] | None = None,
+    *,
+    now: datetime,
+    max_delivery_hours: float = 24,
+) -> Cleaned:
+    """Apply the source-table rules, each row going under the first rule it breaks. `now` is naive UTC."""
+    set_aside: list[SetAside] = []
+    kept_orders, cancelled_ids = _clean_orders(orders, now, timedelta(hours=max_delivery_hours), set_aside)
+    kept_reviews = _clean_reviews(reviews or (), now, kept_orders, cancelled_ids, set_aside)
+    kept_customers = _clean_customers(customers or (), set_aside)
+    return Cleaned(kept_orders, kept_reviews, kept_customers, set_aside)
+
+
+def _clean_orders(
+    source: Iterable[Row], now: datetime, longest_delivery: timedelta, set_aside: list[SetAside]
+) -> tuple[list[Row], set[str]]:
+    def put_aside(disposition: str, rule: str, row: Row) -> None:
+        set_aside.append(("orders", disposition, rule, row))
+
+    survivors = []
+    for original in source:
+        row = _canonical(original, ORDER_COLUMNS)
+        # A null is_cancelled is false, already when duplicates are ranked.
+        row["is_cancelled"] = bool(row["is_cancelled"])
+        # Both ids are keys: an order of nobody can be neither a feature nor a label.
+        if row["order_id"] is None or row["customer_id"] is None:
+            put_aside("quarantined", "null_key", original)
+        elif _is_impossible(row["ordered_at"], now):
+            put_aside("quarantined", "impossible_time", original)
+        else:
+            survivors.append((row, original))
+
+    # Only rows with a key and a possible time compete, so a broken copy never displaces a sound one. A copy with a bad
+    # value does: values are judged after duplicates.
+    unique, duplicates = _earliest(survivors, key="order_id", at="ordered_at", columns=ORDER_COLUMNS)
+    for original in duplicates:
+        put_aside("quarantined", "duplicate_key", original)
+
+    kept, cancelled_ids = [], set()
+    for row, original in unique:
+        if row["is_cancelled"]:
+            put_aside("cancelled", "cancelled", original)
+            cancelled_ids.add(row["order_id"])
+        # An infinite subtotal has no decimal sum, so it goes with the ones that are no amount of money.
+        elif row["subtotal"] is None or not math.isfinite(row["subtotal"]) or row["subtotal"] < 0:
+            put_aside("quarantined", "negative_subtotal", original)
+        else:
+            # Only kept orders are repaired. A delivery at the very time of the order, or exactly 24 hours later, stays.
+            if row["delivered_at"] is not None:
+                if row["delivered_at"] < row["ordered_at"]:
+                    put_aside("repaired", "delivery_before_order", original)
+                    row["delivered_at"] = None
+                elif row["delivered_at"] - row["ordered_at"] > longest_delivery:
+                    put_aside("repaired", "delivery_too_late", original)
+                    row["delivered_at"] = None
+            kept.append(row)
+    return kept, cancelled_ids
+
+
+def _clean_reviews(
+    source: Iterable[Row],
+    now: datetime,
+    kept_orders: list[Row],
+    cancelled_ids: set[str],
+    set_aside: list[SetAside],
+) -> list[Row]:
+    def put_aside(disposition: str, rule: str, row: Row) -> None:
+        set_aside.append(("reviews", disposition, rule, row))
+
+    survivors = []
+    for original in source:
+        row = _canonical(original, REVIEW_COLUMNS)
+        if row["order_id"] is None:
+            put_aside("quarantined", "null_key", original)
+        elif _is_impossible(row["reviewed_at"], now):
+            put_aside("quarantined", "impossible_time", original)
+        else:
+            survivors.append((row, original))
+
+    unique, duplicates = _earliest(survivors, key="order_id", at="reviewed_at", columns=REVIEW_COLUMNS)
+    for original in duplicates:
+        put_aside("quarantined", "duplicate_key", original)
+
+    ordered_at = {order["order_id"]: order["ordered_at"] for order in kept_orders}
+    kept = []
+    for row, original in unique:
+        score = row["review_score"]
+        if row["order_id"] in cancelled_ids:
+            put_aside("cancelled", "cancelled", original)
+        # Written so that NaN, which compares false with everything, is out of range.
+        elif score is None or not 1 <= score <= 5:
+            put_aside("quarantined", "score_out_of_range", original)
+        # The order of a known review is a kept one: the review of a quarantined order goes with it.
+        elif row["order_id"] not in ordered_at:
+            put_aside("quarantined", "unknown_order", original)
+        elif row["reviewed_at"] < ordered_at[row["order_id"]]:
+            put_aside("quarantined", "reviewed_before_order", original)
+        else:
+            kept.append(row)
+    return kept
+
+
+def _clean_customers(source: Iterable[Row], set_aside: list[SetAside]) -> list[Row]:
+    by_id: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for original in source:
+        row = _canonical(original, CUSTOMER_COLUMNS)
+        if row["customer_id"] is None:
+            set_aside.append(("customers", "quarantined", "null_key", original))
+        else:
+            by_id[row["customer_id"]].append((row, original))
+    kept = []
+    for copies in by_id.values():
+        # There is no time to go by, and a known segment beats none: the first by name stays, null last.
+        first, *rest = sorted(copies, key=lambda pair: (pair[0]["segment"] is None, pair[0]["segment"] or ""))
+        kept.append(first[0])
+        set_aside.extend(("customers", "quarantined", "duplicate_key", original) for _, original in rest)
+    return kept
+
+
+def _canonical(original: Row, columns: Sequence[str]) -> Row:
+    """A copy with exactly `columns`: an absent one is None, a blank string is None, other strings stay unstripped."""
+    row = {column: original.get(column) for column in columns}
+    return {
+        column: None if isinstance(value, str) and BLANK.fullmatch(value) else value for column, value in row.items()
+    }
+
+
+def _is_impossible(moment: datetime | None, now: datetime) -> bool:
+    # 1970-01-01 00:00 and `now` themselves are possible.
+    return moment is None or moment < EPOCH or moment > now
+
+
+def _earliest(
+    pairs: list[tuple[Row, Row]], *, key: str, at: str, columns: Sequence[str]
+) -> tuple[list[tuple[Row, Row]], list[Row]]:
+    """Of (row, original) pairs one per `key`, and the originals of the others."""
+    by_key: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for row, original in pairs:
+        by_key[row[key]].append((row, original))
+    remaining = [column for column in columns if column not in (key, at)]
+    unique: list[tuple[Row, Row]] = []
+    duplicates: list[Row] = []
+    for copies in by_key.values():
+        first, *rest = sorted(
+            copies, key=lambda pair: (pair[0][at], *(_nulls_first(pair[0][column]) for column in remaining))
+        )
+        unique.append(first)
+        duplicates.extend(original for _, original in rest)
+    return unique, duplicates
+
+
+def _nulls_first(value: Any) -> tuple[Any, ...]:
+    # Ascending, null first, NaN after every number. Strings go by code point, which is also their UTF-8 byte order.
+    if value is None:
+        return (0,)
+    if isinstance(value, float) and math.isnan(value):
+        return (2,)
+    return (1, value)
+
+
+# ---- calendar and segments
+
+
+def watermark(kept_orders: Iterable[Row]) -> date:
+    """The date of the latest kept order. Raises ValueError when there is none."""
+    return max(order["ordered_at"] for order in kept_orders).date()
+
+
+def as_of_dates(kept_orders: Collection[Row], observation_days: int = 60) -> list[date]:
+    """Mondays with a full observation window behind them, up to one day after the watermark; none without orders."""
+    if not kept_orders:
+        return []
+    # By date, not by the minute: the first day counts as complete, as the watermark's day does.
+    day = min(order["ordered_at"] for order in kept_orders).date() + timedelta(days=observation_days)
+    day += timedelta(days=(MONDAY - day.weekday()) % 7)
+    last = watermark(kept_orders) + ONE_DAY
+    return [day + timedelta(weeks=week) for week in range((last - day).days // 7 + 1)] if day <= last else []
+
+
+def segment_numbers(kept_customers: Iterable[Row], existing: Mapping[str, int] | None = None) -> dict[str, int]:
+    """`existing` unchanged, then the segments not in it, most frequent first and ties by name."""
+    numbers = dict(existing or {})
+    frequency = Counter(row["segment"] for row in kept_customers if row["segment"] is not None)
+    next_number = max(numbers.values(), default=-1) + 1
+    new = [segment for segment in frequency if segment not in numbers]
+    new.sort(key=lambda segment: (-frequency[segment], segment))
+    return {**numbers, **{segment: next_number + place for place, segment in enumerate(new)}}
+
+
+# ---- panel
+
+
+def panel(
+    cleaned: Cleaned,
+    *,
+    observation_days: int = 60,
+    outcome_days: int = 30,
+    eligibility_days: int = 30,
+    crisis_delay_minutes: float = 45,
+    segments: Mapping[str, int] | None = None,
+    customers: Collection[str] | None = None,
+) -> dict[tuple[str, date], dict[str, float | None]]:
+    """(customer_id, as-of date) -> PANEL_COLUMNS; the label is None until it is known.
+
+    `segments` are the numbers given so far. `customers` restricts only what is returned: quintiles, means and medians
+    are still taken over every eligible customer.
+    """
+    if eligibility_days > observation_days:
+        # An eligible customer could then have no order to look at, and total_orders is at least 1 by contract.
+        raise ValueError(
+            f"eligibility_days ({eligibility_days}) must not exceed observation_days ({observation_days})."
+        )
+    numbers = segment_numbers(cleaned.customers, segments)
+    segment_of = {row["customer_id"]: row["segment"] for row in cleaned.customers}
+    histories = _histories(cleaned)
+    days = as_of_dates(cleaned.orders, observation_days)
+    known_through = watermark(cleaned.orders) + ONE_DAY if days else None
+
+    rows: dict[tuple[str, date], dict[str, float | None]] = {}
+    for day in days:
+        t = datetime.combine(day, time())
+        observed_from = t - timedelta(days=observation_days)
+        outcome_end = t + timedelta(days=outcome_days)
+        snapshot = {}
+        for customer, history in histories.items():
+            # [t - window, t): both ends of every window are inside at the start and outside at the end.
+            if history.has_order(t - timedelta(days=eligibility_days), t):
+                snapshot[customer] = _facts(history, observed_from, t, timedelta(minutes=crisis_delay_minutes))
+        if not snapshot:
+            continue
+
+        recency_fifth = _fifths({c: fact.since_last_order for c, fact in snapshot.items()})
+        orders_fifth = _fifths({c: fact.order_count for c, fact in snapshot.items()})
+        spend_fifth = _fifths({c: fact.spend_units for c, fact in snapshot.items()})
+        # Means of the snapshot's own customers only: a review by someone no longer eligible does not count.
+        ratings = [fact.mean_rating for fact in snapshot.values() if fact.mean_rating is not None]
+        mean_rating = math.fsum(ratings) / len(ratings) if ratings else 3.0
+        # The median of the customers' own medians (not of all gaps: confirmed by the UCI panel), floored only at the
+        # end. Where nobody has two orders there is no gap at all, and the outcome window takes its place.
+        gaps = [fact.median_gap_days for fact in snapshot.values() if fact.median_gap_days is not None]
+        median_gap_days = statistics.median(gaps) if gaps else float(outcome_days)
+        is_label_known = known_through is not None and outcome_end.date() <= known_through
+
+        for customer, fact in snapshot.items():
+            if customers is not None and customer not in customers:
+                continue
+            own_gap_days = median_gap_days if fact.median_gap_days is None else fact.median_gap_days
+            recency_days = fact.since_last_order / ONE_DAY
+            segment = segment_of.get(customer)
+            score = 100 * recency_fifth[customer] + 10 * (6 - orders_fifth[customer]) + 6 - spend_fifth[customer]
+            rows[customer, day] = {
+                "total_orders": float(fact.order_count),
+                "avg_star_rating": mean_rating if fact.mean_rating is None else fact.mean_rating,
+                "late_order_ratio": fact.late_order_ratio,
+                "segment_index": -1.0 if segment is None else float(numbers[segment]),
+                "crisis_exposure_index": fact.crisis_exposure,
+                "sentiment_velocity": fact.sentiment_velocity,
+                "rfm_score": float(score),
+                "recency_days": recency_days,
+                "tenure_days": fact.since_first_order / ONE_DAY,
+                "gap_ratio": recency_days / max(1.0, own_gap_days),
+                "label": float(not histories[customer].has_order(t, outcome_end)) if is_label_known else None,
+            }
+    return rows
+
+
+@dataclass(frozen=True)
+class _History:
+    order_times: list[datetime]  # ascending
+    orders: list[Row]
+    reviews: list[Row]  # by review time, those of one instant by order_id
+
+    def has_order(self, start: datetime, end: datetime) -> bool:
+        return bisect_left(self.order_times, start) < bisect_left(self.order_times, end)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    order_count: int
+    spend_units: int
+    mean_rating: float | None
+    late_order_ratio: float
+    crisis_exposure: float
+    sentiment_velocity: float
+    since_last_order: timedelta
+    since_first_order: timedelta
+    median_gap_days: float | None
+
+
+def _histories(cleaned: Cleaned) -> dict[str, _History]:
+    orders_of: dict[str, list[Row]] = defaultdict(list)
+    for order in cleaned.orders:
+        orders_of[order["customer_id"]].append(order)
+    customer_of = {order["order_id"]: order["customer_id"] for order in cleaned.orders}
+    reviews_of: dict[str, list[Row]] = defaultdict(list)
+    for review in cleaned.reviews:
+        reviews_of[customer_of[review["order_id"]]].append(review)
+    return {
+        customer: _History(
+            sorted(order["ordered_at"] for order in orders),
+            orders,
+            sorted(reviews_of[customer], key=lambda review: (review["reviewed_at"], review["order_id"])),
+        )
+        for customer, orders in orders_of.items()
+    }
+
+
+def _facts(history: _History, start: datetime, t: datetime, crisis_delay: timedelta) -> _Facts:
+    ordered = [order for order in history.orders if start <= order["ordered_at"] < t]
+    # By its own clock: a delivery in the window counts even where its order is older than the window.
+    delays = [
+        order["delivered_at"] - order["promised_at"]
+        for order in history.orders
+        if order["promised_at"] is not None and order["delivered_at"] is not None and start <= order["delivered_at"] < t
+    ]
+    scores = [review["review_score"] for review in history.reviews if start <= review["reviewed_at"] < t]
+    changes = [after - before for before, after in pairwise(scores)]
+    # All history before t, not only the window; an even number of gaps takes the mean of the middle two.
+    before_t = history.order_times[: bisect_left(history.order_times, t)]
+    gaps_days = [(after - before) / ONE_DAY for before, after in pairwise(before_t)]
+    return _Facts(
+        order_count=len(ordered),
+        spend_units=sum(_decimal_units(order["subtotal"]) for order in ordered),
+        mean_rating=sum(map(_decimal_units, scores)) / 10**10 / len(scores) if scores else None,
+        late_order_ratio=sum(delay > timedelta() for delay in delays) / len(delays) if delays else 0.0,
+        crisis_exposure=float(any(delay > crisis_delay for delay in delays)),
+        # The smallest change, even where every change is upward.
+        sentiment_velocity=float(min(changes, default=0.0)),
+        since_last_order=t - before_t[-1],
+        since_first_order=t - before_t[0],
+        median_gap_days=statistics.median(gaps_days) if gaps_days else None,
+    )
+
+
+def _decimal_units(value: float) -> int:
+    """`value` rounded half up to ten decimals, in units of 1e-10: integers, so that any order gives the same sum."""
+    return int(Decimal(repr(float(value))).scaleb(10).to_integral_value(ROUND_HALF_UP))
+
+
+def _fifths(values: Mapping[str, Any]) -> dict[str, int]:
+    """1 (smallest) to 5: how many of the four cuts lie strictly below the value, plus 1."""
+    ascending = sorted(values.values())
+    cuts = [ascending[(k * len(ascending) + 4) // 5 - 1] for k in (1, 2, 3, 4)]
+    return {customer: 1 + sum(value > cut for cut in cuts) for customer, value in values.items()}

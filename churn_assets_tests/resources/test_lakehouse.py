@@ -1,0 +1,431 @@
+"""Tables are real Delta tables with a true log: what others write is read right, or refused by name."""
+
+import json
+import math
+import subprocess
+import sys
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import deltalake
+import pyarrow as pa
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from churn_assets.resources.lakehouse import (
+    LakehouseResource,
+    MissingTableError,
+    UnsupportedTableError,
+    open_delta,
+    read_delta,
+)
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+
+TABLE = "food_delivery/things"
+
+
+@pytest.fixture
+def lakehouse(spark: SparkSession, tmp_path: Path) -> LakehouseResource:
+    settings = settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})
+    return LakehouseResource(root=str(tmp_path / "lake house"), pyspark=spark_resource(settings))
+
+
+def values(rows: DataFrame, column: str = "id") -> list[Any]:
+    return sorted(row[column] for row in rows.collect())
+
+
+def numbers(spark: SparkSession, *ids: int) -> DataFrame:
+    return spark.createDataFrame([(number,) for number in ids], "id long")
+
+
+def table_files(lakehouse: LakehouseResource) -> set[Path]:
+    return {path for path in Path(lakehouse.path(TABLE)).rglob("*") if not path.name.startswith("_delta")}
+
+
+def log_entries(lakehouse: LakehouseResource, kind: str, version: int = 0) -> list[dict[str, Any]]:
+    log = Path(lakehouse.path(TABLE)) / "_delta_log" / f"{version:020}.json"
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return [entry[kind] for entry in entries if kind in entry]
+
+
+# --- writing and reading versions ---
+
+
+def test_each_write_is_a_version_that_can_be_read_again(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    assert lakehouse.version(TABLE) is None
+    assert not lakehouse.has(TABLE)
+    first = lakehouse.write(TABLE, numbers(spark, 1, 2))
+    second = lakehouse.write(TABLE, numbers(spark, 3))
+    third = lakehouse.write(TABLE, numbers(spark, 4, 5), mode="append")
+    assert [(commit.version, commit.rows) for commit in (first, second, third)] == [(0, 2), (1, 1), (2, 3)]
+    assert lakehouse.version(TABLE) == 2
+    assert values(lakehouse.read(TABLE)) == [3, 4, 5]
+    assert values(lakehouse.read(TABLE, 0)) == [1, 2]
+    assert values(lakehouse.read(TABLE, 1)) == [3]
+    assert [lakehouse.row_count(TABLE, version) for version in (0, 1, 2, None)] == [2, 1, 3, 3]
+    assert lakehouse.pin(TABLE) == {TABLE: 2}
+
+
+def test_a_frame_read_before_a_commit_keeps_its_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    frame = lakehouse.read(TABLE)
+    lakehouse.write(TABLE, numbers(spark, 9))
+    assert values(frame) == [1, 2]
+
+
+def test_a_table_can_be_overwritten_by_rows_computed_from_itself(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    lakehouse.write(TABLE, lakehouse.read(TABLE).unionByName(numbers(spark, 3)))
+    assert values(lakehouse.read(TABLE)) == [1, 2, 3]
+
+
+def test_overwriting_may_add_a_column_and_old_versions_keep_their_schema(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    commit = lakehouse.write(TABLE, numbers(spark, 3).withColumn("name", F.lit("three")))
+    assert commit.schema.fieldNames() == ["id", "name"]
+    assert lakehouse.table_schema(TABLE).fieldNames() == ["id", "name"]
+    assert lakehouse.table_schema(TABLE, 0).fieldNames() == ["id"]
+    assert [row.asDict() for row in lakehouse.read(TABLE).collect()] == [{"id": 3, "name": "three"}]
+    assert [row.asDict() for row in lakehouse.read(TABLE, 0).orderBy("id").collect()] == [{"id": 1}, {"id": 2}]
+
+
+def test_whether_spark_can_prove_a_column_non_null_changes_no_schema(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, spark.range(2))
+    before = lakehouse.table_schema(TABLE)
+    lakehouse.write(TABLE, numbers(spark, 3), mode="append")
+    assert lakehouse.table_schema(TABLE) == before
+    assert values(lakehouse.read(TABLE)) == [0, 1, 3]
+
+
+def test_an_empty_table_has_its_schema_and_no_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    commit = lakehouse.write(TABLE, spark.createDataFrame([], "id long, at timestamp"))
+    assert (commit.version, commit.rows, lakehouse.row_count(TABLE)) == (0, 0, 0)
+    read = lakehouse.read(TABLE)
+    assert read.collect() == []
+    assert [field.dataType.simpleString() for field in read.schema] == ["bigint", "timestamp"]
+    lakehouse.write(TABLE, read.unionByName(spark.createDataFrame([(1, None)], "id long, at timestamp")))
+    assert lakehouse.row_count(TABLE) == 1
+
+
+def test_nested_and_exact_types_survive(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    schema = "scores array<double>, versions map<string,long>, spend decimal(28,10), day date, whole struct<a:int>"
+    row = ([1.5, 2.0], {"a": 3}, Decimal("1234567890123456.0123456789"), date(2025, 2, 3), (7,))
+    lakehouse.write(TABLE, spark.createDataFrame([row], schema))
+    read = lakehouse.read(TABLE)
+    assert tuple(read.first()[:4]) == row[:4]
+    assert read.first().whole.a == 7
+    assert read.schema == lakehouse.table_schema(TABLE)
+
+
+def test_a_missing_table_or_version_is_refused_with_the_next_step(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    for ask in (lakehouse.read, lakehouse.pin, lakehouse.row_count, lakehouse.inputs, lakehouse.table_schema):
+        with pytest.raises(MissingTableError, match=f"There is no Delta table at .*{TABLE}(.|\n)*Next step: .*{TABLE}"):
+            ask(TABLE)
+    lakehouse.write(TABLE, numbers(spark, 1))
+    with pytest.raises(MissingTableError, match="has no version 7"):
+        lakehouse.read(TABLE, 7)
+
+
+# --- a write that does not succeed leaves nothing ---
+
+
+def refuse(_: DataFrame) -> None:
+    raise ValueError("the audit says no")
+
+
+def test_the_audit_sees_the_written_rows_and_can_stop_the_commit(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    seen: list[Any] = []
+    lakehouse.write(TABLE, numbers(spark, 1, 2), audit=lambda staged: seen.extend(values(staged)))
+    assert seen == [1, 2]
+    before = table_files(lakehouse)
+    with pytest.raises(ValueError, match="the audit says no"):
+        lakehouse.write(TABLE, numbers(spark, 3), audit=refuse)
+    assert lakehouse.version(TABLE) == 0
+    assert values(lakehouse.read(TABLE)) == [1, 2]
+    assert table_files(lakehouse) == before
+
+
+def test_a_refused_first_write_leaves_no_table(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    with pytest.raises(ValueError, match="the audit says no"):
+        lakehouse.write(TABLE, numbers(spark, 3), audit=refuse)
+    assert not lakehouse.has(TABLE)
+    assert not any(path.is_file() for path in Path(lakehouse.path(TABLE)).rglob("*"))
+
+
+def test_a_commit_that_fails_changes_no_version_and_the_next_write_succeeds(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+
+    def disk_full(*_: Any, **__: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as injected:
+        injected.setattr(deltalake.DeltaTable, "create_write_transaction", disk_full)
+        with pytest.raises(OSError, match="disk full"):
+            lakehouse.write(TABLE, numbers(spark, 3))
+    assert (lakehouse.version(TABLE), lakehouse.row_count(TABLE)) == (0, 2)
+    assert values(lakehouse.read(TABLE)) == [1, 2]
+    assert lakehouse.write(TABLE, numbers(spark, 4), mode="append").version == 1
+    assert values(lakehouse.read(TABLE)) == [1, 2, 4]
+
+
+def test_a_commit_that_succeeds_but_reports_an_error_keeps_its_files(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    commit = deltalake.DeltaTable.create_write_transaction
+
+    def commit_and_lose_the_answer(*arguments: Any, **named: Any) -> None:
+        commit(*arguments, **named)
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", commit_and_lose_the_answer)
+    with pytest.raises(OSError, match="connection lost"):
+        lakehouse.write(TABLE, numbers(spark, 3))
+    assert lakehouse.version(TABLE) == 1
+    assert values(lakehouse.read(TABLE)) == [3]
+
+
+def test_rows_that_cannot_be_computed_leave_no_stray_files(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    before = table_files(lakehouse)
+    broken = numbers(spark, 1, 2).select(F.when(F.col("id") == 2, F.raise_error(F.lit("broken"))).alias("id"))
+    with pytest.raises(PySparkException, match="broken"):
+        lakehouse.write(TABLE, broken.withColumn("id", F.col("id").cast("long")))
+    assert lakehouse.version(TABLE) == 0
+    assert table_files(lakehouse) == before
+
+
+# --- the log tells the truth ---
+
+ROWS = [
+    (1, 2.5, "a", datetime(2025, 1, 1, 12, 30, 15, 123456), date(2025, 1, 1), True),
+    (None, -3.0, "x" * 500, datetime(1969, 12, 31, 23, 59, 59, 999999), None, False),
+    (-7, None, "é", None, date(1960, 2, 29), None),
+]
+SCHEMA = "n long, x double, s string, at timestamp, day date, flag boolean"
+
+
+def test_statistics_equal_the_data(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, spark.createDataFrame(ROWS, SCHEMA).coalesce(1))
+    (action,) = log_entries(lakehouse, "add")
+    stats = json.loads(action["stats"])
+    assert stats["numRecords"] == 3
+    assert stats["nullCount"] == {"n": 1, "x": 1, "s": 0, "at": 1, "day": 1, "flag": 1}
+    low, high = stats["minValues"], stats["maxValues"]
+    assert (low["n"], high["n"]) == (-7, 1)
+    assert (low["x"], high["x"]) == (-3.0, 2.5)
+    assert (low["day"], high["day"]) == ("1960-02-29", "2025-01-01")
+    assert (low["at"], high["at"]) == ("1969-12-31T23:59:59.999999Z", "2025-01-01T12:30:15.123456Z")
+    assert (low["flag"], high["flag"]) == (False, True)
+
+
+def test_statistics_never_exclude_a_row_that_is_there(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    rows = [(math.nan, "a"), (1.0, "z" * 5_000), (math.inf, ""), (None, "\U0010ffff" * 100)]
+    lakehouse.write(TABLE, spark.createDataFrame(rows, "x double, s string").coalesce(1))
+    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
+    json.loads(json.dumps(stats, allow_nan=False))
+    assert stats["nullCount"] == {"x": 1, "s": 0}
+    # A reader that skips files by maxValues would not find NaN (the largest double) or infinity under x = 1.0.
+    assert "x" not in stats["maxValues"]
+    assert "s" not in stats["maxValues"] or stats["maxValues"]["s"] >= "\U0010ffff" * 100
+    assert stats["minValues"].get("s", "") == ""
+
+
+def test_a_nan_beside_ordinary_numbers_is_found_by_readers_that_skip_files(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, spark.createDataFrame([(math.nan,), (1.0,), (2.0,)], "x double").coalesce(1))
+    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
+    assert stats["maxValues"].get("x", math.inf) > 2.0
+    assert lakehouse.read(TABLE).where("x > 2").count() == 1
+
+
+def test_columns_without_any_value_have_counts_and_no_bounds(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, spark.createDataFrame([(None, 1), (None, 2)], "x double, n int").coalesce(1))
+    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
+    assert stats == {"numRecords": 2, "nullCount": {"x": 2, "n": 0}, "minValues": {"n": 1}, "maxValues": {"n": 2}}
+
+
+def test_the_commit_names_the_dagster_run_and_the_inputs(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    inputs = {"food_delivery/orders": 3}
+    ids = []
+
+    @dg.asset
+    def things(lake: LakehouseResource) -> None:
+        lake.write(TABLE, numbers(spark, 1), metadata={"inputs": inputs})
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([things], resources={"lake": lakehouse}, instance=instance)
+        ids.append(result.run_id)
+    (commit,) = log_entries(lakehouse, "commitInfo")
+    assert commit["dagster_run_id"] == ids[0]
+    assert lakehouse.inputs(TABLE) == inputs
+    lakehouse.write(TABLE, numbers(spark, 2))
+    assert lakehouse.inputs(TABLE) == {}
+    assert lakehouse.inputs(TABLE, 0) == inputs
+
+
+# --- others read ours, and we read others' ---
+
+
+def test_deltalakes_own_reader_sees_the_same_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, spark.createDataFrame(ROWS, SCHEMA))
+    lakehouse.write(TABLE, spark.createDataFrame(ROWS[:1], SCHEMA), mode="append")
+    table = deltalake.DeltaTable(lakehouse.path(TABLE)).to_pyarrow_table()
+    assert table.schema.field("at").type == pa.timestamp("us", tz="UTC")
+    assert table.num_rows == 4
+    found = [row for row in table.to_pylist() if row["n"] == -7]
+    assert found == [{"n": -7, "x": None, "s": "é", "at": None, "day": date(1960, 2, 29), "flag": None}]
+    assert table.column("at").to_pylist().count(datetime(2025, 1, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)) == 2
+    assert deltalake.DeltaTable(lakehouse.path(TABLE), version=0).to_pyarrow_table().num_rows == 3
+
+
+PARTITIONED = pa.table(
+    {
+        "id": pa.array([1, 2, 3, 4], pa.int64()),
+        "day": pa.array([date(2025, 1, 1), date(2025, 1, 2), None, None], pa.date32()),
+        "city": pa.array(["a b/c", None, "ü=%", "a b/c"], pa.string()),
+        "code": pa.array([7, 7, None, -1], pa.int32()),
+        "at": pa.array(
+            [datetime(2025, 1, 1, 1, 2, 3, 456789, tzinfo=timezone.utc)] * 3 + [None], pa.timestamp("us", "UTC")
+        ),
+        "flag": pa.array([True, False, None, True], pa.bool_()),
+    }
+)
+
+
+@pytest.mark.parametrize("by", [["day"], ["city"], ["code"], ["at"], ["flag"], ["day", "city"]], ids="-".join)
+def test_partitions_written_elsewhere_keep_types_and_nulls(
+    lakehouse: LakehouseResource, by: list[str], spark: SparkSession
+) -> None:
+    deltalake.write_deltalake(lakehouse.path(TABLE), PARTITIONED, partition_by=by)
+    read = lakehouse.read(TABLE)
+    types = ["bigint", "date", "string", "int", "timestamp", "boolean"]
+    assert [field.dataType.simpleString() for field in read.schema] == types
+    assert read.columns == PARTITIONED.column_names
+    found = {row.id: row for row in read.withColumn("at", F.unix_micros("at")).collect()}
+    for row in PARTITIONED.to_pylist():
+        micros = None if row["at"] is None else int(row["at"].timestamp()) * 1_000_000 + row["at"].microsecond
+        assert found[row["id"]].asDict() == row | {"at": micros}
+
+
+def test_rows_deleted_elsewhere_are_gone_here_too(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3))
+    deltalake.DeltaTable(lakehouse.path(TABLE)).delete("id = 2")
+    assert values(lakehouse.read(TABLE)) == [1, 3]
+    assert lakehouse.row_count(TABLE) == 2
+    deltalake.DeltaTable(lakehouse.path(TABLE)).delete()
+    assert lakehouse.read(TABLE).collect() == []
+    assert lakehouse.row_count(TABLE) == 0
+
+
+def require_reader_feature(lakehouse: LakehouseResource, protocol: dict[str, Any], **properties: str) -> None:
+    """Rewrites the first commit so that the table asks its readers for more."""
+    log = Path(lakehouse.path(TABLE)) / "_delta_log" / f"{0:020}.json"
+    lines = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "protocol" in entry:
+            entry["protocol"] = protocol
+        if "metaData" in entry:
+            entry["metaData"]["configuration"] |= properties
+            schema = json.loads(entry["metaData"]["schemaString"])
+            for number, field in enumerate(schema["fields"], start=1):
+                mapping = {"id": number, "physicalName": field["name"]}
+                field["metadata"] = {f"delta.columnMapping.{key}": value for key, value in mapping.items()}
+            if properties:
+                entry["metaData"]["schemaString"] = json.dumps(schema)
+        lines.append(json.dumps(entry))
+    log.write_text("\n".join(lines), encoding="utf-8")
+
+
+def by_features(*names: str) -> dict[str, Any]:
+    return {
+        "minReaderVersion": 3,
+        "minWriterVersion": 7,
+        "readerFeatures": list(names),
+        "writerFeatures": list(names),
+    }
+
+
+MAPPED = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "1"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "properties", "named"),
+    [
+        (by_features("deletionVectors"), {}, "deletionVectors"),
+        (by_features("columnMapping"), MAPPED, "columnMapping"),
+        ({"minReaderVersion": 2, "minWriterVersion": 5}, MAPPED, "columnMapping"),
+        (by_features("typeWidening"), {}, "typeWidening"),
+    ],
+    ids=["deletion vectors", "column mapping", "column mapping by protocol version 2", "type widening"],
+)
+def test_a_table_whose_files_are_not_its_rows_is_refused_by_name(
+    lakehouse: LakehouseResource, protocol: dict[str, Any], properties: dict[str, str], named: str, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    require_reader_feature(lakehouse, protocol, **properties)
+    for ask in (lakehouse.read, lakehouse.row_count, lakehouse.pin):
+        with pytest.raises(UnsupportedTableError, match=f"- {named}\n") as refused:
+            ask(TABLE)
+        assert 'format = "table"' in str(refused.value)
+
+
+def test_a_harmless_reader_feature_is_not_refused(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    require_reader_feature(lakehouse, by_features("timestampNtz"))
+    assert values(lakehouse.read(TABLE)) == [1, 2]
+    assert values(read_delta(spark, open_delta(lakehouse.path(TABLE), next_step=""))) == [1, 2]
+
+
+# --- no JVM where none is needed ---
+
+ASK_WITHOUT_JVM = """
+import sys
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+lakehouse = LakehouseResource(root=sys.argv[1], pyspark=spark_resource(settings_from_env({})))
+table = "food_delivery/things"
+print(lakehouse.version(table), lakehouse.row_count(table), lakehouse.has(table), lakehouse.has("no/such"))
+print(lakehouse.table_schema(table).simpleString(), lakehouse.pin(table), lakehouse.inputs(table))
+from pyspark import SparkContext
+assert SparkContext._gateway is None
+"""
+
+
+def test_versions_counts_and_schemas_are_answered_without_a_jvm(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3), metadata={"inputs": {"a": 4}})
+    # A PATH without java and no JAVA_HOME: whoever starts a JVM fails.
+    answered = subprocess.run(
+        [sys.executable, "-c", ASK_WITHOUT_JVM, lakehouse.root],
+        env={"PATH": "/nonexistent"},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answered.returncode == 0, answered.stderr
+    lines = answered.stdout.splitlines()
+    assert lines[-2:] == ["0 3 True False", f"struct<id:bigint> {{'{TABLE}': 0}} {{'a': 4}}"]

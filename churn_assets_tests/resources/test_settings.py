@@ -1,0 +1,108 @@
+"""Where things run: from the environment and nothing else."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from churn_assets.resources import settings as places
+from churn_assets.resources.settings import prepare_dagster_home, settings_from_env
+from churn_assets.resources.spark import spark_config, spark_resource
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def test_an_empty_environment_means_everything_under_the_checkout() -> None:
+    settings = settings_from_env({})
+    assert settings.project == CHECKOUT
+    assert settings.policy_file == CHECKOUT / "policy.toml"
+    assert settings.sources_file == CHECKOUT / "sources.toml"
+    assert settings.lakehouse == str(CHECKOUT / "data" / "lakehouse")
+    assert settings.tracking_uri == f"sqlite:///{CHECKOUT}/data/mlflow/mlflow.db"
+    assert Path(settings.artifact_root).is_relative_to(CHECKOUT / "data")
+    assert settings.dagster_home.is_relative_to(CHECKOUT / "data")
+    assert (settings.spark_master, settings.spark_remote) == ("local[*]", None)
+
+
+def test_an_installed_package_takes_the_current_folder_as_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert settings_from_env({}).project == tmp_path
+
+
+def test_a_relative_project_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = settings_from_env({"CHURN_PROJECT": "mine"})
+    assert settings.project == tmp_path / "mine"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/mine/data/mlflow/mlflow.db"
+
+
+def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
+    plain = settings_from_env({"CHURN_PROJECT": str(tmp_path)})
+    moved = {
+        "CHURN_LAKEHOUSE": ("lakehouse", "s3a://bucket/lake"),
+        "MLFLOW_TRACKING_URI": ("tracking_uri", "http://mlflow:5000"),
+        "CHURN_ARTIFACTS": ("artifact_root", "s3://bucket/artifacts"),
+        "SPARK_MASTER": ("spark_master", "spark://host:7077"),
+        "SPARK_REMOTE": ("spark_remote", "sc://host:15002"),
+        "SPARK_DRIVER_MEMORY": ("driver_memory", "9g"),
+    }
+    for variable, (field, value) in moved.items():
+        settings = settings_from_env({"CHURN_PROJECT": str(tmp_path), variable: value})
+        assert getattr(settings, field) == value
+        assert replace(settings, **{field: getattr(plain, field)}) == plain, variable
+    home = settings_from_env({"CHURN_PROJECT": str(tmp_path), "DAGSTER_HOME": "/elsewhere"}).dagster_home
+    assert home == Path("/elsewhere")
+
+
+def test_a_blank_variable_counts_as_unset(tmp_path: Path) -> None:
+    blank = dict.fromkeys(
+        ("CHURN_LAKEHOUSE", "MLFLOW_TRACKING_URI", "CHURN_ARTIFACTS", "DAGSTER_HOME", "SPARK_MASTER", "SPARK_REMOTE"),
+        "",
+    )
+    project = {"CHURN_PROJECT": str(tmp_path)}
+    assert settings_from_env(project | blank) == settings_from_env(project)
+
+
+def test_reading_settings_makes_no_folder(tmp_path: Path) -> None:
+    settings_from_env({"CHURN_PROJECT": str(tmp_path / "new")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dagsters_home_sends_no_usage_data_and_keeps_its_owners_file(tmp_path: Path) -> None:
+    settings = settings_from_env({"CHURN_PROJECT": str(tmp_path)})
+    home = prepare_dagster_home(settings)
+    off = {"enabled": False}
+    assert yaml.safe_load((home / "dagster.yaml").read_text()) == {"telemetry": off, "nux": off}
+    (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\nretention: {}\n", encoding="utf-8")
+    prepare_dagster_home(settings)
+    assert "retention" in (home / "dagster.yaml").read_text()
+
+
+def test_spark_connect_wins_and_sends_only_what_a_client_may_set() -> None:
+    config = spark_config(settings_from_env({"SPARK_MASTER": "local[4]", "SPARK_REMOTE": "sc://host:15002"}))
+    assert config["spark.remote"] == "sc://host:15002"
+    assert all(name == "spark.remote" or name.startswith("spark.sql.") for name in config)
+    assert config["spark.sql.session.timeZone"] == "UTC"
+
+
+@pytest.mark.parametrize("master", ["local[2]", "spark://host:7077"])
+def test_every_session_is_in_utc_and_writes_microseconds(master: str) -> None:
+    config = spark_config(settings_from_env({"SPARK_MASTER": master, "SPARK_DRIVER_MEMORY": "5g"}))
+    assert config["spark.master"] == master
+    assert config["spark.driver.memory"] == "5g"
+    assert config["spark.sql.session.timeZone"] == "UTC"
+    assert config["spark.sql.parquet.outputTimestampType"] == "TIMESTAMP_MICROS"
+    assert ("spark.driver.host" in config) == master.startswith("local")
+
+
+def test_local_workers_run_this_python_and_those_of_a_cluster_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    spark_resource(settings_from_env({"SPARK_MASTER": "spark://host:7077"}))
+    assert "PYSPARK_PYTHON" not in places.os.environ
+    spark_resource(settings_from_env({"SPARK_MASTER": "local[2]"}))
+    assert places.os.environ["PYSPARK_PYTHON"] == sys.executable

@@ -1,0 +1,228 @@
+"""sources.toml is refused with every mistake named; what it names is opened as it is or refused with the next step."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+from pyspark.sql import SparkSession
+
+from churn_assets.churn.errors import (
+    EmptySourceError,
+    InvalidSourcesError,
+    MissingSourceError,
+    UnreadableSourceError,
+)
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
+from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.settings import CHECKOUT
+from churn_assets.resources.sources import Source, SourceCatalog, Sources, load_sources, located
+from churn_assets_tests.panels import cleaned, rows_of, source_frames
+
+ORDERS_TOML = '[orders]\nformat = "parquet"\npath = "orders"\n'
+
+
+def sources_file(folder: Path, text: str) -> Path:
+    path = folder / "sources.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str) -> InvalidSourcesError:
+    with pytest.raises(InvalidSourcesError) as error:
+        load_sources(sources_file(folder, text))
+    assert str(folder / "sources.toml") in str(error.value)
+    return error.value
+
+
+def catalog(folder: Path, text: str) -> SourceCatalog:
+    return SourceCatalog(load_sources(sources_file(folder, text)), folder, str(folder / "demo"))
+
+
+def of_orders(folder: Path, kind: str, path: str = "orders", more: str = "") -> SourceCatalog:
+    return catalog(folder, f'[orders]\nformat = "{kind}"\npath = "{path}"\n{more}')
+
+
+# ---- the file
+
+
+def test_the_shipped_sources_are_the_demo():
+    assert load_sources(CHECKOUT / "sources.toml") == Sources(demo=DemoSettings())
+
+
+def test_the_sources_of_the_real_data_example_are_allowed():
+    sources = load_sources(CHECKOUT / "examples" / "uci_online_retail" / "sources.toml")
+    assert sources.orders is not None
+    assert sources.customers is not None
+    assert sources.reviews is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "(whole file): needs [orders], the one table that cannot be absent, or [demo]"),
+        ('[reviews]\nformat = "csv"\npath = "r.csv"', "(whole file): needs [orders]"),
+        (f"[demo]\n{ORDERS_TOML}", "(whole file): has [demo] and [orders]: remove [demo]"),
+        ('[demo]\n[customers]\nformat = "csv"\npath = "c"', "(whole file): has [demo] and [customers]"),
+        (f"{ORDERS_TOML}mystery = 1", "orders.mystery: unknown key"),
+        (f"{ORDERS_TOML}[payments]\nformat = 'csv'", "payments: unknown key"),
+        ('[orders]\nformat = "excel"\npath = "o"', "orders.format: found 'excel', should be 'delta', 'parquet', 'csv'"),
+        ('[orders]\nformat = "csv"', "orders.path: is required"),
+        ('[orders]\nformat = "csv"\npath = ""', "orders.path: found ''"),
+        ('[orders]\nformat = "csv"\npath = 3', "orders.path: found 3, should be a valid string"),
+        (f"{ORDERS_TOML}select = ['order_id']", "orders.select: found ['order_id'], should be a valid string"),
+        ("[demo]\ncustomers = 0", "demo.customers: found 0, should be greater than or equal to 1"),
+        ("[demo]\ncustomer = 5", "demo.customer: unknown key"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_key_found_and_allowed(tmp_path, text, problem):
+    (found,) = refused(tmp_path, text).problems
+    assert found.startswith(problem)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    error = refused(tmp_path, "[orders]\nformat = 'excel'\nmystery = 1\n[reviews]\npath = 'r'\n[other]\n")
+    assert {problem.split(":")[0] for problem in error.problems} == {
+        "orders.format",
+        "orders.mystery",
+        "orders.path",
+        "reviews.format",
+        "other",
+    }
+
+
+def test_a_missing_file_and_broken_toml_are_refused(tmp_path):
+    with pytest.raises(InvalidSourcesError, match="there is no such file"):
+        load_sources(tmp_path / "sources.toml")
+    assert "cannot be read as TOML" in str(refused(tmp_path, "[orders\n"))
+
+
+# ---- paths
+
+
+def test_variables_are_filled_in_and_relative_paths_start_at_the_files_folder(tmp_path):
+    def path(text: str, kind: str = "parquet") -> str:
+        return located(Source(format=kind, path=text), tmp_path, {"LAKE": "s3a://lake", "DAY": "monday", "EMPTY": ""})
+
+    assert path("raw/orders") == str(tmp_path / "raw" / "orders")
+    assert path("/raw/orders") == "/raw/orders"
+    assert path("${LAKE}/orders/${DAY}") == "s3a://lake/orders/monday"
+    assert path("${DAY}") == str(tmp_path / "monday")
+    assert path("shop.orders", "table") == "shop.orders"
+    with pytest.raises(MissingSourceError) as error:
+        path("${NOWHERE}/${EMPTY}/${DAY}")
+    assert error.value.problems == ("NOWHERE", "EMPTY")
+    assert "set NOWHERE in the environment" in str(error.value)
+
+
+def test_an_unset_variable_is_told_when_the_table_is_opened(spark: SparkSession, tmp_path, monkeypatch):
+    monkeypatch.delenv("CHURN_NO_SUCH_VARIABLE", raising=False)
+    with pytest.raises(MissingSourceError, match="CHURN_NO_SUCH_VARIABLE"):
+        of_orders(tmp_path, "parquet", "${CHURN_NO_SUCH_VARIABLE}").open(spark, ORDERS)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "delta"])
+def test_a_path_with_nothing_there_is_missing_and_says_what_to_correct(spark: SparkSession, tmp_path, kind):
+    with pytest.raises(MissingSourceError) as error:
+        of_orders(tmp_path, kind).open(spark, ORDERS)
+    assert f"there is nothing at {tmp_path / 'orders'} ({kind})" in str(error.value)
+    assert "correct `path` under [orders] in sources.toml" in str(error.value)
+
+
+def test_missing_demo_tables_say_how_they_are_made(spark: SparkSession, tmp_path):
+    with pytest.raises(MissingSourceError, match="make demo"):
+        catalog(tmp_path, "[demo]\n").open(spark, ORDERS)
+
+
+def test_optional_tables_that_are_not_configured_are_none(spark: SparkSession, tmp_path):
+    opened = catalog(tmp_path, ORDERS_TOML)
+    assert opened.open(spark, REVIEWS) is None
+    assert opened.open(spark, CUSTOMERS) is None
+
+
+# ---- reading
+
+
+def test_a_corrupt_parquet_file_cannot_be_read(spark: SparkSession, tmp_path):
+    (tmp_path / "orders").write_bytes(b"PAR1 this is not what it says PAR1")
+    with pytest.raises(UnreadableSourceError) as error:
+        of_orders(tmp_path, "parquet").open(spark, ORDERS)
+    assert len(error.value.problems) == 1
+    assert "check format, path, options and select under [orders]" in str(error.value)
+
+
+@pytest.mark.parametrize("select", ["SELEC order_id", "SELECT no_such_column FROM raw_orders", "SELECT 1 FROM nowhere"])
+def test_a_select_that_cannot_run_is_told_as_the_sources_fault(spark: SparkSession, tmp_path, select):
+    (tmp_path / "orders").write_text("order_id\n1\n", encoding="utf-8")
+    with pytest.raises(UnreadableSourceError, match="select under"):
+        of_orders(tmp_path, "csv", more=f'select = "{select}"').open(spark, ORDERS)
+
+
+def test_a_catalog_table_that_does_not_exist_is_told_as_the_sources_fault(spark: SparkSession, tmp_path):
+    with pytest.raises(UnreadableSourceError, match="no_such_table"):
+        of_orders(tmp_path, "table", "no_such_table").open(spark, ORDERS)
+
+
+def test_a_table_without_rows_is_refused(spark: SparkSession, tmp_path):
+    (tmp_path / "orders").write_text("order_id,customer_id\n", encoding="utf-8")
+    with pytest.raises(EmptySourceError, match="has no rows"):
+        of_orders(tmp_path, "csv").open(spark, ORDERS)
+    (tmp_path / "orders").write_text("order_id,customer_id\n1,c\n", encoding="utf-8")
+    with pytest.raises(EmptySourceError, match="check path and select under"):
+        of_orders(tmp_path, "csv", more='select = "SELECT * FROM raw_orders WHERE order_id > 1"').open(spark, ORDERS)
+
+
+def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark: SparkSession, tmp_path):
+    (tmp_path / "orders").write_text(
+        "order_id;customer_id;ordered_at;delivered_at;subtotal\n"
+        "good;c;2024-03-05 12:00:00;2024-03-05T14:00:00+01:00;9.5\n"
+        "no time;c;noon;;1\n"
+        "no value;c;2024-03-05 12:00:00;;gratis\n"
+        ";c;2024-03-05 12:00:00;;1\n",
+        encoding="utf-8",
+    )
+    raw = of_orders(tmp_path, "csv", more='options = { sep = ";" }').open(spark, ORDERS)
+    assert raw is not None
+    _, reviews, customers = source_frames(spark, ([], [], []))
+    result = cleaned((raw, reviews, customers))
+    try:
+        (kept,) = rows_of(result.orders)
+        aside = {(row["rule"], row["row_key"]) for row in rows_of(result.set_aside)}
+    finally:
+        result.release()
+    # A time without a zone is UTC; one with a zone is moved to it.
+    assert (kept["ordered_at"], kept["delivered_at"]) == (datetime(2024, 3, 5, 12), datetime(2024, 3, 5, 13))
+    assert (kept["order_id"], kept["subtotal"]) == ("good", 9.5)
+    assert aside == {("impossible_time", "no time"), ("negative_subtotal", "no value"), ("null_key", None)}
+
+
+def test_a_select_makes_orders_of_raw_lines(spark: SparkSession, tmp_path):
+    (tmp_path / "lines").mkdir()
+    lines = pa.table({"bill": ["1", "1", "2"], "who": ["a", "a", "b"], "price": [1.5, 2.0, 4.0]})
+    pq.write_table(lines, tmp_path / "lines" / "part.parquet")
+    select = "SELECT bill AS order_id, MIN(who) AS customer_id, SUM(price) AS subtotal FROM raw_orders GROUP BY bill"
+    opened = of_orders(tmp_path, "parquet", "lines", f'select = "{select}"').open(spark, ORDERS)
+    assert opened is not None
+    assert {tuple(row) for row in opened.collect()} == {("1", "a", 3.5), ("2", "b", 4.0)}
+
+
+def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path):
+    for name in ("old", "new"):
+        write_deltalake(str(tmp_path / "orders"), pa.table({"order_id": [name]}), mode="overwrite")
+    opened = of_orders(tmp_path, "delta").open(spark, ORDERS)
+    assert opened is not None
+    assert [tuple(row) for row in opened.collect()] == [("new",)]
+
+
+def test_a_catalog_table_is_read_by_its_name(spark: SparkSession, tmp_path):
+    spark.range(3).createOrReplaceTempView("shop_orders")
+    try:
+        opened = of_orders(tmp_path, "table", "shop_orders", 'select = "SELECT id AS order_id FROM raw_orders"').open(
+            spark, ORDERS
+        )
+        assert opened is not None
+        assert sorted(row.order_id for row in opened.collect()) == [0, 1, 2]
+    finally:
+        spark.catalog.dropTempView("shop_orders")

@@ -1,0 +1,151 @@
+"""What a person sees who types `churn-assets run`: the stages, the outcome, and nothing of what libraries print."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from churn_assets.cli import output_to
+from churn_assets.console import STAGE_NAMES, summary
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+CHATTER = re.compile(r"\bDEBUG\b|\bINFO\b|\bWARN(ING)?\b|RUN_START|log4j|Traceback|BetaWarning|Downloading artifacts")
+
+
+@dataclass(frozen=True)
+class Shown:
+    exit_code: int
+    out: str
+    err: str
+    log: str
+
+
+def churn_assets_run(project: Path) -> Shown:
+    """The command in a process of its own, its streams taken from the real descriptors."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "churn_assets.cli", "run"],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(project),
+            "CHURN_PROJECT": str(project),
+            "SPARK_MASTER": "local[2]",
+            "SPARK_DRIVER_MEMORY": "2g",
+        },
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    logs = sorted((project / "data" / "logs").glob("*.log"))
+    return Shown(ran.returncode, ran.stdout, ran.stderr, logs[-1].read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """A tiny demo whose model cannot reach the recall its policy wants."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "policy.toml").write_text(TINY_POLICY.replace("min_recall = 0.05", "min_recall = 0.99"), encoding="utf-8")
+    (folder / "sources.toml").write_text(TINY_DEMO, encoding="utf-8")
+    return churn_assets_run(folder)
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
+    assert refused.exit_code == 1
+    assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.out)
+    assert re.search(r"^  FAIL\n    missed: recall 0\.\d{3}, 95% interval .*needs 0\.990$", refused.out, re.MULTILINE)
+    assert "The run FAILED" in refused.out
+    assert "no version is under alias production" in refused.out
+
+
+@pytest.mark.slow
+def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: Shown) -> None:
+    begun = re.findall(r"^● (.+)$", refused.out, re.MULTILINE)
+    names = list(STAGE_NAMES.values())
+    assert begun == names[: len(begun)]
+    assert len(begun) >= 6, "the registry stage may be skipped, no other"
+    assert len(re.findall(r"^  done in \d+\.\d s", refused.out, re.MULTILINE)) == len(begun)
+    for step in ("simulated_quickbite", "orders", "silver_orders_enriched", "ml_churn_features", "recall_churn"):
+        assert re.search(rf"^    {step} +\d+\.\d s$", refused.out, re.MULTILINE), step
+    assert re.search(r"^Took \d+ s in all\.$", refused.out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_what_libraries_print_is_in_the_log_file_and_not_on_the_terminal(refused: Shown) -> None:
+    assert refused.err == ""
+    assert not CHATTER.search(refused.out), CHATTER.search(refused.out)
+    assert "RUN_START" in refused.log
+    assert re.search(r"Using Spark's default log4j profile|WARN", refused.log), "the JVM's own output"
+    (named,) = re.findall(r"^Log file +(.+)$", refused.out, re.MULTILINE)
+    assert Path(named).read_text(encoding="utf-8") == refused.log
+
+
+@pytest.mark.slow
+def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refused: Shown) -> None:
+    for table in ("orders", "reviews", "customers"):
+        (line,) = re.findall(rf"^  {table} +(.* in .*)$", refused.out, re.MULTILINE)
+        rows_in, kept, cancelled, quarantined = (
+            int(number.replace(",", "")) for number in re.findall(r"[\d,]+", line)[:4]
+        )
+        assert rows_in == kept + cancelled + quarantined > 0
+    assert re.search(r"rows in 1\d snapshots, 2025-\d\d-\d\d to 2025-12-29; \d+ with known labels", refused.out)
+    assert re.search(
+        r"recall +0\.\d{3} \(95% interval 0\.\d{3} to [01]\.\d{3}\): \d+ of \d+ churners found", refused.out
+    )
+    assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 90%", refused.out)
+
+
+@pytest.mark.parametrize("wrong", ["policy.toml", "sources.toml"])
+def test_a_wrong_file_is_shown_with_all_its_problems_and_the_exit_code_is_1(tmp_path: Path, wrong: str) -> None:
+    files = {"policy.toml": TINY_POLICY, "sources.toml": TINY_DEMO}
+    files[wrong] = "[alerts]\nbudget = 2.0\n[nonsense]\n"
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    shown = churn_assets_run(tmp_path)
+    assert shown.exit_code == 1
+    assert f"{tmp_path}/{wrong}: " in shown.out
+    assert "nonsense: unknown key" in shown.out
+    assert "Next step: " in shown.out
+    assert "Traceback" not in shown.out + shown.err
+    assert shown.err == ""
+
+
+def print_everywhere_and_fail(log: Path) -> None:
+    with output_to(log) as terminal:
+        os.write(1, b"from a library\n")
+        os.write(2, b"from a JVM\n")
+        print("for a person", file=terminal)
+        raise ZeroDivisionError
+
+
+def test_the_terminal_is_given_back_after_a_failure(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(ZeroDivisionError):
+        print_everywhere_and_fail(log)
+    os.write(1, b"after\n")
+    shown = capfd.readouterr()
+    assert shown.out == "for a person\nafter\n"
+    assert shown.err == ""
+    assert log.read_text(encoding="utf-8") == "from a library\nfrom a JVM\n"
+
+
+def test_the_summary_of_a_success_names_the_version_that_serves(built: Project) -> None:
+    begun_at = datetime.fromtimestamp(0, tz=timezone.utc)
+    text = summary(built.resources, built.settings, begun_at=begun_at, is_success=True, log=Path("run.log"))
+    assert "The lifecycle ran to its end." in text
+    assert re.search(r"^Evaluation\n  PASS\n    met: recall", text, re.MULTILINE)
+    assert "quickbite_churn_predictor: version 1, alias production" in text
+
+
+def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Project) -> None:
+    begun_at = datetime.now(timezone.utc)
+    text = summary(built.resources, built.settings, begun_at=begun_at, is_success=False, log=Path("run.log"))
+    assert re.search(r"^Evaluation \(of an earlier run: .*\)\n  PASS$", text, re.MULTILINE)
+    assert "The run FAILED" in text
+    assert "run.log" in text

@@ -1,0 +1,224 @@
+"""The whole flow on the default demo under the shipped policy: what a run leaves, and that a second gives the same."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import AssetKey, ExecuteInProcessResult
+from mlflow.entities import Run
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from churn_assets.churn import models
+from churn_assets.churn.evaluation import average_precision
+from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
+from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
+
+pytestmark = pytest.mark.slow
+
+SHIPPED = Path(__file__).resolve().parents[1]
+TEST = "food_delivery/test_features"
+SOURCES = ("orders", "reviews", "customers")
+MODELS = ("churn_pipeline_model", "registered_churn_model", "production_churn_model")
+SERVED = "quickbite_churn_predictor"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A project and the two runs that built it."""
+
+    project: Project
+    demo: ExecuteInProcessResult
+    lifecycle: ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def flow(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    folder = tmp_path_factory.mktemp("default")
+    for name in ("policy.toml", "sources.toml"):
+        shutil.copy(SHIPPED / name, folder / name)
+    project = Project.at(folder)
+    return Flow(project, project.run(DEMO), project.run(LIFECYCLE))
+
+
+@pytest.fixture(scope="module")
+def again(flow: Flow, tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    """The lifecycle run a second time on the same source tables, in a copy of the project."""
+    project = flow.project.copied_to(tmp_path_factory.mktemp("again") / "project")
+    return Flow(project, flow.demo, project.run(LIFECYCLE))
+
+
+def mlflow_runs(project: Project) -> list[Run]:
+    """All runs of the store, whatever experiment, newest first."""
+    experiments = [experiment.experiment_id for experiment in project.tracking.client.search_experiments()]
+    return list(project.tracking.client.search_runs(experiments))
+
+
+def evaluations(project: Project) -> list[dict[str, object]]:
+    return [row.asDict() for row in project.lakehouse.read("recall_churn").orderBy("evaluated_at").collect()]
+
+
+def test_the_default_demo_runs_to_its_end(flow: Flow) -> None:
+    assert flow.demo.success, causes_of(flow.demo)
+    assert flow.lifecycle.success, causes_of(flow.lifecycle)
+
+
+def test_every_table_and_model_is_materialized_once(flow: Flow) -> None:
+    assert set(materializations_of(flow.lifecycle)) == {*TABLES, *MODELS}
+
+
+def test_every_declared_check_is_evaluated_and_passes(flow: Flow) -> None:
+    declared = build_defs(flow.project.resources).resolve_asset_graph().asset_check_keys
+    assert checks_of(flow.lifecycle) == {f"{'/'.join(key.asset_key.path)}: {key.name}": True for key in declared}
+
+
+def test_tables_hold_what_their_materializations_say(flow: Flow) -> None:
+    lakehouse = flow.project.lakehouse
+    told = {}
+    for table, materialization in materializations_of(flow.lifecycle).items():
+        if table in TABLES:
+            version = materialization.metadata["delta_version"].value
+            assert materialization.tags["dagster/data_version"] == str(version), table
+            assert lakehouse.version(table) == version
+            told[table] = materialization.metadata["dagster/row_count"].value
+    assert told == {table: lakehouse.read(table).count() for table in TABLES}
+
+
+def test_each_source_row_is_kept_cancelled_or_quarantined(flow: Flow) -> None:
+    lakehouse = flow.project.lakehouse
+    silver = lakehouse.read("food_delivery/silver_orders_enriched")
+    kept = {
+        "orders": silver.count(),
+        "reviews": silver.where("reviewed_at is not null").count(),
+        "customers": lakehouse.read("food_delivery/silver_customers").count(),
+    }
+    quarantine = lakehouse.read("food_delivery/quarantined_rows").where("disposition <> 'repaired'")
+    set_aside = {row.source_table: row["count"] for row in quarantine.groupBy("source_table").count().collect()}
+    for name in SOURCES:
+        rows_in = lakehouse.read(f"demo/{name}").count()
+        assert rows_in == lakehouse.read(f"food_delivery/{name}").count()
+        assert rows_in == kept[name] + set_aside.get(name, 0), name
+    assert set_aside["orders"] > 0
+    assert set_aside["reviews"] > 0
+
+
+def test_lineage_names_the_exact_versions_a_table_was_computed_from(flow: Flow, again: Flow) -> None:
+    inputs = again.project.lakehouse.inputs("food_delivery/ml_churn_features")
+    assert inputs == {"food_delivery/silver_orders_enriched": 1, "food_delivery/gold_customer_churn_risk": 1}
+    assert again.project.lakehouse.inputs("food_delivery/ml_churn_features", 0) == dict.fromkeys(inputs, 0)
+    panel = materializations_of(again.lifecycle)["food_delivery/ml_churn_features"]
+    assert panel.tags["dagster/input_data_version/food_delivery/silver_orders_enriched"] == "1"
+
+
+def test_one_finished_mlflow_run_traces_the_training(flow: Flow) -> None:
+    project = flow.project
+    (run,) = mlflow_runs(project)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "GBT_Crisis_Aware_Pipeline"
+    experiment = project.tracking.client.get_experiment(run.info.experiment_id)
+    assert experiment.name == "/Shared/QuickBite_Churn_Prediction"
+    assert run.data.params["feature_set"] == project.policy.model.feature_set
+    assert run.data.tags["dagster_run_id"] == flow.lifecycle.run_id
+    assert run.data.tags["policy_digest"] == project.policy.digest
+    versions = json.loads(run.data.tags["data_versions"])
+    assert versions == dict.fromkeys(("food_delivery/train_features", TEST, "food_delivery/ml_churn_features"), 0)
+    (evaluation,) = evaluations(project)
+    assert run.data.tags["model_digest"] == evaluation["model_digest"]
+    assert run.data.tags["verdict"] == "PASS" == evaluation["verdict"]
+    assert run.data.metrics["recall_churn"] == evaluation["recall"]
+    for name in ("recall_low", "recall_high", "precision", "lift", "pr_auc", "rule_pr_auc", "alert_share", "churners"):
+        assert run.data.metrics[name] == evaluation[name], name
+
+
+def test_materializations_of_the_model_side_link_to_the_run(flow: Flow) -> None:
+    (run,) = mlflow_runs(flow.project)
+    materialized = materializations_of(flow.lifecycle)
+    for key in ("recall_churn", *MODELS):
+        assert materialized[key].metadata["mlflow_run_id"].value == run.info.run_id, key
+
+
+def test_version_1_of_that_run_is_under_both_aliases(flow: Flow) -> None:
+    tracking = flow.project.tracking
+    (run,) = mlflow_runs(flow.project)
+    (version,) = tracking.client.search_model_versions(f"name='{SERVED}'")
+    assert version.run_id == run.info.run_id
+    assert (flow.project.alias("staging"), flow.project.alias("production")) == ("1", "1")
+    assert version.tags["verdict"] == "PASS"
+    assert version.tags["dagster_run_id"] == flow.lifecycle.run_id
+
+
+def test_the_figures_recorded_are_those_of_the_model_in_production_on_the_test_rows(flow: Flow) -> None:
+    scored = scored_test_rows(flow.project).toPandas()
+    (evaluation,) = evaluations(flow.project)
+    is_alert, is_churner = scored.churn_probability >= evaluation["threshold"], scored.label == 1.0
+    assert len(scored) == evaluation["rows"]
+    assert scored.churn_probability.nunique() > 10
+    assert is_alert.sum() == evaluation["alerts"]
+    assert (is_alert & is_churner).sum() / is_churner.sum() == evaluation["recall"]
+    assert (is_alert & is_churner).sum() / is_alert.sum() == evaluation["precision"]
+
+
+def scored_test_rows(project: Project) -> DataFrame:
+    """The test rows scored by the model in production, loaded as anyone else would load it."""
+    model = project.tracking.load_model(f"models:/{SERVED}@production")
+    return models.with_churn_probability(model, project.lakehouse.read(TEST))
+
+
+def test_the_model_ranks_close_to_the_best_possible_score_and_better_than_the_rule(flow: Flow) -> None:
+    lakehouse = flow.project.lakehouse
+    truth = lakehouse.read("demo/true_churn_probability")
+    joined = lakehouse.read(TEST).join(truth, ["customer_id", "as_of"])
+    assert joined.count() == lakehouse.row_count(TEST)
+    best = average_precision(models.score_counts(joined, "churn_probability"))
+    (evaluation,) = evaluations(flow.project)
+    assert best is not None
+    assert evaluation["pr_auc"] > evaluation["rule_pr_auc"]
+    share = evaluation["pr_auc"] / best
+    assert share >= 0.8, f"PR-AUC {evaluation['pr_auc']:.4f} is {share:.3f} of the best possible {best:.4f}"
+    assert share <= 1.0, "no model can beat the truth by more than luck: it sees the future"
+
+
+def test_a_second_run_on_the_same_rows_gives_the_same_model_and_figures(flow: Flow, again: Flow) -> None:
+    assert again.lifecycle.success, causes_of(again.lifecycle)
+    first, second = evaluations(again.project)
+    assert first == evaluations(flow.project)[0]
+    for name in ("model_digest", "threshold", "recall", "precision", "pr_auc", "rule_pr_auc", "alerts", "verdict"):
+        assert first[name] == second[name], name
+    assert first["run_id"] != second["run_id"]
+
+
+def test_a_second_run_adds_a_version_to_every_table_and_keeps_the_first(flow: Flow, again: Flow) -> None:
+    assert again.project.versions() == dict.fromkeys(TABLES, 1)
+    old = again.project.lakehouse.read(TEST, 0)
+    new = again.project.lakehouse.read(TEST)
+    assert old.exceptAll(new).isEmpty()
+    assert new.exceptAll(old).isEmpty()
+    assert again.project.lakehouse.row_count("recall_churn") == 2
+
+
+def test_a_second_run_puts_version_2_in_production(flow: Flow, again: Flow) -> None:
+    assert (again.project.alias("staging"), again.project.alias("production")) == ("2", "2")
+    assert materializations_of(again.lifecycle)["production_churn_model"].metadata["previous_version"].value == 1
+    assert len(mlflow_runs(again.project)) == 2
+    assert flow.project.alias("production") == "1"
+
+
+def test_the_runs_are_in_dagsters_history(flow: Flow) -> None:
+    with flow.project.instance() as instance:
+        statuses = {run.job_name: run.status for run in instance.get_runs()}
+        assert statuses == {DEMO: dg.DagsterRunStatus.SUCCESS, LIFECYCLE: dg.DagsterRunStatus.SUCCESS}
+        event = instance.get_latest_materialization_event(AssetKey("production_churn_model"))
+        assert event is not None
+        assert event.run_id == flow.lifecycle.run_id
+
+
+def test_the_test_rows_are_of_other_customers_and_of_later_than_all_training_outcomes(flow: Flow) -> None:
+    lakehouse = flow.project.lakehouse
+    train, test = lakehouse.read("food_delivery/train_features"), lakehouse.read(TEST)
+    assert train.join(test, "customer_id", "left_semi").isEmpty()
+    known = train.agg(F.max(F.date_add("as_of", flow.project.policy.windows.outcome_days))).first()[0]
+    assert known <= test.agg(F.min("as_of")).first()[0]
+    assert test.where("label is null").isEmpty()
