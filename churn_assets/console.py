@@ -16,7 +16,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.lakehouse import QUARANTINE, SILVER, landed
+from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
@@ -119,7 +119,7 @@ def summary(
         if is_success
         else "The run FAILED; what failed is named above. What the tables and the registry hold now:",
     ]
-    if lakehouse.has(QUARANTINE) and lakehouse.has(SILVER):
+    if all(lakehouse.has(table) for table in (SILVER, SILVER_CUSTOMERS, QUARANTINE)):
         lines += ["", "Rows", *_row_lines(lakehouse)]
     if lakehouse.has(PANEL):
         lines += ["", "Panel", *_panel_lines(lakehouse)]
@@ -133,7 +133,7 @@ def summary(
 
 
 def _row_lines(lakehouse: LakehouseResource) -> list[str]:
-    landed_versions = lakehouse.inputs(SILVER)
+    landed_versions, kept = lakehouse.inputs(SILVER), rows_kept(lakehouse)
     counted = lakehouse.read(QUARANTINE).groupBy("source_table", "disposition", "rule").count().collect()
     lines = []
     for table in SOURCE_TABLES:
@@ -142,9 +142,8 @@ def _row_lines(lakehouse: LakehouseResource) -> list[str]:
             if row.source_table == table.name:
                 rows[row.disposition] += row["count"]
         total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
-        kept = total - rows[QUARANTINED] - rows[CANCELLED]
         lines.append(
-            f"  {table.name:<10} {total:>9,} in   {kept:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
+            f"  {table.name:<10} {total:>9,} in   {kept[table.name]:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
             f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
         )
     rules = sorted((row for row in counted if row.disposition != CANCELLED), key=lambda row: -row["count"])

@@ -1,5 +1,6 @@
 """Fixtures every test may use: one Spark session for the whole suite, and projects with a life of their own."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -172,3 +173,15 @@ def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Proj
 def project(built: Project, tmp_path: Path) -> Project:
     """A copy of the built project for one test to change."""
     return built.copied_to(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def uci_folder() -> Path:
+    """Real order data and the panel that others computed from them."""
+    root = os.environ.get("CHURN_TEST_DATA")
+    if not root:
+        pytest.skip("set CHURN_TEST_DATA to the folder that holds uci_online_retail/ to compare with real data")
+    folder = Path(root) / "uci_online_retail"
+    for name in ("online_retail.parquet", "reference_panel.parquet"):
+        assert (folder / name).is_file(), f"CHURN_TEST_DATA is set, but {folder} lacks {name}"
+    return folder

@@ -1,7 +1,6 @@
 """The reference itself, on cases small enough to compute by hand, and on one panel of real data computed elsewhere."""
 
 import math
-import os
 from collections import Counter
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -500,14 +499,6 @@ def test_the_panel_of_the_dirty_rows_is_complete_in_range_and_varied():
 
 
 # ---- a panel of real data, computed by others
-
-
-@pytest.fixture(scope="module")
-def uci_folder() -> Path:
-    root = os.environ.get("CHURN_TEST_DATA")
-    if not root:
-        pytest.skip("set CHURN_TEST_DATA to the folder that holds uci_online_retail/ to compare with real data")
-    return Path(root) / "uci_online_retail"
 
 
 @pytest.fixture(scope="module")

@@ -134,13 +134,16 @@ def silver_accounting(
     """Counts what came in against what was kept or set aside."""
     inputs = lakehouse.inputs(SILVER)
     rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
-    silver = lakehouse.read(SILVER)
-    kept = {
-        ORDERS.name: lakehouse.row_count(SILVER),
-        REVIEWS.name: silver.where("reviewed_at is not null").count(),
-        CUSTOMERS.name: lakehouse.row_count(SILVER_CUSTOMERS),
-    }
-    outcomes = row_accounting(rows_in, kept, lakehouse.read(QUARANTINE), policy.cleaning.max_quarantined_share)
-    for outcome in outcomes:
+    set_aside, largest_share = lakehouse.read(QUARANTINE), policy.cleaning.max_quarantined_share
+    for outcome in row_accounting(rows_in, rows_kept(lakehouse), set_aside, largest_share):
         is_share = outcome.rule == "quarantined_share"
         yield check_result(outcome, (QUARANTINE if is_share else SILVER))
+
+
+def rows_kept(lakehouse: LakehouseResource) -> dict[str, int]:
+    """How many rows of each source table silver holds."""
+    return {
+        ORDERS.name: lakehouse.row_count(SILVER),
+        REVIEWS.name: lakehouse.read(SILVER).where("reviewed_at is not null").count(),
+        CUSTOMERS.name: lakehouse.row_count(SILVER_CUSTOMERS),
+    }

@@ -43,7 +43,7 @@ def registered_churn_model(
     """The version of the latest training run, under alias `staging`; only a model that passed is registered."""
     trained = tracking.trained_model(latest_training_run(context))
     require_recorded_pass(lakehouse, trained, policy, "Registration")
-    version = tracking.register(trained, {**trained.tags(), "verdict": "PASS", "dagster_run_id": context.run_id})
+    version = tracking.register(trained, {**trained.tags(), "verdict": "PASS", "dagster_run_id": context.run.run_id})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version.version)),
         metadata={

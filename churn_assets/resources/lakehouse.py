@@ -81,7 +81,8 @@ class LakehouseResource(dg.ConfigurableResource):
 
     def inputs(self, table: str, version: int | None = None) -> dict[str, int]:
         """The versions of the tables that a version of `table` was computed from, as its commit recorded them."""
-        recorded: dict[str, int] = self._open(table, version).history(1)[0].get("inputs", {})
+        opened = self._open(table, version)
+        recorded: dict[str, int] = _commit_info(self.path(table), opened.version()).get("inputs", {})
         return recorded
 
     def table_schema(self, table: str, version: int | None = None) -> "StructType":
@@ -114,7 +115,8 @@ class LakehouseResource(dg.ConfigurableResource):
         audit: called with the written rows before they are published; what it raises stops the commit.
         metadata: kept in the commit beside the Dagster run id.
         """
-        staged = f"{self.path(table)}/{uuid.uuid4().hex}"
+        write_id = uuid.uuid4().hex
+        staged = f"{self.path(table)}/{write_id}"
         try:
             rows.write.option("compression", "zstd").parquet(staged)
             if audit is not None:
@@ -127,7 +129,7 @@ class LakehouseResource(dg.ConfigurableResource):
         # From here on the files stay: an error after the commit must not take them from a table that has them, and
         # those of a failed commit are no version of any table.
         schema = _nullable(rows.schema)
-        version = self._commit(table, actions, schema, mode, metadata or {})
+        version = self._commit(table, actions, schema, mode, {"write_id": write_id, **(metadata or {})})
         return TableCommit(table, version, self.row_count(table, version), schema)
 
     def _open(self, table: str, version: int | None = None) -> "DeltaTable":
@@ -150,9 +152,13 @@ class LakehouseResource(dg.ConfigurableResource):
             )
             return 0
         delta = DeltaTable(uri)
+        opened_at = delta.version()
         delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
+        # Others may have committed before or after; the version that lineage names is the one with this write's id.
         delta.update_incremental()
-        return delta.version()
+        commits = range(delta.version(), opened_at, -1)
+        path, write_id = self.path(table), metadata["write_id"]
+        return next(version for version in commits if _commit_info(path, version).get("write_id") == write_id)
 
 
 def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":
@@ -167,7 +173,7 @@ def open_delta(path: str, version: int | None = None, *, next_step: str) -> "Del
         table = DeltaTable(uri, version=version)
     except DeltaError as missing:
         raise MissingTableError(f"{path} has no version {version}: {missing}", next_step=next_step) from missing
-    unsupported = UNSUPPORTED_FEATURES & set(table.protocol().reader_features or ())
+    unsupported = UNSUPPORTED_FEATURES & _reader_features(table)
     if unsupported:
         raise UnsupportedTableError(
             f"The Delta table {path} uses features that a plain read would get wrong.",
@@ -175,6 +181,30 @@ def open_delta(path: str, version: int | None = None, *, next_step: str) -> "Del
             next_step='rewrite the table without them, or map it as a catalog table (format = "table")',
         )
     return table
+
+
+def _reader_features(table: "DeltaTable") -> set[str]:
+    """What a reader must know. Before features had names, version 2 with a mapping mode meant column mapping."""
+    named = set(table.protocol().reader_features or ())
+    is_mapped = table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
+    return named | ({"columnMapping"} if is_mapped else set())
+
+
+def _commit_info(path: str, version: int) -> dict[str, Any]:
+    """What the commit of a version says of itself. Raises MissingTableError if the log no longer holds it.
+
+    Not DeltaTable.history(): it begins at the newest commit, whatever version is open (deltalake 1.6.6).
+    """
+    filesystem, folder = _filesystem(path)
+    try:
+        with filesystem.open_input_stream(f"{folder}/_delta_log/{version:020}.json") as stream:
+            entries = [json.loads(line) for line in stream.read().decode().splitlines()]
+    except FileNotFoundError as cleaned_up:
+        raise MissingTableError(
+            f"The log of {path} no longer holds the commit of version {version}.",
+            next_step="use a later version, and keep the log for longer (delta.logRetentionDuration)",
+        ) from cleaned_up
+    return next((entry["commitInfo"] for entry in entries if "commitInfo" in entry), {})
 
 
 def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":

@@ -101,6 +101,7 @@ class SourceCatalog:
 
 
 def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
     if source.format in ("parquet", "csv") and "://" not in path and not Path(path).exists():
@@ -110,10 +111,13 @@ def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) 
         is_empty = rows.isEmpty()
     except MissingTableError as missing:
         raise _missing(table, source, path) from missing
-    except PySparkException as unreadable:
+    # PySpark leaves exceptions of the JVM that it has no class for, such as that of a broken file, as py4j gives them.
+    except (PySparkException, Py4JJavaError) as unreadable:
+        is_raw = isinstance(unreadable, Py4JJavaError)
+        reason = str(unreadable.java_exception if is_raw else unreadable)
         raise UnreadableSourceError(
             f"Source table {table.name} ({source.format} at {path}) cannot be read.",
-            [str(unreadable).strip().splitlines()[0]],
+            [reason.strip().splitlines()[0]],
             next_step=f"check format, path, options and select under [{table.name}] in sources.toml",
         ) from unreadable
     if is_empty:

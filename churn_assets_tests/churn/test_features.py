@@ -1,22 +1,17 @@
 """Features see what was known before their as-of date, labels what came after; both equal an independent result."""
 
-import os
 import random
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
 from churn_assets.churn.errors import NoEligibleCustomersError
 from churn_assets.churn.features import FEATURE_SETS, FEATURES, as_of_calendar
 from churn_assets.churn.policy import ChurnPolicy, Cleaning, Windows
-from churn_assets.churn.tables import CUSTOMERS, ORDERS
+from churn_assets.churn.tables import ORDERS
 from churn_assets.demo.simulator import DemoSettings, simulate
-from churn_assets.resources.settings import CHECKOUT
-from churn_assets.resources.sources import SourceCatalog, load_sources
 from churn_assets_tests import reference
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
 from churn_assets_tests.panels import (
@@ -24,12 +19,9 @@ from churn_assets_tests.panels import (
     Key,
     Row,
     SourceRows,
-    by_key,
-    cleaned,
     differences,
     dirty_result,
     frame,
-    panel_frame,
     panel_rows,
     rows_of,
     source_frames,
@@ -118,50 +110,6 @@ def test_the_demos_panel_is_the_references(spark: SparkSession):
     assert differences(computed, expected, reference.PANEL_COLUMNS, exact=EXACT) == []
     extra = crisis_aware_values(kept.orders, set(expected))
     assert differences(computed, extra, ("missed_orders", "recent_delay_minutes")) == []
-
-
-# ---- real data
-
-
-@pytest.fixture(scope="module")
-def uci_folder() -> Path:
-    root = os.environ.get("CHURN_TEST_DATA")
-    if not root:
-        pytest.skip("set CHURN_TEST_DATA to the folder that holds uci_online_retail/ to compare with real data")
-    folder = Path(root) / "uci_online_retail"
-    assert (folder / "online_retail.parquet").is_file(), f"CHURN_TEST_DATA is set, but {folder} lacks the data"
-    return folder
-
-
-def test_the_uci_panel_through_its_sources_file_is_the_published_one(
-    spark: SparkSession, uci_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("UCI_ONLINE_RETAIL", str(uci_folder / "online_retail.parquet"))
-    example = CHECKOUT / "examples" / "uci_online_retail"
-    catalog = SourceCatalog(load_sources(example / "sources.toml"), example, "")
-    orders, customers = catalog.open(spark, ORDERS), catalog.open(spark, CUSTOMERS)
-    assert orders is not None
-    assert customers is not None
-    no_reviews = source_frames(spark, ([], [], []))[1]
-    assert orders.count() == 12_468
-    clean_rows = cleaned((orders, no_reviews, customers), now=datetime(2011, 12, 31))
-    try:
-        aside = clean_rows.set_aside.groupBy("source_table", "disposition", "rule").count().collect()
-        assert {tuple(row) for row in aside} == {
-            ("orders", "cancelled", "cancelled", 1_846),
-            ("orders", "quarantined", "null_key", 2_032),
-        }
-        assert clean_rows.orders.count() == 8_590
-        assert clean_rows.orders.where("order_id like 'C%'").count() == 0
-        computed = by_key(panel_frame(clean_rows))
-    finally:
-        clean_rows.release()
-    published: dict[Key, Row] = {
-        (str(row["customer_id"]), date.fromisoformat(str(row["as_of"])[:10])): row
-        for row in pd.read_parquet(uci_folder / "reference_panel.parquet").to_dict("records")
-    }
-    assert len(published) == 19_200
-    assert differences(computed, published, reference.PANEL_COLUMNS) == []
 
 
 # ---- the future

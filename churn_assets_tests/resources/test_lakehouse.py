@@ -186,6 +186,24 @@ def test_a_commit_that_fails_changes_no_version_and_the_next_write_succeeds(
     assert values(lakehouse.read(TABLE)) == [1, 2, 4]
 
 
+def test_the_version_reported_is_that_of_the_write_though_others_committed_before_and_after(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    commit = deltalake.DeltaTable.create_write_transaction
+
+    def commit_between_others(*arguments: Any, **named: Any) -> None:
+        deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [7]}), mode="append")
+        commit(*arguments, **named)
+        deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [9]}), mode="append")
+
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", commit_between_others)
+    written = lakehouse.write(TABLE, numbers(spark, 2), mode="append")
+    assert lakehouse.version(TABLE) == 3
+    assert written.version == 2
+    assert values(lakehouse.read(TABLE, written.version)) == [1, 2, 7]
+
+
 def test_a_commit_that_succeeds_but_reports_an_error_keeps_its_files(
     lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

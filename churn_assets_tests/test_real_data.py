@@ -1,0 +1,97 @@
+"""The whole flow on real orders, through the example's own files: every row accounted for, the panel, a verdict."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from dagster import ExecuteInProcessResult
+from pyspark.sql import SparkSession
+
+from churn_assets.resources.settings import CHECKOUT
+from churn_assets_tests import reference
+from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.panels import Key, Row, by_key, differences
+
+pytestmark = pytest.mark.slow
+
+PANEL = "food_delivery/ml_churn_features"
+SILVER = "food_delivery/silver_orders_enriched"
+
+
+@dataclass(frozen=True)
+class Flow:
+    project: Project
+    lifecycle: ExecuteInProcessResult
+
+
+@pytest.fixture(scope="module")
+def flow(spark: SparkSession, uci_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    example = CHECKOUT / "examples" / "uci_online_retail"
+    project = Project.create(
+        tmp_path_factory.mktemp("uci"),
+        policy=(example / "policy.toml").read_text(encoding="utf-8"),
+        sources=(example / "sources.toml").read_text(encoding="utf-8"),
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("UCI_ONLINE_RETAIL", str(uci_folder / "online_retail.parquet"))
+        return Flow(project, project.run())
+
+
+def test_the_job_runs_to_a_verdict_and_promotes_just_what_passed(flow: Flow) -> None:
+    (recorded,) = flow.project.lakehouse.read("recall_churn").collect()
+    assert recorded.verdict in ("PASS", "FAIL"), recorded.reasons
+    assert len(recorded.reasons) >= 1
+    assert recorded.rows > 100
+    assert flow.lifecycle.success == (recorded.verdict == "PASS"), causes_of(flow.lifecycle)
+    assert flow.project.alias("production") == ("1" if recorded.verdict == "PASS" else None)
+    failed = {check for check, is_passed in checks_of(flow.lifecycle).items() if not is_passed}
+    assert failed <= {"recall_churn: recall_gate", f"{PANEL}: informative_features"}
+
+
+def test_every_invoice_is_kept_cancelled_or_quarantined(flow: Flow) -> None:
+    lakehouse = flow.project.lakehouse
+    aside = lakehouse.read("food_delivery/quarantined_rows").groupBy("source_table", "disposition", "rule").count()
+    assert {tuple(row) for row in aside.collect()} == {
+        ("orders", "cancelled", "cancelled", 1_846),
+        ("orders", "quarantined", "null_key", 2_032),
+    }
+    assert lakehouse.row_count("food_delivery/orders") == 12_468
+    assert lakehouse.row_count(SILVER) == 8_590
+    assert lakehouse.read(SILVER).where("order_id like 'C%'").isEmpty(), "a cancellation counts as an order"
+    assert lakehouse.row_count("food_delivery/customers") == lakehouse.row_count("food_delivery/silver_customers")
+    checks = checks_of(flow.lifecycle)
+    for table in ("orders", "reviews", "customers"):
+        assert checks[f"{SILVER}: {table}_accounted_for"]
+
+
+def test_the_panel_is_the_published_one_row_by_row(flow: Flow, uci_folder: Path) -> None:
+    computed = by_key(flow.project.lakehouse.read(PANEL))
+    published: dict[Key, Row] = {
+        (str(row["customer_id"]), date.fromisoformat(str(row["as_of"])[:10])): row
+        for row in pd.read_parquet(uci_folder / "reference_panel.parquet").to_dict("records")
+    }
+    assert len(published) == 19_200
+    assert differences(computed, published, reference.PANEL_COLUMNS) == []
+
+
+def test_the_features_that_absent_sources_make_constant_are_named(flow: Flow) -> None:
+    (found,) = [
+        evaluation
+        for evaluation in flow.lifecycle.get_asset_check_evaluations()
+        if evaluation.check_name == "informative_features"
+    ]
+    assert not found.passed
+    observed = str(found.metadata["observed"].value)
+    neutral = (
+        "avg_star_rating = 3.0",
+        "late_order_ratio = 0.0",
+        "crisis_exposure_index = 0.0",
+        "sentiment_velocity = 0.0",
+        "recent_delay_minutes = 0.0",
+    )
+    assert [value for value in neutral if value not in observed] == []
+    assert "total_orders" not in observed
+    metadata = materializations_of(flow.lifecycle)["food_delivery/reviews"].metadata
+    assert metadata["is_configured"].value is False
