@@ -34,12 +34,16 @@ ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEve
 
 
 class StageProgress:
-    """Prints a line as each stage begins, one for each table or model made, and one with the time as it ends."""
+    """Prints a line as each stage begins, one for each table or model made, and one with the time as it ends.
+
+    Checks are counted at the end of their stage; a line of their own is for those that do not pass.
+    """
 
     def __init__(self, defs: dg.Definitions, job: dg.JobDefinition, terminal: TextIO) -> None:
         self._terminal = terminal
         steps = {node.name for node in job.graph.nodes}
         self._stage_of = {step: stage for step, stage in stage_of_step(defs).items() if step in steps}
+        self._check_steps = {check.op.name for check in defs.asset_checks or []}
         self._open = Counter(self._stage_of.values())
         self._begun: dict[str, float] = {}
         self._checks: Counter[bool] = Counter()
@@ -66,7 +70,7 @@ class StageProgress:
 
     def _show_end(self, event: dg.DagsterEvent, stage: str) -> None:
         step = str(event.step_key).removeprefix("food_delivery__")
-        if event.event_type is DagsterEventType.STEP_SUCCESS:
+        if event.event_type is DagsterEventType.STEP_SUCCESS and event.step_key not in self._check_steps:
             print(f"    {step:<48} {event.step_success_data.duration_ms / 1000:6.1f} s", file=self._terminal)
         elif event.event_type is DagsterEventType.STEP_FAILURE:
             print(f"    {step:<48} FAILED\n{_cause(event)}", file=self._terminal)

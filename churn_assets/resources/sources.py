@@ -113,8 +113,7 @@ def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) 
         raise _missing(table, source, path) from missing
     # PySpark leaves exceptions of the JVM that it has no class for, such as that of a broken file, as py4j gives them.
     except (PySparkException, Py4JJavaError) as unreadable:
-        is_raw = isinstance(unreadable, Py4JJavaError)
-        reason = str(unreadable.java_exception if is_raw else unreadable)
+        reason = str(unreadable.java_exception if isinstance(unreadable, Py4JJavaError) else unreadable)
         raise UnreadableSourceError(
             f"Source table {table.name} ({source.format} at {path}) cannot be read.",
             [reason.strip().splitlines()[0]],
