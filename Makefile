@@ -18,7 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 java: ## find Java 17 or newer, or install it where apt can, or say what to type
 	@scripts/ensure-java
 
-demo: $(INSTALLED) ## the whole lifecycle on a simulated food-delivery company
+demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
+
+run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)
 	@scripts/ensure-java $(VENV_PYTHON) -m churn_assets.cli run
 
 dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
@@ -52,4 +54,4 @@ bench: $(INSTALLED) ## measure what the README's figures come from
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean
 
-.PHONY: help install java demo dev test check lint types imports definitions format bench clean
+.PHONY: help install java demo run dev test check lint types imports definitions format bench clean

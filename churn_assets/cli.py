@@ -13,9 +13,14 @@ from typing import TextIO
 
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
 
+DONE, FAILED, INTERRUPTED = 0, 1, 130  # 130 is what shells say after Ctrl-C
+INTERRUPTION = """
+Interrupted. What was finished stays; what was not is as it was before, and so is the model in production.
+Next step: the same command again"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
     )
@@ -33,23 +38,28 @@ def run(settings: Settings) -> int:
     with output_to(log) as terminal:
         begun = perf_counter()
         print(f"Project   {settings.project}\nLog file  {log}", file=terminal)
-        is_done = _run_jobs(settings, terminal, log)
+        try:
+            code = _run_jobs(settings, terminal, log)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        if code == INTERRUPTED:
+            print(INTERRUPTION, file=terminal)
         print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
-    return 0 if is_done else 1
+    return code
 
 
-def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> bool:
+def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:
     import dagster as dg
 
     from churn_assets.churn.errors import ChurnError
-    from churn_assets.console import StageProgress, summary
+    from churn_assets.console import StageProgress, closing, was_interrupted
     from churn_assets.definitions import LIFECYCLE, build_defs, default_resources, job_names
 
     try:
         resources = default_resources(settings)
     except ChurnError as invalid:
         print(f"\n{invalid}", file=terminal)
-        return False
+        return FAILED
     defs = build_defs(resources)
     begun_at = datetime.now(timezone.utc)
     with dg.DagsterInstance.get() as instance:
@@ -59,13 +69,19 @@ def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> bool:
             progress = StageProgress(defs, job, terminal)
             instance.add_event_listener(run_id, progress.show)
             # What fails is in the run's events, which the progress shows; the exit code says it too.
-            result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False)
+            try:
+                result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False)
+            except dg.DagsterExecutionInterruptedError:  # between two steps
+                return INTERRUPTED
+            if was_interrupted(result):
+                # A session interrupted in the middle of an answer gives no more right ones: nothing is asked of it.
+                return INTERRUPTED
             if name == LIFECYCLE or not result.success:
-                shown = summary(resources, settings, begun_at=begun_at, is_success=result.success, log=log)
+                shown = closing(resources, settings, begun_at=begun_at, is_success=result.success, log=log)
                 print(shown, file=terminal)
             if not result.success:
-                return False
-    return True
+                return FAILED
+    return DONE
 
 
 @contextmanager

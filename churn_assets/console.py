@@ -18,7 +18,7 @@ from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.settings import Settings
+from churn_assets.resources.settings import CHECKOUT, Settings
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
 STAGE_NAMES = {
@@ -30,6 +30,7 @@ STAGE_NAMES = {
     "s5_evaluation": "Evaluation: judge the model on the test split",
     "s6_registry": "Registry: register and promote",
 }
+INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
 
 
@@ -98,12 +99,45 @@ def stage_of_step(defs: dg.Definitions) -> dict[str, str]:
 
 def _cause(event: dg.DagsterEvent) -> str:
     """What the failed step's own code said, without Dagster's frames."""
+    error = _root_error(event)
+    if error is None:
+        return "      no reason was recorded"
+    if error.cls_name == INTERRUPTED:
+        return "      interrupted"
+    text = error.message.strip()
+    if text.startswith("churn_assets.") or error.cls_name == dg.Failure.__name__:
+        # Our own errors speak for themselves; of others the name says more than the message.
+        text = text.partition(": ")[2]
+    return "\n".join(f"      {line}" for line in text.splitlines())
+
+
+def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a run failed because somebody stopped it: Ctrl-C, or `kill`."""
+    failures = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
+    return any(error.cls_name == INTERRUPTED for error in map(_root_error, failures) if error is not None)
+
+
+def _root_error(event: dg.DagsterEvent) -> Any:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
-    text = error.message.strip() if error is not None else "no reason was recorded"
-    _, _, message = text.partition(": ")
-    return "\n".join(f"      {line}" for line in (message or text).splitlines())
+    return error
+
+
+def closing(
+    resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, is_success: bool, log: Path
+) -> str:
+    """`summary`, or where to look after a failure that leaves nobody to ask."""
+    try:
+        return summary(resources, settings, begun_at=begun_at, is_success=is_success, log=log)
+    except Exception as broken:  # What ended the run, such as a dead JVM, ends the summary too.
+        if is_success:
+            raise
+        name = type(broken).__name__
+        return (
+            f"\nThe run FAILED; what failed is named above. The tables cannot be summed up ({name}: {broken}).\n"
+            f"Next step: look for the cause at the end of {log}"
+        )
 
 
 def summary(
@@ -186,9 +220,12 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
 
 
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
+    make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
     lines = [
-        "  make dev          Dagster on http://127.0.0.1:3000 (this run, the asset graph, the checks)",
-        "                    MLflow  on http://127.0.0.1:5000 (the training run, the model versions)",
-        f"  {settings.lakehouse}   the Delta tables",
+        f"  {make_dev}",
+        "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks",
+        "      MLflow  on http://127.0.0.1:5000: the training run, the model versions",
+        f"  {settings.lakehouse}",
+        "      the Delta tables",
     ]
-    return lines if is_success else [*lines, f"  {log}   the whole output of the run"]
+    return lines if is_success else [*lines, f"  {log}", "      the whole output of the run"]

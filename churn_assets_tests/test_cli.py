@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from churn_assets.cli import output_to
-from churn_assets.console import STAGE_NAMES, summary
+from churn_assets.console import STAGE_NAMES, closing, summary
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -26,9 +28,9 @@ class Shown:
     log: str
 
 
-def churn_assets_run(project: Path) -> Shown:
+def start_churn_assets_run(project: Path) -> subprocess.Popen[str]:
     """The command in a process of its own, its streams taken from the real descriptors."""
-    ran = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "churn_assets.cli", "run"],
         env={
             "PATH": os.environ["PATH"],
@@ -38,12 +40,20 @@ def churn_assets_run(project: Path) -> Shown:
             "SPARK_DRIVER_MEMORY": "2g",
         },
         cwd=CHECKOUT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def shown_by(process: subprocess.Popen[str], project: Path) -> Shown:
+    out, err = process.communicate()
     logs = sorted((project / "data" / "logs").glob("*.log"))
-    return Shown(ran.returncode, ran.stdout, ran.stderr, logs[-1].read_text(encoding="utf-8"))
+    return Shown(process.returncode, out, err, logs[-1].read_text(encoding="utf-8"))
+
+
+def churn_assets_run(project: Path) -> Shown:
+    return shown_by(start_churn_assets_run(project), project)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +111,27 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
     assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 90%", refused.out)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
+def test_a_run_that_is_stopped_says_so_in_one_line_and_leaves_what_was_finished(
+    tmp_path: Path, asked: signal.Signals
+) -> None:
+    project = Project.create(tmp_path, policy=TINY_POLICY, sources=TINY_DEMO)
+    process = start_churn_assets_run(tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("● Lakehouse"):
+            process.send_signal(asked)
+            break
+    shown = shown_by(process, tmp_path)
+    assert shown.exit_code == 130
+    assert re.search(r"^Interrupted\. .*\nNext step: the same command again$", shown.out, re.MULTILINE)
+    assert "Traceback" not in shown.out + shown.err
+    assert shown.err == ""
+    assert project.lakehouse.version("demo/orders") == 0
+    assert project.lakehouse.version("recall_churn") is None
+
+
 @pytest.mark.parametrize("wrong", ["policy.toml", "sources.toml"])
 def test_a_wrong_file_is_shown_with_all_its_problems_and_the_exit_code_is_1(tmp_path: Path, wrong: str) -> None:
     files = {"policy.toml": TINY_POLICY, "sources.toml": TINY_DEMO}
@@ -149,3 +180,19 @@ def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Pr
     assert re.search(r"^Evaluation \(of an earlier run: .*\)\n  PASS$", text, re.MULTILINE)
     assert "The run FAILED" in text
     assert "run.log" in text
+
+
+def test_a_failure_that_leaves_nobody_to_ask_still_says_where_to_look(
+    built: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(*_: object) -> None:
+        raise ConnectionRefusedError("the JVM is gone")
+
+    monkeypatch.setattr(LakehouseResource, "read", dead)
+    begun_at, log = datetime.now(timezone.utc), Path("run.log")
+    text = closing(built.resources, built.settings, begun_at=begun_at, is_success=False, log=log)
+    assert "The run FAILED" in text
+    assert "ConnectionRefusedError: the JVM is gone" in text
+    assert "Next step: look for the cause at the end of run.log" in text
+    with pytest.raises(ConnectionRefusedError):
+        closing(built.resources, built.settings, begun_at=begun_at, is_success=True, log=log)

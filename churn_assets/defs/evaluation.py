@@ -9,7 +9,7 @@ from churn_assets.churn import models
 from churn_assets.churn.contract import Outcome
 from churn_assets.churn.evaluation import Verdict, figures, judge
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import EVALUATION_SCHEMA, evaluation_row
+from churn_assets.churn.promotion import EVALUATION_SCHEMA, evaluation_row, recorded_evaluation, refusals
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.results import OWNERS, check_result, table_result
 from churn_assets.defs.splits import TEST
@@ -20,9 +20,9 @@ GROUP = "s5_evaluation"
 EVALUATIONS = "recall_churn"
 
 
-def latest_training_run(context: dg.AssetExecutionContext) -> str:
+def latest_training_run(instance: dg.DagsterInstance) -> str:
     """The MLflow run of the latest materialized model."""
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(MODEL_ARTIFACT))
+    event = instance.get_latest_materialization_event(dg.AssetKey(MODEL_ARTIFACT))
     if event is None or event.asset_materialization is None:
         raise dg.Failure(f"No model has been trained yet. Next step: materialize {MODEL_ARTIFACT}")
     return str(event.asset_materialization.metadata["mlflow_run_id"].value)
@@ -43,7 +43,7 @@ def recall_churn(
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
     """The model as logged, judged on the test split it was trained beside; a row per evaluation, never overwritten."""
-    trained = tracking.trained_model(latest_training_run(context))
+    trained = tracking.trained_model(latest_training_run(context.instance))
     versions = trained.evidence.data_versions
     test = lakehouse.read(TEST, versions[TEST])
     scored = models.with_churn_probability(tracking.load_model(trained.uri), test)
@@ -86,11 +86,17 @@ def recall_churn(
     asset=EVALUATIONS,
     name="recall_gate",
     blocking=True,
-    description="The recorded verdict on the latest trained model is PASS; anything else opens nothing.",
+    description="A PASS is recorded for just the latest trained model, its data and this policy; nothing else opens.",
 )
-def recall_gate(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-    row = lakehouse.read(EVALUATIONS).orderBy("evaluated_at", ascending=False).head(1)[0]
-    verdict, reasons = Verdict(row.verdict), "; ".join(row.reasons)
-    return check_result(
-        Outcome("recall_gate", verdict is Verdict.PASS, f"{verdict.value}: {reasons}", "a recorded PASS")
-    )
+def recall_gate(
+    context: dg.AssetCheckExecutionContext,
+    lakehouse: LakehouseResource,
+    tracking: TrackingResource,
+    policy: dg.ResourceParam[ChurnPolicy],
+) -> dg.AssetCheckResult:
+    asked = tracking.trained_model(latest_training_run(context.instance)).evidence_under(policy.digest)
+    recorded = recorded_evaluation(lakehouse.read(EVALUATIONS), asked.model_digest)
+    # What registration and promotion ask, so that the gate cannot be open where they are shut.
+    against = refusals(asked, recorded)
+    observed = "; ".join(against or [Verdict.PASS.value, *(recorded.reasons if recorded else ())])
+    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS"))

@@ -41,7 +41,7 @@ def registered_churn_model(
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
     """The version of the latest training run, under alias `staging`; only a model that passed is registered."""
-    trained = tracking.trained_model(latest_training_run(context))
+    trained = tracking.trained_model(latest_training_run(context.instance))
     require_recorded_pass(lakehouse, trained, policy, "Registration")
     version = tracking.register(trained, {**trained.tags(), "verdict": "PASS", "dagster_run_id": context.run.run_id})
     return dg.MaterializeResult(

@@ -51,6 +51,14 @@ def the_cause(result: ExecuteInProcessResult) -> str:
     return cause
 
 
+def run_selection(project: Project, selection: dg.AssetSelection) -> ExecuteInProcessResult:
+    defs = dg.Definitions.merge(
+        build_defs(project.resources), dg.Definitions(jobs=[dg.define_asset_job("selected", selection)])
+    )
+    with project.instance() as instance:
+        return defs.resolve_job_def("selected").execute_in_process(instance=instance, raise_on_error=False)
+
+
 # --- bad features are never published ---
 
 
@@ -109,14 +117,8 @@ def test_a_table_spoiled_by_an_outside_writer_stops_everything_downstream(projec
     spoiled = pa.Table.from_pandas(rows, schema=deltalake.DeltaTable(path).to_pyarrow_table().schema)
     deltalake.write_deltalake(path, spoiled, mode="append")
     before = project.versions()
-    defs = build_defs(project.resources)
     downstream = dg.AssetSelection.assets(AssetKey(PANEL.split("/"))).downstream(include_self=False)
-    recheck = dg.define_asset_job(
-        "recheck", dg.AssetSelection.checks_for_assets(AssetKey(PANEL.split("/"))) | downstream
-    )
-    with project.instance() as instance:
-        job = dg.Definitions.merge(defs, dg.Definitions(jobs=[recheck])).resolve_job_def("recheck")
-        result = job.execute_in_process(instance=instance, raise_on_error=False)
+    result = run_selection(project, dg.AssetSelection.checks_for_assets(AssetKey(PANEL.split("/"))) | downstream)
     failed = [check for check, is_passed in checks_of(result).items() if not is_passed]
     assert failed == [f"{PANEL}: no_nulls"]
     (found,) = [found for found in result.get_asset_check_evaluations() if not found.passed]
@@ -191,6 +193,26 @@ def test_without_a_recorded_pass_for_just_this_model_nothing_is_registered_or_pr
     assert "Next step: materialize recall_churn" in cause
     assert materializations_of(result) == {}
     assert_serving_is_untouched(project)
+
+
+@pytest.mark.parametrize(
+    ("unearned", "reason"),
+    [
+        (without_evaluation_rows, "no evaluation is recorded for model"),
+        (with_another_policy, "it was judged by policy"),
+        (with_evaluation_of_other_data, f"it judged version 1 of {PANEL}, the model was trained beside version 0"),
+    ],
+)
+def test_the_gate_alone_is_shut_where_registration_is(
+    project: Project, unearned: Callable[[Project], Project], reason: str
+) -> None:
+    only_checks = dg.AssetSelection.checks_for_assets(AssetKey("recall_churn"))
+    assert run_selection(project, only_checks).success
+    result = run_selection(unearned(project), only_checks)
+    (found,) = result.get_asset_check_evaluations()
+    assert not found.passed
+    assert reason in str(found.metadata["observed"].value)
+    assert not result.success
 
 
 def test_materializing_the_production_model_with_a_recorded_pass_changes_nothing(project: Project) -> None:
