@@ -60,6 +60,7 @@ import sys
 from pyspark import SparkContext
 assert SparkContext._gateway is None, "a JVM was started"
 assert SparkContext._active_spark_context is None
+assert "deltalake" not in sys.modules, "without a JVM nothing else can read a table"
 mlflow = sys.modules.get("mlflow")
 assert mlflow is None or mlflow.tracking._tracking_service.utils._tracking_uri is None, "MLflow was pointed at a store"
 """

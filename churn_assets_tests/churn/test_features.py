@@ -2,6 +2,7 @@
 
 import random
 from datetime import date, datetime, time, timedelta
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -211,6 +212,22 @@ def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSes
     frames = source_frames(spark, (orders, reviews[::-1], customers[::-1]))
     again = panel_rows((frames[0].repartition(7), frames[1].repartition(5), frames[2].coalesce(1)), now=dirty_now())
     assert again == dirty_result(spark, 0, 150).panel
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_spend_is_the_same_in_whatever_order_it_is_summed(spark: SparkSession, partitions: int):
+    # As floats 0.1 + 0.2 + 0.3 is more than 0.3 + 0.2 + 0.1, which would put equal customers into different fifths.
+    spends = list(permutations((0.1, 0.2, 0.3)))
+    orders = [order("opening", "calendar", T - 60 * DAY), order("closing", "calendar", T)]
+    orders += [
+        order(f"{customer}-{place}", f"c{customer}", T - (place + 1) * DAY, subtotal=subtotal)
+        for customer, spend in enumerate(spends)
+        for place, subtotal in enumerate(spend)
+    ]
+    orders_frame, reviews, customers = source_frames(spark, (orders, [], []))
+    rows = panel_rows((orders_frame.repartition(partitions), reviews, customers))
+    at_t = {row["rfm_score"] for (_, day), row in rows.items() if day == T.date()}
+    assert len(at_t) == 1, at_t
 
 
 def test_cancelled_orders_do_not_count(spark: SparkSession):
