@@ -1,12 +1,14 @@
 """Features see what was known before their as-of date, labels what came after; both equal an independent result."""
 
 import random
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from itertools import permutations
 from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import NoEligibleCustomersError
 from churn_assets.churn.features import FEATURE_SETS, FEATURES, as_of_calendar
@@ -20,9 +22,12 @@ from churn_assets_tests.panels import (
     Key,
     Row,
     SourceRows,
+    by_key,
+    cleaned,
     differences,
     dirty_result,
     frame,
+    panel_frame,
     panel_rows,
     rows_of,
     source_frames,
@@ -212,6 +217,16 @@ def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSes
     frames = source_frames(spark, (orders, reviews[::-1], customers[::-1]))
     again = panel_rows((frames[0].repartition(7), frames[1].repartition(5), frames[2].coalesce(1)), now=dirty_now())
     assert again == dirty_result(spark, 0, 150).panel
+
+
+def test_the_order_and_partitioning_of_silver_changes_no_value(spark: SparkSession):
+    # Cleaning sorts its rows by key, so shuffled sources alone would not show a feature that hangs on their order.
+    clean_rows = cleaned(source_frames(spark, dirty_source_rows(0)), now=dirty_now())
+    try:
+        shuffled = replace(clean_rows, orders=clean_rows.orders.orderBy(F.xxhash64("order_id")).repartition(7))
+        assert by_key(panel_frame(shuffled)) == dirty_result(spark, 0, 150).panel
+    finally:
+        clean_rows.release()
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
