@@ -308,7 +308,7 @@ def panel(
         spend_fifth = _fifths({c: fact.spend_units for c, fact in snapshot.items()})
         # Means of the snapshot's own customers only: a review by someone no longer eligible does not count.
         ratings = [fact.mean_rating for fact in snapshot.values() if fact.mean_rating is not None]
-        mean_rating = math.fsum(ratings) / len(ratings) if ratings else 3.0
+        mean_rating = _mean_of_means(ratings) if ratings else 3.0
         # The median of the customers' own medians (not of all gaps: confirmed by the UCI panel), floored only at the
         # end. Where nobody has two orders there is no gap at all, and the outcome window takes its place.
         gaps = [fact.median_gap_days for fact in snapshot.values() if fact.median_gap_days is not None]
@@ -391,7 +391,7 @@ def _facts(history: _History, start: datetime, t: datetime, crisis_delay: timede
     changes = [after - before for before, after in pairwise(scores)]
     # All history before t, not only the window; an even number of gaps takes the mean of the middle two.
     before_t = history.order_times[: bisect_left(history.order_times, t)]
-    gaps_days = [(after - before) / ONE_DAY for before, after in pairwise(before_t)]
+    gaps = sorted(after - before for before, after in pairwise(before_t))
     return _Facts(
         order_count=len(ordered),
         spend_units=sum(_decimal_units(order["subtotal"]) for order in ordered),
@@ -402,13 +402,20 @@ def _facts(history: _History, start: datetime, t: datetime, crisis_delay: timede
         sentiment_velocity=float(min(changes, default=0.0)),
         since_last_order=t - before_t[-1],
         since_first_order=t - before_t[0],
-        median_gap_days=statistics.median(gaps_days) if gaps_days else None,
+        # Halved last, so that no half microsecond is lost before the one rounding.
+        median_gap_days=(gaps[(len(gaps) - 1) // 2] + gaps[len(gaps) // 2]) / (2 * ONE_DAY) if gaps else None,
     )
 
 
 def _decimal_units(value: float) -> int:
     """`value` rounded half up to ten decimals, in units of 1e-10: integers, so that any order gives the same sum."""
     return int(Decimal(repr(float(value))).scaleb(10).to_integral_value(ROUND_HALF_UP))
+
+
+def _mean_of_means(means: Collection[float]) -> float:
+    """The mean of `means`, each rounded half up to twelve decimals first: any order of them gives the same sum."""
+    units = sum(int(Decimal(repr(mean)).scaleb(12).to_integral_value(ROUND_HALF_UP)) for mean in means)
+    return units / 10**12 / len(means)
 
 
 def _fifths(values: Mapping[str, Any]) -> dict[str, int]:

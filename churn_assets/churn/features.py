@@ -267,7 +267,8 @@ def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
 def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     """The features of the catalogue: (customer_id, as_of) and one double column each, none null.
 
-    In: `customer_snapshots`.
+    In: `customer_snapshots`. The snapshot's mean rating sums the customers' own means as decimals of twelve places, and
+    every median is the middle two over two, so that no order of the rows changes a digit.
     """
     snapshot = Window.partitionBy("as_of")
     own_rating = _mean_score(F.col("scores"))
