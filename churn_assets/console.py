@@ -25,10 +25,11 @@ STAGE_NAMES = {
     "demo": "Demo lakehouse: simulate QuickBite",
     "s1_lakehouse": "Lakehouse: land the source tables, clean them into silver",
     "s2_features": "Features: baseline rule and feature panel",
-    "s3_splits": "Splits: train and test",
-    "s4_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
-    "s5_evaluation": "Evaluation: judge the model on the test split",
-    "s6_registry": "Registry: register and promote",
+    "s3_feasibility": "Feasibility: compare churn definitions before anything is trained",
+    "s4_splits": "Splits: train and test",
+    "s5_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
+    "s6_evaluation": "Evaluation: judge the model on customers it never saw",
+    "s7_registry": "Registry: register and promote",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)

@@ -7,7 +7,7 @@ import dagster as dg
 
 from churn_assets.churn.policy import load_policy
 from churn_assets.churn.tables import SOURCE_TABLES
-from churn_assets.defs import demo, evaluation, features, lakehouse, registry, splits, training
+from churn_assets.defs import demo, evaluation, feasibility, features, lakehouse, registry, splits, training
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, settings_from_env
 from churn_assets.resources.sources import SourceCatalog, load_sources
@@ -32,7 +32,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
     }
 
 
-TRAINING_STAGES = (splits, training, evaluation, registry)
+TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
 LIFECYCLE, TRAINING, DEMO = "churn_lifecycle", "churn_training", "demo_lakehouse"
 
@@ -79,6 +79,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             lakehouse.silver,
             features.gold_customer_churn_risk,
             features.ml_churn_features,
+            feasibility.churn_label_feasibility,
             splits.train_and_test_features,
             training.churn_pipeline_model,
             evaluation.recall_churn,
@@ -89,8 +90,10 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
             lakehouse.silver_accounting,
             features.ml_churn_features_contract,
+            feasibility.churn_definition_is_feasible,
             splits.train_and_test_features_contract,
             evaluation.recall_gate,
+            evaluation.model_beats_single_features,
             registry.version_is_traceable,
         ],
         jobs=jobs,

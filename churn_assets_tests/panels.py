@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 
 from churn_assets.churn.cleaning import Cleaned, clean, numbered_segments, with_segments
 from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
-from churn_assets.churn.labels import with_churn_labels
+from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
@@ -74,8 +74,9 @@ def panel_frame(
     segments = numbered_segments(clean_rows.customers, known_segments)
     silver = with_segments(clean_rows.orders, clean_rows.customers, segments)
     calendar = as_of_calendar(silver, policy)
-    features = feature_panel(customer_snapshots(silver, calendar, policy), policy)
-    return with_churn_labels(features, silver, calendar, policy)
+    snapshots = customer_snapshots(silver, calendar, policy)
+    labels = churn_labels(snapshots, silver, calendar, policy)
+    return feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"])
 
 
 def by_key(panel: DataFrame) -> dict[Key, Row]:

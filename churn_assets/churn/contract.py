@@ -15,11 +15,13 @@ from pyspark.sql import types as T
 
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
 from churn_assets.churn.errors import BrokenContractError, SourceSchemaError
-from churn_assets.churn.features import FEATURES, Feature
+from churn_assets.churn.features import FEATURES, AsOfCalendar, Feature, customer_snapshots, feature_panel
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.tables import SourceTable, check_source_schema
 
 MAX_KEYS = 10
+NO_FUTURE_LEAKAGE = "no_future_leakage"
 
 PANEL_SCHEMA = T.StructType(
     [
@@ -186,6 +188,51 @@ def _informative_outcome(seen: Sequence[dict[str, Any]], present: Sequence[Featu
             constant.append(f"{feature.name} = {values.pop()}")
     observed = f"constant: {', '.join(constant)}" if constant else "every feature varies"
     return Outcome("informative_features", not constant, observed, "no feature is constant", is_warning=True)
+
+
+def future_outcome(panel: DataFrame, silver: DataFrame | None, policy: ChurnPolicy) -> Outcome:
+    """Whether the features of the latest labelled date come out the same from what was known by then alone.
+
+    In: the `panel`, and the `silver` orders it was computed from; None if nobody knows them, which is no pass.
+    A feature that changes when everything from the date on is taken away has seen the future.
+    """
+    allowed = "the features are the same without all that happened from the date on"
+    names = [feature.name for feature in FEATURES]
+    if not {"customer_id", "as_of", "label", *names} <= set(panel.columns):
+        return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: columns are missing", allowed)
+    if silver is None:
+        return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: the orders behind this version are unknown", allowed)
+    labelled = panel.where("label is not null").agg(F.max("as_of")).collect()[0][0]
+    as_of = labelled or panel.agg(F.max("as_of")).collect()[0][0]
+    if as_of is None:
+        return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", allowed)
+    day = AsOfCalendar(as_of, as_of, as_of - timedelta(days=1))
+    past = feature_panel(customer_snapshots(known_before(silver, as_of), day, policy), policy)
+    there = panel.where(F.col("as_of") == F.lit(as_of)).select("customer_id", *names).alias("there")
+    compared = there.join(past.select("customer_id", *names).alias("past"), "customer_id", "full_outer")
+    differing = F.array_compact(
+        F.array(*[F.when(~F.col(f"there.{name}").eqNullSafe(F.col(f"past.{name}")), name) for name in names])
+    )
+    broken = compared.select("customer_id", differing.alias("differing")).where(F.size("differing") > 0)
+    rows, features, keys = broken.agg(
+        F.count(F.lit(1)),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_set("differing")))),
+        F.min_by("customer_id", "customer_id", MAX_KEYS),
+    ).collect()[0]
+    observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
+    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, allowed, tuple(f"{key} at {as_of}" for key in keys or ()))
+
+
+def known_before(silver: DataFrame, day: date) -> DataFrame:
+    """Silver as it could be known at 00:00 UTC of `day`: no later orders, deliveries or reviews."""
+    moment = F.lit(day).cast("timestamp")
+
+    def known(column: str, clock: str) -> Column:
+        return F.when(F.col(clock) < moment, F.col(column)).alias(column)
+
+    later = {"delivered_at": "delivered_at", "reviewed_at": "reviewed_at", "review_score": "reviewed_at"}
+    columns = [known(name, later[name]) if name in later else F.col(name) for name in silver.columns]
+    return silver.where(F.col("ordered_at") < moment).select(*columns)
 
 
 def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_days: int) -> list[Outcome]:

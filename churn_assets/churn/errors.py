@@ -50,8 +50,16 @@ class TornTablesError(ChurnError):
     """Tables that belong together come from different versions of their input; a write was interrupted between them."""
 
 
+class StalePanelError(ChurnError):
+    """The panel was built under other rules than the policy's; its labels and features mean something else."""
+
+
 class UntrainableError(ChurnError):
     """The training rows cannot teach a classifier: none, or only one class."""
+
+
+class ChangedModelError(ChurnError):
+    """A logged model, its threshold or its policy is not the one that was trained, so it cannot be judged as that."""
 
 
 class BrokenContractError(ChurnError):

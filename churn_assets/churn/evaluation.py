@@ -1,19 +1,28 @@
 """Judging scores: the threshold for the team's capacity, the figures with intervals, the verdict with its reasons."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from churn_assets.churn.intervals import (
+    Estimate,
+    Floats,
+    bootstrap,
+    percentile_interval,
+    share,
+    widest_wilson_interval,
+)
+from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.ranking import Ranking
 
-# The alert share of the test snapshot may exceed the budget by this factor: the threshold was chosen on other weeks.
+# The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
-Floats = NDArray[np.float64]
-# (score, label, rows) for each pair that occurs: all that a threshold or a ranking needs, however many rows there are.
+RULE, ORDER_COUNT, CHAMPION = "rule", "total_orders", "champion"
+# (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
 # The label is None where nobody knows it yet.
 ScoreCounts = Sequence[tuple[float, float | None, int]]
 
@@ -38,34 +47,89 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a threshold does on a set of rows; shares are 0 to 1, None where they are undefined.
+class Scored:
+    """The judged customers, one row each, in an order that is the same whenever the rows are.
 
-    recall_low, recall_high: Wilson interval of the recall. lift: precision over prevalence.
-    pr_auc: average precision of the ranking, threshold or not.
+    scores: the challenger's; is_alert: at or above its threshold. rivals: other scores of the same customers, higher is
+    riskier. champion: its scores where `is_unseen`, which are the customers no model of this split ever learned from.
+    features: what the challenger sees. slices: name -> the part of the customers that each row belongs to.
+    """
+
+    labels: Floats
+    scores: Floats
+    is_alert: NDArray[np.bool_]
+    rivals: Mapping[str, Floats]
+    features: Mapping[str, Floats]
+    slices: Mapping[str, NDArray[np.str_]]
+    is_unseen: NDArray[np.bool_]
+    champion: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the alerts do on a set of rows. Shares and areas are 0 to 1; each has its interval (see `figures`).
+
+    lift: precision over prevalence. pr_auc, roc_auc: of the ranking, threshold or not. brier: mean squared error of the
+    scores as probabilities (Brier, Monthly Weather Review 78, 1950), 0 is perfect.
     """
 
     rows: int
     churners: int
     alerts: int
     caught: int
-    recall: float | None
-    recall_low: float | None
-    recall_high: float | None
-    precision: float | None
-    alert_share: float | None
     prevalence: float | None
-    lift: float | None
+    recall: Estimate
+    precision: Estimate
+    alert_share: Estimate
+    lift: Estimate
+    pr_auc: Estimate
+    roc_auc: Estimate
+    brier: Estimate
+
+    def flat(self) -> dict[str, float | int | None]:
+        """Each figure by its name, its interval as name_low and name_high."""
+        shown: dict[str, float | int | None] = {}
+        for field in fields(self):
+            figure = getattr(self, field.name)
+            if isinstance(figure, Estimate):
+                shown |= {field.name: figure.value, f"{field.name}_low": figure.low, f"{field.name}_high": figure.high}
+            else:
+                shown[field.name] = figure
+        return shown
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The figures of a part of the customers; `is_judgeable` is False where its churners are too few to conclude."""
+
+    slice: str
+    part: str
+    is_judgeable: bool
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another score on the same customers. difference: PR-AUC of the challenger minus the other's, paired."""
+
+    rival: str
+    rows: int
     pr_auc: float | None
+    challenger_pr_auc: float | None
+    difference: Estimate
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The verdict, each reason for it, and the figures it rests on."""
+    """The verdict, each reason for it, what else to know, and the figures it rests on."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
     figures: Figures
+    slices: tuple[Slice, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    leakage: tuple[LeakageCanary, ...] = ()
 
 
 def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
@@ -113,96 +177,241 @@ def _by_falling_score(counts: ScoreCounts) -> tuple[Floats, Floats, Floats]:
     return -scores, positives, np.bincount(place, weights=table[:, 2]).astype(np.float64)
 
 
-def average_precision(counts: ScoreCounts) -> float | None:
-    """The area under the precision-recall curve as sum of (R_n - R_(n-1)) P_n over falling scores, ties together.
-
-    The definition of scikit-learn's average_precision_score. None without a churner.
-    """
-    _, positives, totals = _by_falling_score(counts)
-    if not len(totals) or positives.sum() == 0:
-        return None
-    precision = positives.cumsum() / totals.cumsum()
-    return float((positives / positives.sum() * precision).sum())
-
-
-def wilson_interval(hits: int, trials: int, confidence: float) -> tuple[float, float]:
-    """The score interval of a share (Wilson, JASA 22, 1927): never outside 0 to 1, sound at small numbers."""
-    if trials == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / trials
-    centre = share + z * z / (2 * trials)
-    half = z * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def figures(counts: ScoreCounts, threshold: float | None, confidence: float) -> Figures:
-    """The figures of alerting at or above `threshold`; without one nobody is alerted."""
-    rows = int(sum(count for _, _, count in counts))
-    churners = int(sum(count for _, label, count in counts if label == 1.0))
-    alerted = [(label, count) for score, label, count in counts if threshold is not None and score >= threshold]
-    alerts = int(sum(count for _, count in alerted))
-    caught = int(sum(count for label, count in alerted if label == 1.0))
-    low, high = wilson_interval(caught, churners, confidence)
-    precision = caught / alerts if alerts else None
-    prevalence = churners / rows if rows else None
+def figures(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confidence: float) -> Figures:
+    """The figures of these rows. Intervals: Wilson for shares, percentiles of resampled customers for the rest."""
+    rows, churners, alerts = len(labels), int(labels.sum()), int(is_alert.sum())
+    caught = int(labels[is_alert].sum())
     return Figures(
         rows=rows,
         churners=churners,
         alerts=alerts,
         caught=caught,
-        recall=caught / churners if churners else None,
-        recall_low=low if churners else None,
-        recall_high=high if churners else None,
-        precision=precision,
-        alert_share=alerts / rows if rows else None,
-        prevalence=prevalence,
-        lift=precision / prevalence if precision is not None and prevalence else None,
-        pr_auc=average_precision(counts),
+        prevalence=churners / rows if rows else None,
+        recall=share(caught, churners, confidence),
+        precision=share(caught, alerts, confidence),
+        alert_share=share(alerts, rows, confidence),
+        **_resampled(labels, scores, is_alert, confidence),
     )
 
 
-def judge(counts: ScoreCounts, threshold: float | None, policy: ChurnPolicy) -> Evaluation:
-    """The recall gate on test rows: lower bound of recall, precision and alert share against the policy.
+def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confidence: float) -> dict[str, Estimate]:
+    if not len(labels):
+        return dict.fromkeys(("lift", "pr_auc", "roc_auc", "brier"), Estimate())
+    ranking, squared_error = Ranking.of(scores, labels), (scores - labels) ** 2
 
-    counts: (score, label, rows) of the test rows. What cannot be decided is NOT_EVALUABLE and opens nothing.
+    def lift(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = weights @ (labels * is_alert) / (weights @ is_alert)
+            prevalence = weights @ labels / weights.sum(axis=1)
+            return np.where(prevalence > 0, precision / prevalence, np.nan)
+
+    statistics = {
+        "lift": lift,
+        "pr_auc": ranking.average_precision,
+        "roc_auc": ranking.roc_auc,
+        "brier": lambda weights: weights @ squared_error / weights.sum(axis=1),
+    }
+    as_observed = np.ones((1, len(labels)))
+    values = {name: float(statistic(as_observed)[0]) for name, statistic in statistics.items()}
+    replicates = bootstrap(statistics, len(labels))
+    return {
+        name: Estimate() if np.isnan(value) else Estimate(value, *percentile_interval(replicates[name], confidence))
+        for name, value in values.items()
+    }
+
+
+def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:
+    """The figures of each part of each slice; too few churners to bound the recall as the policy asks are named so."""
+    found = []
+    for name, parts in scored.slices.items():
+        for part in np.unique(parts):
+            is_in = parts == part
+            observed = figures(
+                scored.labels[is_in], scored.scores[is_in], scored.is_alert[is_in], policy.gate.confidence
+            )
+            width = widest_wilson_interval(observed.churners, policy.gate.confidence)
+            found.append(Slice(name, str(part), width <= policy.gate.max_recall_interval, observed))
+    return tuple(found)
+
+
+def compare(scored: Scored, policy: ChurnPolicy) -> tuple[Comparison, ...]:
+    """The challenger against each rival, and the champion if there is one, by paired resamples of the customers."""
+    everyone = np.ones(len(scored.labels), dtype=bool)
+    rivals = [(name, scores, everyone) for name, scores in scored.rivals.items()]
+    if scored.champion is not None:
+        rivals.append((CHAMPION, scored.champion, scored.is_unseen))
+    return tuple(_compared(name, scores, is_judged, scored, policy) for name, scores, is_judged in rivals)
+
+
+def _compared(
+    rival: str, scores: Floats, is_judged: NDArray[np.bool_], scored: Scored, policy: ChurnPolicy
+) -> Comparison:
+    labels = scored.labels[is_judged]
+    rows = len(labels)
+    if not 0 < labels.sum() < rows:
+        return Comparison(rival, rows, None, None, Estimate())
+    ours = Ranking.of(scored.scores[is_judged], labels).average_precision
+    theirs = Ranking.of(scores[is_judged], labels).average_precision
+    as_observed = np.ones((1, rows))
+    our_value, their_value = float(ours(as_observed)[0]), float(theirs(as_observed)[0])
+    replicates = bootstrap({"ours": ours, "theirs": theirs}, rows)
+    interval = percentile_interval(replicates["ours"] - replicates["theirs"], policy.gate.confidence)
+    return Comparison(rival, rows, their_value, our_value, Estimate(our_value - their_value, *interval))
+
+
+def judge(
+    scored: Scored | None, policy: ChurnPolicy, *, has_threshold: bool, obstacles: Sequence[str] = ()
+) -> Evaluation:
+    """The gate: recall, precision and alerts against the policy, the rivals, and the leakage canaries.
+
+    scored: None where nothing could be scored. has_threshold: whether a cut-off on validation satisfied the policy.
+    obstacles: what kept the caller from preparing a fair judgement. What cannot be decided is NOT_EVALUABLE.
     """
-    if any(score is None or score != score for score, _, _ in counts):
-        return Evaluation(Verdict.NOT_EVALUABLE, ("some scores are missing or NaN",), figures([], None, 0.95))
-    observed = figures(counts, threshold, policy.gate.confidence)
-    missing = [
-        reason
-        for is_missing, reason in [
-            (observed.rows == 0, "there are no test rows"),
-            (observed.rows > 0 and observed.churners == 0, "there is no churner among the test rows"),
-            (observed.rows > 0 and observed.churners == observed.rows, "every test row is a churner"),
-        ]
-        if is_missing
-    ]
-    if missing:
-        return Evaluation(Verdict.NOT_EVALUABLE, tuple(missing), observed)
-    if threshold is None:
-        reason = (
-            f"no threshold on the validation fold keeps alerts within {policy.alerts.budget:.0%} of customers and "
-            f"precision at {policy.gate.precision_floor:.0%} or more"
+    missing = [*obstacles, *(_missing(scored) if scored is not None else ())]
+    if scored is None or missing:
+        shown = _nothing() if scored is None or _has_gaps(scored) else (scored.labels, scored.scores, scored.is_alert)
+        nothing_said = ("nothing was scored",)
+        return Evaluation(
+            Verdict.NOT_EVALUABLE, tuple(missing) or nothing_said, (), figures(*shown, policy.gate.confidence)
         )
-        return Evaluation(Verdict.FAIL, (reason,), observed)
-    return _gated(observed, policy)
+    observed = figures(scored.labels, scored.scores, scored.is_alert, policy.gate.confidence)
+    comparisons = compare(scored, policy)
+    canaries = tuple(single_feature_aucs(scored.features, scored.labels))
+    criteria = [
+        *(_gate_criteria(observed, policy) if has_threshold else [(False, _no_threshold(policy))]),
+        *(_comparison_criterion(comparison, comparisons, policy) for comparison in comparisons),
+        *_leakage_criteria(observed, canaries, policy),
+    ]
+    verdict = Verdict.PASS if all(is_met for is_met, _ in criteria) else Verdict.FAIL
+    return Evaluation(
+        verdict,
+        tuple(f"{'met' if is_met else 'missed'}: {text}" for is_met, text in criteria),
+        tuple(_warnings(scored, policy)),
+        observed,
+        slice_figures(scored, policy),
+        comparisons,
+        canaries,
+    )
 
 
-def _gated(observed: Figures, policy: ChurnPolicy) -> Evaluation:
+def _nothing() -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    return np.array([]), np.array([]), np.array([], dtype=bool)
+
+
+def _has_gaps(scored: Scored) -> bool:
+    return not (np.isfinite(scored.scores).all() and np.isfinite(scored.labels).all())
+
+
+def _missing(scored: Scored) -> Iterator[str]:
+    if not len(scored.labels):
+        yield "there are no test rows"
+        return
+    if not np.isin(scored.labels, (0.0, 1.0)).all():
+        yield "some labels are unknown, or neither 0 nor 1"
+    elif not scored.labels.any():
+        yield "there is no churner among the test rows"
+    elif scored.labels.all():
+        yield "every test row is a churner"
+    if not np.isfinite(scored.scores).all():
+        yield "some scores are missing or NaN"
+    compared = {
+        **scored.rivals,
+        **({CHAMPION: scored.champion[scored.is_unseen]} if scored.champion is not None else {}),
+    }
+    for name, scores in compared.items():
+        if not np.isfinite(scores).all():
+            yield f"some scores of the {name} are missing or NaN"
+
+
+def _no_threshold(policy: ChurnPolicy) -> str:
+    return (
+        f"no threshold on the validation fold keeps alerts within {policy.alerts.budget:.0%} of customers and "
+        f"precision at {policy.gate.precision_floor:.0%} or more"
+    )
+
+
+def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[tuple[bool, str]]:
     gate, confidence = policy.gate, f"{policy.gate.confidence:.0%}"
     allowed_alerts = policy.alerts.budget * BUDGET_TOLERANCE
-    precision, recall = observed.precision or 0.0, observed.recall or 0.0
-    low, high, share = observed.recall_low or 0.0, observed.recall_high or 0.0, observed.alert_share or 0.0
-    criteria = [
+    recall, low, high = (value or 0.0 for value in (observed.recall.value, observed.recall.low, observed.recall.high))
+    precision, share_ = observed.precision.value or 0.0, observed.alert_share.value or 0.0
+    return [
         (
             low >= gate.min_recall,
             f"recall {recall:.3f}, {confidence} interval {low:.3f} to {high:.3f}; lower needs {gate.min_recall:.3f}",
         ),
         (precision >= gate.precision_floor, f"precision {precision:.3f}; needs {gate.precision_floor:.3f}"),
-        (share <= allowed_alerts, f"alerts {share:.1%} of customers; allowed {allowed_alerts:.1%}"),
+        (share_ <= allowed_alerts, f"alerts {share_:.1%} of customers; allowed {allowed_alerts:.1%}"),
     ]
-    verdict = Verdict.PASS if all(is_met for is_met, _ in criteria) else Verdict.FAIL
-    return Evaluation(verdict, tuple(f"{'met' if is_met else 'missed'}: {text}" for is_met, text in criteria), observed)
+
+
+NAMES = {RULE: "the retention team's rule", ORDER_COUNT: "the count of orders alone", CHAMPION: "the champion"}
+
+
+def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> tuple[bool, str]:
+    """The first champion must gain over the rule. Beyond that, no rival may be better by more than the margin."""
+    is_first = all(other.rival != CHAMPION for other in all_)
+    has_to_gain = is_first and comparison.rival == RULE
+    needed = policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
+    low, name = comparison.difference.low, NAMES[comparison.rival]
+    if low is None:
+        return False, f"PR-AUC against {name}: {comparison.rows:,} customers are too few to compare on"
+    is_met = low > needed if has_to_gain else low >= needed
+    return is_met, (
+        f"PR-AUC {comparison.challenger_pr_auc:.3f} against {comparison.pr_auc:.3f} of {name}, difference "
+        f"{comparison.difference.value:+.3f}, {policy.gate.confidence:.0%} interval {low:+.3f} to "
+        f"{comparison.difference.high:+.3f}; lower needs {'more than' if has_to_gain else 'at least'} {needed:+.3f}"
+    )
+
+
+def _leakage_criteria(
+    observed: Figures, canaries: Sequence[LeakageCanary], policy: ChurnPolicy
+) -> Iterator[tuple[bool, str]]:
+    limit, highest = policy.leakage.max_single_feature_auc, max(canaries, key=lambda canary: canary.roc_auc)
+    leaking = [canary for canary in canaries if canary.roc_auc > limit] or [highest]
+    told = ", ".join(f"{canary.feature} {canary.roc_auc:.3f}" for canary in leaking)
+    yield highest.roc_auc <= limit, f"no look into the future: ROC-AUC of one feature alone {told}; allowed {limit:.3f}"
+    limit, roc_auc = policy.leakage.max_model_auc, observed.roc_auc.value or 0.0
+    yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {roc_auc:.3f}; allowed {limit:.3f}"
+
+
+WARNED_OF = ("recency_days", "total_orders")
+
+
+def _warnings(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
+    """Single features that rank as well as the whole model: then the model is not worth its upkeep."""
+    for feature in WARNED_OF:
+        if feature not in scored.features:
+            continue
+        values = scored.features[feature]
+        sign = 1.0 if feature == "recency_days" else -1.0
+        everyone = np.ones(len(scored.labels), dtype=bool)
+        found = _compared(feature, sign * values, everyone, scored, policy)
+        if found.difference.low is None or found.difference.low <= 0:
+            yield (
+                f"{feature} alone may rank as well: PR-AUC {found.pr_auc:.3f} against the model's "
+                f"{found.challenger_pr_auc:.3f}"
+            )
+
+
+def figures_table(evaluation: Evaluation) -> str:
+    """The figures with their intervals as a Markdown table: overall, then each part of each slice."""
+    shown = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
+    lines = [f"| | customers | churners | {' | '.join(shown)} |", f"|-|-|-|{'-|' * len(shown)}"]
+    rows = [("**all**", evaluation.figures)]
+    rows += [
+        (f"{part.slice}: {part.part}{'' if part.is_judgeable else ' (too small to judge)'}", part.figures)
+        for part in evaluation.slices
+    ]
+    for name, found in rows:
+        cells = [_cell(getattr(found, figure)) for figure in shown]
+        lines.append(f"| {name} | {found.rows:,} | {found.churners:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: Estimate) -> str:
+    if figure.value is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f} (?)"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -275,10 +275,7 @@ def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     usual_rating = F.sum(own_rating.cast("decimal(20,12)")).over(snapshot).cast("double") / F.count(own_rating).over(
         snapshot
     )
-    usual_gap = F.percentile("median_gap_days", 0.5).over(snapshot)
     recency_days, tenure_days = _days_between("last_ordered_at"), _days_between("first_ordered_at")
-    # Only when nobody in the snapshot ever ordered twice: then silence is judged by the outcome window.
-    gap_days = F.coalesce("median_gap_days", usual_gap, F.lit(float(policy.windows.outcome_days)))
     values = {
         "total_orders": F.col("total_orders"),
         "avg_star_rating": F.coalesce(own_rating, usual_rating, F.lit(NEUTRAL_RATING)),
@@ -293,13 +290,24 @@ def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
         + (6 - _quintile(F.col("spend"))),
         "recency_days": recency_days,
         "tenure_days": tenure_days,
-        "gap_ratio": recency_days / F.greatest(gap_days, F.lit(1.0)),
+        "gap_ratio": recency_days / own_gap_days(policy),
         "missed_orders": recency_days * F.col("orders_ever") / tenure_days,
         "recent_delay_minutes": F.col("recent_delay_minutes"),
     }
     return snapshots.select(
         "customer_id", "as_of", *[values[feature.name].cast("double").alias(feature.name) for feature in FEATURES]
     )
+
+
+def own_gap_days(policy: ChurnPolicy) -> Column:
+    """The customer's own median gap between orders in days, at least one; for rows of `customer_snapshots`.
+
+    Fewer than two orders ever: the snapshot's median of those medians.
+    """
+    usual_gap = F.percentile("median_gap_days", 0.5).over(Window.partitionBy("as_of"))
+    # Only when nobody in the snapshot ever ordered twice: then silence is judged by the outcome window.
+    gap_days = F.coalesce("median_gap_days", usual_gap, F.lit(float(policy.windows.outcome_days)))
+    return F.greatest(gap_days, F.lit(1.0))
 
 
 def _days_between(earlier: str) -> Column:

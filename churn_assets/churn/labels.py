@@ -1,32 +1,91 @@
 """Who left: the only module that looks at and after an as-of date."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.features import AsOfCalendar, each_as_of
+from churn_assets.churn.features import DAY_MICROS, AsOfCalendar, each_as_of, own_gap_days
 from churn_assets.churn.policy import ChurnPolicy
 
 
-def with_churn_labels(snapshot: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
-    """`snapshot` (customer_id, as_of, ...) with `label`.
+def churn_labels(snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """(customer_id, as_of) of `snapshots` with `label`.
 
-    1.0: no order in the outcome window [as_of, as_of + outcome_days); 0.0: otherwise; null until the watermark has
-    passed the window's last day.
+    1.0: a churner by the policy's definition; 0.0: otherwise; null until the watermark has passed the last day of the
+    outcome window. In: `customer_snapshots`.
     """
-    days = policy.windows.outcome_days
+    outcomes = with_outcomes(snapshots, silver, calendar, policy.windows.outcome_days, policy)
+    return outcomes.select("customer_id", "as_of", label(calendar, policy).alias("label"))
+
+
+def with_outcomes(
+    snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, days: int, policy: ChurnPolicy
+) -> DataFrame:
+    """customer_id, as_of and total_orders of `snapshots`, with what `label` needs of up to `days` days of outcome.
+
+    orders_after: times of the orders in [as_of, as_of + days); gap_days: the customer's own median gap.
+    """
     # t <= ordered_at < t + days, for dates t: from the day that is `days - 1` before the order's day to that day.
     day = F.col("ordered_at").cast("date")
-    returned = (
+    after = (
         each_as_of(silver.select("customer_id", "ordered_at"), F.date_sub(day, days - 1), day, calendar)
-        .select("customer_id", "as_of")
-        .distinct()
-        .withColumn("has_returned", F.lit(True))
+        .groupBy("customer_id", "as_of")
+        .agg(F.collect_list("ordered_at").alias("orders_after"))
     )
+    observed = snapshots.select("customer_id", "as_of", "total_orders", own_gap_days(policy).alias("gap_days"))
+    return observed.join(after, ["customer_id", "as_of"], "left")
+
+
+def label(calendar: AsOfCalendar, policy: ChurnPolicy) -> Column:
+    """The label by the policy's definition, of rows of `with_outcomes` with at least its outcome days."""
+    days = policy.windows.outcome_days
+    orders = _orders_within(F.lit(float(days)))
+    usual = F.col("total_orders") * days / policy.windows.observation_days
+    # Its own silence, but no longer than the outcome window, for the label is to be known when that is over.
+    silence = F.least(policy.churn.gap_multiple * F.col("gap_days"), F.lit(float(days)))
+    is_churner = {
+        "inactivity": orders == 0,
+        "rate_drop": orders < policy.churn.rate_drop_share * usual,
+        "long_gap": _orders_within(silence) == 0,
+    }[policy.churn.definition]
     is_known = F.date_add("as_of", days) <= F.lit(calendar.watermark + timedelta(days=1))
-    return (
-        snapshot.join(returned, ["customer_id", "as_of"], "left")
-        .withColumn("label", F.when(is_known, F.when(F.col("has_returned"), 0.0).otherwise(1.0)))
-        .drop("has_returned")
-    )
+    return F.when(is_known, is_churner.cast("double"))
+
+
+def _orders_within(days: Column) -> Column:
+    end = F.unix_micros(F.col("as_of").cast("timestamp")) + days * F.lit(DAY_MICROS)
+    within = F.filter("orders_after", lambda ordered_at: F.unix_micros(ordered_at) < end)
+    return F.coalesce(F.size(within), F.lit(0))
+
+
+def definition(policy: ChurnPolicy) -> str:
+    """The policy's churn definition in words."""
+    days, churn = policy.windows.outcome_days, policy.churn
+    return {
+        "inactivity": f"no order for {days} days",
+        "rate_drop": f"orders of {days} days below {churn.rate_drop_share:.0%} of the customer's own rate",
+        "long_gap": f"silent for {churn.gap_multiple:g} times the customer's own median gap, {days} days at most",
+    }[churn.definition]
+
+
+def setting(policy: ChurnPolicy) -> str:
+    """What to write into policy.toml for the policy's churn definition."""
+    return f'churn.definition = "{policy.churn.definition}", windows.outcome_days = {policy.windows.outcome_days}'
+
+
+CANDIDATE_DAYS = (7, 14, 30, 45, 60)
+
+
+def candidates(policy: ChurnPolicy) -> Sequence[ChurnPolicy]:
+    """The policy under each candidate definition: silence of 7 to 60 days, a drop of the rate, a long gap, its own."""
+
+    def under(definition: str, days: int) -> ChurnPolicy:
+        churn = policy.churn.model_copy(update={"definition": definition})
+        windows = policy.windows.model_copy(update={"outcome_days": days})
+        return policy.model_copy(update={"churn": churn, "windows": windows})
+
+    own_days = policy.windows.outcome_days
+    inactive = [under("inactivity", days) for days in sorted({*CANDIDATE_DAYS, own_days})]
+    return [*inactive, under("rate_drop", own_days), under("long_gap", own_days)]

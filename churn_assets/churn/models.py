@@ -13,8 +13,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UntrainableError
-from churn_assets.churn.evaluation import ScoreCounts
-from churn_assets.churn.splits import is_validation
+from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
+from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 
 ROWS_PER_PARTITION = 25_000
 SEED = 42
@@ -33,17 +35,65 @@ class GradientBoosting:
     min_leaf_share: float = 0.0125
 
 
+@dataclass(frozen=True)
+class ChurnModel:
+    """A fitted pipeline and its threshold; None where no cut-off satisfies the policy on the validation fold.
+
+    validation: the scores of the validation fold, which the threshold was chosen on.
+    """
+
+    pipeline: PipelineModel
+    threshold: Threshold | None
+    validation: ScoreCounts
+
+    @property
+    def cut_off(self) -> float | None:
+        return self.threshold.value if self.threshold else None
+
+
+def train_churn_model(
+    train: DataFrame, current: DataFrame, settings: GradientBoosting, policy: ChurnPolicy, *, rows: int
+) -> ChurnModel:
+    """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
+
+    In: `train` as `fit_churn_model`, the policy's features; `current`, the same features of the customers to serve.
+    Raises UntrainableError.
+    """
+    features = FEATURE_SETS[policy.model.feature_set]
+    pipeline = fit_churn_model(train, features, settings, rows=rows, class_weights=policy.model.class_weights)
+    validation = score_counts(with_churn_probability(pipeline, train.where(is_validation())))
+    alerted = score_counts(with_churn_probability(pipeline, current))
+    return ChurnModel(pipeline, choose_threshold(validation, alerted, policy), validation)
+
+
+def crossfitted(
+    panel: DataFrame, dates: SplitDates, settings: GradientBoosting, policy: ChurnPolicy, rotation: int
+) -> DataFrame:
+    """The test rows of a rotation of the split, with `churn_probability` and `is_alert` of a model made for it.
+
+    That model was made as the registered one is, from rows without these customers.
+    """
+    train = train_rows(panel, dates, policy, rotation).persist()
+    try:
+        current = current_rows(panel, dates, policy, rotation)
+        model = train_churn_model(train, current, settings, policy, rows=train.count())
+    finally:
+        train.unpersist()
+    return with_alerts(model.pipeline, held_out_rows(panel, dates, policy, rotation), model.cut_off)
+
+
 def fit_churn_model(
-    train: DataFrame, features: Sequence[str], settings: GradientBoosting, *, rows: int
+    train: DataFrame, features: Sequence[str], settings: GradientBoosting, *, rows: int, class_weights: str = "none"
 ) -> PipelineModel:
     """The pipeline (assembler, gradient-boosted trees) fitted on the training folds of `train`.
 
-    In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`. The same
-    rows give the same model on any machine. Raises UntrainableError if the rows hold fewer than two classes.
+    In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
+    class_weights: "balanced" gives churners and others the same total weight. The same rows give the same model on any
+    machine. Raises UntrainableError if the rows hold fewer than two classes.
     """
     learned = in_canonical_order(train.where(~is_validation()), rows).select(*features, "label").persist()
     try:
-        _require_two_classes(learned)
+        churners, others = _two_classes(learned)
         assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
         trees = GBTClassifier(
             labelCol="label",
@@ -54,7 +104,12 @@ def fit_churn_model(
             minWeightFractionPerNode=settings.min_leaf_share,
             seed=SEED,
         )
-        return Pipeline(stages=[assembler, trees]).fit(learned)
+        if class_weights == "none":
+            return Pipeline(stages=[assembler, trees]).fit(learned)
+        half = (churners + others) / 2
+        weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
+        weighted = Pipeline(stages=[assembler, trees.setWeightCol("weight")])
+        return weighted.fit(learned.withColumn("weight", weight))
     finally:
         learned.unpersist()
 
@@ -69,7 +124,7 @@ def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:
     return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 
-def _require_two_classes(learned: DataFrame) -> None:
+def _two_classes(learned: DataFrame) -> tuple[int, int]:
     counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
     if not counts.get(1.0) or not counts.get(0.0):
         raise UntrainableError(
@@ -77,6 +132,7 @@ def _require_two_classes(learned: DataFrame) -> None:
             [f"churners: {counts.get(1.0, 0):,}", f"others: {counts.get(0.0, 0):,}"],
             next_step="provide a longer order history, or choose another windows.outcome_days in policy.toml",
         )
+    return counts[1.0], counts[0.0]
 
 
 def with_churn_probability(model: PipelineModel, rows: DataFrame) -> DataFrame:
@@ -84,6 +140,12 @@ def with_churn_probability(model: PipelineModel, rows: DataFrame) -> DataFrame:
     added = ("features", "rawPrediction", "probability", "prediction")
     probability = vector_to_array(F.col("probability")).getItem(1)
     return model.transform(rows).withColumn("churn_probability", probability).drop(*added)
+
+
+def with_alerts(model: PipelineModel, rows: DataFrame, cut_off: float | None) -> DataFrame:
+    """`rows` with `churn_probability` and `is_alert`, at or above the cut-off; without one nobody is alerted."""
+    is_alert = F.lit(False) if cut_off is None else F.col("churn_probability") >= cut_off
+    return with_churn_probability(model, rows).withColumn("is_alert", is_alert)
 
 
 def model_digest(model: PipelineModel, threshold: float | None) -> str:

@@ -43,6 +43,18 @@ class Windows(Section):
         return self
 
 
+class Churn(Section):
+    """What leaving means, within the outcome window of an as-of date t.
+
+    inactivity: no order. rate_drop: fewer orders than `rate_drop_share` of the customer's own rate in the observation
+    window. long_gap: no order for `gap_multiple` times the customer's own median gap, the outcome window at most.
+    """
+
+    definition: Literal["inactivity", "rate_drop", "long_gap"] = "inactivity"
+    rate_drop_share: Share = 0.5
+    gap_multiple: Annotated[float, Field(gt=0, le=100)] = 3.0
+
+
 class Cleaning(Section):
     max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
     max_quarantined_share: Share = 0.05
@@ -65,34 +77,66 @@ class Alerts(Section):
 
 
 class Gate(Section):
-    """What a model has to show on the test rows before it may be registered."""
+    """What a model has to show on the judged rows before it may be registered.
 
+    evaluation: "holdout" judges on the test fold; "crossfit" on every customer, each scored by a model that never saw
+    that customer, at the cost of four more fits. max_recall_interval: how wide the recall's interval may be; with fewer
+    churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
+    """
+
+    evaluation: Literal["holdout", "crossfit"] = "holdout"
     min_recall: Share = 0.30
     precision_floor: Share = 0.25
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    max_recall_interval: Share = 0.20
+    max_shortfall: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    min_gain_over_rule: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+
+
+class Leakage(Section):
+    """ROC-AUCs that only a look into the future reaches."""
+
+    max_single_feature_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.95
+    max_model_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.98
 
 
 class Model(Section):
+    """class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration."""
+
     feature_set: Literal["seed", "extended", "crisis_aware"] = "crisis_aware"
+    class_weights: Literal["none", "balanced"] = "none"
 
 
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
     windows: Windows = Windows()
+    churn: Churn = Churn()
     crisis_delay_minutes: Annotated[float, Field(gt=0, le=1440)] = 45.0
     cleaning: Cleaning = Cleaning()
     baseline: Baseline = Baseline()
     split: Split = Split()
     alerts: Alerts = Alerts()
     gate: Gate = Gate()
+    leakage: Leakage = Leakage()
     model: Model = Model()
 
     @property
     def digest(self) -> str:
         """A short hash of every rule: two runs with one digest were judged by the same rules."""
-        rules = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(rules.encode()).hexdigest()[:16]
+        return _digest(self.model_dump(mode="json"))
+
+    @property
+    def panel_digest(self) -> str:
+        """A short hash of the rules that decide the rows of the panel: what is an order, a feature, a churner."""
+        return _digest(self.model_dump(mode="json", include=PANEL_SECTIONS))
+
+
+PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
+
+
+def _digest(rules: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_policy(path: Path) -> ChurnPolicy:

@@ -1,7 +1,7 @@
 """Whether a version has earned its place: what is recorded of an evaluation, and the decision that reads it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,15 +9,28 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.evaluation import Evaluation, Verdict
+from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
 from churn_assets.churn.policy import ChurnPolicy
 
+_FIGURES = (
+    "rows long, churners long, alerts long, caught long, prevalence double, "
+    "recall double, recall_low double, recall_high double, "
+    "precision double, precision_low double, precision_high double, "
+    "alert_share double, alert_share_low double, alert_share_high double, "
+    "lift double, lift_low double, lift_high double, "
+    "pr_auc double, pr_auc_low double, pr_auc_high double, "
+    "roc_auc double, roc_auc_low double, roc_auc_high double, "
+    "brier double, brier_low double, brier_high double"
+)
 # The recall_churn table: one row per evaluation.
 EVALUATION_SCHEMA = (
     "evaluated_at timestamp, run_id string, model_digest string, policy_digest string, data_versions map<string,long>, "
-    "verdict string, reasons array<string>, threshold double, alert_budget double, rows long, churners long, "
-    "alerts long, caught long, recall double, recall_low double, recall_high double, precision double, "
-    "alert_share double, prevalence double, lift double, pr_auc double, rule_pr_auc double"
+    "champion string, evaluation string, verdict string, reasons array<string>, warnings array<string>, "
+    f"threshold double, alert_budget double, {_FIGURES}, rule_pr_auc double, "
+    "comparisons array<struct<rival string, rows long, pr_auc double, challenger_pr_auc double, "
+    "difference double, difference_low double, difference_high double>>, "
+    f"slices array<struct<slice string, part string, is_judgeable boolean, {_FIGURES}>>, "
+    "leakage array<struct<feature string, roc_auc double>>"
 )
 
 
@@ -27,11 +40,15 @@ class PromotionRefusedError(ChurnError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a decision is bound to: the model's digest, the policy's, and the version of each input table."""
+    """What a decision is bound to: the model's digest, the policy's, the version of each input table, and the champion.
+
+    champion: the version in production that the model was compared with; None if there was none.
+    """
 
     model_digest: str
     policy_digest: str
     data_versions: Mapping[str, int]
+    champion: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +60,12 @@ class RecordedEvaluation:
     evidence: Evidence
 
 
-def require_earned(asked: Evidence, recorded: RecordedEvaluation | None, what: str) -> None:
-    """Raises PromotionRefusedError, with every reason, unless `recorded` is a PASS for exactly what is `asked`."""
-    reasons = refusals(asked, recorded)
-    if reasons:
+def require_earned(against: Sequence[str], what: str) -> None:
+    """Raises PromotionRefusedError if there is anything `against` (see `refusals`)."""
+    if against:
         raise PromotionRefusedError(
             f"{what} is refused; the serving model stays as it was.",
-            reasons,
+            against,
             next_step="materialize recall_churn for this model and data and look at its verdict",
         )
 
@@ -66,12 +82,18 @@ def refusals(asked: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
         reasons.append(f"the evaluation judged model {found.model_digest[:12]}, not {asked.model_digest[:12]}")
     if found.policy_digest != asked.policy_digest:
         reasons.append(f"it was judged by policy {found.policy_digest}, and the policy now is {asked.policy_digest}")
+    if found.champion != asked.champion:
+        reasons.append(f"it was compared with {_version(found.champion)}, and {_version(asked.champion)} serves now")
     tables = sorted(set(found.data_versions) | set(asked.data_versions))
     for table in tables:
         judged, now = found.data_versions.get(table), asked.data_versions.get(table)
         if judged != now:
             reasons.append(f"it judged version {judged} of {table}, the model was trained beside version {now}")
     return reasons
+
+
+def _version(champion: str | None) -> str:
+    return "no champion" if champion is None else f"champion version {champion}"
 
 
 def evaluation_row(
@@ -81,31 +103,52 @@ def evaluation_row(
     *,
     run_id: str,
     threshold: float | None,
-    rule_pr_auc: float | None,
     evaluated_at: datetime,
 ) -> dict[str, Any]:
     """An evaluation as a row of EVALUATION_SCHEMA, bound to the policy that judged, whichever policy trained."""
+    compared = [
+        {
+            "rival": found.rival,
+            "rows": found.rows,
+            "pr_auc": found.pr_auc,
+            "challenger_pr_auc": found.challenger_pr_auc,
+            "difference": found.difference.value,
+            "difference_low": found.difference.low,
+            "difference_high": found.difference.high,
+        }
+        for found in evaluation.comparisons
+    ]
     return {
         "evaluated_at": evaluated_at,
         "run_id": run_id,
         "model_digest": evidence.model_digest,
         "policy_digest": policy.digest,
         "data_versions": dict(evidence.data_versions),
+        "champion": evidence.champion,
+        "evaluation": policy.gate.evaluation,
         "verdict": evaluation.verdict.value,
         "reasons": list(evaluation.reasons),
+        "warnings": list(evaluation.warnings),
         "threshold": threshold,
         "alert_budget": policy.alerts.budget,
-        **asdict(evaluation.figures),
-        "rule_pr_auc": rule_pr_auc,
+        **evaluation.figures.flat(),
+        "rule_pr_auc": next((found.pr_auc for found in evaluation.comparisons if found.rival == RULE), None),
+        "comparisons": compared,
+        "slices": [
+            {"slice": part.slice, "part": part.part, "is_judgeable": part.is_judgeable, **part.figures.flat()}
+            for part in evaluation.slices
+        ],
+        "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
     }
 
 
-def recorded_evaluation(rows: DataFrame | None, model_digest: str) -> RecordedEvaluation | None:
-    """The latest row of the recall_churn table about this model; None if there is none."""
+def recorded_evaluation(rows: DataFrame | None, model_digest: str, run_id: str) -> RecordedEvaluation | None:
+    """The latest row of the recall_churn table about this model of this training run; None if there is none."""
     if rows is None:
         return None
-    row = rows.where(F.col("model_digest") == model_digest).orderBy(F.desc("evaluated_at")).first()
+    is_asked = (F.col("model_digest") == model_digest) & (F.col("run_id") == run_id)
+    row = rows.where(is_asked).orderBy(F.desc("evaluated_at")).first()
     if row is None:
         return None
-    evidence = Evidence(row.model_digest, row.policy_digest, row.data_versions)
+    evidence = Evidence(row.model_digest, row.policy_digest, row.data_versions, row.champion)
     return RecordedEvaluation(Verdict(row.verdict), row.reasons, evidence)

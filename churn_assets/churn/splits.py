@@ -9,8 +9,11 @@ from pyspark.sql import functions as F
 from churn_assets.churn.errors import NoLabelledSnapshotError
 from churn_assets.churn.policy import ChurnPolicy
 
+FOLDS = 100
 TEST_FOLDS = range(20)
 VALIDATION_FOLDS = range(20, 36)
+# Turning the folds by a fifth of them gives each customer to the test exactly once.
+ROTATIONS = range(FOLDS // len(TEST_FOLDS))
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,14 @@ class SplitDates:
     is_out_of_time: bool
 
 
-def fold(customer_id: Column, salt: str) -> Column:
-    """0 to 99, by a hash of the customer alone, so that no row count, order or partitioning moves anyone."""
+def fold(customer_id: Column, salt: str, rotation: int = 0) -> Column:
+    """0 to 99, by a hash of the customer alone, so that no row count, order or partitioning moves anyone.
+
+    rotation: how many fifths the folds are turned back by, for cross-fitting; 0 is the split of the registered model.
+    """
+    hashed = F.xxhash64(F.concat(F.lit(f"{salt}:"), customer_id))
     # pmod, because a signed remainder would put 10 % in the test folds.
-    return F.pmod(F.xxhash64(F.concat(F.lit(f"{salt}:"), customer_id)), F.lit(100)).cast("int")
+    return F.pmod(F.pmod(hashed, F.lit(FOLDS)) - rotation * len(TEST_FOLDS), F.lit(FOLDS)).cast("int")
 
 
 def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
@@ -51,27 +58,29 @@ def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
     return SplitDates(test, train or (test,), bool(train))
 
 
-def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
     """The rows of `panel` that may be learned from, with `fold` (validation folds included)."""
     rows = panel.where(F.col("as_of").isin(list(dates.train)))
-    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt)).where(
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, rotation)).where(
         F.col("fold") >= TEST_FOLDS.stop
     )
 
 
-def test_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+def held_out_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
     """The rows of `panel` that judge: the test customers at the test date, with `fold`."""
     rows = panel.where(F.col("as_of") == F.lit(dates.test))
-    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt)).where(F.col("fold") < TEST_FOLDS.stop)
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, rotation)).where(
+        F.col("fold") < TEST_FOLDS.stop
+    )
 
 
-def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy) -> DataFrame:
+def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
     """What is known at the test date of the customers outside the test folds; the label is withheld (null).
 
     It stands for the snapshot a model will serve, whose outcome nobody knows when the model is made.
     """
     rows = panel.where(F.col("as_of") == F.lit(dates.test)).withColumn("label", F.lit(None).cast("double"))
-    return rows.where(fold(F.col("customer_id"), policy.split.salt) >= TEST_FOLDS.stop)
+    return rows.where(fold(F.col("customer_id"), policy.split.salt, rotation) >= TEST_FOLDS.stop)
 
 
 def is_validation() -> Column:

@@ -1,22 +1,40 @@
-"""Stage 5: the judgement of the model on the test split, recorded where promotion reads it."""
+"""Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import pandas as pd
+from pyspark.sql import functions as F
 
-from churn_assets.churn import models
-from churn_assets.churn.contract import Outcome
-from churn_assets.churn.evaluation import Verdict, figures, judge
+from churn_assets.churn import judged, models
+from churn_assets.churn.contract import Outcome, split_outcomes
+from churn_assets.churn.errors import ChangedModelError
+from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, figures_table, judge
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import EVALUATION_SCHEMA, evaluation_row, recorded_evaluation, refusals
+from churn_assets.churn.promotion import (
+    EVALUATION_SCHEMA,
+    RecordedEvaluation,
+    evaluation_row,
+    recorded_evaluation,
+    refusals,
+)
+from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.results import OWNERS, check_result, table_result
-from churn_assets.defs.splits import TEST
+from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.results import OWNERS, bullets, check_result, picture, table_result
+from churn_assets.defs.splits import TEST, TRAIN
+from churn_assets.pictures import precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import MODEL_ARTIFACT, TrackingResource, link
+from churn_assets.resources.tracking import MODEL_ARTIFACT, PRODUCTION, TrackingResource, TrainedModel, link
 
-GROUP = "s5_evaluation"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow.entities.model_registry import ModelVersion
+    from pyspark.ml import PipelineModel
+
+GROUP = "s6_evaluation"
 EVALUATIONS = "recall_churn"
 
 
@@ -34,7 +52,7 @@ def latest_training_run(instance: dg.DagsterInstance) -> str:
     group_name=GROUP,
     kinds={"pyspark", "delta", "mlflow"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 def recall_churn(
     context: dg.AssetExecutionContext,
@@ -42,44 +60,174 @@ def recall_churn(
     tracking: TrackingResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
-    """The model as logged, judged on the test split it was trained beside; a row per evaluation, never overwritten."""
+    """The model as logged, judged on customers it never saw; a row per evaluation, never overwritten.
+
+    With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits.
+    """
     trained = tracking.trained_model(latest_training_run(context.instance))
-    versions = trained.evidence.data_versions
-    test = lakehouse.read(TEST, versions[TEST])
-    scored = models.with_churn_probability(tracking.load_model(trained.uri), test)
-    evaluation = judge(models.score_counts(scored), trained.threshold, policy)
-    baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    ruled = test.join(baseline.select("customer_id", "as_of", "risk_score"), ["customer_id", "as_of"])
-    rule = figures(models.score_counts(ruled, "risk_score"), None, policy.gate.confidence)
+    champion = tracking.version_under(PRODUCTION)
+    scored, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
+    evaluation = judge(scored, policy, has_threshold=trained.threshold is not None, obstacles=obstacles)
     row = evaluation_row(
         evaluation,
-        trained.evidence,
+        trained.evidence_under(policy.digest, None if champion is None else str(champion.version)),
         policy,
         run_id=trained.run_id,
         threshold=trained.threshold,
-        rule_pr_auc=rule.pr_auc,
         evaluated_at=datetime.now(timezone.utc),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
-    shown = {name: value for name, value in asdict(evaluation.figures).items() if value is not None}
+    curves = _test_curves(scored, evaluation, policy)
+    shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
-        {"recall_churn": evaluation.figures.recall, **shown, "rule_pr_auc": rule.pr_auc},
+        {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
         {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
+        curves,
     )
     return table_result(
         commit,
         {
             **link(tracking.tracking_uri, trained.run_id),
             "verdict": evaluation.verdict.value,
-            "reasons": dg.MetadataValue.md("\n".join(f"- {reason}" for reason in evaluation.reasons)),
+            "reasons": bullets(evaluation.reasons),
+            "warnings": bullets(evaluation.warnings or ["none"]),
+            "precision_recall_curve": picture(curves),
+            "figures": dg.MetadataValue.md(figures_table(evaluation)),
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
-            "rule_pr_auc": rule.pr_auc if rule.pr_auc is not None else "undefined",
-            "test_inputs": dict(versions),
+            "rule_pr_auc": row["rule_pr_auc"] if row["rule_pr_auc"] is not None else "undefined",
+            "champion": str(champion.version) if champion is not None else "none yet",
+            "test_inputs": dict(trained.evidence.data_versions),
         },
     )
+
+
+def _judged(
+    context: dg.AssetExecutionContext,
+    lakehouse: LakehouseResource,
+    tracking: TrackingResource,
+    policy: ChurnPolicy,
+    *,
+    trained: TrainedModel,
+    champion: "ModelVersion | None",
+) -> tuple[Scored | None, list[str]]:
+    """The scored customers, None where they cannot be had, and every obstacle to a fair judgement of them."""
+    obstacles = _broken_splits(lakehouse, trained, policy)
+    try:
+        rows = _challenger_rows(lakehouse, tracking, policy, trained)
+    except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
+        context.log.exception("The challenger cannot be scored")
+        return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
+    champion_scores = None
+    if champion is not None:
+        try:
+            champion_scores = _champion_scores(lakehouse, tracking, trained, champion)
+        except Exception as broken:  # As above.
+            context.log.exception("The champion cannot be scored")
+            obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
+    return judged.scored(rows, trained.features, _segment_names(lakehouse), champion_scores), obstacles
+
+
+def _in_short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: ChurnPolicy) -> list[str]:
+    """What is wrong with the very versions of the splits that the model was trained beside, whoever wrote them."""
+    versions = trained.evidence.data_versions
+    train, test, panel = (lakehouse.read(table, versions[table]) for table in (TRAIN, TEST, PANEL))
+    outcomes = split_outcomes(train, test, panel, policy.windows.outcome_days)
+    broken = [outcome for outcome in outcomes if not outcome.is_passed and not outcome.is_warning]
+    return [f"the splits break {outcome.rule}: {outcome.observed}; allowed {outcome.allowed}" for outcome in broken]
+
+
+def _challenger_rows(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel
+) -> pd.DataFrame:
+    """The judged customers with the challenger's scores and the rule's."""
+    versions = trained.evidence.data_versions
+    model = tracking.load_model(trained.uri)
+    _require_same_model(model, trained)
+    rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
+    if policy.gate.evaluation == "crossfit":
+        _require_same_policy(trained, policy)
+        rows = judged.crossfit_scores(rows, lakehouse.read(PANEL, versions[PANEL]), trained.settings, policy)
+    baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
+    rule = baseline.select("customer_id", "as_of", "risk_score")
+    return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+
+
+def _champion_scores(
+    lakehouse: LakehouseResource, tracking: TrackingResource, trained: TrainedModel, champion: "ModelVersion"
+) -> pd.Series:
+    """The champion's scores by customer, on the test customers, whom it never learned from either."""
+    served = tracking.trained_model_of(champion)
+    model = tracking.load_model(served.uri)
+    _require_same_model(model, served)
+    test = lakehouse.read(TEST, trained.evidence.data_versions[TEST])
+    scores = models.with_churn_probability(model, test).select("customer_id", "churn_probability").toPandas()
+    return scores.set_index("customer_id")["churn_probability"]
+
+
+def _require_same_model(model: "PipelineModel", trained: TrainedModel) -> None:
+    """Raises ChangedModelError if the loaded artifact, or its threshold, is not the one its run recorded."""
+    if models.model_digest(model, trained.threshold) != trained.evidence.model_digest:
+        raise ChangedModelError(
+            f"the model or the threshold of run {trained.run_id} is not the one that was trained",
+            next_step=f"materialize {MODEL_ARTIFACT} again",
+        )
+
+
+def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
+    """Raises ChangedModelError if the model was trained under another policy: cross-fitting repeats its training."""
+    if trained.evidence.policy_digest != policy.digest:
+        raise ChangedModelError(
+            f"cross-fitting repeats the training, which was under policy {trained.evidence.policy_digest}, not "
+            f"{policy.digest}",
+            next_step=f"materialize {MODEL_ARTIFACT} again",
+        )
+
+
+def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
+    return {row.segment_index: row.segment for row in lakehouse.read(SEGMENTS).collect()}
+
+
+def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> "Figure":
+    found, curves = evaluation.figures, {}
+    if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
+        curves["model"] = precision_recall_curve(scored.scores, scored.labels)
+        curves |= {name: precision_recall_curve(scores, scored.labels) for name, scores in scored.rivals.items()}
+        if scored.champion is not None:
+            is_judged = scored.is_unseen
+            curves[CHAMPION] = precision_recall_curve(scored.champion[is_judged], scored.labels[is_judged])
+    recall, precision = found.recall.value, found.precision.value
+    return precision_recall(
+        curves,
+        title=f"{evaluation.verdict.value}: customers the model never saw",
+        chosen=None if recall is None or precision is None else (recall, precision),
+        limits=[("precision floor", policy.gate.precision_floor), ("recall minimum", policy.gate.min_recall)],
+    )
+
+
+def standing(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel
+) -> tuple[list[str], RecordedEvaluation | None]:
+    """Every reason against this model as policy and champion are now, and the evaluation recorded of it.
+
+    The gate, registration and promotion all ask this, so that none is open where another is shut.
+    """
+    rows = lakehouse.read(EVALUATIONS) if lakehouse.has(EVALUATIONS) else None
+    recorded = recorded_evaluation(rows, trained.evidence.model_digest, trained.run_id)
+    champion = tracking.version_under(PRODUCTION)
+    if champion is not None and champion.run_id == trained.run_id:
+        # It serves already; what it was compared with before that still stands.
+        compared = recorded.evidence.champion if recorded else None
+    else:
+        compared = None if champion is None else str(champion.version)
+    return refusals(trained.evidence_under(policy.digest, compared), recorded), recorded
 
 
 @dg.asset_check(
@@ -94,9 +242,21 @@ def recall_gate(
     tracking: TrackingResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.AssetCheckResult:
-    asked = tracking.trained_model(latest_training_run(context.instance)).evidence_under(policy.digest)
-    recorded = recorded_evaluation(lakehouse.read(EVALUATIONS), asked.model_digest)
-    # What registration and promotion ask, so that the gate cannot be open where they are shut.
-    against = refusals(asked, recorded)
+    trained = tracking.trained_model(latest_training_run(context.instance))
+    against, recorded = standing(lakehouse, tracking, policy, trained)
     observed = "; ".join(against or [Verdict.PASS.value, *(recorded.reasons if recorded else ())])
     return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS"))
+
+
+@dg.asset_check(
+    asset=EVALUATIONS,
+    name="model_beats_single_features",
+    description="Neither recency nor the count of orders alone ranks as well as the model of the latest evaluation.",
+)
+def model_beats_single_features(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+    row = lakehouse.read(EVALUATIONS).orderBy(F.desc("evaluated_at")).first()
+    warnings = ["no evaluation is recorded"] if row is None else list(row.warnings)
+    observed = "; ".join(warnings) or "the model ranks better than each"
+    return check_result(
+        Outcome("model_beats_single_features", not warnings, observed, "a gain beyond chance", is_warning=True)
+    )

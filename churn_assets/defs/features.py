@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.churn.contract import PANEL_RULES, panel_outcomes, require
+from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, PANEL_RULES, future_outcome, panel_outcomes, require
 from churn_assets.churn.features import (
     FEATURES,
     as_of_calendar,
@@ -14,7 +14,7 @@ from churn_assets.churn.features import (
     require_eligible_customers,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import with_churn_labels
+from churn_assets.churn.labels import churn_labels, definition
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_result, table_result
@@ -31,6 +31,7 @@ PANEL_RULE_MEANINGS = {
     "one_row_per_customer_and_date": "A customer appearing twice would be trained on twice and contacted twice.",
     "label_is_binary": "The label is 0, 1 or not yet known.",
     "no_empty_snapshot": "Every Monday between the first and the last as-of date has rows.",
+    NO_FUTURE_LEAKAGE: "No feature of the latest labelled date changes without all that came from that date on.",
     "informative_features": "A feature with one value everywhere tells nothing; absent sources make theirs so.",
 }
 
@@ -77,10 +78,14 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
     # The silver that the baseline was computed from, so that features and labels see the same orders.
     silver = lakehouse.read(SILVER, inputs[SILVER])
     calendar = as_of_calendar(silver, policy)
-    features = feature_panel(lakehouse.read(BASELINE, inputs[BASELINE]), policy)
-    panel = with_churn_labels(features, silver, calendar, policy)
+    snapshots = lakehouse.read(BASELINE, inputs[BASELINE])
+    labels = churn_labels(snapshots, silver, calendar, policy)
+    panel = feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"])
     commit = lakehouse.write(
-        PANEL, panel, audit=lambda staged: require(panel_outcomes(staged), PANEL), metadata={"inputs": inputs}
+        PANEL,
+        panel,
+        audit=lambda staged: require([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL),
+        metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
     last_labelled = calendar.last_labelled(policy.windows.outcome_days)
     return table_result(
@@ -89,6 +94,7 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
             "inputs": inputs,
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
+            "churn_definition": definition(policy),
             "features": dg.MetadataValue.md(
                 "\n".join(
                     ["|feature|meaning|formula|", "|-|-|-|"] + [f"|{f.name}|{f.meaning}|{f.formula}|" for f in FEATURES]
@@ -107,10 +113,16 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
             blocking=rule != "informative_features",
             description=PANEL_RULE_MEANINGS[rule],
         )
-        for rule in PANEL_RULES
+        for rule in (*PANEL_RULES, NO_FUTURE_LEAKAGE)
     ],
 )
-def ml_churn_features_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
-    """All rules of the panel as it stands, from one pass, whoever wrote it."""
-    for outcome in panel_outcomes(lakehouse.read(PANEL)):
+def ml_churn_features_contract(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.AssetCheckResult]:
+    """All rules of the panel as it stands, whoever wrote it."""
+    panel = lakehouse.read(PANEL)
+    for outcome in panel_outcomes(panel):
         yield check_result(outcome, PANEL)
+    silver_version = lakehouse.inputs(PANEL).get(SILVER)
+    silver = None if silver_version is None else lakehouse.read(SILVER, silver_version)
+    yield check_result(future_outcome(panel, silver, policy), PANEL)

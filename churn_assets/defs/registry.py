@@ -1,10 +1,10 @@
-"""Stage 6: the registered version and the one in production. Both trust only what was recorded."""
+"""Stage 7: the registered version and the one in production. Both trust only what was recorded."""
 
 import dagster as dg
 
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import PromotionRefusedError, recorded_evaluation, require_earned
-from churn_assets.defs.evaluation import EVALUATIONS, latest_training_run
+from churn_assets.churn.promotion import PromotionRefusedError, require_earned
+from churn_assets.defs.evaluation import EVALUATIONS, latest_training_run, standing
 from churn_assets.defs.results import OWNERS
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import (
@@ -16,14 +16,15 @@ from churn_assets.resources.tracking import (
     link,
 )
 
-GROUP = "s6_registry"
+GROUP = "s7_registry"
 
 
-def require_recorded_pass(lakehouse: LakehouseResource, trained: TrainedModel, policy: ChurnPolicy, what: str) -> None:
-    """Raises PromotionRefusedError unless a PASS is recorded for exactly this model, its data and the policy of now."""
-    rows = lakehouse.read(EVALUATIONS) if lakehouse.has(EVALUATIONS) else None
-    asked = trained.evidence_under(policy.digest)
-    require_earned(asked, recorded_evaluation(rows, asked.model_digest), what)
+def require_recorded_pass(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel, what: str
+) -> None:
+    """Raises PromotionRefusedError unless a PASS is recorded for exactly this model, its data, policy and champion."""
+    against, _ = standing(lakehouse, tracking, policy, trained)
+    require_earned(against, what)
 
 
 @dg.asset(
@@ -42,7 +43,7 @@ def registered_churn_model(
 ) -> dg.MaterializeResult:
     """The version of the latest training run, under alias `staging`; only a model that passed is registered."""
     trained = tracking.trained_model(latest_training_run(context.instance))
-    require_recorded_pass(lakehouse, trained, policy, "Registration")
+    require_recorded_pass(lakehouse, tracking, policy, trained, "Registration")
     version = tracking.register(trained, {**trained.tags(), "verdict": "PASS", "dagster_run_id": context.run.run_id})
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version.version)),
@@ -99,7 +100,7 @@ def production_churn_model(
         )
     champion = tracking.version_under(PRODUCTION)
     trained = tracking.trained_model_of(challenger)
-    require_recorded_pass(lakehouse, trained, policy, f"Promotion of version {challenger.version}")
+    require_recorded_pass(lakehouse, tracking, policy, trained, f"Promotion of version {challenger.version}")
     tracking.promote(challenger)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(challenger.version)),

@@ -1,13 +1,17 @@
 """What every stage reports to Dagster in the same way: table specs, table results and check results."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pyspark.sql.types import StructType
 
 from churn_assets.churn.contract import Outcome
+from churn_assets.pictures import as_markdown
 from churn_assets.resources.lakehouse import TableCommit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OWNERS = ["team:retention-ml"]
 TABLE_KINDS = {"pyspark", "delta"}
@@ -43,6 +47,15 @@ def table_result(commit: TableCommit, metadata: Mapping[str, Any]) -> dg.Materia
 
 def _column_schema(schema: StructType) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(field.name, field.dataType.simpleString()) for field in schema])
+
+
+def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
+    """A picture that Dagster's UI shows beside the other metadata."""
+    return dg.MetadataValue.md(as_markdown(figure))
+
+
+def bullets(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
 
 
 def check_result(outcome: Outcome, table: str | None = None) -> dg.AssetCheckResult:

@@ -1,4 +1,4 @@
-"""Stage 3: the two splits of the panel."""
+"""Stage 4: the two splits of the panel."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,12 @@ import dagster as dg
 from churn_assets.churn import splits
 from churn_assets.churn.contract import SPLIT_RULES, require, split_outcomes
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import check_result, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 
-GROUP = "s3_splits"
+GROUP = "s4_splits"
 TRAIN = "food_delivery/train_features"
 TEST = "food_delivery/test_features"
 
@@ -30,13 +31,14 @@ SPLIT_RULE_MEANINGS = {
             "The rows to learn from: customers outside the test folds, at dates whose outcome was known by the test "
             "date. Column `fold` marks the validation rows.",
             group=GROUP,
-            deps=[PANEL],
+            # Nothing is cut where no verdict could be reached.
+            deps=[PANEL, FEASIBILITY],
         ),
         table_spec(
             TEST,
             "The rows to judge on: the test customers at the latest date with known labels.",
             group=GROUP,
-            deps=[PANEL],
+            deps=[PANEL, FEASIBILITY],
         ),
     ],
 )
@@ -48,7 +50,7 @@ def train_and_test_features(
     panel = lakehouse.read(PANEL, inputs[PANEL])
     dates = splits.split_dates(panel, policy)
     train = splits.train_rows(panel, dates, policy)
-    test = splits.test_rows(panel, dates, policy)
+    test = splits.held_out_rows(panel, dates, policy)
     require(split_outcomes(train, test, panel, policy.windows.outcome_days), f"{TRAIN} and {TEST}")
     metadata = {"inputs": inputs}
     span = {"test_as_of": str(dates.test), "train_as_of": [str(day) for day in dates.train]}

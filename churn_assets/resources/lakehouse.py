@@ -81,9 +81,12 @@ class LakehouseResource(dg.ConfigurableResource):
 
     def inputs(self, table: str, version: int | None = None) -> dict[str, int]:
         """The versions of the tables that a version of `table` was computed from, as its commit recorded them."""
-        opened = self._open(table, version)
-        recorded: dict[str, int] = _commit_info(self.path(table), opened.version()).get("inputs", {})
+        recorded: dict[str, int] = self.commit_metadata(table, version).get("inputs", {})
         return recorded
+
+    def commit_metadata(self, table: str, version: int | None = None) -> dict[str, Any]:
+        """What `write` was given as metadata for a version of `table`, beside what Delta itself records of it."""
+        return _commit_info(self.path(table), self._open(table, version).version())
 
     def table_schema(self, table: str, version: int | None = None) -> "StructType":
         """Needs no JVM. Raises MissingTableError."""

@@ -1,9 +1,10 @@
 """MLflow: where runs, models and versions are recorded. Opens nothing until asked; decides nothing about models."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
 
+from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.promotion import Evidence, PromotionRefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
@@ -35,15 +38,16 @@ class TrainedModel:
     run_id: str
     features: Sequence[str]
     threshold: float | None
+    settings: GradientBoosting
     evidence: Evidence
 
     @property
     def uri(self) -> str:
         return f"runs:/{self.run_id}/{MODEL_ARTIFACT}"
 
-    def evidence_under(self, policy_digest: str) -> Evidence:
-        """What a decision made now rests on: this model and its data, under the policy of now."""
-        return replace(self.evidence, policy_digest=policy_digest)
+    def evidence_under(self, policy_digest: str, champion: str | None) -> Evidence:
+        """What a decision made now rests on: this model and its data, the policy and the champion of now."""
+        return replace(self.evidence, policy_digest=policy_digest, champion=champion)
 
     def tags(self) -> dict[str, str]:
         return {
@@ -52,12 +56,14 @@ class TrainedModel:
             "data_versions": json.dumps(dict(self.evidence.data_versions), sort_keys=True),
             "features": json.dumps(list(self.features)),
             "threshold": json.dumps(self.threshold),
+            "settings": json.dumps(asdict(self.settings)),
         }
 
     @staticmethod
     def from_tags(run_id: str, tags: Mapping[str, str]) -> "TrainedModel":
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
-        return TrainedModel(run_id, json.loads(tags["features"]), json.loads(tags["threshold"]), evidence)
+        settings = GradientBoosting(**json.loads(tags["settings"]))
+        return TrainedModel(run_id, json.loads(tags["features"]), json.loads(tags["threshold"]), settings, evidence)
 
 
 class TrackingResource(dg.ConfigurableResource):
@@ -146,13 +152,17 @@ class TrackingResource(dg.ConfigurableResource):
             )
         return self.trained_model(version.run_id)
 
-    def log_evaluation(self, run_id: str, metrics: Mapping[str, float | None], tags: Mapping[str, str]) -> None:
-        """Adds figures to a run that has ended; an undefined figure is not logged."""
-        for name, value in metrics.items():
-            if value is not None:
-                self.client.log_metric(run_id, name, value)
-        for name, text in tags.items():
-            self.client.set_tag(run_id, name, text)
+    def log_evaluation(
+        self, run_id: str, metrics: Mapping[str, float | None], tags: Mapping[str, str], figure: "Figure | None" = None
+    ) -> None:
+        """Adds figures and a picture to a run that has ended; an undefined figure is not logged."""
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        logged = [Metric(name, value, now, 0) for name, value in metrics.items() if value is not None]
+        self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
+        if figure is not None:
+            self.client.log_figure(run_id, figure, "precision_recall.png")
 
     def register(self, trained: TrainedModel, tags: Mapping[str, str]) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""

@@ -66,7 +66,7 @@ def outcome(panel: DataFrame) -> tuple:
     current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, POLICY)))
     threshold = choose_threshold(validation, current, POLICY)
     assert threshold is not None
-    tested = with_churn_probability(model, splits.test_rows(panel, dates, POLICY))
+    tested = with_churn_probability(model, splits.held_out_rows(panel, dates, POLICY))
     scores = {row["customer_id"]: row["churn_probability"] for row in rows_of(tested)}
     judged = figures(score_counts(tested), threshold.value, 0.95)
     return model_digest(model, threshold.value), threshold, scores, judged

@@ -16,16 +16,13 @@ from churn_assets.churn.splits import (
     fold,
     is_validation,
     split_dates,
-    test_rows,
+    held_out_rows,
     train_rows,
 )
 from churn_assets_tests.panels import rows_of
 
 POLICY = ChurnPolicy()
 FIRST = date(2024, 3, 4)
-# The imported function would otherwise be collected as a test.
-held_out = test_rows
-del test_rows
 
 
 def panel(spark: SparkSession, weeks: int, labelled_weeks: int, customers: int = 300) -> DataFrame:
@@ -86,7 +83,7 @@ def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession
 def test_no_customer_is_on_both_sides_and_the_test_is_the_latest_labelled_date(spark: SparkSession):
     rows = panel(spark, weeks=9, labelled_weeks=7)
     dates = split_dates(rows, POLICY)
-    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out(rows, dates, POLICY))
+    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out_rows(rows, dates, POLICY))
     trained, tested = {row["customer_id"] for row in train}, {row["customer_id"] for row in test}
     assert trained & tested == set()
     assert trained | tested == {f"c-{number}" for number in range(300)}
@@ -113,7 +110,7 @@ def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(spar
     dates = split_dates(rows, POLICY)
     assert not dates.is_out_of_time
     assert dates.train == (dates.test,) == (FIRST + timedelta(weeks=labelled_weeks - 1),)
-    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out(rows, dates, POLICY))
+    train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out_rows(rows, dates, POLICY))
     assert len(train) + len(test) == 300
     assert {row["customer_id"] for row in train} & {row["customer_id"] for row in test} == set()
 
@@ -129,7 +126,7 @@ def test_the_current_rows_are_the_test_date_without_labels_and_without_test_cust
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
     current = rows_of(current_rows(rows, dates, POLICY))
-    tested = {row["customer_id"] for row in rows_of(held_out(rows, dates, POLICY))}
+    tested = {row["customer_id"] for row in rows_of(held_out_rows(rows, dates, POLICY))}
     assert {row["customer_id"] for row in current} == {f"c-{number}" for number in range(300)} - tested
     assert {row["as_of"] for row in current} == {dates.test}
     assert {row["label"] for row in current} == {None}

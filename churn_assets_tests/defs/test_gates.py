@@ -234,7 +234,7 @@ INJECTIONS: dict[str, tuple[object, str]] = {
     "food_delivery/silver_orders_enriched": (cleaning, "clean"),
     "food_delivery/gold_customer_churn_risk": (lakehouse, "_add_actions"),
     PANEL: (lakehouse, "_add_actions"),
-    "food_delivery/train_features": (splits, "test_rows"),
+    "food_delivery/train_features": (splits, "held_out_rows"),
     "churn_pipeline_model": (TrackingResource, "log_training"),
     "recall_churn": (evaluation, "judge"),
     "registered_churn_model": (TrackingResource, "register"),

@@ -1,0 +1,205 @@
+"""Can a verdict be reached at all? Each candidate churn definition against the data, before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from churn_assets.churn.contract import Outcome
+from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.features import AsOfCalendar
+from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
+from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.splits import TEST_FOLDS
+
+FEASIBLE, NOT_FEASIBLE = "FEASIBLE", "NOT FEASIBLE"
+
+# The label_feasibility table: one row per candidate definition.
+FEASIBILITY_SCHEMA = (
+    "definition string, setting string, is_chosen boolean, as_of date, eligible long, churners long, "
+    "prevalence double, expected_test_churners double, widest_recall_interval double, attainable_recall double, "
+    "is_feasible boolean, reasons array<string>, policy_digest string"
+)
+
+
+class NotFeasibleError(ChurnError):
+    """No verdict could be reached under the policy's churn definition, so nothing is trained."""
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """A churn definition at the latest date whose outcome it knows.
+
+    eligible, churners: customers at that date. expected_test_churners: of the churners, those that are to be judged: a
+    fifth (holdout) or all (crossfit). widest_recall_interval: the most that so few churners may leave open.
+    attainable_recall: what a perfect ranking reaches within the alert budget, budget / prevalence.
+    """
+
+    definition: str
+    setting: str
+    is_chosen: bool
+    as_of: date | None
+    eligible: int
+    churners: int
+    prevalence: float | None
+    expected_test_churners: float
+    widest_recall_interval: float
+    attainable_recall: float | None
+    is_feasible: bool
+    reasons: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        return FEASIBLE if self.is_feasible else NOT_FEASIBLE
+
+    def row(self, policy: ChurnPolicy) -> dict[str, object]:
+        """A row of FEASIBILITY_SCHEMA, bound to the policy."""
+        return {**asdict(self), "reasons": list(self.reasons), "policy_digest": policy.digest}
+
+
+def label_feasibility(
+    snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
+) -> list[Feasibility]:
+    """Every candidate definition, the policy's own included, in one pass over `customer_snapshots`."""
+    compared = candidates(policy)
+    longest = max(candidate.windows.outcome_days for candidate in compared)
+    outcomes = with_outcomes(snapshots, silver, calendar, longest, policy)
+    labels = [label(calendar, candidate).alias(f"label_{number}") for number, candidate in enumerate(compared)]
+    by_date = (
+        outcomes.select("as_of", *labels)
+        .groupBy("as_of")
+        .agg(
+            F.count(F.lit(1)).alias("eligible"),
+            *[F.sum(f"label_{number}").alias(f"churners_{number}") for number in range(len(compared))],
+        )
+        .orderBy("as_of")
+        .collect()
+    )
+    found = []
+    for number, candidate in enumerate(compared):
+        known = [row for row in by_date if row[f"churners_{number}"] is not None]
+        as_of, eligible = (known[-1].as_of, known[-1].eligible) if known else (None, 0)
+        churners = int(known[-1][f"churners_{number}"]) if known else 0
+        found.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churners))
+    return found
+
+
+def feasibility(
+    candidate: ChurnPolicy, policy: ChurnPolicy, *, as_of: date | None, eligible: int, churners: int
+) -> Feasibility:
+    """The judgement of one definition from its numbers: as_of None where no outcome is known yet."""
+    gate, is_pooled = policy.gate, policy.gate.evaluation == "crossfit"
+    in_one_fold = churners * len(TEST_FOLDS) / 100
+    judged = churners if is_pooled else in_one_fold
+    width = widest_wilson_interval(judged, gate.confidence)
+    prevalence = churners / eligible if eligible else None
+    attainable = min(1.0, policy.alerts.budget / prevalence) if prevalence else None
+    reasons = []
+    if as_of is None:
+        reasons.append(f"no outcome of {candidate.windows.outcome_days} days is known yet")
+    elif not churners:
+        reasons.append("nobody is a churner")
+    elif churners == eligible:
+        reasons.append("everybody is a churner")
+    else:
+        assert attainable is not None
+        if width > gate.max_recall_interval:
+            reasons.append(_too_few(judged, width, churners, policy))
+        best = wilson_interval(round(attainable * judged), round(judged), gate.confidence)[0] if judged >= 1 else 0.0
+        if attainable < gate.min_recall:
+            reasons.append(
+                f"alerting {policy.alerts.budget:.0%} of customers finds at most {attainable:.0%} of the churners, "
+                f"below the minimum recall of {gate.min_recall:.0%}"
+            )
+        elif best < gate.min_recall and width <= gate.max_recall_interval:
+            reasons.append(
+                f"even a perfect ranking's recall of {attainable:.0%} has a lower bound of {best:.0%}, below the "
+                f"minimum of {gate.min_recall:.0%}"
+            )
+    return Feasibility(
+        definition=definition(candidate),
+        setting=setting(candidate),
+        is_chosen=candidate == policy,
+        as_of=as_of,
+        eligible=eligible,
+        churners=churners,
+        prevalence=prevalence,
+        expected_test_churners=float(judged),
+        widest_recall_interval=width,
+        attainable_recall=attainable,
+        is_feasible=not reasons,
+        reasons=tuple(reasons),
+    )
+
+
+def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) -> str:
+    gate = policy.gate
+    reason = (
+        f"with {judged:.0f} churners to judge on, the recall's {gate.confidence:.0%} interval can be {width:.2f} wide; "
+        f"allowed {gate.max_recall_interval:.2f}"
+    )
+    pooled = widest_wilson_interval(churners, gate.confidence)
+    if gate.evaluation == "holdout" and pooled <= gate.max_recall_interval:
+        reason += f'; gate.evaluation = "crossfit" would judge on all {churners:,}, {pooled:.2f} wide'
+    return reason
+
+
+def feasible_outcome(found: Sequence[Feasibility]) -> Outcome:
+    """Whether the policy's definition is feasible; if not, why, and which others are."""
+    chosen = next(candidate for candidate in found if candidate.is_chosen)
+    others = [f"{other.definition} ({other.setting})" for other in found if other.is_feasible and not other.is_chosen]
+    observed = f"{chosen.verdict}: {chosen.definition}: {_numbers(chosen)}"
+    if not chosen.is_feasible:
+        observed += f"; {'; '.join(chosen.reasons)}. Feasible on these data: {', or '.join(others) or 'no candidate'}"
+    return Outcome("churn_definition_is_feasible", chosen.is_feasible, observed, "a feasible churn definition")
+
+
+def _numbers(found: Feasibility) -> str:
+    if found.prevalence is None:
+        return "no customer to count"
+    return f"{found.churners:,} churners among {found.eligible:,} customers at {found.as_of} ({found.prevalence:.2%})"
+
+
+def require_feasible(rows: DataFrame | None, policy: ChurnPolicy) -> None:
+    """Raises NotFeasibleError unless the label_feasibility table says FEASIBLE of the policy's own definition."""
+    row = None if rows is None else rows.where(F.col("is_chosen")).first()
+    if row is None:
+        problems = ["label_feasibility has no row for the policy's churn definition"]
+    elif row.policy_digest != policy.digest:
+        problems = [f"it was found under policy {row.policy_digest}, and the policy now is {policy.digest}"]
+    else:
+        problems = [] if row.is_feasible else list(row.reasons)
+    if problems:
+        raise NotFeasibleError(
+            f"Training is refused: {definition(policy)} is not known to be a feasible churn definition.",
+            problems,
+            next_step="materialize food_delivery/label_feasibility and choose a definition it calls feasible",
+        )
+
+
+def feasibility_table(found: Sequence[Feasibility]) -> str:
+    """The candidates as a Markdown table for people."""
+    columns = (
+        "churn definition",
+        "customers",
+        "churners",
+        "churn rate",
+        "churners to judge on",
+        "recall interval up to",
+        "recall attainable",
+        "verdict",
+    )
+    lines = [f"| {' | '.join(columns)} |", f"|{'-|' * len(columns)}"]
+    for row in found:
+        name = f"**{row.definition}**" if row.is_chosen else row.definition
+        rate = "–" if row.prevalence is None else f"{row.prevalence:.2%}"
+        attainable = "–" if row.attainable_recall is None else f"{row.attainable_recall:.2f}"
+        verdict = row.verdict + "".join(f"; {reason}" for reason in row.reasons)
+        lines.append(
+            f"| {name} | {row.eligible:,} | {row.churners:,} | {rate} | {row.expected_test_churners:.0f} | "
+            f"{row.widest_recall_interval:.2f} | {attainable} | {verdict} |"
+        )
+    return "\n".join(lines)

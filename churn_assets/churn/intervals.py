@@ -1,0 +1,80 @@
+"""How sure a figure is: the interval of a share, and resampling customers for every other figure. Pure numpy."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+REPLICATES = 1_000
+SEED = 42
+CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its confidence interval; None where it is undefined, or the data are too few to bound it."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def wilson_interval(hits: int, trials: int, confidence: float) -> tuple[float, float]:
+    """The score interval of a share (Wilson, JASA 22, 1927): never outside 0 to 1, sound at small numbers."""
+    if trials == 0:
+        return 0.0, 1.0
+    z = _z(confidence)
+    share = hits / trials
+    centre = share + z * z / (2 * trials)
+    half = z * sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def widest_wilson_interval(trials: float, confidence: float) -> float:
+    """The width of the score interval where it is widest, at a share of one half: z / sqrt(trials + z²)."""
+    z = _z(confidence)
+    return z / sqrt(trials + z * z)
+
+
+def share(hits: int, trials: int, confidence: float) -> Estimate:
+    """hits / trials with its Wilson interval; undefined without trials."""
+    return Estimate(hits / trials, *wilson_interval(hits, trials, confidence)) if trials else Estimate()
+
+
+def _z(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+# (weights of the rows, one resample a row) -> the figure of each resample, NaN where it is undefined.
+Statistic = Callable[[Floats], Floats]
+
+
+def bootstrap(statistics: Mapping[str, Statistic], rows: int) -> dict[str, Floats]:
+    """Each statistic over resamples of `rows` rows with replacement (Efron, Annals of Statistics 7, 1979).
+
+    A resample is the same for all statistics, so that their differences are paired; the same number of rows gives the
+    same resamples.
+    """
+    random = np.random.default_rng(SEED)
+    chunk = max(1, min(REPLICATES, CELLS // max(rows, 1)))
+    found: dict[str, list[Floats]] = {name: [] for name in statistics}
+    for begin in range(0, REPLICATES, chunk):
+        drawn = random.multinomial(rows, np.full(rows, 1 / rows), size=min(chunk, REPLICATES - begin))
+        weights = drawn.astype(np.float64)
+        for name, statistic in statistics.items():
+            found[name].append(statistic(weights))
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def percentile_interval(replicates: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:
+    """The middle of the replicates; none if any of them is undefined, for then the rows are too few to tell."""
+    if not len(replicates) or np.isnan(replicates).any():
+        return None, None
+    low, high = np.quantile(replicates, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

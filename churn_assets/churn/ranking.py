@@ -1,0 +1,72 @@
+"""How well scores rank churners before the others: areas under curves, over many weightings at once. Pure numpy.
+
+Ties count together: the definitions of scikit-learn's average_precision_score and roc_auc_score.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from churn_assets.churn.intervals import Floats
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Rows sorted by falling score; `ends` are the last positions of each run of equal scores."""
+
+    order: np.typing.NDArray[np.int64]
+    ends: np.typing.NDArray[np.int64]
+    labels: Floats
+
+    @staticmethod
+    def of(scores: Floats, labels: Floats) -> "Ranking":
+        order = np.argsort(-scores, kind="stable")
+        falling = scores[order]
+        ends = np.append(np.flatnonzero(np.diff(falling)), len(scores) - 1) if len(scores) else np.array([], dtype=int)
+        return Ranking(order, ends, labels[order])
+
+    def counts(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Churners and rows at or above each distinct score; (weightings, distinct scores) each."""
+        sorted_weights = weights[:, self.order]
+        churners = (sorted_weights * self.labels).cumsum(axis=1)[:, self.ends]
+        return churners, sorted_weights.cumsum(axis=1)[:, self.ends]
+
+    def average_precision(self, weights: Floats) -> Floats:
+        """Area under the precision-recall curve: sum of (R_n - R_(n-1)) P_n; NaN without a churner."""
+        churners, rows = self.counts(weights)
+        gained = np.diff(churners, axis=1, prepend=0)
+        # Rows of weight 0 at the top gain nothing, whatever their precision.
+        precision = np.divide(churners, rows, out=np.zeros_like(rows), where=rows > 0)
+        return _ratio((gained * precision).sum(axis=1), churners[:, -1])
+
+    def roc_auc(self, weights: Floats) -> Floats:
+        """The chance that a churner scores above another customer, ties half; NaN where one of them is absent."""
+        churners, rows = self.counts(weights)
+        others = rows - churners
+        gained, passed = np.diff(churners, axis=1, prepend=0), np.diff(others, axis=1, prepend=0)
+        below = others[:, -1:] - others + passed / 2
+        return _ratio((gained * below).sum(axis=1), churners[:, -1] * others[:, -1])
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)
+
+
+def roc_auc(scores: Floats, labels: Floats) -> float | None:
+    """The ROC-AUC of unweighted rows; None where churners or others are absent."""
+    if not len(scores):
+        return None
+    found = float(Ranking.of(scores, labels).roc_auc(np.ones((1, len(scores))))[0])
+    return None if np.isnan(found) else found
+
+
+def precision_recall_curve(scores: Floats, labels: Floats, rows: Floats | None = None) -> tuple[Floats, Floats]:
+    """Recall and precision of alerting at or above each score, falling; empty without a churner.
+
+    rows: how often each pair of score and label occurs; default once.
+    """
+    weights = np.ones(len(scores)) if rows is None else rows
+    if not (labels * weights).sum() > 0:
+        return np.array([]), np.array([])
+    churners, alerts = Ranking.of(scores, labels).counts(weights[np.newaxis, :])
+    return churners[0] / churners[0, -1], churners[0] / alerts[0]
