@@ -4,17 +4,21 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from textwrap import fill
 from time import perf_counter
 from typing import Any, TextIO
 
 import dagster as dg
 from dagster import DagsterEventType, EventLogEntry
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
+from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.defs.evaluation import EVALUATIONS
+from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -68,7 +72,8 @@ class StageProgress:
         self._checks[evaluation.passed] += 1
         if not evaluation.passed:
             word = "failed" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "warning"
-            print(f"    {word}: check {evaluation.check_name}: {evaluation.description}", file=self._terminal)
+            told = f"{word}: check {evaluation.check_name}: {evaluation.description}"
+            print(fill(told, 110, initial_indent="    ", subsequent_indent="      "), file=self._terminal)
 
     def _show_end(self, event: dg.DagsterEvent, stage: str) -> None:
         step = str(event.step_key).removeprefix("food_delivery__")
@@ -162,6 +167,8 @@ def summary(
         lines += ["", "Rows", *_row_lines(lakehouse)]
     if lakehouse.has(PANEL):
         lines += ["", "Panel", *_panel_lines(lakehouse)]
+    if lakehouse.has(FEASIBILITY):
+        lines += ["", "Feasibility of churn definitions", *_feasibility_lines(lakehouse)]
     if lakehouse.has(EVALUATIONS):
         lines += ["", *_evaluation_lines(lakehouse, policy, begun_at)]
     version = tracking.version_under(PRODUCTION)
@@ -203,21 +210,44 @@ def _panel_lines(lakehouse: LakehouseResource) -> list[str]:
     return lines
 
 
+def _feasibility_lines(lakehouse: LakehouseResource) -> list[str]:
+    lines = []
+    for row in lakehouse.read(FEASIBILITY).orderBy(F.desc("is_chosen"), "as_of").collect():
+        verdict = FEASIBLE if row.is_feasible else NOT_FEASIBLE
+        own = " (the policy's)" if row.is_chosen else ""
+        counted = f"{row.churners:,} of {row.eligible:,} customers, {row.expected_test_churners:,.0f} to judge on"
+        lines.append(f"  {verdict:<12}  {row.definition}{own}: {counted}")
+        lines += [fill(reason, 110, initial_indent=" " * 16, subsequent_indent=" " * 16) for reason in row.reasons]
+    return lines
+
+
 def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_at: datetime) -> list[str]:
     rows = lakehouse.read(EVALUATIONS).withColumn("micros", F.unix_micros("evaluated_at"))
     row = rows.orderBy("micros", ascending=False).head(1)[0]
     is_of_this_run = row.micros >= begun_at.timestamp() * 1_000_000
     title = "Evaluation" if is_of_this_run else "Evaluation (of an earlier run: this one did not get there)"
-    lines = [title, f"  {row.verdict}", *[f"    {reason}" for reason in row.reasons]]
+    reasons = [*row.reasons, *[f"warning: {warning}" for warning in row.warnings]]
+    shown = [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
+    lines = [title, f"  {row.verdict}", *shown]
     if row.recall is not None and row.precision is not None:
         interval = f"{policy.gate.confidence:.0%} interval {row.recall_low:.3f} to {row.recall_high:.3f}"
         lines += [
             f"  recall    {row.recall:.3f} ({interval}): {row.caught} of {row.churners} churners found",
             f"  precision {row.precision:.3f}: {row.lift:.1f} times the churn rate of {row.prevalence:.3f}",
             f"  alerts    {row.alerts} of {row.rows} customers, {row.alert_share:.1%}; budget {row.alert_budget:.0%}",
-            f"  ranking   PR-AUC {row.pr_auc:.3f}; the retention team's rule {row.rule_pr_auc:.3f}",
+            f"  ranking   PR-AUC {row.pr_auc:.3f}",
+            *[_comparison_line(rival) for rival in row.comparisons],
         ]
     return lines
+
+
+def _comparison_line(rival: Row) -> str:
+    if rival.pr_auc is None:
+        return f"            {rival.rival}: not comparable on {rival.rows} customers"
+    return (
+        f"            {rival.rival}: PR-AUC {rival.pr_auc:.3f}; with as many alerts it finds {rival.recall:.3f} of the "
+        f"churners, the model {rival.challenger_recall:.3f}"
+    )
 
 
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:

@@ -27,6 +27,9 @@ budget = 0.90
 [gate]
 min_recall = 0.05
 precision_floor = 0.02
+max_recall_interval = 0.99
+max_shortfall = 0.99
+min_gain_over_rule = -0.99
 """
 TINY_DEMO = """
 [demo]
@@ -44,6 +47,7 @@ TABLES = (
     "food_delivery/quarantined_rows",
     "food_delivery/gold_customer_churn_risk",
     "food_delivery/ml_churn_features",
+    "food_delivery/label_feasibility",
     "food_delivery/train_features",
     "food_delivery/test_features",
     "recall_churn",

@@ -45,6 +45,8 @@ PANEL_COLUMNS = (*SEED_FEATURES, *EXTENDED_FEATURES, "label")
 
 EPOCH = datetime(1970, 1, 1)
 ONE_DAY = timedelta(days=1)
+INSTANT = timedelta(microseconds=1)
+MICROS_OF_A_DAY = ONE_DAY // INSTANT
 MONDAY = 0
 
 # Unicode's White_Space property, so that a no-break space out of a spreadsheet is blank as well. Java's `(?U)\s` is the
@@ -336,6 +338,50 @@ def panel(
                 "label": float(not histories[customer].has_order(t, outcome_end)) if is_label_known else None,
             }
     return rows
+
+
+def labels(
+    cleaned: Cleaned,
+    *,
+    definition: str,
+    outcome_days: int = 30,
+    observation_days: int = 60,
+    eligibility_days: int = 30,
+    rate_drop_share: float = 0.5,
+    gap_multiple: float = 3.0,
+) -> dict[tuple[str, date], float | None]:
+    """(customer_id, as-of date) -> label, by one of the churn definitions; None until it is known."""
+    times: dict[str, list[datetime]] = defaultdict(list)
+    for order in cleaned.orders:
+        times[order["customer_id"]].append(order["ordered_at"])
+    known_through = watermark(cleaned.orders) + ONE_DAY
+    found: dict[tuple[str, date], float | None] = {}
+    for day in as_of_dates(cleaned.orders, observation_days):
+        t = datetime.combine(day, time())
+        outcome_end = t + timedelta(days=outcome_days)
+        eligible = {
+            customer: sorted(of_customer)
+            for customer, of_customer in times.items()
+            if any(t - timedelta(days=eligibility_days) <= moment < t for moment in of_customer)
+        }
+        gaps = {}
+        for customer, moments in eligible.items():
+            past = [moment for moment in moments if moment < t]
+            if len(past) > 1:
+                gaps[customer] = statistics.median((b - a) // INSTANT for a, b in pairwise(past)) / MICROS_OF_A_DAY
+        usual_gap = statistics.median(gaps.values()) if gaps else float(outcome_days)
+        for customer, moments in eligible.items():
+            ordered = [moment for moment in moments if t <= moment < outcome_end]
+            if definition == "inactivity":
+                is_churner = not ordered
+            elif definition == "rate_drop":
+                before = [moment for moment in moments if t - timedelta(days=observation_days) <= moment < t]
+                is_churner = len(ordered) / outcome_days < rate_drop_share * len(before) / observation_days
+            else:
+                silent_days = min(gap_multiple * max(1.0, gaps.get(customer, usual_gap)), outcome_days)
+                is_churner = not ordered or (ordered[0] - t) / ONE_DAY >= silent_days
+            found[customer, day] = float(is_churner) if outcome_end.date() <= known_through else None
+    return found
 
 
 @dataclass(frozen=True)

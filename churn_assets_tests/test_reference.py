@@ -19,6 +19,7 @@ from churn_assets_tests.reference import (
     Row,
     as_of_dates,
     clean,
+    labels,
     panel,
     segment_numbers,
     watermark,
@@ -276,6 +277,38 @@ def test_the_label_looks_at_thirty_days_and_is_null_until_they_are_over():
     assert features_at_t(orders[:-1])["leaves"]["label"] == 1.0
     day_earlier = [*orders[:1], order("stays2", "stays", T + timedelta(days=29) - INSTANT), orders[-2]]
     assert {row["label"] for row in features_at_t(day_earlier).values()} == {None}
+
+
+def test_the_churn_definitions_differ_as_they_are_meant_to():
+    calendar = [order("opening", "calendar", before_t(days=60)), order("closing", "calendar", T + timedelta(days=31))]
+    orders = [
+        # Every four days before T, so four in 30 days are half the rate; the next one after a pause of 13 days.
+        *(order(f"often{days}", "often", before_t(days=days)) for days in range(4, 61, 4)),
+        *(order(f"often{days}+", "often", T + timedelta(days=days)) for days in (13, 14, 15)),
+        # Every 20 days before T: silent for all 30 days is silent for long.
+        *(order(f"seldom{days}", "seldom", before_t(days=days)) for days in (5, 25, 45)),
+        order("seldom+", "seldom", T + timedelta(days=29)),
+        order("gone", "gone", before_t(days=5)),
+    ]
+    kept = clean([*calendar, *orders], now=NOW)
+
+    def at_t(definition: str, **rules: float) -> dict[str, float | None]:
+        found = labels(kept, definition=definition, **rules)
+        return {customer: label for (customer, day), label in found.items() if day == T.date()}
+
+    assert at_t("inactivity") == {"often": 0.0, "seldom": 0.0, "gone": 1.0}
+    # often: 3 of 30 days against 15 of 60.
+    assert at_t("rate_drop") == {"often": 1.0, "seldom": 0.0, "gone": 1.0}
+    assert at_t("rate_drop", rate_drop_share=0.3) == {"often": 0.0, "seldom": 0.0, "gone": 1.0}
+    assert at_t("long_gap") == {"often": 1.0, "seldom": 0.0, "gone": 1.0}
+    assert at_t("long_gap", gap_multiple=3.5) == {"often": 0.0, "seldom": 0.0, "gone": 1.0}
+    assert at_t("long_gap", outcome_days=14) == {"often": 1.0, "seldom": 1.0, "gone": 1.0}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_label_of_the_panel_is_the_one_of_inactivity(seed):
+    cleaned = clean(*dirty_source_rows(seed), now=dirty_now())
+    assert labels(cleaned, definition="inactivity") == {key: row["label"] for key, row in panel(cleaned).items()}
 
 
 def test_late_and_crisis_are_strict_and_count_by_the_time_of_delivery():

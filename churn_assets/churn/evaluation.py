@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import (
+    UNDEFINED,
     Estimate,
     Floats,
     bootstrap,
@@ -110,13 +111,18 @@ class Slice:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Another score on the same customers. difference: PR-AUC of the challenger minus the other's, paired."""
+    """Another score on the same customers. difference: PR-AUC of the challenger minus the other's, paired.
+
+    recall, challenger_recall: of the other's as many highest scores, and of the challenger's alerts.
+    """
 
     rival: str
     rows: int
-    pr_auc: float | None
-    challenger_pr_auc: float | None
-    difference: Estimate
+    pr_auc: float | None = None
+    challenger_pr_auc: float | None = None
+    difference: Estimate = UNDEFINED
+    recall: float | None = None
+    challenger_recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ def figures(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confide
 
 def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confidence: float) -> dict[str, Estimate]:
     if not len(labels):
-        return dict.fromkeys(("lift", "pr_auc", "roc_auc", "brier"), Estimate())
+        return dict.fromkeys(("lift", "pr_auc", "roc_auc", "brier"), UNDEFINED)
     ranking, squared_error = Ranking.of(scores, labels), (scores - labels) ** 2
 
     def lift(weights: Floats) -> Floats:
@@ -215,7 +221,7 @@ def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], conf
     values = {name: float(statistic(as_observed)[0]) for name, statistic in statistics.items()}
     replicates = bootstrap(statistics, len(labels))
     return {
-        name: Estimate() if np.isnan(value) else Estimate(value, *percentile_interval(replicates[name], confidence))
+        name: UNDEFINED if np.isnan(value) else Estimate(value, *percentile_interval(replicates[name], confidence))
         for name, value in values.items()
     }
 
@@ -249,14 +255,23 @@ def _compared(
     labels = scored.labels[is_judged]
     rows = len(labels)
     if not 0 < labels.sum() < rows:
-        return Comparison(rival, rows, None, None, Estimate())
-    ours = Ranking.of(scored.scores[is_judged], labels).average_precision
-    theirs = Ranking.of(scores[is_judged], labels).average_precision
+        return Comparison(rival, rows)
+    ranking = Ranking.of(scores[is_judged], labels)
+    ours, theirs = Ranking.of(scored.scores[is_judged], labels).average_precision, ranking.average_precision
     as_observed = np.ones((1, rows))
     our_value, their_value = float(ours(as_observed)[0]), float(theirs(as_observed)[0])
     replicates = bootstrap({"ours": ours, "theirs": theirs}, rows)
     interval = percentile_interval(replicates["ours"] - replicates["theirs"], policy.gate.confidence)
-    return Comparison(rival, rows, their_value, our_value, Estimate(our_value - their_value, *interval))
+    is_alert = scored.is_alert[is_judged]
+    return Comparison(
+        rival,
+        rows,
+        their_value,
+        our_value,
+        Estimate(our_value - their_value, *interval),
+        recall=ranking.recall_of_highest(int(is_alert.sum())),
+        challenger_recall=float(labels[is_alert].sum() / labels.sum()),
+    )
 
 
 def judge(
@@ -299,7 +314,7 @@ def _nothing() -> tuple[Floats, Floats, NDArray[np.bool_]]:
 
 
 def _has_gaps(scored: Scored) -> bool:
-    return not (np.isfinite(scored.scores).all() and np.isfinite(scored.labels).all())
+    return not (np.isfinite(scored.scores).all() and np.isin(scored.labels, (0.0, 1.0)).all())
 
 
 def _missing(scored: Scored) -> Iterator[str]:

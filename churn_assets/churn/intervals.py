@@ -24,6 +24,9 @@ class Estimate:
     high: float | None = None
 
 
+UNDEFINED = Estimate()
+
+
 def wilson_interval(hits: int, trials: int, confidence: float) -> tuple[float, float]:
     """The score interval of a share (Wilson, JASA 22, 1927): never outside 0 to 1, sound at small numbers."""
     if trials == 0:
@@ -44,7 +47,7 @@ def widest_wilson_interval(trials: float, confidence: float) -> float:
 
 def share(hits: int, trials: int, confidence: float) -> Estimate:
     """hits / trials with its Wilson interval; undefined without trials."""
-    return Estimate(hits / trials, *wilson_interval(hits, trials, confidence)) if trials else Estimate()
+    return Estimate(hits / trials, *wilson_interval(hits, trials, confidence)) if trials else UNDEFINED
 
 
 def _z(confidence: float) -> float:

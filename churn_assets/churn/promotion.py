@@ -28,7 +28,7 @@ EVALUATION_SCHEMA = (
     "champion string, evaluation string, verdict string, reasons array<string>, warnings array<string>, "
     f"threshold double, alert_budget double, {_FIGURES}, rule_pr_auc double, "
     "comparisons array<struct<rival string, rows long, pr_auc double, challenger_pr_auc double, "
-    "difference double, difference_low double, difference_high double>>, "
+    "difference double, difference_low double, difference_high double, recall double, challenger_recall double>>, "
     f"slices array<struct<slice string, part string, is_judgeable boolean, {_FIGURES}>>, "
     "leakage array<struct<feature string, roc_auc double>>"
 )
@@ -115,6 +115,8 @@ def evaluation_row(
             "difference": found.difference.value,
             "difference_low": found.difference.low,
             "difference_high": found.difference.high,
+            "recall": found.recall,
+            "challenger_recall": found.challenger_recall,
         }
         for found in evaluation.comparisons
     ]

@@ -47,6 +47,12 @@ class Ranking:
         below = others[:, -1:] - others + passed / 2
         return _ratio((gained * below).sum(axis=1), churners[:, -1] * others[:, -1])
 
+    def recall_of_highest(self, alerts: int) -> float:
+        """The share of churners among as many of the highest scores, equal scores counted in proportion."""
+        churners, rows = self.counts(np.ones((1, len(self.labels))))
+        found = np.interp(alerts, np.append(0.0, rows[0]), np.append(0.0, churners[0]))
+        return float(found / self.labels.sum())
+
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator > 0)

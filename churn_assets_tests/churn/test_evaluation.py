@@ -2,26 +2,42 @@
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from churn_assets.churn import intervals
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
+    CHAMPION,
+    ORDER_COUNT,
+    RULE,
+    Evaluation,
     ScoreCounts,
+    Scored,
     Verdict,
-    average_precision,
     choose_threshold,
+    compare,
     figures,
+    figures_table,
     judge,
-    wilson_interval,
+    slice_figures,
 )
-from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate
+from churn_assets.churn.intervals import Estimate, wilson_interval
+from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Leakage
+from churn_assets_tests.judged_customers import customers, ranked
 
 
-def policy(*, budget: float = 0.2, floor: float = 0.25, min_recall: float = 0.4) -> ChurnPolicy:
-    return ChurnPolicy(alerts=Alerts(budget=budget), gate=Gate(precision_floor=floor, min_recall=min_recall))
+def policy(*, budget: float = 0.2, floor: float = 0.25, min_recall: float = 0.4, **gate: float) -> ChurnPolicy:
+    return ChurnPolicy(alerts=Alerts(budget=budget), gate=Gate(precision_floor=floor, min_recall=min_recall, **gate))
+
+
+@pytest.fixture
+def few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For criteria that no interval of a resampled figure decides."""
+    monkeypatch.setattr(intervals, "REPLICATES", 20)
 
 
 def unlabelled(*scores: float) -> ScoreCounts:
@@ -123,141 +139,399 @@ def test_there_is_no_threshold_where_none_is_possible(validation, current):
 # ---- figures
 
 
-@pytest.mark.parametrize(
-    ("hits", "trials", "low", "high"),
-    [
-        # R. G. Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_the_wilson_interval_is_the_published_one(hits, trials, low, high):
-    assert wilson_interval(hits, trials, 0.95) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
-    mirrored = wilson_interval(trials - hits, trials, 0.95)
-    assert mirrored == (pytest.approx(1 - high, abs=5e-5), pytest.approx(1 - low, abs=5e-5))
-
-
-def test_the_wilson_interval_widens_with_confidence_and_knows_nothing_without_trials():
-    narrow, wide = wilson_interval(30, 100, 0.8), wilson_interval(30, 100, 0.99)
-    assert wide[0] < narrow[0] < 0.3 < narrow[1] < wide[1]
-    assert wilson_interval(0, 0, 0.95) == (0.0, 1.0)
-    assert wilson_interval(20, 20, 0.95)[1] == 1.0
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_average_precision_is_scikit_learns_on_random_rows_with_ties(seed):
-    rng = np.random.default_rng(seed)
-    rows = int(rng.integers(2, 400))
-    scores = rng.integers(0, rng.choice([3, 30, 10_000]), rows) / 7
-    labels = (rng.random(rows) < rng.choice([0.05, 0.5, 0.95])).astype(float)
-    labels[0] = 1.0
-    counts = [(float(score), float(label), 1) for score, label in zip(scores, labels, strict=True)]
-    assert average_precision(counts) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-
-
-def test_average_precision_counts_rows_and_needs_a_churner():
-    counted = [(0.9, 1.0, 3), (0.5, 0.0, 4), (0.5, 1.0, 1)]
-    single = [(score, label, 1) for score, label, rows in counted for _ in range(rows)]
-    assert average_precision(counted) == pytest.approx(average_precision(single), abs=1e-15)
-    assert average_precision([(0.9, 0.0, 3)]) is None
-    assert average_precision([]) is None
-
-
-def test_a_score_exactly_at_the_threshold_is_an_alert():
-    counts = [(0.3, 1.0, 2), (0.3, 0.0, 1), (math.nextafter(0.3, 0), 1.0, 4), (0.1, 0.0, 13)]
-    observed = figures(counts, 0.3, 0.95)
+def test_shares_of_alerts_have_wilson_intervals():
+    scored = customers(caught=2, false_alerts=1, churners=6, rows=20)
+    observed = figures(scored.labels, scored.scores, scored.is_alert, 0.95)
     assert (observed.rows, observed.churners, observed.alerts, observed.caught) == (20, 6, 3, 2)
-    assert observed.recall == 2 / 6
-    assert observed.precision == 2 / 3
-    assert observed.alert_share == 3 / 20
     assert observed.prevalence == 6 / 20
-    assert observed.lift == pytest.approx((2 / 3) / (6 / 20))
-    assert (observed.recall_low, observed.recall_high) == wilson_interval(2, 6, 0.95)
+    assert observed.recall == Estimate(2 / 6, *wilson_interval(2, 6, 0.95))
+    assert observed.precision == Estimate(2 / 3, *wilson_interval(2, 3, 0.95))
+    assert observed.alert_share == Estimate(3 / 20, *wilson_interval(3, 20, 0.95))
+    assert observed.lift.value == pytest.approx((2 / 3) / (6 / 20))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranking_and_calibration_are_scikit_learns_and_inside_their_intervals(seed):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(300) < 0.3).astype(float)
+    scores = np.clip(0.2 + 0.3 * labels + rng.normal(0, 0.2, 300), 0, 1).round(2)
+    observed = figures(labels, scores, scores >= 0.5, 0.95)
+    expected = {
+        "pr_auc": average_precision_score(labels, scores),
+        "roc_auc": roc_auc_score(labels, scores),
+        "brier": brier_score_loss(labels, scores),
+        "lift": labels[scores >= 0.5].mean() / labels.mean(),
+    }
+    for name, value in expected.items():
+        estimate = getattr(observed, name)
+        assert estimate.value == pytest.approx(value, abs=1e-12), name
+        assert estimate.low < estimate.value < estimate.high, name
+    narrower = figures(labels, scores, scores >= 0.5, 0.5)
+    assert observed.pr_auc.low < narrower.pr_auc.low < narrower.pr_auc.high < observed.pr_auc.high
+
+
+def test_figures_of_the_same_rows_are_the_same():
+    scored = customers(60, 100)
+    one, other = (figures(scored.labels, scored.scores, scored.is_alert, 0.95) for _ in range(2))
+    assert one == other
 
 
 def test_figures_without_meaning_are_none_and_not_zero():
-    nobody = figures([], 0.5, 0.95)
-    assert (nobody.recall, nobody.recall_low, nobody.precision, nobody.alert_share, nobody.pr_auc) == (None,) * 5
-    no_alerts = figures([(0.1, 1.0, 1), (0.1, 0.0, 1)], None, 0.95)
-    assert (no_alerts.alerts, no_alerts.recall, no_alerts.precision, no_alerts.lift) == (0, 0.0, None, None)
+    nothing = np.array([])
+    nobody = figures(nothing, nothing, nothing.astype(bool), 0.95)
+    assert (nobody.rows, nobody.prevalence) == (0, None)
+    for name in ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier"):
+        assert getattr(nobody, name) == Estimate(None, None, None), name
+    quiet = customers(0, 0, churners=1, rows=2)
+    no_alerts = figures(quiet.labels, quiet.scores, quiet.is_alert, 0.95)
+    assert (no_alerts.alerts, no_alerts.recall.value) == (0, 0.0)
+    assert no_alerts.precision == no_alerts.lift == Estimate(None, None, None)
+    # Of two customers a resample may lack either class, so the area has a value and no interval.
+    assert no_alerts.roc_auc == Estimate(0.5, None, None)
 
 
-# ---- verdict: 1,000 rows, 100 of them churners
+def test_every_figure_is_told_by_its_name_with_its_interval():
+    scored = customers(60, 100)
+    observed = figures(scored.labels, scored.scores, scored.is_alert, 0.95)
+    flat = observed.flat()
+    assert (flat["rows"], flat["churners"], flat["prevalence"]) == (1000, 100, 0.1)
+    for name in ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier"):
+        estimate = getattr(observed, name)
+        assert (flat[name], flat[f"{name}_low"], flat[f"{name}_high"]) == (estimate.value, estimate.low, estimate.high)
 
 
-def scored(caught: int, false_alerts: int, churners: int = 100, rows: int = 1000) -> ScoreCounts:
-    return [
-        (0.9, 1.0, caught),
-        (0.9, 0.0, false_alerts),
-        (0.1, 1.0, churners - caught),
-        (0.1, 0.0, rows - churners - false_alerts),
-    ]
+# ---- slices
+
+
+def test_each_part_of_each_slice_has_the_figures_of_its_own_customers():
+    scored = customers(60, 100)
+    halves = np.where(np.arange(1000) % 2 == 0, "even", "odd")
+    scored = replace(scored, slices={"half": halves, "all": np.full(1000, "one")})
+    found = slice_figures(scored, policy())
+    assert [(part.slice, part.part) for part in found] == [("half", "even"), ("half", "odd"), ("all", "one")]
+    for part, is_in in zip(found, (halves == "even", halves == "odd", np.ones(1000, dtype=bool)), strict=True):
+        assert part.figures == figures(scored.labels[is_in], scored.scores[is_in], scored.is_alert[is_in], 0.95)
+
+
+@pytest.mark.parametrize(("churners", "is_judgeable"), [(93, True), (92, False), (0, False)])
+def test_a_part_with_too_few_churners_for_the_allowed_interval_is_marked(churners, is_judgeable, few_replicates):
+    parts = np.where((np.arange(1000) < churners) | (np.arange(1000) > 800), "this", "that")
+    scored = customers(50, 100, churners=200)
+    that, this = slice_figures(replace(scored, slices={"part": parts}), policy(max_recall_interval=0.20))
+    assert (this.part, this.figures.churners, this.is_judgeable) == ("this", churners, is_judgeable)
+    assert (that.part, that.is_judgeable) == ("that", True)
+    table = figures_table(judge(replace(scored, slices={"part": parts}), policy(), has_threshold=True))
+    assert ("part: this (too small to judge)" in table) is not is_judgeable
+
+
+# ---- comparisons
+
+
+def test_a_comparison_is_the_paired_difference_of_the_areas():
+    scored = customers(60, 100, rivals={RULE: ranked(40, 150), ORDER_COUNT: ranked(60, 100)})
+    rule, orders = compare(scored, policy())
+    assert (rule.rival, orders.rival) == (RULE, ORDER_COUNT)
+    ours, theirs = (average_precision_score(scored.labels, scores) for scores in (scored.scores, ranked(40, 150)))
+    assert rule.challenger_pr_auc == pytest.approx(ours)
+    assert rule.pr_auc == pytest.approx(theirs)
+    assert rule.difference.value == pytest.approx(ours - theirs)
+    assert rule.difference.low is not None
+    assert rule.difference.high is not None
+    assert 0 < rule.difference.low < ours - theirs < rule.difference.high
+    # The same ranking: whoever is drawn, nothing is between them.
+    assert orders.difference == Estimate(0.0, 0.0, 0.0)
+
+
+def test_the_champion_is_compared_on_the_customers_no_model_of_the_split_learned_from_alone():
+    is_unseen = np.arange(1000) % 3 == 0
+    champion = np.where(is_unseen, ranked(50, 120), np.nan)
+    scored = customers(60, 100, is_unseen=is_unseen, champion=champion)
+    *_, found = compare(scored, policy())
+    labels = scored.labels[is_unseen]
+    assert (found.rival, found.rows) == (CHAMPION, is_unseen.sum())
+    assert found.pr_auc == pytest.approx(average_precision_score(labels, champion[is_unseen]))
+    assert found.challenger_pr_auc == pytest.approx(average_precision_score(labels, scored.scores[is_unseen]))
+    # Whatever it scores elsewhere counts for nothing.
+    elsewhere = np.where(is_unseen, ranked(50, 120), 1 - scored.labels)
+    assert compare(replace(scored, champion=elsewhere), policy())[-1] == found
+    assert judge(scored, policy(), has_threshold=True).verdict is Verdict.PASS
+
+
+# ---- verdict: 1,000 customers, 100 of them churners
+
+
+def missed(evaluation: Evaluation) -> list[str]:
+    return [reason for reason in evaluation.reasons if not reason.startswith("met: ")]
+
+
+def judged(scored: Scored, rules: ChurnPolicy, *, has_threshold: bool = True) -> Evaluation:
+    return judge(scored, rules, has_threshold=has_threshold)
 
 
 def test_a_model_that_meets_every_criterion_passes_with_its_figures():
-    evaluation = judge(scored(60, 100), 0.9, policy())
+    scored = customers(60, 100)
+    evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.PASS
-    assert len(evaluation.reasons) == 3
+    # Recall, precision, alerts; the rule and the count of orders; one feature, and all of them.
+    assert len(evaluation.reasons) == 7
     assert all(reason.startswith("met: ") for reason in evaluation.reasons)
-    assert evaluation.figures == figures(scored(60, 100), 0.9, 0.95)
+    assert evaluation.figures == figures(scored.labels, scored.scores, scored.is_alert, 0.95)
+    assert [found.rival for found in evaluation.comparisons] == [RULE, ORDER_COUNT]
+    assert evaluation.warnings == ()
 
 
 @pytest.mark.parametrize(
-    ("counts", "missed"),
+    ("scored", "told"),
     [
         # A recall of 0.45 is above 0.40, its lower bound is not.
-        (scored(45, 100), "recall 0.450, 95% interval 0.356 to 0.548; lower needs 0.400"),
-        (scored(50, 151), "precision 0.249; needs 0.250"),
-        (scored(100, 121), "alerts 22.1% of customers; allowed 22.0%"),
+        (customers(45, 100), "recall 0.450, 95% interval 0.356 to 0.548; lower needs 0.400"),
+        (customers(50, 151), "precision 0.249; needs 0.250"),
+        (customers(100, 121), "alerts 22.1% of customers; allowed 22.0%"),
     ],
     ids=["recall", "precision", "alerts"],
 )
-def test_a_single_missed_criterion_fails_and_is_named(counts, missed):
-    evaluation = judge(counts, 0.9, policy())
+def test_a_single_missed_criterion_of_the_alerts_fails_and_is_named(scored, told):
+    evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.FAIL
-    assert [reason for reason in evaluation.reasons if reason.startswith("missed")] == [f"missed: {missed}"]
-    assert len(evaluation.reasons) == 3
+    assert missed(evaluation) == [f"missed: {told}"]
+    assert len(evaluation.reasons) == 7
 
 
 @pytest.mark.parametrize("percent", range(1, 91))
-def test_alerts_exactly_at_the_tolerated_budget_are_allowed(percent):
+def test_alerts_exactly_at_the_tolerated_budget_are_allowed(percent, few_replicates):
+    # Half of the alerts are right, so that the areas stay below what only the future knows.
     alerts = round(percent * 10 * BUDGET_TOLERANCE)
-    counts = [(0.9, 1.0, alerts), (0.1, 0.0, 1000 - alerts)]
-    evaluation = judge(counts, 0.9, policy(budget=percent / 100, min_recall=0.01))
+    scored = customers(alerts // 2, alerts - alerts // 2, churners=alerts // 2 + 4)
+    lenient = {"min_recall": 0.01, "max_shortfall": 0.99, "min_gain_over_rule": -0.99}
+    evaluation = judged(scored, policy(budget=percent / 100, **lenient))
     assert evaluation.verdict is Verdict.PASS, evaluation.reasons
 
 
 def test_a_criterion_met_exactly_is_met():
-    low = figures(scored(60, 140), 0.9, 0.95).recall_low
+    scored = customers(60, 140)
+    low = figures(scored.labels, scored.scores, scored.is_alert, 0.95).recall.low
     assert low is not None
-    evaluation = judge(scored(60, 140), 0.9, policy(floor=0.3, min_recall=low))
-    assert evaluation.verdict is Verdict.PASS
-    assert judge(scored(60, 140), 0.9, policy(min_recall=math.nextafter(low, 1))).verdict is Verdict.FAIL
+    assert judged(scored, policy(floor=0.3, min_recall=low)).verdict is Verdict.PASS
+    assert missed(judged(scored, policy(min_recall=math.nextafter(low, 1))))[0].startswith("missed: recall")
+    assert judged(scored, policy(floor=math.nextafter(0.3, 1))).verdict is Verdict.FAIL
 
 
 def test_without_a_threshold_the_verdict_is_fail_and_says_what_no_threshold_could_keep():
-    evaluation = judge(scored(60, 100), None, policy())
+    evaluation = judged(customers(0, 0, scores=ranked(60, 100)), policy(), has_threshold=False)
     assert evaluation.verdict is Verdict.FAIL
     assert evaluation.figures.alerts == 0
-    (reason,) = evaluation.reasons
+    (reason,) = missed(evaluation)
     assert "within 20%" in reason
     assert "precision at 25%" in reason
+    # How the scores rank is judged all the same.
+    assert len(evaluation.reasons) == 5
+
+
+# ---- verdict: rivals
+
+
+def test_the_first_champion_has_to_gain_over_the_rule():
+    level_with_rule = customers(60, 100, rivals={RULE: ranked(60, 100), ORDER_COUNT: np.zeros(1000)})
+    evaluation = judged(level_with_rule, policy())
+    assert evaluation.verdict is Verdict.FAIL
+    (reason,) = missed(evaluation)
+    assert "the retention team's rule" in reason
+    assert "difference +0.000" in reason
+    assert "lower needs more than +0.000" in reason
+    assert judged(level_with_rule, policy(min_gain_over_rule=-0.001)).verdict is Verdict.PASS
+
+
+def test_a_gain_that_chance_explains_is_no_gain():
+    # Better by one churner of a hundred.
+    scored = customers(60, 100, rivals={RULE: ranked(59, 100), ORDER_COUNT: np.zeros(1000)})
+    rule = judged(scored, policy()).comparisons[0]
+    assert rule.difference.value is not None
+    assert rule.difference.value > 0
+    assert missed(judged(scored, policy())) != []
+
+
+def test_nobody_may_be_worse_than_the_count_of_orders_by_more_than_the_margin():
+    scored = customers(60, 100, rivals={RULE: np.zeros(1000), ORDER_COUNT: ranked(90, 60)})
+    (reason,) = missed(judged(scored, policy()))
+    assert "the count of orders alone" in reason
+    assert "lower needs at least -0.050" in reason
+    assert judged(scored, policy(max_shortfall=0.9)).verdict is Verdict.PASS
+    level = customers(60, 100, rivals={RULE: np.zeros(1000), ORDER_COUNT: ranked(60, 100)})
+    assert judged(level, policy(max_shortfall=0.0)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
-    ("counts", "reason"),
+    ("better", "name"),
     [
-        ([], "there are no test rows"),
-        ([(0.9, 0.0, 50)], "there is no churner among the test rows"),
-        ([(0.9, 1.0, 50)], "every test row is a churner"),
-        ([*scored(90, 10), (math.nan, 0.0, 1)], "some scores are missing or NaN"),
-        ([*scored(90, 10), (None, 1.0, 1)], "some scores are missing or NaN"),
+        ({"champion": ranked(90, 60)}, "the champion"),
+        ({"champion": ranked(60, 100), "rivals": {RULE: ranked(90, 60)}}, "the retention team's rule"),
+        ({"champion": ranked(60, 100), "rivals": {ORDER_COUNT: ranked(90, 60)}}, "the count of orders alone"),
     ],
 )
-@pytest.mark.parametrize("threshold", [0.9, None])
-def test_what_cannot_be_decided_is_not_evaluable_with_its_reason(counts, reason, threshold):
-    evaluation = judge(counts, threshold, policy(min_recall=0.01, floor=0.01))
+def test_with_a_champion_nobody_may_be_better_by_more_than_the_margin(better, name):
+    evaluation = judged(customers(60, 100, **better), policy())
+    assert evaluation.verdict is Verdict.FAIL
+    (reason,) = missed(evaluation)
+    assert name in reason
+    assert "lower needs at least -0.050" in reason
+    assert judged(customers(60, 100, **better), policy(max_shortfall=0.9)).verdict is Verdict.PASS
+
+
+def test_with_a_champion_to_be_level_with_it_and_the_rule_is_enough():
+    rivals = {RULE: ranked(60, 100), ORDER_COUNT: ranked(60, 100)}
+    level = customers(60, 100, rivals=rivals, champion=ranked(60, 100))
+    assert judged(level, policy(max_shortfall=0.0)).verdict is Verdict.PASS
+    # The margin is of the lower bound: a shortfall may be all but certain and still within it.
+    short = customers(60, 100, champion=ranked(62, 100))
+    assert judged(short, policy(max_shortfall=0.0)).verdict is Verdict.FAIL
+    assert judged(short, policy(max_shortfall=0.05)).verdict is Verdict.PASS
+
+
+def test_a_champion_with_nobody_to_compare_it_on_is_not_beaten():
+    scored = customers(60, 100, champion=ranked(10, 100), is_unseen=np.arange(1000) >= 100)
+    (reason,) = missed(judged(scored, policy()))
+    assert reason == "missed: PR-AUC against the champion: 900 customers are too few to compare on"
+
+
+# ---- verdict: looks into the future
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_a_feature_that_alone_ranks_too_well_in_either_direction_fails_and_is_named(direction):
+    rng = np.random.default_rng(0)
+    labels = customers(60, 100).labels
+    leak = direction * (labels + rng.normal(0, 0.25, 1000))
+    fair = rng.normal(0, 1, 1000)
+    evaluation = judged(customers(60, 100, features={"fair": fair, "next_order_at": leak}), policy())
+    assert evaluation.verdict is Verdict.FAIL
+    (reason,) = missed(evaluation)
+    area = roc_auc_score(labels, direction * leak)
+    assert reason == (
+        f"missed: no look into the future: ROC-AUC of one feature alone next_order_at {area:.3f}; allowed 0.950"
+    )
+    assert {canary.feature: canary.roc_auc for canary in evaluation.leakage} == {
+        "fair": pytest.approx(max(roc_auc_score(labels, fair), roc_auc_score(labels, -fair))),
+        "next_order_at": pytest.approx(area),
+    }
+
+
+def test_every_leaking_feature_is_named_and_of_fair_ones_the_best():
+    labels = customers(60, 100).labels
+    leaks = {"one": labels, "fair": np.arange(1000.0) % 7, "other": -labels}
+    (reason,) = missed(judged(customers(60, 100, features=leaks), policy()))
+    assert "one 1.000, other 1.000;" in reason
+    rules = policy().model_copy(update={"leakage": Leakage(max_single_feature_auc=1.0)})
+    evaluation = judged(customers(60, 100, features=leaks), rules)
+    assert evaluation.verdict is Verdict.PASS
+    assert any("one 1.000; allowed 1.000" in reason for reason in evaluation.reasons)
+
+
+def test_a_model_that_computes_the_label_fails_though_no_single_feature_does():
+    evaluation = judged(customers(100, 0), policy())
+    assert evaluation.verdict is Verdict.FAIL
+    assert missed(evaluation) == ["missed: the label is not computable from the features: ROC-AUC 1.000; allowed 0.980"]
+    rules = policy().model_copy(update={"leakage": Leakage(max_model_auc=1.0)})
+    assert judged(customers(100, 0), rules).verdict is Verdict.PASS
+
+
+# ---- verdict: what cannot be decided
+
+
+def changed(field: str, place: int, value: float | None) -> Scored:
+    scored = customers(60, 100)
+    values = getattr(scored, field).copy()
+    values[place] = math.nan if value is None else value
+    return replace(scored, **{field: values})
+
+
+def with_champion(place: int) -> Scored:
+    champion = ranked(60, 100)
+    champion[place] = math.nan
+    return customers(60, 100, champion=champion, is_unseen=np.arange(1000) != 7)
+
+
+@pytest.mark.parametrize(
+    ("scored", "reason"),
+    [
+        (None, "nothing was scored"),
+        (customers(0, 0, churners=0, rows=0), "there are no test rows"),
+        (customers(0, 10, churners=0, rows=50), "there is no churner among the test rows"),
+        (customers(10, 0, churners=50, rows=50), "every test row is a churner"),
+        (changed("labels", 3, None), "some labels are unknown, or neither 0 nor 1"),
+        (changed("labels", 3, 0.5), "some labels are unknown, or neither 0 nor 1"),
+        (changed("labels", 3, 2.0), "some labels are unknown, or neither 0 nor 1"),
+        (changed("labels", 999, -1.0), "some labels are unknown, or neither 0 nor 1"),
+        (
+            customers(10, 0, churners=50, rows=60, labels=np.full(60, 2.0)),
+            "some labels are unknown, or neither 0 nor 1",
+        ),
+        (changed("scores", 3, None), "some scores are missing or NaN"),
+        (changed("scores", 3, math.inf), "some scores are missing or NaN"),
+        (
+            customers(60, 100, rivals={RULE: np.where(np.arange(1000) == 5, np.nan, 0.0)}),
+            "some scores of the rule are missing or NaN",
+        ),
+        (with_champion(5), "some scores of the champion are missing or NaN"),
+    ],
+    ids=[
+        "None",
+        "no rows",
+        "no churners",
+        "only churners",
+        "unknown label",
+        "half a label",
+        "label 2",
+        "label -1",
+        "only labels of 2",
+        "NaN score",
+        "infinite score",
+        "NaN of the rule",
+        "NaN of the champion",
+    ],
+)
+@pytest.mark.parametrize("has_threshold", [True, False])
+def test_what_cannot_be_decided_is_not_evaluable_with_its_reason(scored, reason, has_threshold, few_replicates):
+    lenient = policy(min_recall=0.01, floor=0.01, max_shortfall=0.99, min_gain_over_rule=-0.99)
+    evaluation = judge(scored, lenient, has_threshold=has_threshold)
     assert evaluation.verdict is Verdict.NOT_EVALUABLE
     assert evaluation.reasons == (reason,)
+    assert evaluation.comparisons == evaluation.leakage == evaluation.slices == evaluation.warnings == ()
+
+
+def test_a_missing_champion_score_of_a_customer_it_may_have_learned_from_matters_to_nobody(few_replicates):
+    assert judged(with_champion(7), policy()).verdict is Verdict.PASS
+
+
+def test_an_obstacle_shuts_the_gate_whatever_the_scores_are_and_all_reasons_are_told():
+    obstacles = ["the splits break disjoint_customers", "the champion, version 3, cannot be scored"]
+    scored = customers(60, 100)
+    evaluation = judge(scored, policy(), has_threshold=True, obstacles=obstacles)
+    assert evaluation.verdict is Verdict.NOT_EVALUABLE
+    assert list(evaluation.reasons) == obstacles
+    # The figures of what was scored are told beside, as they are of no use to a gate.
+    assert evaluation.figures == figures(scored.labels, scored.scores, scored.is_alert, 0.95)
+    nothing = judge(None, policy(), has_threshold=True, obstacles=obstacles[:1])
+    assert list(nothing.reasons) == obstacles[:1]
+    both = judge(changed("scores", 3, None), policy(), has_threshold=True, obstacles=obstacles[:1])
+    assert list(both.reasons) == [*obstacles[:1], "some scores are missing or NaN"]
+    assert nothing.figures.rows == both.figures.rows == 0
+
+
+# ---- warnings
+
+
+@pytest.mark.parametrize(("feature", "sign"), [("recency_days", 1.0), ("total_orders", -1.0)])
+def test_a_single_feature_that_ranks_as_well_as_the_model_is_warned_of_and_stops_nothing(feature, sign):
+    scored = customers(60, 100, features={feature: sign * ranked(60, 100)})
+    evaluation = judged(scored, policy())
+    assert evaluation.verdict is Verdict.PASS
+    (warning,) = evaluation.warnings
+    area = average_precision_score(scored.labels, scored.scores)
+    assert warning == f"{feature} alone may rank as well: PR-AUC {area:.3f} against the model's {area:.3f}"
+    # The long silent and those of few orders are the risky ones: turned around they rank badly.
+    opposite = customers(60, 100, features={feature: -sign * ranked(60, 100)})
+    assert judged(opposite, policy()).warnings == ()
+
+
+def test_other_features_are_not_warned_of():
+    assert judged(customers(60, 100, features={"gap_ratio": ranked(60, 100)}), policy()).warnings == ()

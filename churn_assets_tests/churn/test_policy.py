@@ -16,6 +16,9 @@ OTHER_VALUES = {
     "windows.observation_days": 90,
     "windows.outcome_days": 14,
     "windows.eligibility_days": 21,
+    "churn.definition": "long_gap",
+    "churn.rate_drop_share": 0.4,
+    "churn.gap_multiple": 2.0,
     "cleaning.max_delivery_hours": 12.0,
     "cleaning.max_quarantined_share": 0.1,
     "cleaning.watermark": date(2025, 12, 31),
@@ -26,7 +29,14 @@ OTHER_VALUES = {
     "gate.min_recall": 0.5,
     "gate.precision_floor": 0.3,
     "gate.confidence": 0.9,
+    "gate.evaluation": "crossfit",
+    "gate.max_recall_interval": 0.3,
+    "gate.max_shortfall": 0.1,
+    "gate.min_gain_over_rule": 0.01,
+    "leakage.max_single_feature_auc": 0.9,
+    "leakage.max_model_auc": 0.95,
     "model.feature_set": "seed",
+    "model.class_weights": "balanced",
 }
 
 
@@ -82,6 +92,17 @@ def test_the_digest_changes_with_every_rule_and_with_nothing_else():
     assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
 
 
+def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other():
+    usual = ChurnPolicy().panel_digest
+    moved = {
+        key
+        for key, value in OTHER_VALUES.items()
+        if ChurnPolicy.model_validate(nested(key, value)).panel_digest != usual
+    }
+    judged_only = {key for key in OTHER_VALUES if key.split(".")[0] in ("split", "alerts", "gate", "leakage", "model")}
+    assert moved == OTHER_VALUES.keys() - judged_only
+
+
 def test_rules_cannot_be_changed_after_loading():
     with pytest.raises(ValueError, match="frozen"):
         ChurnPolicy().gate.min_recall = 0.0  # type: ignore[misc]
@@ -105,6 +126,16 @@ def test_rules_cannot_be_changed_after_loading():
             "[model]\nfeature_set = 'all'",
             "model.feature_set: found 'all', should be 'seed', 'extended' or 'crisis_aware'",
         ),
+        (
+            "[churn]\ndefinition = 'gone'",
+            "churn.definition: found 'gone', should be 'inactivity', 'rate_drop' or 'long_gap'",
+        ),
+        ("[churn]\ngap_multiple = 0.0", "churn.gap_multiple: found 0.0, should be greater than 0"),
+        ("[gate]\nevaluation = 'train'", "gate.evaluation: found 'train', should be 'holdout' or 'crossfit'"),
+        ("[gate]\nmax_shortfall = -0.1", "gate.max_shortfall: found -0.1, should be greater than or equal to 0"),
+        ("[gate]\nmin_gain_over_rule = 1.0", "gate.min_gain_over_rule: found 1.0, should be less than 1"),
+        ("[leakage]\nmax_model_auc = 0.5", "leakage.max_model_auc: found 0.5, should be greater than 0.5"),
+        ("[model]\nclass_weights = 'some'", "model.class_weights: found 'some', should be 'none' or 'balanced'"),
         ("windows = 3", "windows: found 3, should be a valid dictionary"),
     ],
 )

@@ -3,10 +3,11 @@
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from churn_assets.churn.evaluation import Verdict, judge
+from churn_assets.churn.evaluation import CHAMPION, ORDER_COUNT, RULE, Verdict, judge
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import (
     EVALUATION_SCHEMA,
@@ -18,8 +19,10 @@ from churn_assets.churn.promotion import (
     refusals,
     require_earned,
 )
+from churn_assets_tests.judged_customers import customers, ranked
+from churn_assets_tests.panels import rows_of
 
-ASKED = Evidence("model-digest-of-64-characters", "policy-digest", {"train": 3, "test": 4})
+ASKED = Evidence("model-digest-of-64-characters", "policy-digest", {"train": 3, "test": 4}, "2")
 PASSED = RecordedEvaluation(Verdict.PASS, ("met: recall",), ASKED)
 
 
@@ -27,13 +30,15 @@ def recorded(**changed: object) -> RecordedEvaluation:
     return replace(PASSED, evidence=replace(ASKED, **changed))
 
 
-def test_a_pass_for_exactly_this_model_policy_and_data_is_not_refused():
+def test_a_pass_for_exactly_this_model_policy_data_and_champion_is_not_refused():
     same = RecordedEvaluation(
-        Verdict.PASS, (), Evidence(ASKED.model_digest, ASKED.policy_digest, {"test": 4, "train": 3})
+        Verdict.PASS, (), Evidence(ASKED.model_digest, ASKED.policy_digest, {"test": 4, "train": 3}, "2")
     )
     for evaluation in (PASSED, same):
         assert refusals(ASKED, evaluation) == []
-        require_earned(ASKED, evaluation, "Registration")
+        require_earned(refusals(ASKED, evaluation), "Registration")
+    first = replace(ASKED, champion=None)
+    assert refusals(first, recorded(champion=None)) == []
 
 
 @pytest.mark.parametrize(
@@ -65,64 +70,117 @@ def test_a_pass_for_exactly_this_model_policy_and_data_is_not_refused():
             recorded(data_versions={"train": 3, "test": 4, "more": 0}),
             ["it judged version 0 of more, the model was trained beside version None"],
         ),
+        (recorded(champion="1"), ["it was compared with champion version 1, and champion version 2 serves now"]),
+        (recorded(champion=None), ["it was compared with no champion, and champion version 2 serves now"]),
     ],
-    ids=["no record", "fail", "not evaluable", "model", "policy", "version", "missing version", "unasked version"],
+    ids=[
+        "no record",
+        "fail",
+        "not evaluable",
+        "model",
+        "policy",
+        "version",
+        "missing version",
+        "unasked version",
+        "champion",
+        "no champion",
+    ],
 )
 def test_each_single_fault_is_refused_and_named(evaluation, told):
     assert refusals(ASKED, evaluation) == told
     with pytest.raises(PromotionRefusedError) as refused:
-        require_earned(ASKED, evaluation, "Promotion of version 3")
+        require_earned(refusals(ASKED, evaluation), "Promotion of version 3")
     assert refused.value.problems == tuple(told)
     assert str(refused.value).startswith("Promotion of version 3 is refused")
     assert "Next step: " in str(refused.value)
 
 
+def test_a_champion_that_no_longer_serves_is_no_longer_the_one_to_beat():
+    asked = replace(ASKED, champion=None)
+    assert refusals(asked, PASSED) == ["it was compared with champion version 2, and no champion serves now"]
+
+
 def test_several_faults_are_all_named():
     evaluation = RecordedEvaluation(Verdict.FAIL, ("missed: recall",), Evidence("other", "other", {"train": 2}))
-    assert len(refusals(ASKED, evaluation)) == 5
+    assert len(refusals(ASKED, evaluation)) == 6
+
+
+NOW = datetime(2024, 5, 6, tzinfo=timezone.utc)
+POLICY = ChurnPolicy()
+GOOD = judge(customers(60, 100), POLICY, has_threshold=True)
+NOTHING = judge(None, POLICY, has_threshold=False)
+
+
+def row(evaluation, evidence: Evidence, *, minutes: int = 0, run_id: str = "run", policy: ChurnPolicy = POLICY) -> dict:
+    return evaluation_row(
+        evaluation, evidence, policy, run_id=run_id, threshold=0.9, evaluated_at=NOW + timedelta(minutes=minutes)
+    )
 
 
 def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spark: SparkSession):
-    policy = ChurnPolicy()
-    now = datetime(2024, 5, 6, tzinfo=timezone.utc)
-    good = judge([(0.9, 1.0, 90), (0.9, 0.0, 10), (0.1, 1.0, 10), (0.1, 0.0, 900)], 0.9, policy)
-    nothing = judge([], None, policy)
-    assert (good.verdict, nothing.verdict) == (Verdict.PASS, Verdict.NOT_EVALUABLE)
-    asked = Evidence("model", policy.digest, {"train": 3, "test": 4})
-
-    def row(evaluation, minutes: int, evidence: Evidence) -> dict:
-        return evaluation_row(
-            evaluation,
-            evidence,
-            policy,
-            run_id="run",
-            threshold=0.9,
-            rule_pr_auc=None,
-            evaluated_at=now + timedelta(minutes=minutes),
-        )
-
-    rows = [row(good, 5, asked), row(nothing, 0, asked), row(nothing, 9, replace(asked, model_digest="another"))]
+    assert (GOOD.verdict, NOTHING.verdict) == (Verdict.PASS, Verdict.NOT_EVALUABLE)
+    asked = Evidence("model", POLICY.digest, {"train": 3, "test": 4}, "7")
+    rows = [
+        row(GOOD, asked, minutes=5),
+        row(NOTHING, asked),
+        row(NOTHING, replace(asked, model_digest="another"), minutes=9),
+        # The same trees and threshold out of another training run.
+        row(NOTHING, asked, minutes=9, run_id="another run"),
+    ]
     table = spark.createDataFrame(rows, EVALUATION_SCHEMA)
-    latest = recorded_evaluation(table, "model")
+    latest = recorded_evaluation(table, "model", "run")
     assert latest is not None
     assert refusals(asked, latest) == []
-    assert list(latest.reasons) == list(good.reasons)
-    other = recorded_evaluation(table, "another")
-    assert other is not None
-    assert other.verdict is Verdict.NOT_EVALUABLE
-    assert recorded_evaluation(table, "unknown") is None
-    assert recorded_evaluation(None, "model") is None
+    assert list(latest.reasons) == list(GOOD.reasons)
+    for model, run_id in (("another", "run"), ("model", "another run")):
+        other = recorded_evaluation(table, model, run_id)
+        assert other is not None
+        assert other.verdict is Verdict.NOT_EVALUABLE
+    assert recorded_evaluation(table, "unknown", "run") is None
+    assert recorded_evaluation(table, "model", "unknown") is None
+    assert recorded_evaluation(None, "model", "run") is None
 
 
-def test_an_evaluation_is_bound_to_the_policy_that_judged_whichever_trained(spark: SparkSession):
-    policy = ChurnPolicy(crisis_delay_minutes=10)
-    row = evaluation_row(
-        judge([], None, policy),
-        Evidence("model", "the policy of the training", {}),
-        policy,
-        run_id="run",
-        threshold=None,
-        rule_pr_auc=None,
-        evaluated_at=datetime(2024, 5, 6, tzinfo=timezone.utc),
+def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict(spark: SparkSession):
+    scored = customers(
+        60,
+        100,
+        rivals={RULE: ranked(40, 150), ORDER_COUNT: ranked(30, 200)},
+        champion=ranked(55, 110),
+        slices={"half": np.where(np.arange(1000) % 2 == 0, "even", "odd")},
     )
-    assert row["policy_digest"] == policy.digest
+    evaluation = judge(scored, POLICY, has_threshold=True)
+    evidence = Evidence("model", "the policy of the training", {"train": 3}, "7")
+    (found,) = rows_of(spark.createDataFrame([row(evaluation, evidence)], EVALUATION_SCHEMA))
+    assert found["champion"] == "7"
+    assert found["evaluation"] == "holdout"
+    assert {name: found[name] for name in evaluation.figures.flat()} == evaluation.figures.flat()
+    assert found["rule_pr_auc"] == evaluation.comparisons[0].pr_auc
+    assert [part["part"] for part in found["slices"]] == ["even", "odd"]
+    for part, recorded_part in zip(evaluation.slices, found["slices"], strict=True):
+        assert recorded_part["is_judgeable"] is part.is_judgeable
+        assert {name: recorded_part[name] for name in part.figures.flat()} == part.figures.flat()
+    assert [rival["rival"] for rival in found["comparisons"]] == [RULE, ORDER_COUNT, CHAMPION]
+    assert [
+        (rival["difference"], rival["difference_low"], rival["difference_high"]) for rival in found["comparisons"]
+    ] == [(of.difference.value, of.difference.low, of.difference.high) for of in evaluation.comparisons]
+    assert found["leakage"] == [{"feature": "recency_days", "roc_auc": 0.5}]
+
+
+def test_what_is_undefined_is_recorded_as_null(spark: SparkSession):
+    evidence = Evidence("model", POLICY.digest, {})
+    (found,) = rows_of(spark.createDataFrame([row(NOTHING, evidence)], EVALUATION_SCHEMA))
+    assert found["verdict"] == "NOT_EVALUABLE"
+    assert (found["rows"], found["recall"], found["pr_auc_low"], found["rule_pr_auc"], found["champion"]) == (
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def test_an_evaluation_is_bound_to_the_policy_that_judged_whichever_trained():
+    policy = ChurnPolicy(crisis_delay_minutes=10)
+    recorded_row = row(NOTHING, Evidence("model", "the policy of the training", {}), policy=policy)
+    assert recorded_row["policy_digest"] == policy.digest

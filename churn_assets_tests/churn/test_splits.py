@@ -10,13 +10,14 @@ from pyspark.sql import functions as F
 from churn_assets.churn.errors import NoLabelledSnapshotError
 from churn_assets.churn.policy import ChurnPolicy, Split, Windows
 from churn_assets.churn.splits import (
+    ROTATIONS,
     TEST_FOLDS,
     VALIDATION_FOLDS,
     current_rows,
     fold,
+    held_out_rows,
     is_validation,
     split_dates,
-    held_out_rows,
     train_rows,
 )
 from churn_assets_tests.panels import rows_of
@@ -73,7 +74,7 @@ def test_another_salt_gives_another_split(spark: SparkSession):
 def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession):
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
-    for cut in (train_rows, held_out, current_rows):
+    for cut in (train_rows, held_out_rows, current_rows):
         straight = rows_of(cut(rows, dates, POLICY).orderBy("customer_id", "as_of"))
         shuffled = cut(rows.repartition(7, F.rand(3)), dates, POLICY).orderBy("customer_id", "as_of")
         assert straight
@@ -141,3 +142,40 @@ def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: Spar
     assert {row["fold"] for row in others} <= set(range(VALIDATION_FOLDS.stop, 100))
     assert validation
     assert others
+
+
+# ---- rotations: the splits of cross-fitting
+
+
+def test_a_rotation_turns_every_fold_by_a_fifth_and_rotation_0_by_none(spark: SparkSession):
+    named = spark.range(500).select(F.concat(F.lit("c-"), "id").alias("customer_id"))
+    turned = [fold(F.col("customer_id"), "42", rotation).alias(f"turned_{rotation}") for rotation in ROTATIONS]
+    rows = rows_of(named.select(fold(F.col("customer_id"), "42").alias("plain"), *turned))
+    assert len(ROTATIONS) == 5
+    for row in rows:
+        assert [row[f"turned_{rotation}"] for rotation in ROTATIONS] == [
+            (row["plain"] - 20 * rotation) % 100 for rotation in range(5)
+        ]
+
+
+def test_over_all_rotations_each_customer_is_judged_exactly_once_and_learned_from_in_the_others(spark: SparkSession):
+    rows = panel(spark, weeks=7, labelled_weeks=6)
+    dates = split_dates(rows, POLICY)
+    everybody = {f"c-{number}" for number in range(300)}
+    judged: Counter[str] = Counter()
+    for rotation in ROTATIONS:
+        tested = [row["customer_id"] for row in rows_of(held_out_rows(rows, dates, POLICY, rotation))]
+        trained = {row["customer_id"] for row in rows_of(train_rows(rows, dates, POLICY, rotation))}
+        current = [row["customer_id"] for row in rows_of(current_rows(rows, dates, POLICY, rotation))]
+        assert trained == everybody - set(tested) == set(current)
+        judged.update(tested)
+    assert judged == dict.fromkeys(everybody, 1)
+
+
+def test_rotation_0_is_the_split_of_the_registered_model(spark: SparkSession):
+    rows = panel(spark, weeks=7, labelled_weeks=6)
+    dates = split_dates(rows, POLICY)
+    for cut in (train_rows, held_out_rows, current_rows):
+        turned = rows_of(cut(rows, dates, POLICY, 0).orderBy("customer_id", "as_of"))
+        assert turned == rows_of(cut(rows, dates, POLICY).orderBy("customer_id", "as_of"))
+        assert turned != rows_of(cut(rows, dates, POLICY, 1).orderBy("customer_id", "as_of"))

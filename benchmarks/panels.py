@@ -1,0 +1,94 @@
+"""Panels in memory for the studies: the flow's own functions without its tables and its orchestration."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+
+from churn_assets.churn import cleaning
+from churn_assets.churn.features import (
+    AsOfCalendar,
+    as_of_calendar,
+    customer_snapshots,
+    feature_panel,
+    with_baseline_rule,
+)
+from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
+from churn_assets.demo.simulator import DemoSettings, simulate
+from churn_assets.resources.settings import CHECKOUT, settings_from_env
+from churn_assets.resources.sources import SourceCatalog, load_sources
+from churn_assets.resources.spark import spark_resource
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class StudyPanel:
+    """The persisted tables of one data set: silver orders, the rule's snapshots, and the labelled features."""
+
+    silver: DataFrame
+    snapshots: DataFrame
+    panel: DataFrame
+    calendar: AsOfCalendar
+    segments: dict[float, str]
+
+
+def spark_session() -> SparkSession:
+    return spark_resource(settings_from_env()).spark_session
+
+
+@contextmanager
+def demo_panel(spark: SparkSession, settings: DemoSettings, policy: ChurnPolicy) -> Iterator[StudyPanel]:
+    """The panel of a simulated QuickBite."""
+    demo = simulate(spark, settings)
+    try:
+        with panel_of(demo.orders, demo.reviews, demo.customers, policy) as built:
+            yield built
+    finally:
+        demo.release()
+
+
+@contextmanager
+def example_panel(spark: SparkSession, example: str, policy: ChurnPolicy) -> Iterator[StudyPanel]:
+    """The panel of an example's own sources.toml, such as `uci_online_retail`."""
+    folder = CHECKOUT / "examples" / example
+    catalog = SourceCatalog(load_sources(folder / "sources.toml"), folder, "")
+    raw = [catalog.open(spark, table) for table in (ORDERS, REVIEWS, CUSTOMERS)]
+    tables = [
+        spark.createDataFrame([], table.spark_schema) if rows is None else rows
+        for table, rows in zip((ORDERS, REVIEWS, CUSTOMERS), raw, strict=True)
+    ]
+    with panel_of(*tables, policy) as built:
+        yield built
+
+
+@contextmanager
+def panel_of(orders: DataFrame, reviews: DataFrame, customers: DataFrame, policy: ChurnPolicy) -> Iterator[StudyPanel]:
+    """The panel of three source tables."""
+    cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(timezone.utc))
+    numbered = cleaning.numbered_segments(cleaned.customers, None)
+    silver = cleaning.with_segments(cleaned.orders, cleaned.customers, numbered).persist()
+    calendar = as_of_calendar(silver, policy)
+    snapshots = with_baseline_rule(customer_snapshots(silver, calendar, policy), policy).persist()
+    labels = churn_labels(snapshots, silver, calendar, policy)
+    panel = feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"]).persist()
+    segments = {row.segment_index: row.segment for row in numbered.collect()}
+    try:
+        yield StudyPanel(silver, snapshots, panel, calendar, segments)
+    finally:
+        for frame in (panel, snapshots, silver):
+            frame.unpersist()
+        cleaned.release()
+
+
+def write_result(name: str, lines: list[str]) -> None:
+    """Prints the Markdown `lines` and keeps them in benchmarks/results/."""
+    text = "\n".join(lines)
+    print(f"\n{text}", flush=True)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text + "\n", encoding="utf-8")

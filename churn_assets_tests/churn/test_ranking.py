@@ -1,0 +1,96 @@
+"""Areas under curves are scikit-learn's, ties and weights included, and absent where they mean nothing."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import precision_recall_curve as reference_curve
+
+from churn_assets.churn.ranking import Ranking, precision_recall_curve, roc_auc
+
+
+def random_rows(seed: int):
+    """Scores with few or many ties, labels of both classes, and integer weights that leave some rows out."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(2, 400))
+    scores = rng.integers(0, rng.choice([3, 30, 10_000]), rows) / 7
+    labels = (rng.random(rows) < rng.choice([0.05, 0.5, 0.95])).astype(float)
+    labels[:2] = 1.0, 0.0
+    weights = rng.integers(0, 4, (5, rows)).astype(float)
+    weights[:, :2] += 1
+    return scores, labels, weights
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_areas_are_scikit_learns_on_random_rows_with_ties(seed):
+    scores, labels, _ = random_rows(seed)
+    ranking, once = Ranking.of(scores, labels), np.ones((1, len(scores)))
+    assert ranking.average_precision(once)[0] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+    assert ranking.roc_auc(once)[0] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert roc_auc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_areas_of_weighted_rows_are_scikit_learns_for_many_weightings_at_once(seed):
+    scores, labels, weights = random_rows(seed)
+    ranking = Ranking.of(scores, labels)
+    precision = [average_precision_score(labels, scores, sample_weight=weight) for weight in weights]
+    area = [roc_auc_score(labels, scores, sample_weight=weight) for weight in weights]
+    assert ranking.average_precision(weights) == pytest.approx(precision, abs=1e-12)
+    assert ranking.roc_auc(weights) == pytest.approx(area, abs=1e-12)
+
+
+def test_areas_are_undefined_where_a_class_is_absent_and_the_other_weightings_are_not_harmed():
+    scores, labels = np.array([0.9, 0.5, 0.1]), np.array([1.0, 0.0, 1.0])
+    weights = np.array([[1.0, 1.0, 1.0], [0.0, 3.0, 0.0], [2.0, 0.0, 1.0]])
+    ranking = Ranking.of(scores, labels)
+    all_rows, no_churner, churners_only = ranking.average_precision(weights)
+    assert (all_rows, churners_only) == (pytest.approx((1 + 2 / 3) / 2), 1.0)
+    assert np.isnan(no_churner)
+    assert np.isnan(ranking.roc_auc(weights)).tolist() == [False, True, True]
+    assert ranking.roc_auc(weights)[0] == 0.5
+
+
+@pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.1, 0.2], [1.0, 1.0]), ([0.1, 0.2], [0.0, 0.0])])
+def test_a_single_area_is_none_without_both_classes(scores, labels):
+    assert roc_auc(np.array(scores), np.array(labels)) is None
+
+
+def test_the_order_of_tied_rows_changes_no_area():
+    labels = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+    scores = np.array([0.5, 0.5, 0.5, 0.2, 0.2, 0.9])
+    turned = np.array([2, 1, 0, 4, 3, 5])
+    for weights in (np.ones((1, 6)), np.array([[1.0, 2, 0, 3, 1, 1]])):
+        one, other = Ranking.of(scores, labels), Ranking.of(scores[turned], labels[turned])
+        assert one.average_precision(weights) == pytest.approx(other.average_precision(weights[:, turned]), abs=1e-15)
+        assert one.roc_auc(weights) == pytest.approx(other.roc_auc(weights[:, turned]), abs=1e-15)
+
+
+# ---- the curve
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_curve_is_scikit_learns_from_the_highest_score_down(seed):
+    scores, labels, weights = random_rows(seed)
+    for rows in (None, weights[0] + 1):
+        recall, precision = precision_recall_curve(scores, labels, rows)
+        expected_precision, expected_recall, _ = reference_curve(labels, scores, sample_weight=rows)
+        # scikit-learn's runs the other way, and ends in a point that belongs to no score.
+        assert recall == pytest.approx(expected_recall[-2::-1], abs=1e-12)
+        assert precision == pytest.approx(expected_precision[-2::-1], abs=1e-12)
+
+
+def test_counted_pairs_give_the_curve_of_the_single_rows():
+    counted = [(0.9, 1.0, 3), (0.5, 0.0, 4), (0.5, 1.0, 1), (0.2, 0.0, 2)]
+    single = [(score, label) for score, label, rows in counted for _ in range(rows)]
+    scores, labels, rows = np.array(counted).T
+    recall, precision = precision_recall_curve(scores, labels, rows)
+    assert recall.tolist() == [3 / 4, 1.0, 1.0]
+    assert precision.tolist() == [1.0, 4 / 8, 4 / 10]
+    again = precision_recall_curve(*np.array(single).T)
+    assert (recall.tolist(), precision.tolist()) == (again[0].tolist(), again[1].tolist())
+
+
+@pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.3, 0.1], [0.0, 0.0])])
+def test_without_a_churner_there_is_no_curve(scores, labels):
+    recall, precision = precision_recall_curve(np.array(scores), np.array(labels))
+    assert (len(recall), len(precision)) == (0, 0)

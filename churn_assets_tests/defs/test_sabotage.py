@@ -1,0 +1,479 @@
+"""Attacks on the gate. Each has to end in the right verdict with its reason, and in nobody being promoted.
+
+The attacker may write any table as the lakehouse itself would, run any part of the graph alone, and break what is
+outside. Attacks on the recorded evaluation are in `test_gates.py` too.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import pytest
+from dagster import ExecuteInProcessResult
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.notebook_recipe import random_orders
+from churn_assets.churn import models
+from churn_assets.churn.evaluation import Threshold
+from churn_assets.churn.features import FEATURES
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.definitions import LIFECYCLE
+from churn_assets.defs import evaluation, features
+from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
+
+PANEL = "food_delivery/ml_churn_features"
+TRAIN, TEST = "food_delivery/train_features", "food_delivery/test_features"
+FEASIBILITY, MODEL, EVALUATION = "food_delivery/label_feasibility", "churn_pipeline_model", "recall_churn"
+REGISTERED, PRODUCTION = "registered_churn_model", "production_churn_model"
+TO_THE_END = (MODEL, EVALUATION, REGISTERED, PRODUCTION)
+SERVED = "quickbite_churn_predictor"
+
+
+def changed(policy: ChurnPolicy, section: str, **values: Any) -> ChurnPolicy:
+    return policy.model_copy(update={section: getattr(policy, section).model_copy(update=values)})
+
+
+def rewrite(project: Project, table: str, spoil: Callable[[DataFrame], DataFrame]) -> None:
+    """Writes a spoiled version of `table` with the lineage of the honest one: nobody can tell it from its commit."""
+    lakehouse = project.lakehouse
+    kept = lakehouse.commit_metadata(table)
+    lineage = {name: kept[name] for name in ("inputs", "panel_digest") if name in kept}
+    lakehouse.write(table, spoil(lakehouse.read(table)), metadata=lineage)
+
+
+def latest_evaluation(project: Project) -> Any:
+    row = project.lakehouse.read(EVALUATION).orderBy(F.desc("evaluated_at")).first()
+    assert row is not None
+    return row
+
+
+def assert_champion_serves(project: Project, version: str = "1") -> None:
+    """The aliases are where they were, and the version in production can be loaded and scores."""
+    assert (project.alias("staging"), project.alias("production")) == (version, version)
+    found = project.tracking.client.search_model_versions(f"name='{SERVED}'")
+    assert max(int(each.version) for each in found) == int(version)
+    model = project.tracking.load_model(f"models:/{SERVED}@production")
+    scored = models.with_churn_probability(model, project.lakehouse.read(PANEL).limit(20))
+    assert all(0 <= row.churn_probability <= 1 for row in scored.collect())
+
+
+def assert_refused(project: Project, result: ExecuteInProcessResult, verdict: str, *reasons: str) -> None:
+    """The run stopped at the gate with this verdict and these reasons, and no later run gets around it."""
+    assert not result.success
+    assert checks_of(result)[f"{EVALUATION}: recall_gate"] is False
+    recorded = latest_evaluation(project)
+    assert recorded.verdict == verdict, recorded.reasons
+    told = [reason for reason in recorded.reasons if not reason.startswith("met: ")]
+    for reason in reasons:
+        assert any(reason in line for line in told), (reason, told)
+    assert REGISTERED not in materializations_of(result)
+    assert_champion_serves(project)
+    alone = project.run(LIFECYCLE, REGISTERED)
+    assert f"the recorded verdict is {verdict}" in "\n".join(causes_of(alone))
+    project.run(LIFECYCLE, PRODUCTION)
+    assert_champion_serves(project)
+
+
+def wary_of_a_shortfall(project: Project) -> Project:
+    wary = project.under(changed(project.policy, "gate", max_shortfall=0.15))
+    assert wary.run(LIFECYCLE, FEASIBILITY).success
+    return wary
+
+
+def test_an_honest_model_passes_where_the_attacks_are_refused(project: Project) -> None:
+    wary = wary_of_a_shortfall(project)
+    result = wary.run(LIFECYCLE, *TO_THE_END)
+    assert result.success, causes_of(result)
+    assert latest_evaluation(wary).verdict == "PASS"
+    assert_champion_serves(wary, "2")
+
+
+# --- the rows that judge ---
+
+
+def label(expression: str) -> Callable[[DataFrame], DataFrame]:
+    return lambda rows: rows.withColumn("label", F.expr(expression).cast("double"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda rows: rows.limit(0), "there are no test rows"),
+        (label("0"), "there is no churner among the test rows"),
+        (label("1"), "every test row is a churner"),
+        (label("null"), "some labels are unknown, or neither 0 nor 1"),
+        (label("2 * label"), "some labels are unknown, or neither 0 nor 1"),
+    ],
+    ids=["empty", "no churners", "all churners", "no labels", "labels of 2"],
+)
+def test_test_rows_that_cannot_judge_are_not_evaluable(
+    project: Project, spoil: Callable[[DataFrame], DataFrame], reason: str
+) -> None:
+    rewrite(project, TEST, spoil)
+    assert_refused(project, project.run(LIFECYCLE, *TO_THE_END), "NOT_EVALUABLE", reason)
+
+
+def test_test_customers_copied_into_train_are_not_evaluable(project: Project) -> None:
+    copied = (
+        project.lakehouse.read(TEST).withColumn("fold", F.lit(50)).withColumn("as_of", F.lit("2025-10-06").cast("date"))
+    )
+    rewrite(project, TRAIN, lambda rows: rows.unionByName(copied))
+    result = project.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(project, result, "NOT_EVALUABLE", "the splits break disjoint_customers")
+
+
+def test_training_outcomes_from_after_the_test_date_are_not_evaluable(project: Project) -> None:
+    later = project.lakehouse.read(TEST).agg(F.max("as_of")).first()[0]
+    rewrite(
+        project,
+        TRAIN,
+        lambda rows: rows.withColumn("as_of", F.lit(later)).dropDuplicates(["customer_id"]).unionByName(rows),
+    )
+    result = project.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(project, result, "NOT_EVALUABLE", "the splits break test_after_train_outcomes")
+
+
+# --- the model ---
+
+
+def test_a_model_that_learned_swapped_labels_fails_against_the_champion(project: Project) -> None:
+    rewrite(project, TRAIN, label("1 - label"))
+    wary = wary_of_a_shortfall(project)
+    result = wary.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(wary, result, "FAIL", "of the champion, difference -")
+
+
+def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(project: Project) -> None:
+    names = [feature.name for feature in FEATURES]
+    rewrite(project, TRAIN, lambda rows: rows.withColumns({name: F.lit(1.0) for name in names}))
+    result = project.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(project, result, "FAIL", "no threshold on the validation fold")
+
+
+def test_a_model_that_flags_everyone_fails_by_its_alerts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "choose_threshold", lambda *_: Threshold(0.0, 1.0, 1.0, 0.0))
+    result = project.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(project, result, "FAIL", "alerts 100.0% of customers")
+
+
+def test_scores_that_are_not_numbers_are_not_evaluable(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert project.run(LIFECYCLE, MODEL).success
+    honest = models.with_churn_probability
+    is_even = F.pmod(F.xxhash64("customer_id"), F.lit(2)) == 0
+
+    def with_nan(model: Any, rows: DataFrame) -> DataFrame:
+        return honest(model, rows).withColumn(
+            "churn_probability", F.when(is_even, F.lit(float("nan"))).otherwise(F.col("churn_probability"))
+        )
+
+    with monkeypatch.context() as attack:
+        attack.setattr(models, "with_churn_probability", with_nan)
+        result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
+    assert_refused(project, result, "NOT_EVALUABLE", "some scores are missing or NaN")
+
+
+def test_a_threshold_changed_after_training_is_not_evaluable(project: Project) -> None:
+    assert project.run(LIFECYCLE, MODEL).success
+    client = project.tracking.client
+    run = latest_run(project)
+    client.set_tag(run, "threshold", json.dumps(0.01))
+    result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
+    assert_refused(project, result, "NOT_EVALUABLE", "ChangedModelError: the model or the threshold of run")
+
+
+def test_an_artifact_exchanged_after_training_is_not_evaluable(project: Project) -> None:
+    rewrite(project, TRAIN, label("1 - label"))
+    assert project.run(LIFECYCLE, MODEL).success
+    other = artifact_of(project, latest_run(project))
+    rewrite(project, TRAIN, label("1 - label"))
+    assert project.run(LIFECYCLE, MODEL).success
+    mine = artifact_of(project, latest_run(project))
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
+    assert_refused(project, result, "NOT_EVALUABLE", "ChangedModelError: the model or the threshold of run")
+
+
+def test_an_artifact_deleted_after_training_is_not_evaluable(project: Project) -> None:
+    assert project.run(LIFECYCLE, MODEL).success
+    shutil.rmtree(artifact_of(project, latest_run(project)))
+    result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
+    assert_refused(project, result, "NOT_EVALUABLE", "the model cannot be scored: ")
+
+
+def latest_run(project: Project) -> str:
+    client = project.tracking.client
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return str(client.search_runs(experiments, order_by=["attributes.start_time DESC"])[0].info.run_id)
+
+
+def artifact_of(project: Project, run_id: str) -> Path:
+    """The folder of the logged model of a run, as MLflow itself finds it."""
+    from mlflow.models import get_model_info
+
+    project.tracking.client.get_run(run_id)
+    model_id = get_model_info(f"runs:/{run_id}/{MODEL}").model_id
+    assert model_id is not None
+    return Path(unquote(urlparse(project.tracking.client.get_logged_model(model_id).artifact_location).path))
+
+
+# --- looks into the future ---
+
+
+LEAKING_SOURCES = """
+[orders]
+format = "delta"
+path = "{demo}/orders"
+
+[reviews]
+format = "delta"
+path = "{demo}/orders"
+# Everybody rates the last order they will ever place one star.
+select = '''
+  SELECT order_id, ordered_at AS reviewed_at,
+         CASE WHEN LEAD(ordered_at) OVER (PARTITION BY customer_id ORDER BY ordered_at) IS NULL THEN 1.0 ELSE 5.0 END
+           AS review_score
+  FROM raw_reviews
+  WHERE order_id IS NOT NULL AND customer_id IS NOT NULL AND NOT is_cancelled
+'''
+
+[customers]
+format = "delta"
+path = "{demo}/customers"
+"""
+
+
+def test_a_column_that_knows_the_future_fails_the_leakage_canary(project: Project) -> None:
+    demo = project.lakehouse.path("demo")
+    (project.settings.project / "sources.toml").write_text(LEAKING_SOURCES.format(demo=demo), encoding="utf-8")
+    result = project.run()
+    assert_refused(project, result, "FAIL", "missed: no look into the future: ROC-AUC of one feature alone")
+    leaking = {canary.feature for canary in latest_evaluation(project).leakage if canary.roc_auc > 0.95}
+    assert leaking & {"avg_star_rating", "sentiment_velocity"}
+
+
+def test_a_feature_computed_from_later_events_is_never_published(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.versions()
+    honest = features.feature_panel
+    silver = project.lakehouse.read("food_delivery/silver_orders_enriched")
+    ever = silver.groupBy("customer_id").agg(F.count("*").cast("double").alias("ever"))
+
+    def with_later_orders(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
+        return honest(snapshots, policy).join(ever, "customer_id").withColumn("tenure_days", F.col("ever")).drop("ever")
+
+    with monkeypatch.context() as attack:
+        attack.setattr(features, "feature_panel", with_later_orders)
+        result = project.run_from(PANEL)
+    (cause,) = causes_of(result)
+    assert "BrokenContractError" in cause
+    assert "no_future_leakage: observed " in cause
+    assert "differ in tenure_days" in cause
+    assert project.versions() == before
+    assert_champion_serves(project)
+
+
+def test_a_label_computable_from_the_features_fails(project: Project) -> None:
+    # Silence so long that it is the label: the notebook's own leak.
+    def with_recency_of_the_outcome(rows: DataFrame) -> DataFrame:
+        noise = F.pmod(F.xxhash64("customer_id"), F.lit(1000)) / 1000
+        return rows.withColumn("recency_days", 5 * noise + F.when(F.col("label") == 1.0, 20).otherwise(0))
+
+    for table in (TRAIN, TEST):
+        rewrite(project, table, with_recency_of_the_outcome)
+    lenient = project.under(changed(project.policy, "leakage", max_single_feature_auc=1.0))
+    assert lenient.run(LIFECYCLE, FEASIBILITY).success
+    result = lenient.run(LIFECYCLE, *TO_THE_END)
+    assert_refused(lenient, result, "FAIL", "the label is not computable from the features: ROC-AUC 1.000")
+
+
+# --- the record ---
+
+
+def test_a_newly_trained_model_without_its_own_evaluation_is_not_registered(project: Project) -> None:
+    # Trained on the same rows it is the same model to the last digit; the champion's own PASS does not count for it.
+    result = project.run(LIFECYCLE, MODEL, REGISTERED, PRODUCTION)
+    (cause,) = causes_of(result)
+    assert "PromotionRefusedError" in cause
+    assert "no evaluation is recorded for model" in cause
+    assert_champion_serves(project)
+
+
+def test_a_policy_loosened_after_a_fail_opens_nothing(project: Project) -> None:
+    strict = project.under(changed(project.policy, "gate", min_recall=0.99))
+    assert strict.run(LIFECYCLE, FEASIBILITY).success
+    # The strict policy is not even feasible on so few churners; the evaluation of the champion's own rows still fails.
+    assert_refused_by_policy(strict.run(LIFECYCLE, EVALUATION), project)
+
+
+def assert_refused_by_policy(evaluated: ExecuteInProcessResult, project: Project) -> None:
+    assert not evaluated.success
+    assert latest_evaluation(project).verdict == "FAIL"
+    (cause,) = causes_of(project.run(LIFECYCLE, REGISTERED))
+    assert "the recorded verdict is FAIL: missed: recall" in cause
+    assert "it was judged by policy" in cause
+    assert_champion_serves(project)
+
+
+def test_an_evaluation_against_an_earlier_champion_does_not_promote(project: Project) -> None:
+    """Two challengers judged beside version 1: when one of them serves, the other has to be judged again."""
+    assert project.run(LIFECYCLE, MODEL, EVALUATION).success
+    first = latest_run(project)
+    # Somebody else's promotion in between.
+    tracking = project.tracking
+    assert project.run(LIFECYCLE, REGISTERED).success
+    version = tracking.version_under("staging")
+    assert version is not None
+    assert version.run_id == first
+    copied = tracking.client.create_model_version(SERVED, version.source, run_id=latest_run_but(project, first))
+    tracking.client.set_registered_model_alias(SERVED, "production", copied.version)
+    (cause,) = causes_of(project.run(LIFECYCLE, PRODUCTION))
+    assert f"it was compared with champion version 1, and champion version {copied.version} serves now" in cause
+    assert project.alias("production") == str(copied.version)
+
+
+def latest_run_but(project: Project, run_id: str) -> str:
+    client = project.tracking.client
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return next(run.info.run_id for run in client.search_runs(experiments) if run.info.run_id != run_id)
+
+
+# --- what is outside breaks ---
+
+
+def test_a_champion_whose_artifact_is_gone_is_not_evaluable_against(project: Project) -> None:
+    assert project.run(LIFECYCLE, *TO_THE_END).success
+    shutil.rmtree(artifact_of(project, latest_run(project)))
+    result = project.run(LIFECYCLE, *TO_THE_END)
+    assert not result.success
+    recorded = latest_evaluation(project)
+    assert recorded.verdict == "NOT_EVALUABLE"
+    assert any("the champion, version 2, cannot be scored" in reason for reason in recorded.reasons)
+    assert (project.alias("staging"), project.alias("production")) == ("2", "2")
+
+
+@contextmanager
+def mlflow_server(project: Project) -> Iterator[tuple[str, Callable[[], None]]]:
+    """An MLflow server over the project's store, and how to stop it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    process = subprocess.Popen(
+        [
+            *command,
+            "--backend-store-uri",
+            project.settings.tracking_uri,
+            "--default-artifact-root",
+            str(project.settings.data),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=project.settings.project,
+        start_new_session=True,
+    )
+
+    def stop() -> None:
+        import os
+        import signal
+
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                assert process.poll() is None, "the MLflow server ended"
+                assert time.monotonic() < deadline, "the MLflow server does not answer"
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}", stop
+    finally:
+        stop()
+
+
+def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_run_goes_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    honest = evaluation.judge
+    with mlflow_server(project) as (uri, stop):
+        served = replace(project, settings=replace(project.settings, tracking_uri=uri))
+
+        def judge_and_lose_the_store(*arguments: Any, **named: Any) -> Any:
+            found = honest(*arguments, **named)
+            stop()
+            return found
+
+        with monkeypatch.context() as attack:
+            attack.setattr(evaluation, "judge", judge_and_lose_the_store)
+            result = served.run(LIFECYCLE, *TO_THE_END)
+        assert not result.success
+        assert "recall_churn" not in materializations_of(result)
+        # Still down: whoever tries the registry alone gets no further.
+        assert not served.run(LIFECYCLE, REGISTERED, PRODUCTION).success
+    assert_champion_serves(project)
+    again = project.run(LIFECYCLE, *TO_THE_END)
+    assert again.success, causes_of(again)
+    assert project.alias("production") == "2"
+
+
+# --- the notebook's own recipe ---
+
+
+def test_the_notebooks_recipe_is_refused_before_training_and_told_what_would_work(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    project = Project.create(tmp_path, policy="", sources='[orders]\nformat = "parquet"\npath = "orders.parquet"\n')
+    random_orders(3_000).to_parquet(tmp_path / "orders.parquet", index=False, coerce_timestamps="us")
+    result = project.run()
+    assert not result.success
+    failed = [check for check, is_passed in checks_of(result).items() if not is_passed]
+    assert f"{FEASIBILITY}: churn_definition_is_feasible" in failed
+    checked = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    observed = str(checked["churn_definition_is_feasible"].metadata["observed"].value)
+    assert "NOT FEASIBLE: no order for 30 days" in observed
+    assert "churners to judge on, the recall's 95% interval can be" in observed
+    other = 'no order for 7 days (churn.definition = "inactivity", windows.outcome_days = 7)'
+    assert f"Feasible on these data: {other}" in observed
+    assert not {TRAIN, TEST, MODEL} & set(materializations_of(result))
+    assert not (project.settings.data / "mlflow").exists()
+    # Another run does not get around the check either.
+    alone = project.run(LIFECYCLE, TRAIN, TEST, MODEL)
+    assert "NotFeasibleError" in "\n".join(causes_of(alone))
+    assert MODEL not in materializations_of(alone)
+
+
+def test_a_panel_built_under_another_churn_definition_trains_nothing(project: Project) -> None:
+    week = project.under(changed(project.policy, "windows", outcome_days=7))
+    for keys in ((FEASIBILITY,), (MODEL,)):
+        (cause,) = causes_of(week.run(LIFECYCLE, *keys))
+        assert "StalePanelError" in cause
+        assert f"Next step: materialize {PANEL}" in cause
+    assert_champion_serves(project)
+
+
+def test_a_feasibility_of_another_panel_does_not_count(project: Project) -> None:
+    assert project.run(LIFECYCLE, PANEL).success
+    assert project.run(LIFECYCLE, TRAIN, TEST).success
+    (cause,) = causes_of(project.run(LIFECYCLE, MODEL))
+    assert "NotFeasibleError" in cause
+    assert "label_feasibility has no row for the policy's churn definition" in cause
+    assert_champion_serves(project)
