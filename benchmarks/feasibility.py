@@ -1,5 +1,6 @@
 """Where churn can be judged at all: the candidate definitions on the notebook's recipe and on the demo."""
 
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 
 from pyspark.sql import SparkSession
@@ -26,8 +27,8 @@ def main() -> None:
         [
             f"# Candidate churn definitions, {datetime.now(timezone.utc):%Y-%m-%d}",
             "",
-            f"The notebook's recipe: orders given to {CUSTOMERS_OF_THE_RECIPE:,} customers at random, 0.12 % silent for 30 "
-            "days; the shipped policy.",
+            f"The notebook's recipe: orders given to {CUSTOMERS_OF_THE_RECIPE:,} customers at random, of whom 0.12 %",
+            "are silent for 30 days; the shipped policy.",
             "",
             recipe,
             "",
@@ -42,7 +43,7 @@ def _table(built: StudyPanel, policy: ChurnPolicy) -> str:
     return feasibility_table(label_feasibility(built.snapshots, built.silver, built.calendar, policy))
 
 
-def _recipe(spark: SparkSession, policy: ChurnPolicy):
+def _recipe(spark: SparkSession, policy: ChurnPolicy) -> AbstractContextManager[StudyPanel]:
     orders = spark.createDataFrame(random_orders(CUSTOMERS_OF_THE_RECIPE))
     empty = [spark.createDataFrame([], table.spark_schema) for table in (REVIEWS, CUSTOMERS)]
     return panel_of(orders, *empty, policy)

@@ -2,8 +2,9 @@
 
 import os
 from datetime import datetime, timezone
-from functools import reduce
+from functools import partial, reduce
 
+import numpy as np
 import pandas as pd
 from pyspark.sql import DataFrame
 
@@ -26,8 +27,9 @@ def main() -> None:
     lines = [
         f"# Feature sets, {datetime.now(timezone.utc):%Y-%m-%d}",
         "",
-        "Every customer of the test date scored by a model that never saw that customer (five folds), shipped settings.",
-        "Differences are paired over resampled customers, with 95 % intervals. `total_orders` is that count alone.",
+        "Every customer of the test date scored by a model that never saw that customer (five folds), shipped",
+        "settings. Differences are paired over resampled customers, with 95 % intervals; `total_orders` is that count",
+        "alone.",
         "",
         "| data | customers | scores | PR-AUC | difference to `seed` | ROC-AUC | difference to `seed` |",
         "|-|-|-|-|-|-|-|",
@@ -57,21 +59,16 @@ def _lines(data: str, panel: DataFrame, policy: ChurnPolicy) -> list[str]:
     rankings = {name: Ranking.of(scores[name].to_numpy(float), labels) for name in [*FEATURE_SETS, "total_orders"]}
     cells: dict[str, list[str]] = {name: [] for name in rankings}
     for metric in METRICS.values():
-        drawn = bootstrap({name: lambda w, of=of, m=metric: m(of, w) for name, of in rankings.items()}, len(labels))
-        values = {name: float(metric(of, _once(labels))[0]) for name, of in rankings.items()}
+        replicates = bootstrap({name: partial(metric, ranking) for name, ranking in rankings.items()}, len(labels))
+        once = np.ones((1, len(labels)))
+        values = {name: float(metric(ranking, once)[0]) for name, ranking in rankings.items()}
         for name in rankings:
-            low, high = percentile_interval(drawn[name] - drawn["seed"], policy.gate.confidence)
+            low, high = percentile_interval(replicates[name] - replicates["seed"], policy.gate.confidence)
             gain = "" if name == "seed" else f"{values[name] - values['seed']:+.3f} ({low:+.3f} to {high:+.3f})"
             cells[name] += [f"{values[name]:.3f}", gain]
     found = [f"| {data} | {len(labels):,} | `{name}` | {' | '.join(row)} |" for name, row in cells.items()]
     print("\n".join(found), flush=True)
     return found
-
-
-def _once(labels):
-    import numpy as np
-
-    return np.ones((1, len(labels)))
 
 
 def _pooled(panel: DataFrame, policy: ChurnPolicy, feature_set: str) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -29,7 +30,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class StudyPanel:
-    """The persisted tables of one data set: silver orders, the rule's snapshots, and the labelled features."""
+    """The tables of one data set: silver orders, the rule's snapshots, and the labelled features."""
 
     silver: DataFrame
     snapshots: DataFrame
@@ -69,21 +70,28 @@ def example_panel(spark: SparkSession, example: str, policy: ChurnPolicy) -> Ite
 
 @contextmanager
 def panel_of(orders: DataFrame, reviews: DataFrame, customers: DataFrame, policy: ChurnPolicy) -> Iterator[StudyPanel]:
-    """The panel of three source tables."""
-    cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(timezone.utc))
-    numbered = cleaning.numbered_segments(cleaned.customers, None)
-    silver = cleaning.with_segments(cleaned.orders, cleaned.customers, numbered).persist()
-    calendar = as_of_calendar(silver, policy)
-    snapshots = with_baseline_rule(customer_snapshots(silver, calendar, policy), policy).persist()
-    labels = churn_labels(snapshots, silver, calendar, policy)
-    panel = feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"]).persist()
-    segments = {row.segment_index: row.segment for row in numbered.collect()}
-    try:
-        yield StudyPanel(silver, snapshots, panel, calendar, segments)
-    finally:
-        for frame in (panel, snapshots, silver):
-            frame.unpersist()
+    """The panel of three source tables.
+
+    Each stage is written and read again, as the flow does: on frames that are merely persisted Spark spent ten minutes
+    in describing ever longer plans, for fits that take seconds (2026-11-25).
+    """
+    spark = orders.sparkSession
+    with TemporaryDirectory(prefix="churn-study-") as folder:
+
+        def stored(name: str, rows: DataFrame) -> DataFrame:
+            rows.write.parquet(f"{folder}/{name}")
+            return spark.read.parquet(f"{folder}/{name}")
+
+        cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(timezone.utc))
+        numbered = stored("segments", cleaning.numbered_segments(cleaned.customers, None))
+        silver = stored("silver", cleaning.with_segments(cleaned.orders, cleaned.customers, numbered))
         cleaned.release()
+        calendar = as_of_calendar(silver, policy)
+        snapshots = stored("snapshots", with_baseline_rule(customer_snapshots(silver, calendar, policy), policy))
+        labels = churn_labels(snapshots, silver, calendar, policy)
+        panel = stored("panel", feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"]))
+        segments = {row.segment_index: row.segment for row in numbered.collect()}
+        yield StudyPanel(silver, snapshots, panel, calendar, segments)
 
 
 def write_result(name: str, lines: list[str]) -> None:

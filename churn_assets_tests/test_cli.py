@@ -27,6 +27,11 @@ class Shown:
     err: str
     log: str
 
+    @property
+    def told(self) -> str:
+        """What was shown, as if no line were ever broken."""
+        return " ".join(self.out.split())
+
 
 def start_churn_assets_run(project: Path) -> subprocess.Popen[str]:
     """The command in a process of its own, its streams taken from the real descriptors."""
@@ -56,20 +61,29 @@ def churn_assets_run(project: Path) -> Shown:
     return shown_by(start_churn_assets_run(project), project)
 
 
+def tiny_project(folder: Path, **gate: tuple[str, str]) -> Path:
+    """A tiny demo under the tiny policy, in which some values (found, instead) are changed."""
+    policy = TINY_POLICY
+    for name, (found, instead) in gate.items():
+        assert f"{name} = {found}" in policy
+        policy = policy.replace(f"{name} = {found}", f"{name} = {instead}")
+    (folder / "policy.toml").write_text(policy, encoding="utf-8")
+    (folder / "sources.toml").write_text(TINY_DEMO, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    """A tiny demo whose model cannot reach the recall its policy wants."""
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "policy.toml").write_text(TINY_POLICY.replace("min_recall = 0.05", "min_recall = 0.99"), encoding="utf-8")
-    (folder / "sources.toml").write_text(TINY_DEMO, encoding="utf-8")
-    return churn_assets_run(folder)
+    """A tiny demo whose model does not reach the recall its policy wants, though a perfect one would."""
+    asked = {"budget": ("0.90", "0.30"), "min_recall": ("0.05", "0.80")}
+    return churn_assets_run(tiny_project(tmp_path_factory.mktemp("cli"), **asked))
 
 
 @pytest.mark.slow
 def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
     assert refused.exit_code == 1
-    assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.out)
-    assert re.search(r"^  FAIL\n    missed: recall 0\.\d{3}, 95% interval .*needs 0\.990$", refused.out, re.MULTILINE)
+    assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.told)
+    assert re.search(r"^  FAIL\n    missed: recall 0\.\d{3}, 95% interval .*needs 0\.800$", refused.out, re.MULTILINE)
     assert "The run FAILED" in refused.out
     assert "no version is under alias production" in refused.out
 
@@ -79,7 +93,7 @@ def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: 
     begun = re.findall(r"^● (.+)$", refused.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
     assert begun == names[: len(begun)]
-    assert len(begun) >= 6, "the registry stage may be skipped, no other"
+    assert len(begun) >= len(names) - 1 == 7, "the registry stage may be skipped, no other"
     assert len(re.findall(r"^  done in \d+\.\d s", refused.out, re.MULTILINE)) == len(begun)
     for step in ("simulated_quickbite", "orders", "silver_orders_enriched", "ml_churn_features", "recall_churn"):
         assert re.search(rf"^    {step} +\d+\.\d s$", refused.out, re.MULTILINE), step
@@ -108,7 +122,35 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
     assert re.search(
         r"recall +0\.\d{3} \(95% interval 0\.\d{3} to [01]\.\d{3}\): \d+ of \d+ churners found", refused.out
     )
-    assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 90%", refused.out)
+    assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 30%", refused.out)
+    for rival in ("rule", "total_orders"):
+        assert re.search(
+            rf"{rival}: PR-AUC 0\.\d+; with as many alerts it finds [01]\.\d+ of the churners", refused.told
+        )
+    assert re.search(
+        r"FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers, \d+ to judge on", refused.told
+    )
+
+
+@pytest.mark.slow
+def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_with_its_reasons(
+    tmp_path: Path,
+) -> None:
+    shown = churn_assets_run(tiny_project(tmp_path, max_recall_interval=("0.99", "0.10")))
+    assert shown.exit_code == 1
+    begun = re.findall(r"^● (.+)$", shown.out, re.MULTILINE)
+    names = list(STAGE_NAMES.values())
+    assert begun == names[: names.index(STAGE_NAMES["s3_feasibility"]) + 1]
+    assert re.search(
+        r"failed: check churn_definition_is_feasible: .*NOT FEASIBLE: no order for 30 days: \d+ churners among "
+        r".* with \d+ churners to judge on, the recall's 95% interval can be 0\.\d\d wide; allowed 0\.10",
+        shown.told,
+    )
+    # All candidates are shown, so that another can be chosen.
+    assert len(re.findall(r"^  NOT FEASIBLE  ", shown.out, re.MULTILINE)) == 7
+    assert re.search(r"NOT FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers", shown.told)
+    assert "no version is under alias production" in shown.out
+    assert shown.err == ""
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from churn_assets.churn.ranking import Ranking
 
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
-RULE, ORDER_COUNT, CHAMPION = "rule", "total_orders", "champion"
+CHALLENGER, RULE, ORDER_COUNT, CHAMPION = "challenger", "rule", "total_orders", "champion"
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
 # The label is None where nobody knows it yet.
 ScoreCounts = Sequence[tuple[float, float | None, int]]
@@ -242,36 +242,41 @@ def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:
 
 def compare(scored: Scored, policy: ChurnPolicy) -> tuple[Comparison, ...]:
     """The challenger against each rival, and the champion if there is one, by paired resamples of the customers."""
-    everyone = np.ones(len(scored.labels), dtype=bool)
-    rivals = [(name, scores, everyone) for name, scores in scored.rivals.items()]
+    found = _compared(scored.rivals, np.ones(len(scored.labels), dtype=bool), scored, policy)
     if scored.champion is not None:
-        rivals.append((CHAMPION, scored.champion, scored.is_unseen))
-    return tuple(_compared(name, scores, is_judged, scored, policy) for name, scores, is_judged in rivals)
+        found += _compared({CHAMPION: scored.champion}, scored.is_unseen, scored, policy)
+    return tuple(found)
 
 
 def _compared(
-    rival: str, scores: Floats, is_judged: NDArray[np.bool_], scored: Scored, policy: ChurnPolicy
-) -> Comparison:
-    labels = scored.labels[is_judged]
+    rivals: Mapping[str, Floats], is_judged: NDArray[np.bool_], scored: Scored, policy: ChurnPolicy
+) -> list[Comparison]:
+    labels, is_alert = scored.labels[is_judged], scored.is_alert[is_judged]
     rows = len(labels)
     if not 0 < labels.sum() < rows:
-        return Comparison(rival, rows)
-    ranking = Ranking.of(scores[is_judged], labels)
-    ours, theirs = Ranking.of(scored.scores[is_judged], labels).average_precision, ranking.average_precision
+        return [Comparison(rival, rows) for rival in rivals]
+    rankings = {name: Ranking.of(scores[is_judged], labels) for name, scores in rivals.items()}
+    ours = Ranking.of(scored.scores[is_judged], labels)
+    # Together, so that every difference is of the same customers.
+    drawn = bootstrap({name: each.average_precision for name, each in {**rankings, CHALLENGER: ours}.items()}, rows)
     as_observed = np.ones((1, rows))
-    our_value, their_value = float(ours(as_observed)[0]), float(theirs(as_observed)[0])
-    replicates = bootstrap({"ours": ours, "theirs": theirs}, rows)
-    interval = percentile_interval(replicates["ours"] - replicates["theirs"], policy.gate.confidence)
-    is_alert = scored.is_alert[is_judged]
-    return Comparison(
-        rival,
-        rows,
-        their_value,
-        our_value,
-        Estimate(our_value - their_value, *interval),
-        recall=ranking.recall_of_highest(int(is_alert.sum())),
-        challenger_recall=float(labels[is_alert].sum() / labels.sum()),
-    )
+    our_value = float(ours.average_precision(as_observed)[0])
+    found = []
+    for rival, ranking in rankings.items():
+        value = float(ranking.average_precision(as_observed)[0])
+        interval = percentile_interval(drawn[CHALLENGER] - drawn[rival], policy.gate.confidence)
+        found.append(
+            Comparison(
+                rival,
+                rows,
+                value,
+                our_value,
+                Estimate(our_value - value, *interval),
+                recall=ranking.recall_of_highest(int(is_alert.sum())),
+                challenger_recall=float(labels[is_alert].sum() / labels.sum()),
+            )
+        )
+    return found
 
 
 def judge(
@@ -390,21 +395,17 @@ def _leakage_criteria(
     yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {roc_auc:.3f}; allowed {limit:.3f}"
 
 
-WARNED_OF = ("recency_days", "total_orders")
+# Feature -> the direction in which it is riskier.
+WARNED_OF = {"recency_days": 1.0, "total_orders": -1.0}
 
 
 def _warnings(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
     """Single features that rank as well as the whole model: then the model is not worth its upkeep."""
-    for feature in WARNED_OF:
-        if feature not in scored.features:
-            continue
-        values = scored.features[feature]
-        sign = 1.0 if feature == "recency_days" else -1.0
-        everyone = np.ones(len(scored.labels), dtype=bool)
-        found = _compared(feature, sign * values, everyone, scored, policy)
+    alone = {name: sign * scored.features[name] for name, sign in WARNED_OF.items() if name in scored.features}
+    for found in _compared(alone, np.ones(len(scored.labels), dtype=bool), scored, policy):
         if found.difference.low is None or found.difference.low <= 0:
             yield (
-                f"{feature} alone may rank as well: PR-AUC {found.pr_auc:.3f} against the model's "
+                f"{found.rival} alone may rank as well: PR-AUC {found.pr_auc:.3f} against the model's "
                 f"{found.challenger_pr_auc:.3f}"
             )
 

@@ -116,6 +116,8 @@ def _judged(
     """The scored customers, None where they cannot be had, and every obstacle to a fair judgement of them."""
     obstacles = _broken_splits(lakehouse, trained, policy)
     try:
+        if policy.gate.evaluation == "crossfit":
+            context.log.info("Cross-fitting: four more fits, each as long as that of the training")
         rows = _challenger_rows(lakehouse, tracking, policy, trained)
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")

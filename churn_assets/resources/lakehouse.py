@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 from churn_assets.churn.errors import ChurnError
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, Schema
     from pyarrow.fs import FileSystem
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
@@ -156,12 +156,23 @@ class LakehouseResource(dg.ConfigurableResource):
             return 0
         delta = DeltaTable(uri)
         opened_at = delta.version()
+        if mode == "append":
+            _add_missing_columns(delta, delta_schema)
         delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
         # Others may have committed before or after; the version that lineage names is the one with this write's id.
         delta.update_incremental()
         commits = range(delta.version(), opened_at, -1)
         path, write_id = self.path(table), metadata["write_id"]
         return next(version for version in commits if _commit_info(path, version).get("write_id") == write_id)
+
+
+def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:
+    """Gives the table the columns of `schema` it lacks, null in its old rows: an append alone would hide them."""
+    known = {field.name for field in table.schema().fields}
+    missing = [field for field in schema.fields if field.name not in known]
+    if missing:
+        table.alter.add_columns(missing)
+        table.update_incremental()
 
 
 def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":

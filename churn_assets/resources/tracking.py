@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
 
@@ -56,14 +57,21 @@ class TrainedModel:
             "data_versions": json.dumps(dict(self.evidence.data_versions), sort_keys=True),
             "features": json.dumps(list(self.features)),
             "threshold": json.dumps(self.threshold),
-            "settings": json.dumps(asdict(self.settings)),
         }
 
     @staticmethod
-    def from_tags(run_id: str, tags: Mapping[str, str]) -> "TrainedModel":
+    def of(run: "Run") -> "TrainedModel":
+        tags, params = run.data.tags, run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
-        settings = GradientBoosting(**json.loads(tags["settings"]))
-        return TrainedModel(run_id, json.loads(tags["features"]), json.loads(tags["threshold"]), settings, evidence)
+        # Params are text; the defaults know the types.
+        knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
+        return TrainedModel(
+            run.info.run_id,
+            json.loads(tags["features"]),
+            json.loads(tags["threshold"]),
+            GradientBoosting(**knobs),
+            evidence,
+        )
 
 
 class TrackingResource(dg.ConfigurableResource):
@@ -141,7 +149,7 @@ class TrackingResource(dg.ConfigurableResource):
         return mlflow.spark.load_model(uri)
 
     def trained_model(self, run_id: str) -> TrainedModel:
-        return TrainedModel.from_tags(run_id, self.client.get_run(run_id).data.tags)
+        return TrainedModel.of(self.client.get_run(run_id))
 
     def trained_model_of(self, version: "ModelVersion") -> TrainedModel:
         """The model of a version. Raises PromotionRefusedError for a version that no training run made."""

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from pyspark.sql import types as T
 
 from churn_assets.churn.contract import (
     MAX_KEYS,
+    NO_FUTURE_LEAKAGE,
     PANEL_RULES,
     PANEL_SCHEMA,
     SPLIT_RULES,
     Outcome,
+    future_outcome,
+    known_before,
     panel_outcomes,
     require,
     row_accounting,
@@ -23,9 +27,12 @@ from churn_assets.churn.contract import (
     split_outcomes,
 )
 from churn_assets.churn.errors import BrokenContractError
-from churn_assets.churn.features import FEATURES
+from churn_assets.churn.features import FEATURES, as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS
-from churn_assets_tests.panels import Row, frame
+from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
+from churn_assets_tests.panels import Row, cleaned, frame, rows_of, source_frames
 
 FIRST = date(2024, 3, 4)
 NAMES = [feature.name for feature in FEATURES]
@@ -205,6 +212,176 @@ def test_a_broken_rule_stops_publishing_with_every_rule_and_its_rows(spark: Spar
     assert [problem.split(":")[0] for problem in error.value.problems] == ["ranges", "label_is_binary"]
     assert all("bad at 2024-03-04" in problem for problem in error.value.problems)
     assert "food_delivery/ml_churn_features break 2 rule(s)" in str(error.value)
+
+
+# ---- no feature has seen the future
+
+
+POLICY = ChurnPolicy()
+AS_OF = datetime(2024, 3, 4)
+INSTANT = timedelta(microseconds=1)
+
+
+def panel_of(silver: DataFrame) -> DataFrame:
+    calendar = as_of_calendar(silver, POLICY)
+    snapshots = customer_snapshots(silver, calendar, POLICY)
+    labels = churn_labels(snapshots, silver, calendar, POLICY)
+    return feature_panel(snapshots, POLICY).join(labels, ["customer_id", "as_of"])
+
+
+@cache
+def inline_silver(spark: SparkSession) -> DataFrame:
+    """Kept orders of a and b, each known to have a good meal by AS_OF; a bad one of a is reviewed after it."""
+
+    def order(customer: str, days_before: float, reviewed_days_before: float | None, score: float | None) -> Row:
+        ordered_at = AS_OF - timedelta(days=days_before)
+        reviewed = None if reviewed_days_before is None else AS_OF - timedelta(days=reviewed_days_before)
+        return {
+            "order_id": f"{customer}{days_before}",
+            "customer_id": customer,
+            "ordered_at": ordered_at,
+            "promised_at": ordered_at + timedelta(minutes=30),
+            "delivered_at": ordered_at + timedelta(minutes=20),
+            "reviewed_at": reviewed,
+            "review_score": score,
+            "subtotal": 10.0,
+            "segment_index": 0.0,
+        }
+
+    rows = [
+        order("opening", 60, None, None),
+        *(order(customer, days, days - 0.5, 5.0) for customer in "ab" for days in (20, 10)),
+        order("a", 1, -2, 1.0),
+        order("b", -3, None, None),
+        # 2024-04-05: the outcome of AS_OF is known, of the Monday after it not yet.
+        order("c", -32, None, None),
+    ]
+    schema = spark.createDataFrame(
+        [],
+        "order_id string, customer_id string, ordered_at timestamp, promised_at timestamp, delivered_at timestamp, "
+        "reviewed_at timestamp, review_score double, subtotal double, segment_index double",
+    ).schema
+    return frame(spark, rows, schema).persist()
+
+
+def test_an_honest_panel_has_not_seen_the_future(spark: SparkSession):
+    silver = inline_silver(spark)
+    outcome = future_outcome(panel_of(silver), silver, POLICY)
+    assert outcome.rule == NO_FUTURE_LEAKAGE
+    assert (outcome.is_passed, outcome.is_warning, outcome.keys) == (True, False, ())
+    assert outcome.observed == "0 customers at 2024-03-04 differ"
+
+
+def test_the_honest_panel_of_dirty_rows_has_not_seen_the_future(spark: SparkSession):
+    clean_rows = cleaned(source_frames(spark, dirty_source_rows(0)), now=dirty_now())
+    silver = clean_rows.orders.withColumn("segment_index", F.lit(-1.0))
+    outcome = future_outcome(panel_of(silver).persist(), silver, POLICY)
+    clean_rows.release()
+    assert outcome.is_passed, outcome.observed
+
+
+def test_a_feature_that_knows_a_review_before_it_was_written_is_named_with_the_customer(spark: SparkSession):
+    silver = inline_silver(spark)
+    # As if reviews were dated by their orders, which is a common mistake.
+    by_order = silver.withColumn("reviewed_at", F.when(F.col("reviewed_at").isNotNull(), F.col("ordered_at")))
+    outcome = future_outcome(panel_of(by_order), silver, POLICY)
+    assert (outcome.is_passed, outcome.is_warning) == (False, False)
+    assert outcome.observed == "1 customers at 2024-03-04 differ in avg_star_rating, sentiment_velocity"
+    assert outcome.keys == ("a at 2024-03-04",)
+    with pytest.raises(BrokenContractError, match=r"no_future_leakage: observed 1 customers .*a at 2024-03-04"):
+        require([outcome], "food_delivery/ml_churn_features")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_feature_is_compared(spark: SparkSession, name: str):
+    silver = inline_silver(spark)
+    spoiled = panel_of(silver).withColumn(name, F.when(F.col("customer_id") == "b", 77.0).otherwise(F.col(name)))
+    outcome = future_outcome(spoiled, silver, POLICY)
+    assert outcome.observed == f"1 customers at 2024-03-04 differ in {name}"
+    assert outcome.keys == ("b at 2024-03-04",)
+
+
+def test_a_customer_eligible_only_by_later_orders_and_one_left_out_are_named(spark: SparkSession):
+    silver = inline_silver(spark)
+    panel = panel_of(silver)
+    later = panel.where("customer_id = 'b'").withColumn("customer_id", F.lit("c"))
+    both = panel.where("customer_id <> 'a'").unionByName(later.where(F.col("as_of") == F.lit(AS_OF.date())))
+    outcome = future_outcome(both, silver, POLICY)
+    assert outcome.observed.startswith("2 customers at 2024-03-04 differ in ")
+    assert outcome.keys == ("a at 2024-03-04", "c at 2024-03-04")
+
+
+def test_only_the_latest_labelled_date_is_compared_and_without_labels_the_latest(spark: SparkSession):
+    silver = inline_silver(spark)
+    panel = panel_of(silver)
+    assert panel.where(F.col("as_of") > F.lit(AS_OF.date())).count() > 0
+    at_another = F.when(F.col("as_of") > F.lit(AS_OF.date()), 77.0).otherwise(F.col("gap_ratio"))
+    assert future_outcome(panel.withColumn("gap_ratio", at_another), silver, POLICY).is_passed
+    unlabelled = panel.withColumn("gap_ratio", at_another).withColumn("label", F.lit(None).cast("double"))
+    latest = panel.agg(F.max("as_of")).collect()[0][0]
+    outcome = future_outcome(unlabelled, silver, POLICY)
+    assert not outcome.is_passed
+    assert f"at {latest} differ in gap_ratio" in outcome.observed
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda panel: panel.drop("gap_ratio"), "not evaluable: columns are missing"),
+        (lambda panel: panel.drop("label"), "not evaluable: columns are missing"),
+        (lambda panel: panel.where("false"), "no rows at all"),
+    ],
+)
+def test_what_cannot_be_compared_with_the_past_is_no_pass(
+    spark: SparkSession, change: Callable[[DataFrame], DataFrame], told: str
+):
+    silver = inline_silver(spark)
+    outcome = future_outcome(change(panel_of(silver)), silver, POLICY)
+    assert (outcome.is_passed, outcome.is_warning, outcome.observed) == (False, False, told)
+
+
+def test_a_panel_of_unknown_orders_is_no_pass(spark: SparkSession):
+    outcome = future_outcome(panel_of(inline_silver(spark)), None, POLICY)
+    assert (outcome.is_passed, outcome.is_warning) == (False, False)
+    assert outcome.observed == "not evaluable: the orders behind this version are unknown"
+
+
+def test_what_is_known_before_a_day_ends_at_its_midnight_by_each_events_own_clock(spark: SparkSession):
+    before = AS_OF - INSTANT
+
+    def order(name: str, ordered_at: datetime, delivered_at: datetime | None, reviewed_at: datetime | None) -> Row:
+        return {
+            "order_id": name,
+            "customer_id": "a",
+            "ordered_at": ordered_at,
+            "promised_at": AS_OF + timedelta(days=1),
+            "delivered_at": delivered_at,
+            "reviewed_at": reviewed_at,
+            "review_score": None if reviewed_at is None else 4.0,
+        }
+
+    rows = [
+        order("known", before, before, before),
+        order("under way", before, AS_OF, AS_OF),
+        order("not reviewed yet", before, before, AS_OF),
+        order("never delivered", before, None, None),
+        order("later", AS_OF, AS_OF, AS_OF),
+    ]
+    schema = inline_silver(spark).drop("subtotal", "segment_index").schema
+    silver = frame(spark, rows, schema)
+    known = known_before(silver, AS_OF.date())
+    assert known.schema == silver.schema
+    found = {row.pop("order_id"): row for row in rows_of(known)}
+    assert found.keys() == {"known", "under way", "not reviewed yet", "never delivered"}
+    # A promise is made with the order, whenever it is for.
+    assert {row["promised_at"] for row in found.values()} == {AS_OF + timedelta(days=1)}
+    later_columns = ("delivered_at", "reviewed_at", "review_score")
+    assert {name: tuple(row[column] for column in later_columns) for name, row in found.items()} == {
+        "known": (before, before, 4.0),
+        "under way": (None, None, None),
+        "not reviewed yet": (before, None, None),
+        "never delivered": (None, None, None),
+    }
 
 
 # ---- splits

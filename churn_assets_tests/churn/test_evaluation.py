@@ -242,6 +242,17 @@ def test_a_comparison_is_the_paired_difference_of_the_areas():
     assert orders.difference == Estimate(0.0, 0.0, 0.0)
 
 
+def test_a_comparison_tells_the_recall_of_both_at_as_many_alerts():
+    # 160 alerts; of the rule's as many highest scores 40 are churners.
+    scored = customers(60, 100, rivals={RULE: ranked(40, 120), ORDER_COUNT: np.zeros(1000)})
+    rule, orders = compare(scored, policy())
+    assert (rule.challenger_recall, rule.recall) == (0.6, pytest.approx(0.4))
+    # Scores that know nothing find what chance finds.
+    assert orders.recall == pytest.approx(0.16)
+    quiet = compare(customers(0, 0, scores=ranked(60, 100)), policy())[0]
+    assert (quiet.challenger_recall, quiet.recall) == (0.0, 0.0)
+
+
 def test_the_champion_is_compared_on_the_customers_no_model_of_the_split_learned_from_alone():
     is_unseen = np.arange(1000) % 3 == 0
     champion = np.where(is_unseen, ranked(50, 120), np.nan)
@@ -389,8 +400,12 @@ def test_with_a_champion_to_be_level_with_it_and_the_rule_is_enough():
 
 def test_a_champion_with_nobody_to_compare_it_on_is_not_beaten():
     scored = customers(60, 100, champion=ranked(10, 100), is_unseen=np.arange(1000) >= 100)
-    (reason,) = missed(judged(scored, policy()))
+    evaluation = judged(scored, policy())
+    (reason,) = missed(evaluation)
     assert reason == "missed: PR-AUC against the champion: 900 customers are too few to compare on"
+    undefined = evaluation.comparisons[-1]
+    assert (undefined.pr_auc, undefined.challenger_pr_auc, undefined.recall, undefined.challenger_recall) == (None,) * 4
+    assert undefined.difference == Estimate(None, None, None)
 
 
 # ---- verdict: looks into the future

@@ -126,7 +126,7 @@ def test_a_gap_is_long_by_the_customers_own_measure(spark: SparkSession, gap_day
 
 def test_a_customer_without_a_gap_is_measured_by_the_snapshots_median_gap(spark: SparkSession):
     gaps = {"short": 1.0, "middle": 4.0, "long": 9.0, "new": None, "new too": None}
-    times: dict[str, list[datetime]] = dict.fromkeys(gaps, [after(days=12) - INSTANT]) | {"new too": [after(days=12)]}
+    times = {name: [after(days=12) - INSTANT] for name in gaps} | {"new too": [after(days=12)]}
     found = labels_at_t(spark, times, policy("long_gap"), gap_days=gaps)
     assert found == {"short": 1.0, "middle": 0.0, "long": 0.0, "new": 0.0, "new too": 1.0}
 

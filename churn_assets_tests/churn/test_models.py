@@ -1,6 +1,7 @@
 """The same rows give the same model, scores and recall to the last digit, however they are filed."""
 
 import random
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 import numpy as np
@@ -12,10 +13,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn import models, splits
+from churn_assets.churn.contract import PANEL_SCHEMA
 from churn_assets.churn.errors import UntrainableError
-from churn_assets.churn.evaluation import choose_threshold, figures
+from churn_assets.churn.evaluation import Evaluation, Verdict, choose_threshold, figures, judge
+from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.features import FEATURES as CATALOGUE
+from churn_assets.churn.judged import crossfit_scores, held_out_scores, scored
 from churn_assets.churn.models import (
     GradientBoosting,
+    crossfitted,
     feature_importances,
     fit_churn_model,
     model_digest,
@@ -23,8 +29,8 @@ from churn_assets.churn.models import (
     with_alerts,
     with_churn_probability,
 )
-from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate
-from churn_assets_tests.panels import rows_of
+from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Model, Split
+from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
@@ -159,3 +165,245 @@ def test_score_counts_add_up_equal_scores_and_labels(spark):
         [(0.5, 1.0), (0.5, 1.0), (0.5, 0.0), (0.25, None)], "churn_probability double, label double"
     )
     assert sorted(score_counts(scored), key=str) == [(0.25, None, 1), (0.5, 0.0, 1), (0.5, 1.0, 2)]
+
+
+# ---- weights and alerts
+
+
+def mean_score(model: PipelineModel, rows: DataFrame) -> float:
+    return with_churn_probability(model, rows).agg(F.avg("churn_probability")).collect()[0][0]
+
+
+def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(spark, panel_rows):
+    train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
+    rate = train.agg(F.avg("label")).collect()[0][0]
+    assert rate < 0.45
+    plain = fit_churn_model(train, FEATURES, SMALL, rows=900)
+    unweighted = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="none")
+    balanced = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="balanced")
+    assert model_digest(unweighted, 0.5) == model_digest(plain, 0.5) != model_digest(balanced, 0.5)
+    assert mean_score(plain, train) == pytest.approx(rate, abs=0.05)
+    assert mean_score(balanced, train) == pytest.approx(0.5, abs=0.05)
+    assert mean_score(balanced, train) > mean_score(plain, train) + 0.05
+
+
+def test_balanced_weights_of_as_many_churners_as_others_change_nothing(spark, panel_rows):
+    train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
+    churners = train.where("label = 1").orderBy("customer_id", "as_of").limit(200)
+    even = churners.unionByName(train.where("label = 0").orderBy("customer_id", "as_of").limit(200)).persist()
+    one, other = (fit_churn_model(even, FEATURES, SMALL, rows=400, class_weights=by) for by in ("none", "balanced"))
+    assert model_digest(one, 0.5) == model_digest(other, 0.5)
+
+
+def test_an_alert_is_a_score_at_or_above_the_cut_off_and_without_one_nobody_is_alerted(spark, panel_rows):
+    rows = spark.createDataFrame(panel_rows, SCHEMA)
+    model = fitted(rows)
+    scores = sorted({row["churn_probability"] for row in rows_of(with_churn_probability(model, rows))})
+    cut_off = scores[len(scores) // 2]
+    alerted = rows_of(with_alerts(model, rows, cut_off))
+    assert all(row["is_alert"] is (row["churn_probability"] >= cut_off) for row in alerted)
+    assert any(row["is_alert"] and row["churn_probability"] == cut_off for row in alerted)
+    assert {row["is_alert"] for row in alerted} == {True, False}
+    assert {row["is_alert"] for row in rows_of(with_alerts(model, rows, None))} == {False}
+    assert with_alerts(model, rows, None).columns == [*rows.columns, "churn_probability", "is_alert"]
+
+
+# ---- cross-fitting
+
+
+WIDE_SCHEMA = (
+    f"customer_id string, as_of date, {', '.join(f'{name} double' for name in FEATURE_SETS['seed'])}, label double"
+)
+SEED_POLICY = POLICY.model_copy(update={"model": Model(feature_set="seed")})
+
+
+@pytest.fixture(scope="module")
+def wide_rows(panel_rows) -> list[tuple]:
+    """The same customers with the features of the smallest set, three of which tell something."""
+    return [
+        (customer, as_of, recency, rating, 0.0, gap, 0.0, 0.0, 111.0, label)
+        for customer, as_of, recency, gap, rating, label in panel_rows
+    ]
+
+
+def all_crossfitted(
+    panel: DataFrame, rotations: Iterable[int] = splits.ROTATIONS
+) -> dict[str, tuple[int, float, bool]]:
+    """customer_id -> rotation it was judged in, score and alert."""
+    dates = splits.split_dates(panel, SEED_POLICY)
+    found: dict[str, tuple[int, float, bool]] = {}
+    for rotation in rotations:
+        for row in rows_of(crossfitted(panel, dates, SMALL, SEED_POLICY, rotation)):
+            assert row["customer_id"] not in found
+            assert row["as_of"] == dates.test
+            found[row["customer_id"]] = (rotation, row["churn_probability"], row["is_alert"])
+    return found
+
+
+def test_each_customer_is_scored_by_a_model_that_never_saw_it(spark, wide_rows):
+    first = all_crossfitted(spark.createDataFrame(wide_rows, WIDE_SCHEMA))
+    assert len(first) == 300
+    assert len({score for _, score, _ in first.values()}) > 20
+    of_rotation = {
+        rotation: {customer for customer, (of, *_) in first.items() if of == rotation} for rotation in splits.ROTATIONS
+    }
+    # The customers of one rotation get other labels: their own scores stay to the last digit, those of others move.
+    changed = [(*row[:-1], 1 - row[-1]) if row[0] in of_rotation[2] else row for row in wide_rows]
+    second = all_crossfitted(spark.createDataFrame(changed, WIDE_SCHEMA), (0, 2))
+    assert {customer: second[customer] for customer in of_rotation[2]} == {
+        customer: first[customer] for customer in of_rotation[2]
+    }
+    assert any(second[customer] != first[customer] for customer in of_rotation[0])
+
+
+def test_rotation_0_is_the_registered_model_and_its_threshold(spark, wide_rows):
+    panel = spark.createDataFrame(wide_rows, WIDE_SCHEMA)
+    dates = splits.split_dates(panel, SEED_POLICY)
+    train = splits.train_rows(panel, dates, SEED_POLICY)
+    current = splits.current_rows(panel, dates, SEED_POLICY)
+    model = models.train_churn_model(train, current, SMALL, SEED_POLICY, rows=train.count())
+    assert model.cut_off is not None
+    held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
+    registered = with_alerts(model.pipeline, held_out, model.cut_off).orderBy("customer_id")
+    again = crossfitted(panel, dates, SMALL, SEED_POLICY, 0).orderBy("customer_id")
+    assert rows_of(again.select(registered.columns)) == rows_of(registered)
+
+
+def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_unseen(spark, wide_rows):
+    panel = spark.createDataFrame(wide_rows, WIDE_SCHEMA)
+    dates = splits.split_dates(panel, SEED_POLICY)
+    train = splits.train_rows(panel, dates, SEED_POLICY)
+    model = models.train_churn_model(
+        train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY, rows=train.count()
+    )
+    held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
+    pooled = crossfit_scores(held_out_scores(model.pipeline, held_out, model.cut_off), panel, SMALL, SEED_POLICY)
+    collected = rows_of(pooled)
+    rows = {row["customer_id"]: row for row in collected}
+    assert len(collected) == len(rows) == 300
+    unseen = {customer for customer, row in rows.items() if row["is_unseen"]}
+    assert unseen == {row["customer_id"] for row in rows_of(held_out)}
+
+
+# ---- whatever the rows are like: a model with a verdict, or a reason
+
+
+NAMES = tuple(feature.name for feature in CATALOGUE)
+
+
+def judged(panel: DataFrame, policy: ChurnPolicy, features: tuple[str, ...] = NAMES) -> Evaluation:
+    """The verdict on a panel, as the flow reaches it, with a rule that knows nothing."""
+    dates = splits.split_dates(panel, policy)
+    train = splits.train_rows(panel, dates, policy).persist()
+    rows = train.count()
+    pipeline = fit_churn_model(train, features, SMALL, rows=rows)
+    validation = score_counts(with_churn_probability(pipeline, train.where(splits.is_validation())))
+    current = score_counts(with_churn_probability(pipeline, splits.current_rows(panel, dates, policy)))
+    threshold = choose_threshold(validation, current, policy)
+    cut_off = threshold.value if threshold else None
+    test = held_out_scores(pipeline, splits.held_out_rows(panel, dates, policy), cut_off)
+    found = scored(test.withColumn("risk_score", F.lit(0.0)).toPandas(), features, {})
+    return judge(found, policy, has_threshold=threshold is not None)
+
+
+def catalogue_panel(
+    spark: SparkSession, customers: int, weeks: tuple[int, ...] = (0, 6), **constant: float
+) -> DataFrame:
+    """Random features in their ranges; most of the long silent leave. `constant` are features of one value."""
+    rng = random.Random(customers)
+    rows = []
+    for number in range(customers):
+        for week in weeks:
+            values = {f.name: rng.uniform(max(f.low, 0), min(f.high, max(f.low, 0) + 30)) for f in CATALOGUE}
+            values["crisis_exposure_index"] = float(rng.random() < 0.5)
+            label = float(rng.random() < (0.7 if values["recency_days"] > 18 else 0.05))
+            key = {"customer_id": f"c-{number}", "as_of": FIRST + timedelta(weeks=week)}
+            rows.append({**key, **values, **constant, "label": label})
+    return frame(spark, rows, PANEL_SCHEMA)
+
+
+def has_verdict_and_reasons(evaluation: Evaluation) -> bool:
+    return evaluation.verdict in (Verdict.PASS, Verdict.FAIL) and len(evaluation.reasons) >= 5
+
+
+def test_features_that_are_all_constant_give_a_model_that_fails_for_knowing_nothing(spark):
+    evaluation = judged(catalogue_panel(spark, 300, **dict.fromkeys(NAMES, 1.0)), POLICY)
+    assert evaluation.verdict is Verdict.FAIL
+    assert evaluation.figures.roc_auc.value == 0.5
+    assert any(reason.startswith("missed: no threshold on the validation fold") for reason in evaluation.reasons)
+
+
+def test_a_single_feature_is_enough_to_fit_and_to_judge(spark):
+    panel = catalogue_panel(spark, 300)
+    one = judged(panel, POLICY, ("recency_days",))
+    assert has_verdict_and_reasons(one)
+    assert one.figures.roc_auc.value is not None
+    assert one.figures.roc_auc.value > 0.6
+    assert [canary.feature for canary in one.leakage] == ["recency_days"]
+    # A model of one feature is no better than the feature.
+    assert any(warning.startswith("recency_days alone") for warning in one.warnings)
+
+
+def test_a_single_constant_feature_is_fitted_and_fails(spark):
+    evaluation = judged(catalogue_panel(spark, 300, gap_ratio=3.0), POLICY, ("gap_ratio",))
+    assert evaluation.verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("extreme", [1e300, -1e300, 5e-324])
+def test_an_extreme_value_in_a_few_rows_spoils_nothing(spark, extreme):
+    panel = catalogue_panel(spark, 300)
+    is_hit = F.col("customer_id").isin("c-1", "c-2", "c-3", "c-4", "c-5")
+    spoiled = panel.withColumn("gap_ratio", F.when(is_hit, extreme).otherwise(F.col("gap_ratio")))
+    evaluation = judged(spoiled.withColumn("rfm_score", F.lit(extreme)), POLICY)
+    assert has_verdict_and_reasons(evaluation)
+    assert evaluation.figures.roc_auc.value is not None
+    assert evaluation.figures.roc_auc.value > 0.6
+
+
+def test_extreme_values_of_both_signs_in_every_feature_can_be_fitted_and_judged(spark):
+    panel = catalogue_panel(spark, 300)
+    extremes = F.when(F.hash("customer_id") % 2 == 0, 1e300).otherwise(-1e300)
+    evaluation = judged(panel.withColumns(dict.fromkeys(NAMES, extremes)), POLICY)
+    assert has_verdict_and_reasons(evaluation)
+
+
+def told_of(panel: DataFrame, policy: ChurnPolicy) -> list[str]:
+    """Why there is no model, or what its verdict rests on; with a handful of customers none can pass."""
+    try:
+        evaluation = judged(panel, policy)
+    except UntrainableError as untrainable:
+        return list(untrainable.problems)
+    assert evaluation.verdict is not Verdict.PASS
+    return list(evaluation.reasons)
+
+
+@pytest.mark.parametrize("salt", ["0", "1", "2"])
+def test_ten_customers_come_to_a_verdict_or_to_a_reason_why_not(spark, salt):
+    assert told_of(catalogue_panel(spark, 10), POLICY.model_copy(update={"split": Split(salt=salt)}))
+
+
+def test_a_single_customer_cannot_teach(spark):
+    told = told_of(catalogue_panel(spark, 300).where("customer_id = 'c-0'"), POLICY)
+    assert len(told) == 2
+    assert "churners: 0" in told or "others: 0" in told
+
+
+def test_where_no_customer_is_left_to_judge_on_there_is_no_verdict(spark):
+    is_tested = splits.fold(F.col("customer_id"), POLICY.split.salt) < splits.TEST_FOLDS.stop
+    evaluation = judged(catalogue_panel(spark, 60).where(~is_tested), POLICY)
+    assert evaluation.verdict is Verdict.NOT_EVALUABLE
+    assert evaluation.reasons == ("there are no test rows",)
+
+
+def test_a_single_snapshot_comes_to_a_verdict(spark):
+    evaluation = judged(catalogue_panel(spark, 300, weeks=(0,)), POLICY)
+    assert has_verdict_and_reasons(evaluation)
+    assert evaluation.figures.rows > 30
+
+
+def test_where_only_the_test_customers_all_stay_there_is_no_verdict(spark):
+    panel = catalogue_panel(spark, 300)
+    is_tested = splits.fold(F.col("customer_id"), POLICY.split.salt) < splits.TEST_FOLDS.stop
+    evaluation = judged(panel.withColumn("label", F.when(is_tested, 0.0).otherwise(F.col("label"))), POLICY)
+    assert evaluation.verdict is Verdict.NOT_EVALUABLE
+    assert evaluation.reasons == ("there is no churner among the test rows",)

@@ -164,6 +164,9 @@ def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict
     assert [
         (rival["difference"], rival["difference_low"], rival["difference_high"]) for rival in found["comparisons"]
     ] == [(of.difference.value, of.difference.low, of.difference.high) for of in evaluation.comparisons]
+    assert [(rival["recall"], rival["challenger_recall"]) for rival in found["comparisons"]] == [
+        (of.recall, of.challenger_recall) for of in evaluation.comparisons
+    ]
     assert found["leakage"] == [{"feature": "recency_days", "roc_auc": 0.5}]
 
 

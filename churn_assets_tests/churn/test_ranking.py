@@ -65,6 +65,24 @@ def test_the_order_of_tied_rows_changes_no_area():
         assert one.roc_auc(weights) == pytest.approx(other.roc_auc(weights[:, turned]), abs=1e-15)
 
 
+def test_the_recall_of_so_many_highest_scores_counts_equal_scores_in_proportion():
+    # Two churners at the top, then one among four of one score, then one at the end.
+    scores = np.array([0.9, 0.8, 0.5, 0.5, 0.5, 0.5, 0.1])
+    labels = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+    ranking = Ranking.of(scores, labels)
+    found = [ranking.recall_of_highest(alerts) for alerts in range(8)]
+    assert found == pytest.approx([0, 1 / 4, 2 / 4, 2.25 / 4, 2.5 / 4, 2.75 / 4, 3 / 4, 1])
+
+
+def test_the_recall_of_so_many_highest_scores_is_what_counting_them_gives():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.permutation(200.0 + np.arange(200)), (rng.random(200) < 0.3).astype(float)
+    highest = labels[np.argsort(-scores)]
+    for alerts in (0, 1, 17, 100, 200):
+        expected = highest[:alerts].sum() / labels.sum()
+        assert Ranking.of(scores, labels).recall_of_highest(alerts) == pytest.approx(expected)
+
+
 # ---- the curve
 
 

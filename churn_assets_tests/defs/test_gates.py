@@ -119,9 +119,10 @@ def test_a_table_spoiled_by_an_outside_writer_stops_everything_downstream(projec
     before = project.versions()
     downstream = dg.AssetSelection.assets(AssetKey(PANEL.split("/"))).downstream(include_self=False)
     result = run_selection(project, dg.AssetSelection.checks_for_assets(AssetKey(PANEL.split("/"))) | downstream)
-    failed = [check for check, is_passed in checks_of(result).items() if not is_passed]
-    assert failed == [f"{PANEL}: no_nulls"]
-    (found,) = [found for found in result.get_asset_check_evaluations() if not found.passed]
+    failed = {found.check_name: found for found in result.get_asset_check_evaluations() if not found.passed}
+    assert set(failed) == {"no_nulls", "no_future_leakage"}
+    assert "not evaluable" in str(failed["no_future_leakage"].metadata["observed"].value)
+    found = failed["no_nulls"]
     assert found.severity is dg.AssetCheckSeverity.ERROR
     assert SPOILED in str(found.metadata["offending_keys"].value)
     assert not result.success
@@ -137,7 +138,7 @@ def test_a_failed_verdict_is_recorded_and_opens_nothing(project: Project) -> Non
     strict = project.under(with_gate(project.policy, min_recall=0.99))
     result = strict.run_from("recall_churn")
     assert not result.success
-    assert checks_of(result) == {"recall_churn: recall_gate": False}
+    assert checks_of(result)["recall_churn: recall_gate"] is False
     assert list(materializations_of(result)) == ["recall_churn"]
     rows = project.lakehouse.read("recall_churn").orderBy("evaluated_at").collect()
     assert [row.verdict for row in rows] == ["PASS", "FAIL"]
@@ -166,7 +167,7 @@ def with_another_policy(project: Project) -> Project:
 
 def with_evaluation_of_other_data(project: Project) -> Project:
     path = project.lakehouse.path("recall_churn")
-    row = project.lakehouse.read("recall_churn").first().asDict()
+    row = project.lakehouse.read("recall_churn").first().asDict(recursive=True)
     row["data_versions"] = {table: version + 1 for table, version in row["data_versions"].items()}
     table = deltalake.DeltaTable(path).to_pyarrow_table()
     deltalake.write_deltalake(path, pa.Table.from_pylist([row], schema=table.schema), mode="overwrite")
@@ -209,7 +210,7 @@ def test_the_gate_alone_is_shut_where_registration_is(
     only_checks = dg.AssetSelection.checks_for_assets(AssetKey("recall_churn"))
     assert run_selection(project, only_checks).success
     result = run_selection(unearned(project), only_checks)
-    (found,) = result.get_asset_check_evaluations()
+    (found,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "recall_gate"]
     assert not found.passed
     assert reason in str(found.metadata["observed"].value)
     assert not result.success
@@ -234,6 +235,7 @@ INJECTIONS: dict[str, tuple[object, str]] = {
     "food_delivery/silver_orders_enriched": (cleaning, "clean"),
     "food_delivery/gold_customer_churn_risk": (lakehouse, "_add_actions"),
     PANEL: (lakehouse, "_add_actions"),
+    "food_delivery/label_feasibility": (lakehouse, "_add_actions"),
     "food_delivery/train_features": (splits, "held_out_rows"),
     "churn_pipeline_model": (TrackingResource, "log_training"),
     "recall_churn": (evaluation, "judge"),
@@ -400,10 +402,17 @@ def test_customers_all_gone_before_the_first_snapshot_are_refused(spark: SparkSe
 def test_without_a_known_label_there_is_a_panel_but_no_split(spark: SparkSession, tmp_path: Path) -> None:
     days = [str(day.date()) for day in pd.date_range("2025-01-01", "2025-03-14")]
     project = own_tables(tmp_path, orders_on(*days))
-    cause = the_cause(project.run())
-    assert "NoLabelledSnapshotError" in cause
-    assert "a label is known 30 days after its as-of date" in cause
-    assert "Next step: provide more orders" in cause
+    result = project.run()
+    assert not result.success
+    checked = {found.check_name: found for found in result.get_asset_check_evaluations()}
+    observed = str(checked["churn_definition_is_feasible"].metadata["observed"].value)
+    assert "NOT FEASIBLE: no order for 30 days" in observed
+    assert "no outcome of 30 days is known yet" in observed
     assert project.versions()[PANEL] == 0
     assert project.versions()["food_delivery/train_features"] is None
     assert not (project.settings.data / "mlflow").exists()
+    # Whoever cuts the splits all the same is told why there are none.
+    cause = the_cause(project.run(LIFECYCLE, "food_delivery/train_features", "food_delivery/test_features"))
+    assert "NoLabelledSnapshotError" in cause
+    assert "a label is known 30 days after its as-of date" in cause
+    assert "Next step: provide more orders" in cause

@@ -72,6 +72,21 @@ def test_each_write_is_a_version_that_can_be_read_again(lakehouse: LakehouseReso
     assert lakehouse.pin(TABLE) == {TABLE: 2}
 
 
+def test_an_append_with_further_columns_widens_the_table_and_keeps_its_rows(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    wider = spark.createDataFrame([(2, "two", ["a"])], "id long, name string, reasons array<string>")
+    commit = lakehouse.write(TABLE, wider, mode="append")
+    rows = [tuple(row) for row in lakehouse.read(TABLE).orderBy("id").collect()]
+    assert rows == [(1, None, None), (2, "two", ["a"])]
+    assert lakehouse.version(TABLE) == commit.version
+    assert lakehouse.read(TABLE, 0).columns == ["id"]
+    # A narrower append needs no change: what it lacks is null.
+    lakehouse.write(TABLE, numbers(spark, 3), mode="append")
+    assert lakehouse.read(TABLE).where("id = 3").first().name is None
+
+
 def test_a_frame_read_before_a_commit_keeps_its_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     lakehouse.write(TABLE, numbers(spark, 1, 2))
     frame = lakehouse.read(TABLE)

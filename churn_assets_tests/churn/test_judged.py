@@ -1,0 +1,57 @@
+"""The judged rows as arrays: one place per customer, whatever order the rows came in."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from churn_assets.churn.evaluation import ORDER_COUNT, RULE
+from churn_assets.churn.judged import scored
+
+ROWS = pd.DataFrame(
+    {
+        "customer_id": ["b", "a", "c"],
+        "label": [1.0, 0.0, 1.0],
+        "churn_probability": [0.7, 0.2, 0.4],
+        "is_alert": [True, False, False],
+        "is_unseen": [True, True, False],
+        "segment_index": [0.0, -1.0, 1.0],
+        "crisis_exposure_index": [1.0, 0.0, 0.0],
+        "total_orders": [3.0, 9.0, 4.0],
+        "risk_score": [0.5, 0.1, 0.9],
+    }
+)
+SEGMENTS = {0.0: "Regular", 1.0: "Student"}
+FEATURES = ("total_orders", "segment_index")
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_the_rows_come_ordered_by_customer_whatever_order_they_were_in(order):
+    found = scored(ROWS.iloc[order], FEATURES, SEGMENTS)
+    assert found.labels.tolist() == [0.0, 1.0, 1.0]
+    assert found.scores.tolist() == [0.2, 0.7, 0.4]
+    assert found.is_alert.tolist() == [False, True, False]
+    assert found.is_unseen.tolist() == [True, True, False]
+    assert {name: values.tolist() for name, values in found.features.items()} == {
+        "total_orders": [9.0, 3.0, 4.0],
+        "segment_index": [-1.0, 0.0, 1.0],
+    }
+    assert found.champion is None
+
+
+def test_the_rivals_are_the_rule_and_the_fewest_orders():
+    found = scored(ROWS, FEATURES, SEGMENTS)
+    assert found.rivals[RULE].tolist() == [0.1, 0.5, 0.9]
+    assert found.rivals[ORDER_COUNT].tolist() == [-9.0, -3.0, -4.0]
+
+
+def test_the_slices_are_the_segment_by_name_and_the_crisis_exposure():
+    found = scored(ROWS, FEATURES, SEGMENTS)
+    assert found.slices["segment"].tolist() == ["(none)", "Regular", "Student"]
+    assert found.slices["crisis_exposure"].tolist() == ["not exposed", "exposed", "not exposed"]
+
+
+def test_the_champions_scores_go_by_customer_and_one_it_lacks_has_none():
+    champion = scored(ROWS, FEATURES, SEGMENTS, pd.Series({"b": 0.6, "a": 0.3})).champion
+    assert champion is not None
+    assert champion[:2].tolist() == [0.3, 0.6]
+    assert np.isnan(champion[2])
