@@ -47,7 +47,9 @@ def test_the_job_runs_to_a_verdict_and_promotes_just_what_passed(flow: Flow) -> 
     assert flow.lifecycle.success == (recorded.verdict == "PASS"), causes_of(flow.lifecycle)
     assert flow.project.alias("production") == ("1" if recorded.verdict == "PASS" else None)
     failed = {check for check, is_passed in checks_of(flow.lifecycle).items() if not is_passed}
-    assert failed <= {"recall_churn: recall_gate", f"{PANEL}: informative_features"}
+    # Only the gate stops; the two others warn.
+    warnings = {f"{PANEL}: informative_features", "recall_churn: model_beats_single_features"}
+    assert failed <= {"recall_churn: recall_gate", *warnings}
 
 
 def test_every_invoice_is_kept_cancelled_or_quarantined(flow: Flow) -> None:

@@ -117,7 +117,7 @@ def label(expression: str) -> Callable[[DataFrame], DataFrame]:
         (label("null"), "some labels are unknown, or neither 0 nor 1"),
         (label("2 * label"), "some labels are unknown, or neither 0 nor 1"),
     ],
-    ids=["empty", "no churners", "all churners", "no labels", "labels of 2"],
+    ids=["empty", "no_churners", "all_churners", "no_labels", "labels_of_2"],
 )
 def test_test_rows_that_cannot_judge_are_not_evaluable(
     project: Project, spoil: Callable[[DataFrame], DataFrame], reason: str
