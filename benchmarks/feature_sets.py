@@ -18,7 +18,6 @@ from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.settings import CHECKOUT
 
-SEEDS = (42, 1)
 METRICS = {"PR-AUC": Ranking.average_precision, "ROC-AUC": Ranking.roc_auc}
 
 
@@ -35,9 +34,8 @@ def main() -> None:
         "|-|-|-|-|-|-|-|",
     ]
     policy = load_policy(CHECKOUT / "policy.toml")
-    for seed in SEEDS:
-        with demo_panel(spark, DemoSettings(seed=seed), policy) as built:
-            lines += _lines(f"demo, seed {seed}", built.panel, policy)
+    with demo_panel(spark, DemoSettings(), policy) as built:
+        lines += _lines("default demo", built.panel, policy)
     if os.environ.get("UCI_ONLINE_RETAIL"):
         policy = load_policy(CHECKOUT / "examples" / "uci_online_retail" / "policy.toml")
         with example_panel(spark, "uci_online_retail", policy) as built:

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn import contract
 from churn_assets.churn.contract import (
     MAX_KEYS,
     NO_FUTURE_LEAKAGE,
@@ -27,7 +28,7 @@ from churn_assets.churn.contract import (
     split_outcomes,
 )
 from churn_assets.churn.errors import BrokenContractError
-from churn_assets.churn.features import FEATURES, as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import FEATURES, AsOfCalendar, as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS
@@ -290,6 +291,27 @@ def test_a_feature_that_knows_a_review_before_it_was_written_is_named_with_the_c
     assert outcome.keys == ("a at 2024-03-04",)
     with pytest.raises(BrokenContractError, match=r"no_future_leakage: observed 1 customers .*a at 2024-03-04"):
         require([outcome], "food_delivery/ml_churn_features")
+
+
+def test_feature_code_that_looks_ahead_is_found_though_it_computes_the_same_twice(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+):
+    silver = inline_silver(spark)
+
+    def looking_ahead(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+        early = F.when(F.col("reviewed_at").isNotNull(), F.col("ordered_at"))
+        return customer_snapshots(orders.withColumn("reviewed_at", early), calendar, policy)
+
+    # The panel and the check share the faulty code, as they would if it were in `features.py`.
+    monkeypatch.setattr(contract, "customer_snapshots", looking_ahead)
+    calendar = as_of_calendar(silver, POLICY)
+    snapshots = looking_ahead(silver, calendar, POLICY)
+    labels = churn_labels(snapshots, silver, calendar, POLICY)
+    panel = feature_panel(snapshots, POLICY).join(labels, ["customer_id", "as_of"])
+    outcome = future_outcome(panel, silver, POLICY)
+    assert not outcome.is_passed
+    assert outcome.observed == "1 customers at 2024-03-04 differ in avg_star_rating, sentiment_velocity"
+    assert outcome.keys == ("a at 2024-03-04",)
 
 
 @pytest.mark.parametrize("name", NAMES)
