@@ -1,6 +1,7 @@
 """How often the gate lets a model pass: 20 demos without any signal, 20 of the default strength.
 
-Takes about half an hour on two cores.
+A PASS is counted as promoted; that nothing else promotes is what the tests hold the flow to. Takes about an hour on
+two cores.
 """
 
 from collections.abc import Sequence

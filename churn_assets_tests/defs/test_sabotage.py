@@ -5,7 +5,9 @@ outside. Attacks on the recorded evaluation are in `test_gates.py` too.
 """
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -396,9 +398,6 @@ def mlflow_server(project: Project) -> Iterator[tuple[str, Callable[[], None]]]:
     )
 
     def stop() -> None:
-        import os
-        import signal
-
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
