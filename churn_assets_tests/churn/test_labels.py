@@ -248,3 +248,17 @@ def test_in_one_pass_every_candidate_gets_the_label_it_would_get_alone(dirty):
         alone = spark_labels(dirty, candidate)
         assert {key: row[str(number)] for key, row in together.items()} == alone, definition(candidate)
         assert {0.0, None} <= set(alone.values())
+
+
+def test_an_order_at_the_very_end_of_a_window_shorter_than_what_was_looked_at_is_outside_it(spark: SparkSession):
+    snapshots = spark.createDataFrame([("late", T.date(), 4.0, 2.0), ("just", T.date(), 4.0, 2.0)], SEEN)
+    schema = spark.createDataFrame([], "customer_id string, ordered_at timestamp").schema
+    rows = [
+        {"customer_id": "late", "ordered_at": after(days=7)},
+        {"customer_id": "just", "ordered_at": after(days=7) - INSTANT},
+    ]
+    calendar = AsOfCalendar(T.date(), T.date(), after(days=90).date())
+    week = policy(days=7)
+    outcomes = with_outcomes(snapshots, frame(spark, rows, schema), calendar, 60, week)
+    found = by_key(outcomes.select("customer_id", "as_of", label(calendar, week).alias("label")))
+    assert {customer: row["label"] for (customer, _), row in found.items()} == {"late": 1.0, "just": 0.0}
