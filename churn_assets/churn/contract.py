@@ -202,8 +202,8 @@ def future_outcome(panel: DataFrame, silver: DataFrame | None, policy: ChurnPoli
         return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: columns are missing", allowed)
     if silver is None:
         return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: the orders behind this version are unknown", allowed)
-    labelled = panel.where("label is not null").agg(F.max("as_of")).collect()[0][0]
-    as_of = labelled or panel.agg(F.max("as_of")).collect()[0][0]
+    labelled = F.max(F.when(F.col("label").isNotNull(), F.col("as_of")))
+    as_of = panel.select(F.coalesce(labelled, F.max("as_of"))).collect()[0][0]
     if as_of is None:
         return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", allowed)
     day = AsOfCalendar(as_of, as_of, as_of - timedelta(days=1))
@@ -230,7 +230,8 @@ def known_before(silver: DataFrame, day: date) -> DataFrame:
     def known(column: str, clock: str) -> Column:
         return F.when(F.col(clock) < moment, F.col(column)).alias(column)
 
-    later = {"delivered_at": "delivered_at", "reviewed_at": "reviewed_at", "review_score": "reviewed_at"}
+    later = {"delivered_at": "delivered_at"}
+    later |= dict.fromkeys(("reviewed_at", "review_score", "sentiment_category"), "reviewed_at")
     columns = [known(name, later[name]) if name in later else F.col(name) for name in silver.columns]
     return silver.where(F.col("ordered_at") < moment).select(*columns)
 

@@ -334,10 +334,9 @@ def _missing(scored: Scored) -> Iterator[str]:
         yield "every test row is a churner"
     if not np.isfinite(scored.scores).all():
         yield "some scores are missing or NaN"
-    compared = {
-        **scored.rivals,
-        **({CHAMPION: scored.champion[scored.is_unseen]} if scored.champion is not None else {}),
-    }
+    compared = dict(scored.rivals)
+    if scored.champion is not None:
+        compared[CHAMPION] = scored.champion[scored.is_unseen]
     for name, scores in compared.items():
         if not np.isfinite(scores).all():
             yield f"some scores of the {name} are missing or NaN"

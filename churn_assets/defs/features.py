@@ -68,7 +68,7 @@ def gold_customer_churn_risk(
     group_name=GROUP,
     kinds=TABLE_KINDS,
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=8)),
 )
 def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
