@@ -1,18 +1,23 @@
-"""Pictures for people: what the curves behind a decision look like. Nothing is computed here."""
+"""Pictures for people: what is behind a decision, and what a model uses. Nothing is judged here."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
+
+from churn_assets.churn.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = tuple[NDArray[float64], NDArray[float64]]
 COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6")
+# A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
+GROUPS, LEAST_IN_GROUP = 10, 20
 
 
 def precision_recall(
@@ -45,9 +50,84 @@ def precision_recall(
     return figure
 
 
+def feature_importances(importances: Mapping[str, float], title: str) -> "Figure":
+    """A bar for each feature's share of the trees' gain, the largest on top."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    rising = sorted(importances.items(), key=lambda item: item[1])
+    figure = Figure(figsize=(7.0, 1.4 + 0.3 * len(rising)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([name for name, _ in rising], [share for _, share in rising], color=COLOURS[0])
+    axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in rising], padding=3, fontsize=8)
+    axes.set(title=title, xlabel="share of the trees' gain")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def calibration(
+    scores: NDArray[float64], labels: NDArray[float64], *, title: str, confidence: float = 0.95
+) -> "Figure":
+    """A reliability diagram: the share that left over the mean score, by groups between quantiles of the score.
+
+    With the number of customers of each group and the Wilson interval of its share; customers of one score are in one
+    group. Rows whose score or label is missing are left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 5.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    groups = _by_score(scores, labels)
+    highest = 0.1
+    for number, (group_scores, group_labels) in enumerate(groups):
+        rows, churners = len(group_labels), int(group_labels.sum())
+        score, share = float(group_scores.mean()), churners / rows
+        low, high = wilson_interval(churners, rows, confidence)
+        axes.errorbar(
+            [score],
+            [share],
+            # A share of 0 or 1 is its own bound but for rounding.
+            yerr=[[max(0.0, share - low)], [max(0.0, high - share)]],
+            fmt="o",
+            color=COLOURS[0],
+            markersize=5,
+            capsize=3,
+            linewidth=1,
+            label=f"customers alike in score, {confidence:.0%} interval" if number == 0 else None,
+        )
+        axes.annotate(f"{rows:,}", (score, share), xytext=(5, -10), textcoords="offset points", fontsize=7)
+        highest = max(highest, score, high)
+    end = min(1.0, highest) * 1.06
+    axes.plot([0, end], [0, end], color="#888888", linewidth=1, linestyle=":", label="score = share", zorder=0)
+    if not groups:
+        axes.text(0.5, 0.5, "no customers to show", transform=axes.transAxes, ha="center")
+    axes.set(title=title, xlabel="mean score", ylabel="share that left", xlim=(0, end), ylim=(0, end), aspect="equal")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def _by_score(scores: NDArray[float64], labels: NDArray[float64]) -> list[tuple[NDArray[float64], NDArray[float64]]]:
+    """Scores and labels of each group, by rising score; none of them empty."""
+    is_known = np.isfinite(scores) & np.isfinite(labels)
+    scores, labels = scores[is_known], labels[is_known]
+    if not len(scores):
+        return []
+    groups = max(1, min(GROUPS, len(scores) // LEAST_IN_GROUP))
+    cuts = np.unique(np.quantile(scores, np.arange(1, groups) / groups))
+    place = np.searchsorted(cuts, scores, side="left")
+    return [(scores[place == group], labels[place == group]) for group in np.unique(place)]
+
+
 def as_markdown(figure: "Figure") -> str:
     """The picture itself, as Markdown that needs no server."""
+    return f"![{figure.axes[0].get_title()}]({data_uri(figure)})"
+
+
+def data_uri(figure: "Figure") -> str:
+    """The picture itself, as an address that needs no server."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    title = figure.axes[0].get_title()
-    return f"![{title}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

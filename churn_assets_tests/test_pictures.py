@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from churn_assets.pictures import as_markdown, precision_recall
+from churn_assets.churn.intervals import wilson_interval
+from churn_assets.pictures import as_markdown, calibration, data_uri, feature_importances, precision_recall
 
 CURVE = (np.array([0.2, 0.6, 1.0]), np.array([0.9, 0.5, 0.1]))
 EMPTY = (np.array([]), np.array([]))
@@ -52,3 +53,85 @@ def test_without_a_curve_or_a_threshold_there_is_still_a_picture(curves):
     figure = precision_recall(curves, title="NOT_EVALUABLE", chosen=None, limits=LIMITS)
     assert as_markdown(figure).startswith("![NOT_EVALUABLE](data:image/png;base64,")
     assert not any(line.get_label().startswith("threshold") for line in figure.axes[0].get_lines())
+
+
+# ---- feature importances
+
+
+def test_the_most_important_feature_is_the_topmost_bar_and_every_share_is_written():
+    (axes,) = feature_importances({"some": 0.25, "most": 0.7, "none": 0.0, "few": 0.05}, "What it uses").axes
+    from_the_top = sorted(axes.patches, key=lambda bar: -bar.get_y())
+    assert [bar.get_width() for bar in from_the_top] == [0.7, 0.25, 0.05, 0.0]
+    assert [label.get_text() for label in reversed(axes.get_yticklabels())] == ["most", "some", "few", "none"]
+    assert {text.get_text() for text in axes.texts} == {"70.0%", "25.0%", "5.0%", "0.0%"}
+    assert axes.get_title() == "What it uses"
+
+
+# ---- reliability diagram
+
+
+def points(figure: Figure) -> list[tuple[float, float]]:
+    """(mean score, share that left) of each group, by rising score."""
+    return [(bars.lines[0].get_xdata()[0], bars.lines[0].get_ydata()[0]) for bars in figure.axes[0].containers]
+
+
+def counts(figure: Figure) -> list[int]:
+    return [int(text.get_text().replace(",", "")) for text in figure.axes[0].texts]
+
+
+def test_customers_are_grouped_by_score_and_each_group_tells_what_followed():
+    rng = np.random.default_rng(0)
+    scores = rng.permutation(np.linspace(0.001, 1.0, 1000) ** 3)
+    labels = (rng.random(1000) < scores).astype(float)
+    figure = calibration(scores, labels, title="Calibration")
+    assert counts(figure) == [100] * 10
+    order = np.argsort(scores)
+    expected = [(scores[tenth].mean(), labels[tenth].mean()) for tenth in np.split(order, 10)]
+    assert np.array(points(figure)) == pytest.approx(np.array(expected))
+
+
+def test_each_share_has_its_wilson_interval():
+    labels = (np.arange(40) < 4).astype(float)
+    (bars,) = calibration(np.full(40, 0.1), labels, title="Calibration", confidence=0.9).axes[0].containers
+    (upright,) = bars.lines[2]
+    assert upright.get_segments()[0][:, 1] == pytest.approx(wilson_interval(4, 40, 0.9))
+
+
+def test_scores_that_are_probabilities_lie_on_the_diagonal():
+    scores = np.repeat([0.1, 0.3], 100)
+    labels = np.concatenate([np.arange(100) < 10, np.arange(100) < 30]).astype(float)
+    figure = calibration(scores, labels, title="Calibration")
+    assert points(figure) == [pytest.approx((0.1, 0.1)), pytest.approx((0.3, 0.3))]
+    (diagonal,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "score = share"]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+
+
+def test_customers_of_one_score_are_in_one_group_whatever_their_order():
+    scores = np.repeat([0.1, 0.2, 0.9], [150, 30, 20])
+    labels = (np.arange(200) % 3 == 0).astype(float)
+    shuffled = np.random.default_rng(1).permutation(200)
+    figure = calibration(scores, labels, title="Calibration")
+    assert counts(figure) == [150, 30, 20]
+    other = calibration(scores[shuffled], labels[shuffled], title="Calibration")
+    assert np.array(points(other)) == pytest.approx(np.array(points(figure)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "drawn_rows"),
+    [
+        ([], [], []),
+        ([0.4], [1.0], [1]),
+        ([0.2, 0.3, 0.9], [0.0, 0.0, 0.0], [3]),
+        ([1.0] * 50, [1.0] * 50, [50]),
+        ([0.2, np.nan, 0.3, np.inf], [0.0, 1.0, np.nan, 1.0], [1]),
+        ([np.nan], [np.nan], []),
+    ],
+    ids=["nobody", "one customer", "nobody left", "all left", "unknown scores or labels", "nothing known"],
+)
+def test_few_customers_or_one_outcome_still_give_a_picture(scores, labels, drawn_rows):
+    figure = calibration(np.array(scores), np.array(labels), title="Calibration")
+    assert data_uri(figure).startswith("data:image/png;base64,")
+    if drawn_rows:
+        assert counts(figure) == drawn_rows
+    else:
+        assert [text.get_text() for text in figure.axes[0].texts] == ["no customers to show"]

@@ -58,6 +58,10 @@ class UntrainableError(ChurnError):
     """The training rows cannot teach a classifier: none, or only one class."""
 
 
+class UnexportableModelError(ChurnError):
+    """A fitted pipeline is not of the kind whose trees can be written down and scored with outside Spark."""
+
+
 class ChangedModelError(ChurnError):
     """A logged model, its threshold or its policy is not the one that was trained, so it cannot be judged as that."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.ml import Pipeline, PipelineModel
-from pyspark.ml.classification import GBTClassificationModel, GBTClassifier
+from pyspark.ml.classification import GBTClassifier
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import DataFrame
@@ -17,6 +17,7 @@ from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_thresho
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
+from churn_assets.churn.trees import assembler_and_trees, exported_trees
 
 ROWS_PER_PARTITION = 25_000
 SEED = 42
@@ -149,27 +150,13 @@ def with_alerts(model: PipelineModel, rows: DataFrame, cut_off: float | None) ->
 
 
 def model_digest(model: PipelineModel, threshold: float | None) -> str:
-    """A hash of everything that decides an alert: the inputs in order, every split and leaf, and the threshold."""
-    assembler, trees = _stages(model)
-    described = [
-        repr(assembler.getInputCols()),
-        repr(trees.treeWeights),
-        trees.toDebugString.split("\n", 1)[1],
-        repr(threshold),
-    ]
-    return hashlib.sha256("\n".join(described).encode()).hexdigest()
-
-
-def _stages(model: PipelineModel) -> tuple[VectorAssembler, GBTClassificationModel]:
-    assembler, trees = model.stages
-    assert isinstance(assembler, VectorAssembler)
-    assert isinstance(trees, GBTClassificationModel)
-    return assembler, trees
+    """SHA-256 of everything that decides an alert, which is what `exported_trees` writes down."""
+    return hashlib.sha256(exported_trees(model, threshold).encode()).hexdigest()
 
 
 def feature_importances(model: PipelineModel) -> dict[str, float]:
     """Each feature's share (0 to 1, summing to 1) of the trees' gain."""
-    assembler, trees = _stages(model)
+    assembler, trees = assembler_and_trees(model)
     return dict(
         zip(assembler.getInputCols(), (float(share) for share in trees.featureImportances.toArray()), strict=True)
     )

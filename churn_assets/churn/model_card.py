@@ -1,0 +1,391 @@
+"""The model card: what a trained model is for, what it rests on and how far to trust it, in Markdown.
+
+Nothing is judged here; how a card looks as a page is `cards.py`.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from churn_assets.churn.evaluation import (
+    BUDGET_TOLERANCE,
+    NAMES,
+    Comparison,
+    Evaluation,
+    Verdict,
+    figures_table,
+)
+from churn_assets.churn.features import FEATURES, INFINITY, Feature
+from churn_assets.churn.intervals import Estimate
+from churn_assets.churn.labels import definition
+from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.promotion import Evidence
+from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
+
+UNKNOWN = "–"
+_CATALOGUE = {feature.name: feature for feature in FEATURES}
+# An underscore within a word is one in Markdown too.
+_MARKUP = re.compile(r"[\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w)")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card is made of.
+
+    name: of the registered model. importances: share of the trees' gain by feature, empty where the model cannot be
+    read. evidence: as the training recorded it, with the champion that the model was compared with. policy: the one
+    that judged. threshold: None where no cut-off satisfied the policy.
+    """
+
+    name: str
+    run_id: str
+    trained_at: datetime
+    code_commit: str
+    features: Sequence[str]
+    importances: Mapping[str, float]
+    settings: GradientBoosting
+    threshold: float | None
+    dates: SplitDates
+    evidence: Evidence
+    policy: ChurnPolicy
+    evaluation: Evaluation
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card as Markdown: a heading, then a section for each question a reader has. Text from data is escaped."""
+    sections = {
+        f"# Model card: {_text(facts.name)}": _summary(facts),
+        "## Purpose": _purpose(facts.policy),
+        "## Label": _label(facts.policy),
+        "## Data": _data(facts),
+        "## Features": _features(facts),
+        "## Verdict": _verdict(facts.evaluation),
+        "## Figures": _figures(facts),
+        "## Threshold and alert budget": _threshold(facts),
+        "## Comparisons": _comparisons(facts),
+        "## Calibration": _calibration(facts),
+        "## Known limits": [_bullets(_limits(facts))],
+        "## How to roll back": _rollback(),
+    }
+    return "\n\n".join("\n\n".join([heading, *paragraphs]) for heading, paragraphs in sections.items()) + "\n"
+
+
+def _text(value: str) -> str:
+    """`value` as text in one line: nothing in it is Markdown, ends a table cell or begins a tag."""
+    return _MARKUP.sub(lambda found: "\\" + found.group(), " ".join(value.split()))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["-"] * len(header), *rows))
+
+
+_MEANS = {
+    Verdict.PASS: "It met every criterion of the gate.",
+    Verdict.FAIL: "It missed a criterion; the gate stays shut for it.",
+    Verdict.NOT_EVALUABLE: "It could not be judged, so nobody knows how good it is; the gate stays shut for it.",
+}
+_WEIGHTS = {"none": "no class weights", "balanced": "churners and others weighing the same in the fit"}
+
+
+def _summary(facts: CardFacts) -> Iterator[str]:
+    policy, settings, verdict = facts.policy, facts.settings, facts.evaluation.verdict
+    yield f"**{verdict.value}.** {_MEANS[verdict]}"
+    described = {
+        "Model": f"gradient-boosted trees (Spark ML), {settings.iterations} of depth {settings.max_depth}, step "
+        f"{settings.step_size:g}, at least {settings.min_leaf_share:.2%} of the rows in a leaf, "
+        f"{_WEIGHTS[policy.model.class_weights]}",
+        "Trained": f"{facts.trained_at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "MLflow run": facts.run_id,
+        "Model digest": facts.evidence.model_digest,
+        "Policy digest": policy.digest,
+        "Code": facts.code_commit,
+    }
+    yield _bullets(f"{name}: {_text(value)}" for name, value in described.items())
+    if facts.evidence.policy_digest != policy.digest:
+        yield (
+            f"It was trained under another policy, {_text(facts.evidence.policy_digest)}. What this card says of "
+            "windows, label, class weights and budget is of the policy that judged."
+        )
+
+
+def _purpose(policy: ChurnPolicy) -> Iterator[str]:
+    yield (
+        "For the retention team's contact list: it ranks customers by how likely they are to leave and alerts those at "
+        f"the top, within a budget of {policy.alerts.budget:.0%} of the customers."
+    )
+    yield "Not for:"
+    unscored = f"without an order in the {policy.windows.eligibility_days} days before the as-of date nobody is scored"
+    yield _bullets(
+        [
+            "prices, credit, or any decision to a customer's disadvantage;",
+            "judging one customer, or any courier or restaurant: its figures are of groups;",
+            f"customers who never ordered or have gone already: {unscored};",
+            "showing that contact helps: it says who may leave, not whom a contact would keep.",
+        ]
+    )
+
+
+def _label(policy: ChurnPolicy) -> Iterator[str]:
+    windows = policy.windows
+    yield f"A churner, by the policy's definition `{policy.churn.definition}`: **{definition(policy)}**."
+    yield "For an as-of date t, always a Monday:"
+    observed = f"[t − {windows.observation_days} days, t)"
+    judged = f"[t, t + {windows.outcome_days} days)"
+    yield _bullets(
+        [
+            f"Eligible are customers with an order in [t − {windows.eligibility_days} days, t).",
+            f"Features see what was known before t: {observed}, and all earlier orders where a formula says so.",
+            f"The label sees {judged}: 1 for a churner, 0 otherwise, unknown until those days are over.",
+        ]
+    )
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    dates, versions = facts.dates, facts.evidence.data_versions
+    first, last, number = min(dates.train), max(dates.train), len(dates.train)
+    trained = f"{first}" if number == 1 else f"{first} to {last}, {number} dates"
+    yield f"Training as-of dates: {trained}. Test as-of date: {dates.test}."
+    yield (
+        f"Customers are split by a hash of their id: {len(TEST_FOLDS)} of {FOLDS} folds are for the test and never "
+        f"trained on, {len(VALIDATION_FOLDS)} choose the threshold, the rest train."
+    )
+    if versions:
+        yield _table(["table", "Delta version"], ([_text(table), str(versions[table])] for table in sorted(versions)))
+    else:
+        yield "No table versions are recorded."
+
+
+def _features(facts: CardFacts) -> Iterator[str]:
+    importances = facts.importances
+    if importances:
+        yield "Importance is the feature's share of the trees' gain: how much the model uses it, not what it causes."
+    else:
+        yield "The importances are not known, for the model could not be read."
+    rows = []
+    for name in sorted(facts.features, key=lambda name: -importances.get(name, 0.0)):
+        feature = _CATALOGUE[name]
+        importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
+        rows.append([f"`{name}`", importance, _text(feature.meaning), _text(feature.formula), _range(feature)])
+    yield _table(["feature", "importance", "meaning", "formula", "range"], rows)
+
+
+def _range(feature: Feature) -> str:
+    return f"{feature.low:g} or more" if feature.high == INFINITY else f"{feature.low:g} to {feature.high:g}"
+
+
+def _verdict(evaluation: Evaluation) -> Iterator[str]:
+    yield f"{evaluation.verdict.value}, because:"
+    yield _bullets(_text(reason) for reason in evaluation.reasons)
+    if evaluation.warnings:
+        yield "Warnings:"
+        yield _bullets(_text(warning) for warning in evaluation.warnings)
+    elif evaluation.verdict is not Verdict.NOT_EVALUABLE:
+        yield "There are no warnings."
+
+
+_JUDGED = {
+    "holdout": "customers the model never learned from, at the test date",
+    "crossfit": "all customers of the test date, each scored by a model made like this one that never saw the customer",
+}
+
+
+def _figures(facts: CardFacts) -> Iterator[str]:
+    evaluation, gate = facts.evaluation, facts.policy.gate
+    if not evaluation.figures.rows:
+        yield "Nothing could be judged, so there are no figures."
+        return
+    if evaluation.verdict is Verdict.NOT_EVALUABLE:
+        yield "The verdict is NOT_EVALUABLE: these figures are no ground for any decision."
+    yield (
+        f"Of {_JUDGED[gate.evaluation]}. In brackets the {gate.confidence:.0%} interval; (?) where the customers are "
+        f"too few for one, {UNKNOWN} where the figure has no meaning."
+    )
+    # Parts are named by data.
+    parts = tuple(replace(part, slice=_text(part.slice), part=_text(part.part)) for part in evaluation.slices)
+    yield figures_table(replace(evaluation, slices=parts))
+    yield _bullets(
+        [
+            "recall: share of the churners who were alerted",
+            "precision: share of the alerts that were churners",
+            "alert_share: share of the customers who were alerted",
+            "lift: how many times as many churners there are among the alerted as among all",
+            "pr_auc: precision at each churner down the ranking, averaged; 1 is perfect, chance has the churn rate",
+            "roc_auc: how often a churner has a higher score than another customer; 1 is perfect, chance has 0.5",
+            "brier: mean squared difference of score and outcome; 0 is perfect",
+        ]
+    )
+
+
+def _threshold(facts: CardFacts) -> Iterator[str]:
+    policy, found = facts.policy, facts.evaluation.figures
+    budget, floor = f"{policy.alerts.budget:.0%}", f"{policy.gate.precision_floor:.0%}"
+    if facts.threshold is None:
+        yield "**There is no threshold**, so nobody is alerted: no cut-off on the scores keeps both rules."
+    else:
+        yield (
+            f"Threshold: **{facts.threshold:.4f}**. A customer with this score or a higher one is alerted. Of the "
+            "cut-offs that keep both rules it finds the most churners among the validation customers."
+        )
+    yield _bullets(
+        [
+            f"Of the test date's customers outside the test folds it alerts at most {budget}, the budget.",
+            f"Of the validation customers it alerts, at least {floor} are churners.",
+        ]
+    )
+    if found.rows:
+        yield (
+            f"Of the judged customers {found.alerts:,} of {found.rows:,} were alerted, {found.alerts / found.rows:.1%} "
+            f"(the gate allows {policy.alerts.budget * BUDGET_TOLERANCE:.1%}), and {found.caught:,} of them were "
+            "churners."
+        )
+
+
+def _comparisons(facts: CardFacts) -> Iterator[str]:
+    champion, comparisons = facts.evidence.champion, facts.evaluation.comparisons
+    if champion is None:
+        yield "No champion served when it was judged."
+    else:
+        yield f"The champion when it was judged: version {_text(champion)}."
+    if not comparisons:
+        yield "It was compared with nothing, because it could not be judged."
+        return
+    yield (
+        "On the same customers. A positive difference speaks for the model, and only where its "
+        f"{facts.policy.gate.confidence:.0%} interval lies above 0 is it better beyond chance. Recall is that of the "
+        "model's alerts, its recall that of as many customers with the other's highest scores."
+    )
+    yield _table(
+        ["compared with", "customers", "PR-AUC", "its PR-AUC", "difference", "recall", "its recall"],
+        map(_compared, comparisons),
+    )
+
+
+def _compared(comparison: Comparison) -> Sequence[str]:
+    return [
+        NAMES[comparison.rival],
+        f"{comparison.rows:,}",
+        _figure(comparison.challenger_pr_auc),
+        _figure(comparison.pr_auc),
+        _difference(comparison.difference),
+        _figure(comparison.challenger_recall),
+        _figure(comparison.recall),
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def _difference(difference: Estimate) -> str:
+    if difference.value is None:
+        return "too few customers to compare on"
+    if difference.low is None or difference.high is None:
+        return f"{difference.value:+.3f} (?)"
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+_MEANT = {
+    "none": "The scores are meant as probabilities: the model was trained without class weights.",
+    "balanced": "The scores are not probabilities: the model was trained with balanced class weights, which make them "
+    "larger than the share that leaves where churners are the fewer. Rank by them; do not multiply them with a value.",
+}
+
+
+def _calibration(facts: CardFacts) -> Iterator[str]:
+    found = facts.evaluation.figures
+    yield _MEANT[facts.policy.model.class_weights]
+    if found.brier.value is None or found.prevalence is None or not 0 < found.churners < found.rows:
+        yield "How near they come to what followed could not be measured: that takes churners, others and their scores."
+        return
+    baseline = found.prevalence * (1 - found.prevalence)
+    yield (
+        f"Brier score {_brier(found.brier, facts.policy.gate.confidence)}; 0 is perfect. To give everybody the churn "
+        f"rate of the judged customers, {found.prevalence:.1%}, has {baseline:.4f}: "
+        f"{_compared_brier(found.brier, baseline)}."
+    )
+    yield (
+        "The Brier score rewards a good ranking too; alone it does not show that of the customers with a score of 30% "
+        "about 30% leave."
+    )
+
+
+def _brier(brier: Estimate, confidence: float) -> str:
+    if brier.low is None or brier.high is None:
+        return f"{brier.value:.4f} (too few customers for an interval)"
+    return f"{brier.value:.4f}, {confidence:.0%} interval {brier.low:.4f} to {brier.high:.4f}"
+
+
+def _compared_brier(brier: Estimate, baseline: float) -> str:
+    if brier.low is None or brier.high is None:
+        return "which of the two is better cannot be told"
+    if brier.high < baseline:
+        return "the model's scores are better"
+    if brier.low > baseline:
+        return "the model's scores are worse, and not to be read as probabilities"
+    return "the model's scores are not shown to be better"
+
+
+def _limits(facts: CardFacts) -> Iterator[str]:
+    days = facts.policy.windows.outcome_days
+    yield (
+        "A model is judged at one test date. The intervals say how far the choice of customers moves a figure, not how "
+        "far the week does."
+    )
+    yield (
+        f"A label takes {days} days to be known, so the test date lies at least {days} days before the end of the "
+        "orders it was made from, and the figures know nothing of what changed since."
+    )
+    if not facts.dates.is_out_of_time:
+        yield "It was trained and judged at the same date: on other customers, but not on a later week."
+    yield (
+        "Drift: the figures are of customers like those of the test date. When customers or deliveries change they no "
+        "longer hold; then train and judge again."
+    )
+    too_small = [f"{part.slice}: {part.part}" for part in facts.evaluation.slices if not part.is_judgeable]
+    if too_small:
+        yield f"Too few churners to judge these parts alone: {_text(', '.join(too_small))}."
+    yield (
+        "The threshold is a score, not a number of customers: another week's customers may give more or fewer alerts "
+        "than the budget."
+    )
+    if "segment_index" in facts.features:
+        yield "A segment that first appears after training has a number the model never saw."
+    yield (
+        "Where a formula gives a value to customers without reviews, deliveries or a segment, the model cannot tell "
+        "them from customers who really have that value."
+    )
+    if facts.policy.gate.evaluation == "crossfit":
+        yield (
+            "Cross-fitted figures pool five models made alike, each with its own threshold, of which this is one; a "
+            "champion is compared on this one's test customers alone."
+        )
+
+
+_ROLLBACK_YAML = """\
+```yaml
+ops:
+  roll_back:
+    config:
+      approver: "who decides"
+      reason: "why"
+      # Without it, the version that served before the present one:
+      # version: 1
+```"""
+_ROLLBACK_COMMAND = """\
+```
+dagster job execute -m churn_assets.definitions -j rollback_production_model -c rollback.yaml
+```"""
+
+
+def _rollback() -> Iterator[str]:
+    yield "What serves, and why: `churn-assets audit`."
+    yield "To put an earlier version back, write `rollback.yaml`:"
+    yield _ROLLBACK_YAML
+    yield "and run the job:"
+    yield _ROLLBACK_COMMAND

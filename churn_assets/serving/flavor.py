@@ -1,0 +1,99 @@
+"""How a churn model is logged: one MLflow model that Spark loads as a pipeline and Python as trees, without a JVM.
+
+Pass this module to `mlflow.models.Model.log(flavor=…)`. Reading a logged model back belongs to `spark` and `probe`.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow.pyfunc
+import mlflow.spark
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from pyspark.ml import PipelineModel
+
+from churn_assets.churn.trees import assembler_and_trees, exported_trees
+
+PYFUNC = Path(__file__).with_name("pyfunc.py")
+EXAMPLE_ROWS = 5
+
+
+def signature(features: Sequence[str]) -> ModelSignature:
+    """All features are required doubles; out come a probability and whether the version's own threshold alerts.
+
+    What MLflow 3.17 makes of a column before the model is asked: float32 and integers up to 32 bits become doubles. An
+    int64 is refused by name, for a double cannot hold all of them, unless all its values are 0 or 1; so are booleans
+    and text, but text that reads as a number becomes one. A null becomes NaN, which the model refuses. Further columns
+    are dropped with a warning. JSON knows one kind of number, which a scoring server takes as a double.
+    """
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.double, name) for name in features]),
+        outputs=Schema([ColSpec(DataType.double, "churn_probability"), ColSpec(DataType.boolean, "is_alert")]),
+    )
+
+
+def save_model(
+    path: str,
+    mlflow_model: Model | None = None,
+    *,
+    pipeline: PipelineModel,
+    threshold: float | None,
+    reference: pd.DataFrame,
+    pip_requirements: Sequence[str],
+    dfs_tmpdir: str | None = None,
+) -> None:
+    """Saves `pipeline` under the new folder `path` with the flavors python_function and spark.
+
+    reference: rows with every feature and `churn_probability` as Spark computed it; the probe of serving scores them
+    again, and the first are MLflow's input example. pip_requirements are not inferred, for that starts another JVM.
+    dfs_tmpdir: a folder that driver and workers share. Metadata: `model_digest` (of `models.model_digest`) and
+    `threshold`. Raises UnexportableModelError.
+    """
+    model = Model() if mlflow_model is None else mlflow_model
+    trees = exported_trees(pipeline, threshold)
+    features = assembler_and_trees(pipeline)[0].getInputCols()
+    with TemporaryDirectory(prefix="churn-model-") as folder:
+        files = {"trees": Path(folder, "trees.json"), "reference": Path(folder, "reference.json")}
+        files["trees"].write_text(trees, encoding="utf-8")
+        files["reference"].write_text(_reference(reference, features, threshold), encoding="utf-8")
+        mlflow.pyfunc.save_model(
+            path,
+            python_model=str(PYFUNC),
+            artifacts={name: str(file) for name, file in files.items()},
+            mlflow_model=model,
+            signature=signature(features),
+            input_example=reference[features].head(EXAMPLE_ROWS),
+            pip_requirements=list(pip_requirements),
+            metadata={
+                **(model.metadata or {}),
+                "model_digest": hashlib.sha256(trees.encode()).hexdigest(),
+                "threshold": threshold,
+            },
+        )
+        # MLflow's Spark flavor brings a pyfunc of its own, which needs a JVM and returns hard labels: saved apart, only
+        # its pipeline is kept.
+        apart = Model()
+        mlflow.spark.save_model(
+            pipeline,
+            str(Path(folder, "spark")),
+            mlflow_model=apart,
+            pip_requirements=list(pip_requirements),
+            dfs_tmpdir=dfs_tmpdir,
+        )
+        flavor = apart.flavors[mlflow.spark.FLAVOR_NAME]
+        shutil.move(Path(folder, "spark", flavor["model_data"]), Path(path, flavor["model_data"]))
+    model.add_flavor(mlflow.spark.FLAVOR_NAME, **flavor)
+    model.model_size_bytes = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+    model.save(str(Path(path, "MLmodel")))
+
+
+def _reference(rows: pd.DataFrame, features: Sequence[str], threshold: float | None) -> str:
+    kept = rows[[*features, "churn_probability"]].astype("float64").reset_index(drop=True)
+    alerted = kept["churn_probability"] >= (float("inf") if threshold is None else threshold)
+    content = kept.assign(is_alert=alerted).to_dict("list")
+    return json.dumps(content)

@@ -1,0 +1,205 @@
+"""The serving contract, tried from outside: a process of its own loads a version as any consumer would, without a JVM.
+
+What scores are right is not decided here: Spark's own, logged with the version, are.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model
+    from mlflow.pyfunc import PyFuncModel
+
+TIMEOUT_SECONDS = 120.0
+TOLERANCE = 1e-9
+STDERR_CHARACTERS = 2_000
+OUTPUTS = [("churn_probability", "double", True), ("is_alert", "boolean", True)]
+# Imported by nobody in the probe's process: a version has to load where they are not installed.
+ABSENT = ("pyspark", "py4j", "churn_assets.churn", "churn_assets.resources", "churn_assets.defs")
+
+
+def probe(
+    uri: str, tracking_uri: str, *, expected_digest: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+) -> list[str]:
+    """What is wrong with the logged model at `uri`, such as models:/NAME@ALIAS; empty if it keeps the contract.
+
+    It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
+    `expected_digest` if given; it scores its reference rows as Spark did; inputs are the features as doubles, outputs
+    probability and alert; a null, a missing column or text is refused by the name of the feature; further columns and
+    the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a problem too.
+    """
+    with TemporaryDirectory(prefix="churn-probe-") as folder:
+        result, errors = Path(folder, "problems.json"), Path(folder, "stderr")
+        command = [sys.executable, "-m", "churn_assets.serving.probe", uri, str(result)]
+        if expected_digest is not None:
+            command += ["--expected-digest", expected_digest]
+        with errors.open("wb") as stderr:
+            try:
+                code = subprocess.run(
+                    command,
+                    env={
+                        **os.environ,
+                        "MLFLOW_TRACKING_URI": tracking_uri,
+                        # A progress bar would be all that is left of its last words.
+                        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+                    },
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    timeout=timeout_seconds,
+                    check=False,
+                ).returncode
+                ended = f"ended with exit code {code}"
+            except subprocess.TimeoutExpired:
+                ended = f"was not done after {timeout_seconds:g} seconds"
+        if ended == "ended with exit code 0" and result.exists():
+            return list(json.loads(result.read_text(encoding="utf-8")))
+        tail = errors.read_text(encoding="utf-8", errors="replace").strip()[-STDERR_CHARACTERS:]
+        return [f"the probe of {uri} {ended}; the end of what it said: {tail or 'nothing'}"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The probe's own process: writes the list of problems as JSON to the file `result`."""
+    parser = argparse.ArgumentParser(prog="churn_assets.serving.probe", description=__doc__)
+    parser.add_argument("uri")
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--expected-digest")
+    asked = parser.parse_args(arguments)
+    # An import of these now fails, here and in MLflow, as where they are not installed.
+    sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
+    with TemporaryDirectory(prefix="churn-model-") as folder:
+        problems = list(problems_of(asked.uri, folder, asked.expected_digest))
+    asked.result.write_text(json.dumps(problems), encoding="utf-8")
+    return 0
+
+
+def problems_of(uri: str, folder: str, expected_digest: str | None = None) -> Iterator[str]:
+    """What `probe` finds, in this process; `folder` is where the version's files go."""
+    import mlflow.artifacts
+    import mlflow.pyfunc
+
+    try:
+        local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        model = mlflow.pyfunc.load_model(str(local))
+        files = model.metadata.flavors["python_function"]["artifacts"]
+        trees, reference = ((local / files[name]["path"]).read_text("utf-8") for name in ("trees", "reference"))
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in loading a version is what the probe is to find
+        yield f"cannot be loaded: {_in_short(error)}"
+        return
+    exported = json.loads(trees)
+    yield from _changed(model.metadata, trees, exported["threshold"], expected_digest)
+    yield from _other_signature(model.metadata, exported["features"])
+    yield from _other_scores(model, exported["features"], json.loads(reference))
+
+
+def _changed(logged: "Model", trees: str, threshold: float | None, expected_digest: str | None) -> Iterator[str]:
+    metadata = logged.metadata or {}
+    digest, recorded = hashlib.sha256(trees.encode()).hexdigest(), metadata.get("model_digest")
+    if digest != recorded:
+        yield f"its trees file has digest {digest[:12]}, but {str(recorded)[:12]} is recorded as model_digest"
+    if expected_digest is not None and digest != expected_digest:
+        yield f"its trees file has digest {digest[:12]}, not the expected {expected_digest[:12]}"
+    if metadata.get("threshold") != threshold:
+        yield f"its trees file has threshold {threshold}, but {metadata.get('threshold')} is recorded"
+
+
+def _other_signature(logged: "Model", features: Sequence[str]) -> Iterator[str]:
+    signature = logged.signature
+    wanted = {"inputs": [(name, "double", True) for name in features], "outputs": OUTPUTS}
+    for side, columns in wanted.items():
+        schema = getattr(signature, side, None)
+        found = [(column.name, column.type.name, column.required) for column in schema.inputs] if schema else []
+        if found != columns:
+            yield f"its signature has {side} (name, type, required) {found}, not {columns}"
+
+
+def _other_scores(model: "PyFuncModel", features: Sequence[str], reference: dict[str, list[Any]]) -> Iterator[str]:
+    import pandas as pd
+
+    try:
+        rows = pd.DataFrame(reference)[[*features]].astype("float64")
+        expected = pd.DataFrame(reference)[[name for name, *_ in OUTPUTS]]
+    except (KeyError, ValueError) as error:
+        yield f"its reference cannot be read: {_in_short(error)}"
+        return
+    if rows.empty:
+        yield "its reference holds no rows, so nothing shows that it scores as Spark does"
+        return
+    scored = _scored(model, rows)
+    if isinstance(scored, Exception):
+        yield f"cannot score its reference rows: {_in_short(scored)}"
+        return
+    yield from _differences(scored, expected)
+    yield from _accepted(model, rows.head(1))
+    others = _scored(model, rows.assign(a_further_column="text")[["a_further_column", *reversed(features)]])
+    if isinstance(others, Exception):
+        yield f"refuses a further column or another order of columns: {_in_short(others)}"
+    elif not others.equals(scored):
+        yield "a further column or another order of columns changes its scores"
+
+
+def _scored(model: "PyFuncModel", rows: "pd.DataFrame") -> "pd.DataFrame | Exception":
+    import pandas as pd
+
+    try:
+        return pd.DataFrame(model.predict(rows))
+    except Exception as error:  # noqa: BLE001 - the served code may do anything; that is a finding
+        return error
+
+
+def _differences(scored: "pd.DataFrame", expected: "pd.DataFrame") -> Iterator[str]:
+    if list(scored.columns) != list(expected.columns) or len(scored) != len(expected):
+        yield (
+            f"returns {len(scored)} rows of {list(scored.columns)} for {len(expected)} reference rows, "
+            f"not of {list(expected.columns)}"
+        )
+        return
+    probability, spark = (frame["churn_probability"].to_numpy() for frame in (scored, expected))
+    is_off = ~(abs(probability - spark) <= TOLERANCE)
+    if is_off.any():
+        row = int(is_off.argmax())
+        yield (
+            f"{is_off.sum():,} of {len(is_off):,} reference rows get another churn_probability than from Spark; "
+            f"the first, row {row}: {probability[row]} instead of {spark[row]}"
+        )
+    is_other = scored["is_alert"].to_numpy() != expected["is_alert"].to_numpy()
+    if is_other.any():
+        yield (
+            f"{is_other.sum():,} of {len(is_other):,} reference rows get another is_alert than from Spark; "
+            f"the first, row {int(is_other.argmax())}"
+        )
+
+
+def _accepted(model: "PyFuncModel", row: "pd.DataFrame") -> Iterator[str]:
+    spoilt: dict[str, Callable[[str], pd.DataFrame]] = {
+        "a null": lambda name: row.assign(**{name: math.nan}),
+        "a missing column": lambda name: row.drop(columns=name),
+        "text": lambda name: row.assign(**{name: "text"}),
+    }
+    for what, spoil in spoilt.items():
+        for name in row.columns:
+            found = _scored(model, spoil(name))
+            if not isinstance(found, Exception):
+                yield f"{what} in {name} is scored instead of refused"
+            # MLflow begins with the data, in which every column is named; what is wrong comes after.
+            elif not re.search(rf"\b{re.escape(name)}\b", str(found).rpartition("Error: ")[2]):
+                yield f"{what} in {name} is refused without naming it: {_in_short(found)}"
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:STDERR_CHARACTERS]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Scoring Spark rows with a served version: `load_scorer(uri).score(rows)`. Training and evaluation do without this."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow.artifacts
+import mlflow.spark
+from mlflow.models import Model
+from pyspark.ml import PipelineModel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.errors import ChangedModelError, ChurnError
+from churn_assets.churn.models import model_digest, with_alerts
+from churn_assets.churn.trees import assembler_and_trees
+
+# What scoring adds or drops on its way.
+RESERVED = ("churn_probability", "is_alert", "features", "rawPrediction", "probability", "prediction")
+
+
+class UnscorableRowsError(ChurnError):
+    """Rows lack a feature of the model, hold it in a type that is not a number, or use a name that scoring needs."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A version's pipeline with the version's own threshold; None alerts nobody."""
+
+    pipeline: PipelineModel
+    threshold: float | None
+
+    @property
+    def features(self) -> list[str]:
+        return list(assembler_and_trees(self.pipeline)[0].getInputCols())
+
+    def score(self, rows: DataFrame) -> DataFrame:
+        """`rows`, with all their columns, and `churn_probability` (double) and `is_alert` (boolean).
+
+        Features may be of any numeric type. Raises UnscorableRowsError listing every column at fault; a null or NaN
+        fails the query that reads the scores, with a message that names the feature.
+        """
+        problems = [*self._missing(rows), *self._not_numbers(rows), *_reserved(rows)]
+        if problems:
+            raise UnscorableRowsError(
+                "These rows cannot be scored.", problems, next_step="select, cast or rename these columns"
+            )
+        return with_alerts(
+            self.pipeline, rows.withColumns({name: _known(name) for name in self.features}), self.threshold
+        )
+
+    def _missing(self, rows: DataFrame) -> Iterator[str]:
+        times = Counter(rows.columns)
+        for name in self.features:
+            if times[name] == 0:
+                yield f"{name}: missing"
+            elif times[name] > 1:
+                yield f"{name}: {times[name]} columns have this name"
+
+    def _not_numbers(self, rows: DataFrame) -> Iterator[str]:
+        for column in rows.schema:
+            if column.name in self.features and not isinstance(column.dataType, T.NumericType):
+                yield f"{column.name}: {column.dataType.simpleString()}, not a number"
+
+
+def load_scorer(uri: str, dfs_tmpdir: str | None = None) -> Scorer:
+    """The scorer of a logged model, such as models:/NAME@ALIAS, in the active Spark session.
+
+    Raises ChangedModelError if pipeline or threshold are not those that were logged.
+    """
+    with TemporaryDirectory(prefix="churn-model-") as folder:
+        local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        logged = Model.load(str(Path(local, "MLmodel"))).metadata or {}
+        if "model_digest" not in logged:
+            raise ChangedModelError(
+                f"{uri} records no model_digest, so nothing shows that it is the model that was trained.",
+                next_step="train and register it again",
+            )
+        pipeline = mlflow.spark.load_model(local, dfs_tmpdir=dfs_tmpdir)
+    threshold = logged.get("threshold")
+    if model_digest(pipeline, threshold) != logged["model_digest"]:
+        raise ChangedModelError(
+            f"The pipeline or the threshold of {uri} is not the one that was logged.",
+            next_step="roll back to a version that loads, or train and register again",
+        )
+    return Scorer(pipeline, threshold)
+
+
+def _known(name: str) -> Column:
+    # In the same pass as the scores; Spark's own error would not say which feature it was.
+    message = f"feature {name} is null or NaN: it has to be known to score the row"
+    return F.when(F.col(name).isNull() | F.isnan(name), F.raise_error(message)).otherwise(F.col(name))
+
+
+def _reserved(rows: DataFrame) -> Iterator[str]:
+    for name in rows.columns:
+        if name in RESERVED:
+            yield f"{name}: a name that scoring needs for itself"

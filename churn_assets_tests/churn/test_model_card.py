@@ -1,0 +1,371 @@
+"""A card tells everything a verdict rests on, says plainly what is missing, and takes nothing in data for markup."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from churn_assets.churn import intervals
+from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
+from churn_assets.churn.features import FEATURE_SETS, FEATURES
+from churn_assets.churn.intervals import UNDEFINED, Estimate
+from churn_assets.churn.labels import candidates, definition
+from churn_assets.churn.model_card import CardFacts, model_card
+from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.policy import ChurnPolicy, Gate, Model
+from churn_assets.churn.promotion import Evidence
+from churn_assets.churn.splits import SplitDates
+from churn_assets_tests.judged_customers import customers, ranked
+
+POLICY = ChurnPolicy()
+DATES = SplitDates(date(2025, 12, 1), (date(2025, 9, 1), date(2025, 9, 8), date(2025, 10, 27)), is_out_of_time=True)
+VERSIONS = {"food_delivery/ml_churn_features": 17, "food_delivery/train_features": 23}
+HOSTILE = "a|b<script>alert(1)</script>\n| x | **y** [z](javascript:w) ![i](other.png) `q` _r_ \\"
+
+
+@pytest.fixture(autouse=True)
+def few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the intervals are is tested elsewhere."""
+    monkeypatch.setattr(intervals, "REPLICATES", 50)
+
+
+def parts(*names: str) -> Mapping[str, np.ndarray]:
+    """One slice, in which the last name has only the last five customers, none of them a churner."""
+    place = np.arange(1000) % (len(names) - 1)
+    return {"segment": np.where(np.arange(1000) >= 995, names[-1], np.array(names)[place])}
+
+
+def judged(scored: Scored | None = None, rules: ChurnPolicy = POLICY, **options: Any) -> Evaluation:
+    scored = customers(60, 100, slices=parts("family", "student")) if scored is None else scored
+    return judge(scored, rules, **{"has_threshold": True, **options})
+
+
+def facts(evaluation: Evaluation | None = None, **others: Any) -> CardFacts:
+    """Facts of a model of all features that passed, without a champion; `others` replaces any of them."""
+    features = FEATURE_SETS["crisis_aware"]
+    defaults: dict[str, Any] = {
+        "name": "quickbite_churn_predictor",
+        "run_id": "5f0c1b",
+        "trained_at": datetime(2025, 12, 31, 23, 30, tzinfo=timezone(timedelta(hours=-1))),
+        "code_commit": "0ddba11",
+        "features": features,
+        "importances": {name: (number + 1) / 78 for number, name in enumerate(features)},
+        "settings": GradientBoosting(),
+        "threshold": 0.2345,
+        "dates": DATES,
+        "evidence": Evidence("d1ge57", POLICY.digest, VERSIONS),
+        "policy": POLICY,
+        "evaluation": evaluation or judged(),
+    }
+    return CardFacts(**{**defaults, **others})
+
+
+def with_champion() -> CardFacts:
+    evidence = Evidence("d1ge57", POLICY.digest, VERSIONS, champion="3")
+    return facts(judged(customers(60, 100, champion=ranked(50, 120))), evidence=evidence)
+
+
+def not_evaluable(**others: Any) -> CardFacts:
+    return facts(judge(None, POLICY, has_threshold=True, obstacles=["the model cannot be scored: OSError"]), **others)
+
+
+CARDS: dict[str, Callable[[], CardFacts]] = {
+    "passed": facts,
+    "with a champion": with_champion,
+    "failed": lambda: facts(judged(customers(20, 100))),
+    "not evaluable": not_evaluable,
+    "not evaluable with scores": lambda: facts(judged(obstacles=["the splits break disjoint_customers"])),
+    "no threshold": lambda: facts(judged(customers(0, 0), has_threshold=False), threshold=None),
+    "nothing at all": lambda: not_evaluable(threshold=None, importances={}, evidence=Evidence("d", "p", {})),
+    "one churner": lambda: facts(judged(customers(1, 2, churners=1, rows=4))),
+    "all but nobody to compare on": lambda: facts(
+        judged(customers(60, 100, champion=ranked(9, 9), is_unseen=np.arange(1000) >= 100))
+    ),
+    "undefined difference": lambda: facts(without_intervals(judged())),
+}
+
+
+def without_intervals(evaluation: Evaluation) -> Evaluation:
+    first, *rest = evaluation.comparisons
+    assert first.difference.value is not None
+    bare = replace(first, difference=Estimate(first.difference.value))
+    return replace(evaluation, comparisons=(bare, *(replace(other, difference=UNDEFINED) for other in rest)))
+
+
+def section(card: str, name: str) -> str:
+    (found,) = re.findall(rf"^## {name}\n\n(.*?)(?=^## |\Z)", card, flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the table in `text`, without the line under its header."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and not re.fullmatch(r"[|\- ]+", line)]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def estimates(evaluation: Evaluation) -> list[Estimate]:
+    shown = [evaluation.figures, *(part.figures for part in evaluation.slices)]
+    return [value for each in shown for value in vars(each).values() if isinstance(value, Estimate)]
+
+
+# ---- every card
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_no_card_tells_a_missing_value_as_none_or_nan(case):
+    card = model_card(CARDS[case]())
+    assert re.search(r"\bNone\b|\bnan\b|\binf\b", card) is None
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_every_card_has_every_section_its_verdict_and_each_reason(case):
+    told = CARDS[case]()
+    card = model_card(told)
+    assert re.findall(r"^#+ (.*)$", card, flags=re.MULTILINE) == [
+        "Model card: quickbite_churn_predictor",
+        "Purpose",
+        "Label",
+        "Data",
+        "Features",
+        "Verdict",
+        "Figures",
+        "Threshold and alert budget",
+        "Comparisons",
+        "Calibration",
+        "Known limits",
+        "How to roll back",
+    ]
+    assert f"**{told.evaluation.verdict.value}.**" in card.split("## ")[0]
+    for reason in told.evaluation.reasons:
+        assert f"\n- {reason}\n" in section(card, "Verdict")
+
+
+# ---- what it is bound to
+
+
+def test_a_card_names_run_code_digests_settings_dates_and_each_table_version():
+    card = model_card(facts(settings=GradientBoosting(max_depth=3, iterations=7, step_size=0.25, min_leaf_share=0.03)))
+    for told in ("5f0c1b", "0ddba11", "d1ge57", POLICY.digest, "2026-01-01 00:30 UTC"):
+        assert told in card
+    assert "7 of depth 3, step 0.25, at least 3.00% of the rows in a leaf, no class weights" in card
+    assert "2025-09-01 to 2025-10-27, 3 dates. Test as-of date: 2025-12-01." in section(card, "Data")
+    assert rows(section(card, "Data"))[1:] == [[table, str(version)] for table, version in VERSIONS.items()]
+
+
+def test_a_model_trained_under_another_policy_than_the_one_that_judged_says_so():
+    assert "another policy" not in model_card(facts())
+    evidence = Evidence("d1ge57", "0therp0l1cy", VERSIONS)
+    assert "It was trained under another policy, 0therp0l1cy." in model_card(facts(evidence=evidence))
+
+
+@pytest.mark.parametrize("rules", candidates(POLICY), ids=definition)
+def test_the_label_is_told_in_the_policys_words_and_windows(rules):
+    label = section(model_card(facts(policy=rules)), "Label")
+    assert f"**{definition(rules)}**" in label
+    for days in ("[t − 60 days, t)", "[t − 30 days, t)", f"[t, t + {rules.windows.outcome_days} days)"):
+        assert days in label
+
+
+# ---- features
+
+
+@pytest.mark.parametrize("name", FEATURE_SETS)
+def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_important_first(name):
+    features = FEATURE_SETS[name]
+    importances = {feature: (number + 1) / 100 for number, feature in enumerate(features)}
+    found = rows(section(model_card(facts(features=features, importances=importances)), "Features"))[1:]
+    assert [row[0] for row in found] == [f"`{feature}`" for feature in reversed(features)]
+    catalogue = {f"`{feature.name}`": feature for feature in FEATURES}
+    for name_, importance, meaning, formula, range_ in found:
+        feature = catalogue[name_]
+        assert importance == f"{importances[feature.name]:.1%}"
+        assert (meaning, formula) == (feature.meaning, feature.formula)
+        assert range_ == (f"{feature.low} or more" if feature.high == np.inf else f"{feature.low} to {feature.high}")
+
+
+def test_without_importances_the_features_are_told_nonetheless():
+    found = section(model_card(facts(importances={})), "Features")
+    assert "The importances are not known" in found
+    assert [row[:2] for row in rows(found)[1:]] == [[f"`{name}`", "–"] for name in FEATURE_SETS["crisis_aware"]]
+
+
+# ---- figures
+
+
+def test_every_figure_has_its_interval_overall_and_in_each_part():
+    evaluation = judged()
+    found = section(model_card(facts(evaluation)), "Figures")
+    defined = [estimate for estimate in estimates(evaluation) if estimate.low is not None]
+    assert len(defined) > 2 * 7
+    for estimate in defined:
+        assert f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})" in found
+    assert "In brackets the 95% interval" in found
+    assert [row[0] for row in rows(found)[1:]] == [
+        "**all**",
+        "segment: family",
+        "segment: student (too small to judge)",
+    ]
+
+
+def test_a_part_too_small_to_judge_is_among_the_known_limits():
+    limits = section(model_card(facts()), "Known limits")
+    assert "Too few churners to judge these parts alone: segment: student." in limits
+    assert "parts alone" not in section(model_card(facts(judged(customers(60, 100)))), "Known limits")
+
+
+def test_warnings_are_told():
+    evaluation = judged(customers(60, 100, features={"recency_days": ranked(60, 100)}))
+    (warning,) = evaluation.warnings
+    assert f"\n- {warning}\n" in section(model_card(facts(evaluation)), "Verdict")
+    assert "There are no warnings." in model_card(facts())
+
+
+# ---- threshold
+
+
+def test_threshold_budget_and_alerts_are_told():
+    found = section(model_card(facts()), "Threshold and alert budget")
+    assert "Threshold: **0.2345**." in found
+    assert "at most 20%, the budget" in found
+    assert "160 of 1,000 were alerted, 16.0% (the gate allows 22.0%), and 60 of them were churners." in found
+
+
+def test_without_a_threshold_the_card_says_that_nobody_is_alerted():
+    found = section(model_card(CARDS["no threshold"]()), "Threshold and alert budget")
+    assert "**There is no threshold**, so nobody is alerted" in found
+    assert "Threshold: " not in found
+
+
+# ---- comparisons
+
+
+def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_both_recalls():
+    told = with_champion()
+    found = section(model_card(told), "Comparisons")
+    assert "The champion when it was judged: version 3." in found
+    assert len(told.evaluation.comparisons) == 3
+    assert rows(found)[1:] == [
+        [
+            NAMES[other.rival],
+            f"{other.rows:,}",
+            f"{other.challenger_pr_auc:.3f}",
+            f"{other.pr_auc:.3f}",
+            f"{other.difference.value:+.3f} ({other.difference.low:+.3f} to {other.difference.high:+.3f})",
+            f"{other.challenger_recall:.3f}",
+            f"{other.recall:.3f}",
+        ]
+        for other in told.evaluation.comparisons
+    ]
+
+
+def test_without_a_champion_the_card_says_so():
+    assert "No champion served when it was judged." in section(model_card(facts()), "Comparisons")
+    assert "No champion" not in model_card(with_champion())
+
+
+# ---- what could not be judged
+
+
+def test_a_model_that_could_not_be_judged_has_no_figures_and_no_comparison_and_says_so():
+    card = model_card(not_evaluable())
+    assert "It could not be judged" in card.split("## ")[0]
+    assert "the model cannot be scored: OSError" in section(card, "Verdict")
+    assert section(card, "Figures") == "Nothing could be judged, so there are no figures.\n\n"
+    assert rows(section(card, "Comparisons")) == []
+    assert "could not be measured" in section(card, "Calibration")
+
+
+def test_figures_beside_a_verdict_that_could_not_be_reached_are_no_ground_for_a_decision():
+    told = CARDS["not evaluable with scores"]()
+    assert told.evaluation.verdict is Verdict.NOT_EVALUABLE
+    found = section(model_card(told), "Figures")
+    assert "no ground for any decision" in found
+    assert rows(found)[1][:3] == ["**all**", "1,000", "100"]
+    assert "no ground" not in model_card(facts())
+
+
+# ---- calibration
+
+
+@pytest.mark.parametrize(
+    ("brier", "said"),
+    [
+        (Estimate(0.05, 0.04, 0.06), "the model's scores are better"),
+        (Estimate(0.09, 0.08, 0.10), "the model's scores are not shown to be better"),
+        (Estimate(0.20, 0.18, 0.22), "the model's scores are worse, and not to be read as probabilities"),
+        (Estimate(0.05), "which of the two is better cannot be told"),
+    ],
+)
+def test_the_brier_score_is_held_against_giving_everybody_the_churn_rate(brier, said):
+    evaluation = judged()
+    told = facts(replace(evaluation, figures=replace(evaluation.figures, brier=brier)))
+    found = section(model_card(told), "Calibration")
+    # 100 churners of 1,000: 0.1 times 0.9.
+    assert f"10.0%, has 0.0900: {said}." in found
+    assert f"Brier score {brier.value:.4f}" in found
+
+
+def test_scores_of_a_model_with_class_weights_are_not_called_probabilities():
+    balanced = ChurnPolicy(model=Model(class_weights="balanced"))
+    assert "The scores are not probabilities" in section(model_card(facts(policy=balanced)), "Calibration")
+    assert "The scores are meant as probabilities" in section(model_card(facts()), "Calibration")
+
+
+# ---- limits
+
+
+def test_limits_follow_from_how_it_was_judged():
+    plain = section(model_card(facts()), "Known limits")
+    assert "A label takes 30 days to be known" in plain
+    assert "same date" not in plain
+    assert "Cross-fitted" not in plain
+    same_date = SplitDates(date(2025, 12, 1), (date(2025, 12, 1),), is_out_of_time=False)
+    assert "trained and judged at the same date" in section(model_card(facts(dates=same_date)), "Known limits")
+    crossfit = ChurnPolicy(gate=Gate(evaluation="crossfit"))
+    assert "Cross-fitted figures pool five models" in section(model_card(facts(policy=crossfit)), "Known limits")
+
+
+# ---- rollback
+
+
+def test_the_rollback_on_a_card_is_run_config_and_a_command():
+    found = section(model_card(facts()), "How to roll back")
+    (written,) = re.findall(r"```yaml\n(.*?)```", found, flags=re.DOTALL)
+    config = yaml.safe_load(written)["ops"]["roll_back"]["config"]
+    assert set(config) == {"approver", "reason"}
+    uncommented = yaml.safe_load(written.replace("# version", "version"))["ops"]["roll_back"]["config"]
+    assert uncommented["version"] == 1
+    assert "dagster job execute -m churn_assets.definitions -j rollback_production_model -c rollback.yaml" in found
+    assert "`churn-assets audit`" in found
+
+
+# ---- text from data
+
+
+def test_a_hostile_name_of_a_segment_neither_breaks_a_table_nor_is_markup():
+    told = facts(judged(customers(60, 100, slices=parts(HOSTILE, "fair", HOSTILE + " small"))))
+    card = model_card(told)
+    found = rows(section(card, "Figures"))
+    assert {len(row) for row in found} == {10}
+    assert len(found) == 1 + 1 + 3
+    for markup in ("<", "`q", "**y", "[z", "|b", "_r_"):
+        assert re.search(rf"(?<!\\){re.escape(markup)}", card) is None
+    assert "\\<script\\>" in card
+
+
+@pytest.mark.parametrize("field", ["name", "run_id", "code_commit"])
+def test_other_hostile_text_is_one_line_of_text(field):
+    card = model_card(facts(**{field: HOSTILE}))
+    assert re.search(r"(?<!\\)<", card) is None
+    assert len(card.splitlines()) == len(model_card(facts()).splitlines())
+
+
+def test_a_hostile_reason_is_one_line_of_text():
+    card = model_card(facts(judge(None, POLICY, has_threshold=True, obstacles=[HOSTILE])))
+    assert re.search(r"(?<!\\)<", card) is None
+    assert section(card, "Verdict").count("\n- ") == 1

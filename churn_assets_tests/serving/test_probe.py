@@ -1,0 +1,153 @@
+"""The probe finds nothing wrong with a good version, and says what is wrong with each kind of bad one."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from churn_assets.churn.models import model_digest
+from churn_assets.serving.probe import probe, problems_of
+from churn_assets_tests.serving.conftest import FEATURES, URI, Served
+
+
+@pytest.fixture
+def other(served: Served, tmp_path: Path) -> Served:
+    """A copy of the version for one test to spoil."""
+    return served.copied_to(tmp_path / "other")
+
+
+def problems(version: Served, folder: Path) -> list[str]:
+    """What the probe's process would write, without the process."""
+    folder.mkdir()
+    return list(problems_of(str(version.artifacts), str(folder)))
+
+
+def edit(file: Path, change: Callable[[Any], None]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
+
+
+def replaced(file: Path, text: str, instead: str) -> None:
+    assert text in file.read_text()
+    file.write_text(file.read_text().replace(text, instead))
+
+
+def test_a_good_version_has_no_problems_in_a_process_without_pyspark(served):
+    digest = model_digest(served.pipeline, served.threshold)
+    assert probe(URI, served.tracking_uri, expected_digest=digest) == []
+
+
+def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(served, other):
+    assert probe(URI, served.tracking_uri, expected_digest="0" * 64) == [
+        f"its trees file has digest {model_digest(served.pipeline, served.threshold)[:12]}, not the expected {'0' * 12}"
+    ]
+    shutil.rmtree(other.artifacts)
+    (told,) = probe(URI, other.tracking_uri)
+    assert told.startswith("cannot be loaded: ")
+
+
+def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(served, other):
+    (told,) = probe(URI, served.tracking_uri, timeout_seconds=0.01)
+    assert "was not done after 0.01 seconds" in told
+    replaced(
+        other.artifacts / "pyfunc.py",
+        "import json\n",
+        "import os\nimport sys\nprint('last words', file=sys.stderr, flush=True)\nos._exit(3)\n",
+    )
+    (told,) = probe(URI, other.tracking_uri)
+    assert "ended with exit code 3" in told
+    assert told.endswith("last words")
+
+
+def test_code_that_needs_pyspark_cannot_be_loaded(other):
+    replaced(other.artifacts / "pyfunc.py", "import json\n", "import json\nimport pyspark\n")
+    (told,) = probe(URI, other.tracking_uri)
+    assert told.startswith("cannot be loaded: ")
+    assert "import of pyspark halted" in told
+
+
+def test_an_edited_leaf_is_told_by_digest_and_by_score(other, tmp_path):
+    def change(trees: dict[str, Any]) -> None:
+        trees["trees"][0]["value"] = [None if value is None else value + 0.01 for value in trees["trees"][0]["value"]]
+
+    edit(other.artifacts / "artifacts" / "trees.json", change)
+    told = problems(other, tmp_path / "files")
+    assert told[0].startswith("its trees file has digest ")
+    assert told[0].endswith("is recorded as model_digest")
+    assert "42 of 42 reference rows get another churn_probability than from Spark; the first, row 0: " in told[1]
+
+
+@pytest.mark.parametrize("by", [1e-6, -1e-6])
+def test_an_edited_threshold_is_told_by_digest_record_and_alert(served, other, tmp_path, by):
+    edit(other.artifacts / "artifacts" / "trees.json", lambda trees: trees.update(threshold=trees["threshold"] + by))
+    told = problems(other, tmp_path / "files")
+    assert told[0].endswith("is recorded as model_digest")
+    assert told[1] == f"its trees file has threshold {served.threshold + by}, but {served.threshold} is recorded"
+    # A higher threshold loses those who are exactly at the true one.
+    assert ("reference rows get another is_alert than from Spark" in told[-1]) == (by > 0)
+
+
+def test_an_edited_record_is_told(served, other, tmp_path):
+    replaced(other.artifacts / "MLmodel", f"threshold: {served.threshold}", "threshold: null")
+    assert problems(other, tmp_path / "files") == [
+        f"its trees file has threshold {served.threshold}, but None is recorded"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda rows: rows["churn_probability"].__setitem__(2, rows["churn_probability"][2] + 2e-9),
+            "1 of 42 .* row 2: ",
+        ),
+        (lambda rows: rows["is_alert"].__setitem__(5, not rows["is_alert"][5]), "1 of 42 .* another is_alert .* row 5"),
+        (lambda rows: rows.pop("gap_ratio"), "its reference cannot be read: KeyError: .*gap_ratio"),
+        (lambda rows: [column.clear() for column in rows.values()], "its reference holds no rows"),
+    ],
+)
+def test_an_edited_reference_is_told(other, tmp_path, change, told):
+    edit(other.artifacts / "artifacts" / "reference.json", change)
+    (found,) = problems(other, tmp_path / "files")
+    assert re.search(told, found)
+
+
+def test_another_signature_is_told(other, tmp_path):
+    replaced(
+        other.artifacts / "MLmodel", '"name": "gap_ratio", "required": true', '"name": "gap_ratio", "required": false'
+    )
+    (told,) = problems(other, tmp_path / "files")
+    assert told.startswith("its signature has inputs (name, type, required) ")
+
+
+@pytest.mark.parametrize(
+    ("code", "instead", "told"),
+    [
+        (
+            "    if not is_unknown.any():",
+            "    if True:",
+            [f"a null in {name} is scored instead of refused" for name in FEATURES],
+        ),
+        ('f"{name}: {is', 'f"a feature: {is', [f"a null in {name} is refused without naming it" for name in FEATURES]),
+        (
+            '"is_alert": prob',
+            '"alert": prob',
+            ["returns 42 rows of ['churn_probability', 'alert'] for 42 reference rows"],
+        ),
+        (
+            "values = model_input",
+            "raise OSError(model_input)\n        values = model_input",
+            ["cannot score its reference rows: OSError"],
+        ),
+    ],
+)
+def test_code_that_breaks_the_contract_is_told(other, tmp_path, code, instead, told):
+    replaced(other.artifacts / "pyfunc.py", code, instead)
+    found = problems(other, tmp_path / "files")
+    for wanted in told:
+        assert any(problem.startswith(wanted) for problem in found), found
