@@ -1,10 +1,10 @@
-"""The command line: `churn-assets run` runs the lifecycle here and shows it; nothing is decided or computed here."""
+"""The command line: what people start from a terminal and see there; nothing is decided or computed here."""
 
 import argparse
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,32 +20,73 @@ Next step: the same command again"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 130 interrupted."""
+    """Runs one command and returns its exit code: 0 done, 1 failed or different, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="run the job churn_lifecycle on the configured sources and show what came of it")
-    parser.parse_args(arguments)
-    return run(settings_from_env())
+    commands.add_parser("audit", help="show which version serves, since when, on which data, and every decision")
+    again = commands.add_parser("reproduce", help="make a version again from its recorded inputs and compare")
+    again.add_argument("version", help="the number of the registered version")
+    asked = parser.parse_args(arguments)
+    bodies = {
+        "run": _run_jobs,
+        "audit": _audit,
+        "reproduce": lambda settings, terminal, log: _reproduce(asked.version, settings, terminal, log),
+    }
+    return _logged(settings_from_env(), asked.command, bodies[asked.command])
 
 
-def run(settings: Settings) -> int:
-    """Runs the lifecycle (and before it the demo lakehouse, if sources.toml asks for one) through Dagster."""
-    log = settings.data / "logs" / f"run-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.log"
+def _logged(settings: Settings, command: str, body: Callable[[Settings, TextIO, Path], int]) -> int:
+    """Runs a command whose output goes to a log file but for what it shows to people."""
+    log = settings.data / "logs" / f"{command}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
     with output_to(log) as terminal:
         begun = perf_counter()
         print(f"Project   {settings.project}\nLog file  {log}", file=terminal)
         try:
-            code = _run_jobs(settings, terminal, log)
+            code = body(settings, terminal, log)
         except KeyboardInterrupt:
             code = INTERRUPTED
         if code == INTERRUPTED:
             print(INTERRUPTION, file=terminal)
         print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
     return code
+
+
+def _audit(settings: Settings, terminal: TextIO, log: Path) -> int:
+    from churn_assets.audit import audit
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.definitions import default_resources
+
+    try:
+        print(f"\n{audit(default_resources(settings)['promotions'])}", file=terminal)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return FAILED
+    return DONE
+
+
+def _reproduce(version: str, settings: Settings, terminal: TextIO, log: Path) -> int:
+    import dagster as dg
+
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.console import StageProgress
+    from churn_assets.definitions import default_resources
+    from churn_assets.reproduction import comparison, reproduce
+
+    def progress(defs: dg.Definitions, job: dg.JobDefinition) -> Callable[[dg.EventLogEntry], None]:
+        return StageProgress(defs, job, terminal).show
+
+    try:
+        found = reproduce(default_resources(settings), settings, version, progress)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return FAILED
+    print(f"\n{comparison(found)}", file=terminal)
+    return FAILED if found.differing else DONE
 
 
 def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:

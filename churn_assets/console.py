@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
+from churn_assets.churn.ledger import serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.defs.evaluation import EVALUATIONS
@@ -22,8 +23,9 @@ from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING
 
 STAGE_NAMES = {
     "demo": "Demo lakehouse: simulate QuickBite",
@@ -94,6 +96,9 @@ def stage_of_step(defs: dg.Definitions) -> dict[str, str]:
     stages: dict[str, str] = {}
     group_of: dict[dg.AssetKey, str] = {}
     for asset in defs.assets or []:
+        if isinstance(asset, dg.AssetSpec):  # no step makes it, but a check may look at it
+            group_of[asset.key] = str(asset.group_name)
+            continue
         assert isinstance(asset, dg.AssetsDefinition)
         group_of |= asset.group_names_by_key
         stages[asset.op.name] = next(iter(asset.group_names_by_key.values()))
@@ -154,7 +159,7 @@ def summary(
     begun_at: when the run began (aware); an evaluation from before is shown as an earlier run's.
     """
     lakehouse: LakehouseResource = resources["lakehouse"]
-    tracking: TrackingResource = resources["tracking"]
+    promotions: PromotionsResource = resources["promotions"]
     policy: ChurnPolicy = resources["policy"]
     lines = [
         "",
@@ -171,9 +176,7 @@ def summary(
         lines += ["", "Feasibility of churn definitions", *_feasibility_lines(lakehouse)]
     if lakehouse.has(EVALUATIONS):
         lines += ["", *_evaluation_lines(lakehouse, policy, begun_at)]
-    version = tracking.version_under(PRODUCTION)
-    serving = f"version {version.version}, alias {PRODUCTION}" if version else f"no version is under alias {PRODUCTION}"
-    lines += ["", "Model", f"  {REGISTERED_MODEL}: {serving}"]
+    lines += ["", "Model", *_model_lines(promotions)]
     lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
     return "\n".join(lines)
 
@@ -250,12 +253,29 @@ def _comparison_line(rival: Row) -> str:
     )
 
 
+def _model_lines(promotions: PromotionsResource) -> list[str]:
+    state = promotions.state()
+    if state.champion is None:
+        return [f"  {REGISTERED_MODEL}: no version is under alias {PRODUCTION}"]
+    lines = [f"  {REGISTERED_MODEL}: version {state.champion}, alias {PRODUCTION}"]
+    last = serving(state.ledger)
+    if last is not None and state.disagreement is None:
+        replaced = "" if last.previous_version is None else f"; version {last.previous_version} served before"
+        lines.append(f"  {last.action.value} at {last.decided_at:%Y-%m-%d %H:%M} UTC by {last.decided_by}{replaced}")
+    waiting = promotions.tracking.version_under(STAGING)
+    if waiting is not None and str(waiting.version) != state.champion:
+        lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
+    return lines
+
+
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
     make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
     lines = [
         f"  {make_dev}",
         "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks",
-        "      MLflow  on http://127.0.0.1:5000: the training run, the model versions",
+        "      MLflow  on http://127.0.0.1:5000: the training run with its model card, the model versions",
+        "  churn-assets audit",
+        "      which version serves, since when, on which data, and every decision",
         f"  {settings.lakehouse}",
         "      the Delta tables",
     ]

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import load_policy
 from churn_assets.churn.tables import SOURCE_TABLES
-from churn_assets.defs import demo, evaluation, feasibility, features, lakehouse, registry, splits, training
+from churn_assets.defs import decisions, demo, evaluation, feasibility, features, lakehouse, registry, splits, training
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
 from churn_assets.resources.sources import SourceCatalog, load_sources
 from churn_assets.resources.spark import spark_resource
@@ -23,13 +25,28 @@ def default_resources(settings: Settings) -> dict[str, Any]:
     pyspark = spark_resource(settings)
     return {
         "pyspark": pyspark,
-        "lakehouse": LakehouseResource(root=settings.lakehouse, pyspark=pyspark),
-        "tracking": TrackingResource(tracking_uri=settings.tracking_uri, artifact_root=settings.artifact_root),
+        **stores(settings, pyspark),
         "policy": load_policy(settings.policy_file),
         "sources": SourceCatalog(
             load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
         ),
     }
+
+
+def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
+    """The resources that hold what the flow makes: tables, runs and versions, decisions."""
+    lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=pyspark)
+    tracking = TrackingResource(
+        tracking_uri=settings.tracking_uri,
+        artifact_root=settings.artifact_root,
+        mlflow_ui=settings.mlflow_ui,
+        dagster_ui=settings.dagster_ui,
+        dfs_tmpdir=settings.dfs_tmpdir,
+        code_commit=settings.code_commit,
+    )
+    lock_file = str(settings.data / "locks" / "promotion.lock")
+    promotions = PromotionsResource(lakehouse=lakehouse, tracking=tracking, lock_file=lock_file)
+    return {"lakehouse": lakehouse, "tracking": tracking, "promotions": promotions}
 
 
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
@@ -50,17 +67,19 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         lakehouse.source_asset(table, [dg.AssetKey([demo.FOLDER, table.name])] if is_demo else [])
         for table in SOURCE_TABLES
     ]
+    ledger_check = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)
     jobs = [
         dg.define_asset_job(
             LIFECYCLE,
-            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES]),
+            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES]) | ledger_check,
             description="From the source tables to the production model: clean, build features, train, judge, promote.",
         ),
         dg.define_asset_job(
             TRAINING,
             # With the panel's checks: the job may follow a refresh that another run, or another tool, wrote.
             selection=dg.AssetSelection.groups(*[stage.GROUP for stage in TRAINING_STAGES])
-            | dg.AssetSelection.checks_for_assets(dg.AssetKey(features.PANEL.split("/"))),
+            | dg.AssetSelection.checks_for_assets(dg.AssetKey(features.PANEL.split("/")))
+            | ledger_check,
             description="From the feature panel to the production model: check, split, train, judge, promote.",
         ),
     ]
@@ -85,6 +104,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             evaluation.recall_churn,
             registry.registered_churn_model,
             registry.production_churn_model,
+            decisions.ledger_spec,
         ],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
@@ -92,11 +112,13 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             features.ml_churn_features_contract,
             feasibility.churn_definition_is_feasible,
             splits.train_and_test_features_contract,
+            training.serving_contract,
             evaluation.recall_gate,
             evaluation.model_beats_single_features,
             registry.version_is_traceable,
+            decisions.ledger_agrees_with_registry,
         ],
-        jobs=jobs,
+        jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
         resources=resources,
         # One process, so one JVM for a run instead of one for each of its steps.
         executor=dg.in_process_executor,

@@ -124,7 +124,8 @@ class Project:
         """Runs the asset `key` and everything downstream of it."""
         graph = build_defs(self.resources).resolve_asset_graph()
         chosen = dg.AssetSelection.keys(key).downstream().required_multi_asset_neighbors().resolve(graph)
-        return self.run(LIFECYCLE, *["/".join(asset.path) for asset in chosen], resources=resources)
+        steps = [asset for asset in chosen if asset in graph.materializable_asset_keys]
+        return self.run(LIFECYCLE, *["/".join(asset.path) for asset in steps], resources=resources)
 
     def versions(self) -> dict[str, int | None]:
         """The latest version of every table of the flow."""

@@ -174,7 +174,7 @@ def test_every_check_has_a_description_and_every_gate_blocks(defs: dg.Definition
 
 def test_checks_are_of_assets_that_exist(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
-    assert {key.asset_key for key in graph.asset_check_keys} <= graph.materializable_asset_keys
+    assert {key.asset_key for key in graph.asset_check_keys} <= graph.get_all_asset_keys()
 
 
 def test_groups_are_the_stages_in_the_order_of_the_flow(defs: dg.Definitions) -> None:

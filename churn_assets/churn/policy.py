@@ -107,6 +107,12 @@ class Model(Section):
     class_weights: Literal["none", "balanced"] = "none"
 
 
+class Promotion(Section):
+    """auto: a version that passed is promoted at once; manual: a person launches the job promote_staging_model."""
+
+    mode: Literal["auto", "manual"] = "auto"
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -120,11 +126,12 @@ class ChurnPolicy(Section):
     gate: Gate = Gate()
     leakage: Leakage = Leakage()
     model: Model = Model()
+    promotion: Promotion = Promotion()
 
     @property
     def digest(self) -> str:
-        """A short hash of every rule: two runs with one digest were judged by the same rules."""
-        return _digest(self.model_dump(mode="json"))
+        """A short hash of every rule that judges: who promotes what passed is none of them."""
+        return _digest(self.model_dump(mode="json", exclude={"promotion"}))
 
     @property
     def panel_digest(self) -> str:

@@ -60,16 +60,6 @@ class RecordedEvaluation:
     evidence: Evidence
 
 
-def require_earned(against: Sequence[str], what: str) -> None:
-    """Raises PromotionRefusedError if there is anything `against` (see `refusals`)."""
-    if against:
-        raise PromotionRefusedError(
-            f"{what} is refused; the serving model stays as it was.",
-            against,
-            next_step="materialize recall_churn for this model and data and look at its verdict",
-        )
-
-
 def refusals(asked: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
     """Every reason against; empty only for a recorded PASS of the same model, policy and data."""
     if recorded is None:

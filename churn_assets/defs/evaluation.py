@@ -8,10 +8,13 @@ import dagster as dg
 import pandas as pd
 from pyspark.sql import functions as F
 
+from churn_assets.cards import as_html
 from churn_assets.churn import judged, models
 from churn_assets.churn.contract import Outcome, split_outcomes
 from churn_assets.churn.errors import ChangedModelError
 from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, figures_table, judge
+from churn_assets.churn.ledger import Action
+from churn_assets.churn.model_card import CardFacts, model_card
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import (
     EVALUATION_SCHEMA,
@@ -21,13 +24,23 @@ from churn_assets.churn.promotion import (
     refusals,
 )
 from churn_assets.churn.ranking import precision_recall_curve
+from churn_assets.defs.decisions import POLICY, record_refusal, settle, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, bullets, check_result, picture, table_result
 from churn_assets.defs.splits import TEST, TRAIN
-from churn_assets.pictures import precision_recall
+from churn_assets.defs.training import latest_training_run
+from churn_assets.pictures import calibration, feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import MODEL_ARTIFACT, PRODUCTION, TrackingResource, TrainedModel, link
+from churn_assets.resources.promotions import PromotionsResource, decision_now
+from churn_assets.resources.tracking import (
+    IMPORTANCES_FILE,
+    MODEL_ARTIFACT,
+    PRODUCTION,
+    REGISTERED_MODEL,
+    TrackingResource,
+    TrainedModel,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,61 +51,92 @@ GROUP = "s6_evaluation"
 EVALUATIONS = "recall_churn"
 
 
-def latest_training_run(instance: dg.DagsterInstance) -> str:
-    """The MLflow run of the latest materialized model."""
-    event = instance.get_latest_materialization_event(dg.AssetKey(MODEL_ARTIFACT))
-    if event is None or event.asset_materialization is None:
-        raise dg.Failure(f"No model has been trained yet. Next step: materialize {MODEL_ARTIFACT}")
-    return str(event.asset_materialization.metadata["mlflow_run_id"].value)
-
-
 @dg.asset(
     key=EVALUATIONS,
     deps=[MODEL_ARTIFACT, TEST.split("/"), BASELINE.split("/")],
     group_name=GROUP,
     kinds={"pyspark", "delta", "mlflow"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def recall_churn(
     context: dg.AssetExecutionContext,
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
+    promotions: PromotionsResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
     """The model as logged, judged on customers it never saw; a row per evaluation, never overwritten.
 
-    With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits.
+    With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits. A
+    verdict other than PASS is a refusal in the ledger too.
     """
+    settle(context, promotions)
     trained = tracking.trained_model(latest_training_run(context.instance))
     champion = tracking.version_under(PRODUCTION)
     scored, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
     evaluation = judge(scored, policy, has_threshold=trained.threshold is not None, obstacles=obstacles)
+    evidence = trained.evidence_under(policy.digest, None if champion is None else str(champion.version))
     row = evaluation_row(
         evaluation,
-        trained.evidence_under(policy.digest, None if champion is None else str(champion.version)),
+        evidence,
         policy,
         run_id=trained.run_id,
         threshold=trained.threshold,
         evaluated_at=datetime.now(timezone.utc),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
-    curves = _test_curves(scored, evaluation, policy)
+    figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
+    if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
+        figures["calibration.png"] = calibration(
+            scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
+        )
+    importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
+    card = model_card(
+        CardFacts(
+            REGISTERED_MODEL,
+            trained.run_id,
+            trained.trained_at,
+            trained.code_commit,
+            trained.features,
+            importances,
+            trained.settings,
+            trained.threshold,
+            trained.dates,
+            trained.evidence_under(trained.evidence.policy_digest, evidence.champion),
+            policy,
+            evaluation,
+        )
+    )
+    pictures = {figure.axes[0].get_title(): figure for figure in figures.values()}
+    pictures["What the trees use"] = feature_importances(importances, "What the trees use")
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
         {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
-        curves,
+        figures=figures,
+        texts={"model_card.md": card, "model_card.html": as_html(card, pictures)},
     )
+    if evaluation.verdict is not Verdict.PASS:
+        recorded = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
+        refused = decision_now(
+            Action.REFUSED,
+            subject_of(trained, None, recorded),
+            evidence.champion,
+            decided_by=POLICY,
+            dagster_run_id=context.run.run_id,
+        )
+        record_refusal(context, promotions, refused, evaluation.reasons)
     return table_result(
         commit,
         {
-            **link(tracking.tracking_uri, trained.run_id),
+            **tracking.link(trained.run_id),
             "verdict": evaluation.verdict.value,
             "reasons": bullets(evaluation.reasons),
             "warnings": bullets(evaluation.warnings or ["none"]),
-            "precision_recall_curve": picture(curves),
+            "precision_recall_curve": picture(figures["precision_recall.png"]),
+            "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",

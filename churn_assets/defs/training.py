@@ -1,12 +1,16 @@
 """Stage 5: the fitted pipeline, logged to MLflow in one run."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
+from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import TornTablesError
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
@@ -15,17 +19,26 @@ from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import current_rows, split_dates
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition, require_panel_of
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, picture
+from churn_assets.defs.results import OWNERS, check_result, picture
 from churn_assets.defs.splits import TEST, TRAIN
-from churn_assets.pictures import precision_recall
+from churn_assets.pictures import feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import MODEL_ARTIFACT, TrackingResource, TrainedModel, link
+from churn_assets.resources.tracking import (
+    IMPORTANCES_FILE,
+    MODEL_ARTIFACT,
+    POLICY_FILE,
+    SERVED_TAG,
+    THRESHOLD_FILE,
+    LoggedTraining,
+    TrackingResource,
+)
+from churn_assets.serving.probe import probe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GROUP = "s5_training"
-EXAMPLE_ROWS = 5
+REFERENCE_ROWS = 200
 DEFAULTS = models.GradientBoosting()
 
 
@@ -55,7 +68,7 @@ class TrainingConfig(dg.Config):
     group_name=GROUP,
     kinds={"pyspark", "mlflow"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 def churn_pipeline_model(
     context: dg.AssetExecutionContext,
@@ -78,28 +91,58 @@ def churn_pipeline_model(
     features = FEATURE_SETS[policy.model.feature_set]
     train = lakehouse.read(TRAIN, versions[TRAIN])
     panel = lakehouse.read(PANEL, versions[PANEL])
-    current = current_rows(panel, split_dates(panel, policy), policy)
+    dates = split_dates(panel, policy)
+    current = current_rows(panel, dates, policy)
     settings = models.GradientBoosting(**config.model_dump())
     with tracking.training_run(context) as run_id:
         model = models.train_churn_model(
             train, current, settings, policy, rows=lakehouse.row_count(TRAIN, versions[TRAIN])
         )
         digest = models.model_digest(model.pipeline, model.cut_off)
-        evidence = Evidence(digest, policy.digest, versions)
-        trained = TrainedModel(run_id, features, model.cut_off, settings, evidence)
-        example = train.select(*features).orderBy("customer_id", "as_of").limit(EXAMPLE_ROWS).toPandas()
-        tracking.log_training(trained, model.pipeline, example, {**config.model_dump(), **policy.model.model_dump()})
-    threshold, importances = model.threshold, models.feature_importances(model.pipeline)
+        reference = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
+        importances = models.feature_importances(model.pipeline)
+        curve = _validation_curve(model, policy)
+        tracking.log_training(
+            LoggedTraining(
+                Evidence(digest, policy.digest, versions),
+                features,
+                model.cut_off,
+                model.pipeline,
+                reference=models.with_churn_probability(model.pipeline, reference).toPandas(),
+                params={
+                    **config.model_dump(),
+                    **policy.model.model_dump(),
+                    "features": json.dumps(list(features)),
+                    "test_as_of": dates.test,
+                    "train_as_of": json.dumps([str(day) for day in dates.train]),
+                    "is_out_of_time": dates.is_out_of_time,
+                    **_flat(policy.model_dump(mode="json"), "policy"),
+                    "policy_digest": policy.digest,
+                },
+                metrics={f"validation_{name}": value for name, value in _validated(model).items()},
+                inputs={table: lakehouse.path(table) for table in versions},
+                documents={
+                    POLICY_FILE: policy.model_dump(mode="json"),
+                    THRESHOLD_FILE: {"threshold": model.cut_off, **_validated(model)},
+                    IMPORTANCES_FILE: importances,
+                },
+                figures={
+                    "validation_precision_recall.png": curve,
+                    "feature_importances.png": feature_importances(importances, "What the trees use"),
+                },
+            )
+        )
+    threshold = model.threshold
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest[:16]),
         metadata={
-            **link(tracking.tracking_uri, run_id),
+            **tracking.link(run_id),
             "model_digest": digest,
             "threshold": threshold.value if threshold else "none satisfies the policy on the validation fold",
             "validation_recall": threshold.recall if threshold else "undefined",
             "validation_precision": threshold.precision if threshold else "undefined",
             "validation_alert_share": threshold.alert_share if threshold else "undefined",
-            "precision_recall_curve": picture(_validation_curve(model, policy)),
+            "precision_recall_curve": picture(curve),
             "inputs": versions,
             "feature_importances": dg.MetadataValue.md(
                 "\n".join(
@@ -112,6 +155,44 @@ def churn_pipeline_model(
             ),
         },
     )
+
+
+@dg.asset_check(
+    asset=MODEL_ARTIFACT,
+    name="serving_contract",
+    blocking=True,
+    description="A process of its own loads the logged model without a JVM, scores as Spark did, refuses bad rows.",
+)
+def serving_contract(context: dg.AssetCheckExecutionContext, tracking: TrackingResource) -> dg.AssetCheckResult:
+    trained = tracking.trained_model(latest_training_run(context.instance))
+    digest = trained.evidence.model_digest
+    problems = probe(trained.uri, tracking.tracking_uri, expected_digest=digest)
+    if not problems:
+        tracking.client.set_tag(trained.run_id, SERVED_TAG, digest)
+    return check_result(Outcome("serving_contract", not problems, "; ".join(problems) or "as promised", "as promised"))
+
+
+def latest_training_run(instance: dg.DagsterInstance) -> str:
+    """The MLflow run of the latest materialized model."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(MODEL_ARTIFACT))
+    if event is None or event.asset_materialization is None:
+        raise dg.Failure(f"No model has been trained yet. Next step: materialize {MODEL_ARTIFACT}")
+    return str(event.asset_materialization.metadata["mlflow_run_id"].value)
+
+
+def _validated(model: models.ChurnModel) -> dict[str, float]:
+    """What the threshold does on the validation fold; nothing where there is none."""
+    shown = {} if model.threshold is None else asdict(model.threshold)
+    return {name: shown[name] for name in shown if name != "value"}
+
+
+def _flat(nested: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The values by their dotted names."""
+    values: dict[str, Any] = {}
+    for name, value in nested.items():
+        dotted = f"{prefix}.{name}"
+        values |= _flat(value, dotted) if isinstance(value, Mapping) else {dotted: value}
+    return values
 
 
 def _validation_curve(model: models.ChurnModel, policy: ChurnPolicy) -> "Figure":

@@ -19,6 +19,7 @@ from pydantic import PrivateAttr
 from churn_assets.churn.errors import ChurnError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable, Schema
     from pyarrow.fs import FileSystem
     from pyspark.sql import DataFrame, SparkSession
@@ -32,6 +33,10 @@ TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
 
 class MissingTableError(ChurnError):
     """A lakehouse table, or the version asked for, does not exist."""
+
+
+class OvertakenError(ChurnError):
+    """Another process committed to the table first."""
 
 
 class UnsupportedTableError(ChurnError):
@@ -56,7 +61,7 @@ class LakehouseResource(dg.ConfigurableResource):
     _run_id: str = PrivateAttr(default="")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        self._run_id = context.run_id or ""
+        self._run_id = context.run.run_id if context.run else ""
 
     @property
     def spark(self) -> "SparkSession":
@@ -134,6 +139,32 @@ class LakehouseResource(dg.ConfigurableResource):
         schema = _nullable(rows.schema)
         version = self._commit(table, actions, schema, mode, {"write_id": write_id, **(metadata or {})})
         return TableCommit(table, version, self.row_count(table, version), schema)
+
+    def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
+        """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
+        rows: list[dict[str, Any]] = self._open(table, version).to_pyarrow_table().to_pylist()
+        return rows
+
+    def append_after(self, table: str, version: int | None, rows: "pa.Table") -> int:
+        """Appends `rows` as version `version` + 1 (None: as the first rows of a new table), or not at all.
+
+        Needs no JVM. Raises OvertakenError if the table has moved on since `version`.
+        """
+        from deltalake import CommitProperties, DeltaTable, write_deltalake
+        from deltalake.exceptions import DeltaError
+
+        properties = CommitProperties(custom_metadata={"dagster_run_id": self._run_id}, max_commit_retries=0)
+        uri = _delta_uri(self.path(table))
+        try:
+            # At an opened version a commit takes the next number or fails; by path it would take any number.
+            opened = uri if version is None else DeltaTable(uri, version=version)
+            mode: Literal["error", "append"] = "error" if version is None else "append"
+            write_deltalake(opened, rows, mode=mode, configuration=TABLE_PROPERTIES, commit_properties=properties)
+        except DeltaError as overtaken:
+            if self.version(table) == version:
+                raise
+            raise OvertakenError(f"{table} was written by another process after version {version}.") from overtaken
+        return 0 if version is None else version + 1
 
     def _open(self, table: str, version: int | None = None) -> "DeltaTable":
         return open_delta(

@@ -15,6 +15,9 @@ class Settings:
     project: folder of `policy.toml`, `sources.toml` and `data/`; relative paths in `sources.toml` start there.
     lakehouse: folder or URI under which the Delta tables lie.
     tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
+    mlflow_ui, dagster_ui: addresses of their pages, for the links between them.
+    dfs_tmpdir: where Spark writes a model on its way to MLflow; None is MLflow's own default.
+    code_commit: what is recorded as the code's commit; None asks git.
     dagster_home: where Dagster keeps its history.
     spark_master, spark_remote, driver_memory: where Spark runs; `spark_remote` (Spark Connect) wins.
     """
@@ -23,6 +26,10 @@ class Settings:
     lakehouse: str
     tracking_uri: str
     artifact_root: str
+    mlflow_ui: str
+    dagster_ui: str
+    dfs_tmpdir: str | None
+    code_commit: str | None
     dagster_home: Path
     spark_master: str
     spark_remote: str | None
@@ -57,11 +64,17 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
     default_project = CHECKOUT if (CHECKOUT / "policy.toml").is_file() else Path.cwd()
     project = Path(env.get("CHURN_PROJECT") or default_project).resolve()
     data = project / "data"
+    tracking_uri = env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}"
+    served = tracking_uri if tracking_uri.startswith("http") else "http://127.0.0.1:5000"
     return Settings(
         project=project,
         lakehouse=_absolute(env.get("CHURN_LAKEHOUSE") or str(data / "lakehouse")),
-        tracking_uri=env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
+        tracking_uri=tracking_uri,
         artifact_root=_absolute(env.get("CHURN_ARTIFACTS") or str(data / "mlflow" / "artifacts")),
+        mlflow_ui=env.get("MLFLOW_UI_URL") or served,
+        dagster_ui=env.get("DAGSTER_UI_URL") or "http://127.0.0.1:3000",
+        dfs_tmpdir=env.get("MLFLOW_DFS_TMP") or None,
+        code_commit=env.get("CHURN_CODE_COMMIT") or None,
         dagster_home=Path(env.get("DAGSTER_HOME") or data / "dagster_home"),
         spark_master=env.get("SPARK_MASTER") or "local[*]",
         spark_remote=env.get("SPARK_REMOTE") or None,

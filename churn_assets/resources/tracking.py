@@ -1,19 +1,29 @@
 """MLflow: where runs, models and versions are recorded. Opens nothing until asked; decides nothing about models."""
 
 import json
+import os
+import shutil
+import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, timezone
 from functools import cached_property
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import psutil
 from dagster_mlflow import mlflow_tracking
 
 from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence, PromotionRefusedError
+from churn_assets.churn.splits import SplitDates
+from churn_assets.resources.settings import CHECKOUT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,19 +38,59 @@ RUN_NAME = "GBT_Crisis_Aware_Pipeline"
 MODEL_ARTIFACT = "churn_pipeline_model"
 REGISTERED_MODEL = "quickbite_churn_predictor"
 STAGING, PRODUCTION = "staging", "production"
+POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
+PROCESS_TAG, SERVED_TAG = "process", "served_digest"
 # Given explicitly: left to itself MLflow starts another JVM to find them out (33 s against 2 s, 2026-11).
 PINNED = ("pyspark", "mlflow", "numpy", "pandas")
 
 
+def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
+    """What identifies a model, as tags of its run and of its version."""
+    return {
+        "model_digest": evidence.model_digest,
+        "policy_digest": evidence.policy_digest,
+        "data_versions": json.dumps(dict(evidence.data_versions), sort_keys=True),
+        "features": json.dumps(list(features)),
+        "threshold": json.dumps(threshold),
+    }
+
+
+@dataclass(frozen=True)
+class LoggedTraining:
+    """What a training leaves in its MLflow run.
+
+    reference: rows of the features with the `churn_probability` Spark gave them, for the serving contract. inputs: the
+    folder or URI of each input table. documents, figures: by the name of their artifact.
+    """
+
+    evidence: Evidence
+    features: Sequence[str]
+    threshold: float | None
+    pipeline: "PipelineModel"
+    reference: "pd.DataFrame"
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    inputs: Mapping[str, str]
+    documents: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, "Figure"]
+
+
 @dataclass(frozen=True)
 class TrainedModel:
-    """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy."""
+    """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
+
+    served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
+    """
 
     run_id: str
     features: Sequence[str]
     threshold: float | None
     settings: GradientBoosting
     evidence: Evidence
+    dates: SplitDates
+    trained_at: datetime
+    code_commit: str
+    served_digest: str | None = None
 
     @property
     def uri(self) -> str:
@@ -50,14 +100,12 @@ class TrainedModel:
         """What a decision made now rests on: this model and its data, the policy and the champion of now."""
         return replace(self.evidence, policy_digest=policy_digest, champion=champion)
 
+    def uri_of(self, version: str | None) -> str:
+        """Where the model of a version is loaded from; of the run, where there is no version yet."""
+        return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
+
     def tags(self) -> dict[str, str]:
-        return {
-            "model_digest": self.evidence.model_digest,
-            "policy_digest": self.evidence.policy_digest,
-            "data_versions": json.dumps(dict(self.evidence.data_versions), sort_keys=True),
-            "features": json.dumps(list(self.features)),
-            "threshold": json.dumps(self.threshold),
-        }
+        return provenance_tags(self.evidence, self.features, self.threshold)
 
     @staticmethod
     def of(run: "Run") -> "TrainedModel":
@@ -71,14 +119,31 @@ class TrainedModel:
             json.loads(tags["threshold"]),
             GradientBoosting(**knobs),
             evidence,
+            SplitDates(
+                date.fromisoformat(params["test_as_of"]),
+                tuple(map(date.fromisoformat, json.loads(params["train_as_of"]))),
+                params["is_out_of_time"] == "True",
+            ),
+            datetime.fromtimestamp(run.info.start_time / 1000, timezone.utc),
+            tags["code_commit"],
+            tags.get(SERVED_TAG),
         )
 
 
 class TrackingResource(dg.ConfigurableResource):
-    """The MLflow store at `tracking_uri`; `artifact_root` is for an experiment made in a store without a server."""
+    """The MLflow store at `tracking_uri`; `artifact_root` is for an experiment made in a store without a server.
+
+    mlflow_ui, dagster_ui: where people look at them, for the links from one to the other. dfs_tmpdir: where Spark may
+    write a model on its way to MLflow; Unity Catalog wants a volume here. code_commit: of the code that runs, for an
+    installation that is no git checkout.
+    """
 
     tracking_uri: str
     artifact_root: str
+    mlflow_ui: str
+    dagster_ui: str
+    dfs_tmpdir: str | None = None
+    code_commit: str | None = None
 
     @cached_property
     def client(self) -> "MlflowClient":
@@ -89,16 +154,21 @@ class TrackingResource(dg.ConfigurableResource):
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext) -> Iterator[str]:
-        """Opens the MLflow run of this Dagster run, yields its id, and ends it with the true status."""
+        """Opens the MLflow run of this Dagster run, yields its id, and ends it with the true status.
+
+        A retry within the Dagster run goes on with its MLflow run. Runs that a killed process left open are closed.
+        """
         import mlflow
 
         self._use_store()
         self._ensure_experiment()
+        for run_id in self.close_abandoned_runs(context.instance):
+            context.log.warning(f"MLflow run {run_id} was left open by a process that is gone; it is closed as KILLED")
         config = {
             "experiment_name": EXPERIMENT,
             "mlflow_tracking_uri": self.tracking_uri,
             "env": {},
-            "extra_tags": {"mlflow.runName": RUN_NAME, "dagster_job": context.run.job_name},
+            "extra_tags": {"mlflow.runName": RUN_NAME, **self._origin(context)},
         }
         with dg.build_resources(
             {"mlflow": mlflow_tracking.configured(config)},
@@ -118,35 +188,84 @@ class TrackingResource(dg.ConfigurableResource):
             finally:
                 mlflow.end_run(status=status)
 
-    def log_training(
-        self, trained: TrainedModel, model: "PipelineModel", example: "pd.DataFrame", params: Mapping[str, Any]
-    ) -> None:
-        """Logs parameters, provenance and the pipeline (signature, example, pinned requirements) to the open run."""
-        from importlib.metadata import version
+    def _origin(self, context: dg.AssetExecutionContext) -> dict[str, str]:
+        """Tags that lead from an MLflow run to what made it."""
+        run = context.run
+        address = self._dagster_address(run.run_id)
+        return {
+            "dagster_job": run.job_name,
+            "dagster_root_run_id": run.root_run_id or run.run_id,
+            "dagster_run_url": address,
+            # MLflow shows this as the run's description, in which alone a link can be clicked.
+            "mlflow.note.content": f"Trained by [Dagster run {run.run_id}]({address}).",
+            "code_commit": self.code_commit or checkout_commit(),
+            PROCESS_TAG: json.dumps(_this_process()),
+        }
 
-        import mlflow.spark
-        from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, DataType, Schema
+    def _dagster_address(self, dagster_run_id: str) -> str:
+        return f"{self.dagster_ui.rstrip('/')}/runs/{dagster_run_id}"
 
-        mlflow.log_params(dict(params))
-        mlflow.set_tags(trained.tags())
-        signature = ModelSignature(
-            inputs=Schema([ColSpec(DataType.double, name) for name in trained.features]),
-            outputs=Schema([ColSpec(DataType.double, "prediction")]),
-        )
-        mlflow.spark.log_model(
-            model,
-            artifact_path=MODEL_ARTIFACT,
-            signature=signature,
-            input_example=example,
-            pip_requirements=[f"{package}=={version(package)}" for package in PINNED],
+    def close_abandoned_runs(self, instance: dg.DagsterInstance) -> list[str]:
+        """Ends, as KILLED, each open run of a Dagster run that has ended or of a process that is gone; their ids."""
+        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            return []
+        still_open = self.client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+        abandoned = [run for run in still_open if _is_abandoned(run, instance)]
+        for run in abandoned:
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+        return [run.info.run_id for run in abandoned]
+
+    def log_training(self, logged: "LoggedTraining") -> None:
+        """Logs parameters, provenance, inputs, pictures and the model (see `serving.flavor`) to the open run."""
+        import mlflow
+        from mlflow.data.delta_dataset_source import DeltaDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.models import Model
+
+        from churn_assets.serving import flavor
+
+        mlflow.log_params(dict(logged.params))
+        mlflow.set_tags(provenance_tags(logged.evidence, logged.features, logged.threshold))
+        mlflow.log_metrics(dict(logged.metrics))
+        for table, path in logged.inputs.items():
+            version = logged.evidence.data_versions[table]
+            source = DeltaDatasetSource(path=path, delta_table_version=version)
+            # The source leaves out version 0; the digest never does.
+            dataset = MetaDataset(source, name=table, digest=f"v{version}")  # type: ignore[abstract]
+            mlflow.log_input(dataset, context=table.rsplit("/", 1)[1])
+        for name, content in logged.documents.items():
+            mlflow.log_dict(dict(content), name)
+        for name, figure in logged.figures.items():
+            mlflow.log_figure(figure, name)
+        Model.log(
+            artifact_path=None,
+            name=MODEL_ARTIFACT,
+            flavor=flavor,
+            pipeline=logged.pipeline,
+            threshold=logged.threshold,
+            reference=logged.reference,
+            pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
+            dfs_tmpdir=self.dfs_tmpdir,
         )
 
     def load_model(self, uri: str) -> "PipelineModel":
         import mlflow.spark
 
         self._use_store()
-        return mlflow.spark.load_model(uri)
+        return mlflow.spark.load_model(uri, dfs_tmpdir=self.dfs_tmpdir)
+
+    def document(self, run_id: str, name: str) -> dict[str, Any]:
+        """A document that `log_training` left in the run."""
+        import mlflow
+
+        self._use_store()
+        content: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
+        return content
+
+    def policy_of(self, run_id: str) -> ChurnPolicy:
+        """The policy a model was trained under."""
+        return ChurnPolicy.model_validate_json(json.dumps(self.document(run_id, POLICY_FILE)))
 
     def trained_model(self, run_id: str) -> TrainedModel:
         return TrainedModel.of(self.client.get_run(run_id))
@@ -161,18 +280,26 @@ class TrackingResource(dg.ConfigurableResource):
         return self.trained_model(version.run_id)
 
     def log_evaluation(
-        self, run_id: str, metrics: Mapping[str, float | None], tags: Mapping[str, str], figure: "Figure | None" = None
+        self,
+        run_id: str,
+        metrics: Mapping[str, float | None],
+        tags: Mapping[str, str],
+        *,
+        figures: Mapping[str, "Figure"],
+        texts: Mapping[str, str],
     ) -> None:
-        """Adds figures and a picture to a run that has ended; an undefined figure is not logged."""
+        """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged."""
         from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
         logged = [Metric(name, value, now, 0) for name, value in metrics.items() if value is not None]
         self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
-        if figure is not None:
-            self.client.log_figure(run_id, figure, "precision_recall.png")
+        for name, figure in figures.items():
+            self.client.log_figure(run_id, figure, name)
+        for name, text in texts.items():
+            self.client.log_text(run_id, text, name)
 
-    def register(self, trained: TrainedModel, tags: Mapping[str, str]) -> "ModelVersion":
+    def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
         from mlflow.exceptions import MlflowException
 
@@ -182,7 +309,10 @@ class TrackingResource(dg.ConfigurableResource):
             if exists.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}' and run_id='{trained.run_id}'")
-        version = versions[0] if versions else self._new_version(trained, tags)
+        version = versions[0] if versions else self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
+        origin = f"Registered by [Dagster run {dagster_run_id}]({self._dagster_address(dagster_run_id)})"
+        told = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
+        self.client.update_model_version(REGISTERED_MODEL, str(version.version), told)
         self.client.set_registered_model_alias(REGISTERED_MODEL, STAGING, version.version)
         return version
 
@@ -191,6 +321,19 @@ class TrackingResource(dg.ConfigurableResource):
 
         self._use_store()
         return mlflow.register_model(trained.uri, REGISTERED_MODEL, tags=dict(tags))
+
+    def version(self, number: str | None) -> "ModelVersion | None":
+        """The version of that number; None if there is none."""
+        from mlflow.exceptions import MlflowException
+
+        if number is None:
+            return None
+        try:
+            return self.client.get_model_version(REGISTERED_MODEL, number)
+        except MlflowException as missing:
+            if missing.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
 
     def version_under(self, alias: str) -> "ModelVersion | None":
         """The version `alias` points at; None if it points nowhere."""
@@ -204,8 +347,20 @@ class TrackingResource(dg.ConfigurableResource):
                 return None
             raise
 
-    def promote(self, version: "ModelVersion") -> None:
-        self.client.set_registered_model_alias(REGISTERED_MODEL, PRODUCTION, version.version)
+    def set_alias(self, alias: str, version: str) -> None:
+        self.client.set_registered_model_alias(REGISTERED_MODEL, alias, version)
+
+    def link(self, run_id: str, version: "ModelVersion | None" = None) -> dict[str, Any]:
+        """Metadata that leads from a Dagster event to the MLflow run, and to the version if there is one."""
+        ui = self.mlflow_ui.rstrip("/")
+        metadata: dict[str, Any] = {
+            "mlflow_run_id": run_id,
+            "mlflow_run": dg.MetadataValue.url(f"{ui}/#/runs/{run_id}"),
+        }
+        if version is not None:
+            address = f"{ui}/#/models/{REGISTERED_MODEL}/versions/{version.version}"
+            metadata["mlflow_version"] = dg.MetadataValue.url(address)
+        return metadata
 
     def _use_store(self) -> None:
         """Points this process's MLflow at the store; a local sqlite store's folder is made first."""
@@ -224,9 +379,26 @@ class TrackingResource(dg.ConfigurableResource):
             self.client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def link(tracking_uri: str, run_id: str) -> dict[str, Any]:
-    """Metadata that leads from a Dagster event to its MLflow run."""
-    metadata: dict[str, Any] = {"mlflow_run_id": run_id}
-    if tracking_uri.startswith("http"):
-        metadata["mlflow_run"] = dg.MetadataValue.url(f"{tracking_uri.rstrip('/')}/#/runs/{run_id}")
-    return metadata
+def checkout_commit() -> str:
+    """The commit of the code that runs, "+changes" where files differ from it; without git the package's version."""
+    describe = ["git", "-C", str(CHECKOUT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    if (CHECKOUT / ".git").exists() and shutil.which("git"):
+        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
+    return f"churn_assets {version_of('churn_assets')}"
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def _is_abandoned(run: "Run", instance: dg.DagsterInstance) -> bool:
+    made_by = instance.get_run_by_id(run.data.tags.get("dagster_run_id", ""))
+    if made_by is not None and made_by.is_finished:
+        return True
+    process = json.loads(run.data.tags.get(PROCESS_TAG, "{}"))
+    if process.get("host") != socket.gethostname():
+        return False  # nothing can be known of it from here
+    try:
+        return psutil.Process(process["pid"]).create_time() != process["started"]
+    except psutil.NoSuchProcess:
+        return True

@@ -19,6 +19,7 @@ from churn_assets.definitions import LIFECYCLE, build_defs
 from churn_assets.defs import evaluation, features
 from churn_assets.resources import lakehouse
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
 
@@ -117,7 +118,7 @@ def test_a_table_spoiled_by_an_outside_writer_stops_everything_downstream(projec
     spoiled = pa.Table.from_pandas(rows, schema=deltalake.DeltaTable(path).to_pyarrow_table().schema)
     deltalake.write_deltalake(path, spoiled, mode="append")
     before = project.versions()
-    downstream = dg.AssetSelection.assets(AssetKey(PANEL.split("/"))).downstream(include_self=False)
+    downstream = dg.AssetSelection.assets(AssetKey(PANEL.split("/"))).downstream(include_self=False).materializable()
     result = run_selection(project, dg.AssetSelection.checks_for_assets(AssetKey(PANEL.split("/"))) | downstream)
     failed = {found.check_name: found for found in result.get_asset_check_evaluations() if not found.passed}
     assert set(failed) == {"no_nulls", "no_future_leakage"}
@@ -240,7 +241,7 @@ INJECTIONS: dict[str, tuple[object, str]] = {
     "churn_pipeline_model": (TrackingResource, "log_training"),
     "recall_churn": (evaluation, "judge"),
     "registered_churn_model": (TrackingResource, "register"),
-    "production_churn_model": (TrackingResource, "promote"),
+    "production_churn_model": (PromotionsResource, "state"),
 }
 # Assets that come from one step are failed together.
 SIBLINGS = {

@@ -45,11 +45,15 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
     plain = settings_from_env({"CHURN_PROJECT": str(tmp_path)})
     moved = {
         "CHURN_LAKEHOUSE": ("lakehouse", "s3a://bucket/lake"),
-        "MLFLOW_TRACKING_URI": ("tracking_uri", "http://mlflow:5000"),
+        "MLFLOW_TRACKING_URI": ("tracking_uri", "postgresql://mlflow/store"),
         "CHURN_ARTIFACTS": ("artifact_root", "s3://bucket/artifacts"),
         "SPARK_MASTER": ("spark_master", "spark://host:7077"),
         "SPARK_REMOTE": ("spark_remote", "sc://host:15002"),
         "SPARK_DRIVER_MEMORY": ("driver_memory", "9g"),
+        "MLFLOW_UI_URL": ("mlflow_ui", "https://mlflow.example"),
+        "DAGSTER_UI_URL": ("dagster_ui", "https://dagster.example"),
+        "MLFLOW_DFS_TMP": ("dfs_tmpdir", "/Volumes/main/churn/tmp"),
+        "CHURN_CODE_COMMIT": ("code_commit", "0123abc"),
     }
     for variable, (field, value) in moved.items():
         settings = settings_from_env({"CHURN_PROJECT": str(tmp_path), variable: value})
@@ -57,6 +61,11 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
         assert replace(settings, **{field: getattr(plain, field)}) == plain, variable
     home = settings_from_env({"CHURN_PROJECT": str(tmp_path), "DAGSTER_HOME": "/elsewhere"}).dagster_home
     assert home == Path("/elsewhere")
+
+
+def test_links_lead_to_the_tracking_server_where_there_is_one() -> None:
+    assert settings_from_env({"MLFLOW_TRACKING_URI": "http://mlflow:5000"}).mlflow_ui == "http://mlflow:5000"
+    assert settings_from_env({}).mlflow_ui == "http://127.0.0.1:5000"
 
 
 def test_a_blank_variable_counts_as_unset(tmp_path: Path) -> None:

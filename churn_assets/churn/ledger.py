@@ -1,0 +1,167 @@
+"""The promotion ledger: every decision about the model that serves, and what can be read from them. Moves nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import pyarrow as pa
+
+
+class Action(str, Enum):
+    """What was decided. All but REFUSED move the alias `production`."""
+
+    PROMOTED = "promoted"  # the recorded evaluation had earned it
+    OVERRIDDEN = "overridden"  # a person promoted in spite of the reasons against
+    ROLLED_BACK = "rolled back"
+    REPAIRED = "repaired"  # an interrupted move was finished
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model a decision is about, as far as it is known.
+
+    version: of the registered model; None where nothing was registered. run_id: its MLflow run. verdict: of the
+    recorded evaluation. data_versions: Delta version of each table it was trained on.
+    """
+
+    version: str | None = None
+    run_id: str | None = None
+    model_digest: str | None = None
+    policy_digest: str | None = None
+    data_versions: Mapping[str, int] = field(default_factory=dict)
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One row of the ledger.
+
+    number: its place in the ledger, 0 for the first; the ledger gives it.
+    previous_version: what served when it was decided; None: nothing did. reasons: what spoke for it or against it.
+    decided_by: who, a person or the policy. statement: the reason a person gave, in their own words.
+    """
+
+    decision_id: str
+    decided_at: datetime
+    action: Action
+    subject: Subject
+    previous_version: str | None
+    reasons: Sequence[str]
+    decided_by: str
+    dagster_run_id: str
+    statement: str | None = None
+    number: int = 0
+
+    @property
+    def is_move(self) -> bool:
+        return self.action is not Action.REFUSED
+
+    def row(self) -> dict[str, Any]:
+        """As a row of LEDGER_SCHEMA."""
+        own = {name: getattr(self, name) for name in LEDGER_SCHEMA.names if name not in SUBJECT_COLUMNS}
+        return {
+            **own,
+            **asdict(self.subject),
+            "action": self.action.value,
+            "reasons": list(self.reasons),
+            "data_versions": sorted(self.subject.data_versions.items()),
+        }
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> "Decision":
+        subject = {name: row[name] for name in SUBJECT_COLUMNS} | {"data_versions": dict(row["data_versions"] or ())}
+        own = {name: row[name] for name in LEDGER_SCHEMA.names if name not in SUBJECT_COLUMNS}
+        own |= {"action": Action(row["action"]), "reasons": tuple(row["reasons"])}
+        return Decision(**own, subject=Subject(**subject))
+
+
+SUBJECT_COLUMNS = tuple(each.name for each in fields(Subject))
+LEDGER_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("decision_id", pa.string()),
+        ("decided_at", pa.timestamp("us", "UTC")),
+        ("action", pa.string()),
+        ("version", pa.string()),
+        ("previous_version", pa.string()),
+        ("verdict", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("statement", pa.string()),
+        ("decided_by", pa.string()),
+        ("run_id", pa.string()),
+        ("model_digest", pa.string()),
+        ("policy_digest", pa.string()),
+        ("data_versions", pa.map_(pa.string(), pa.int64())),
+        ("dagster_run_id", pa.string()),
+    ]
+)
+
+
+def serving(ledger: Sequence[Decision]) -> Decision | None:
+    """The decision by which the present version serves; None before the first. In: decisions in order."""
+    return next((decision for decision in reversed(ledger) if decision.is_move), None)
+
+
+def earlier_champion(ledger: Sequence[Decision]) -> str | None:
+    """The version to go back to: what served before the present one, rollbacks undone; None if there is none."""
+    served: list[str] = []
+    for decision in ledger:
+        version = decision.subject.version
+        if not decision.is_move or version is None:
+            continue
+        if not served and decision.previous_version is not None:
+            served.append(decision.previous_version)  # it served before there was a ledger
+        if version in served:
+            del served[served.index(version) + 1 :]
+        else:
+            served.append(version)
+    return served[-2] if len(served) > 1 else None
+
+
+def rejection(ledger: Sequence[Decision], model_digest: str) -> str | None:
+    """Why the policy may not promote this model again: a person rolled back from it. None if nobody did.
+
+    By the model's digest, because training again on the same data gives the same model another version.
+    """
+    digest_of = {decision.subject.version: decision.subject.model_digest for decision in ledger if decision.is_move}
+    for decision in reversed(ledger):
+        if decision.action is Action.ROLLED_BACK and digest_of.get(decision.previous_version) == model_digest:
+            return (
+                f"{decision.decided_by} rolled back from this model (version {decision.previous_version}) at "
+                f"{decision.decided_at:%Y-%m-%d %H:%M} UTC: {decision.statement}"
+            )
+        if decision.is_move and decision.subject.model_digest == model_digest:
+            return None
+    return None
+
+
+def disagreement(ledger: Sequence[Decision], alias_version: str | None) -> str | None:
+    """How the registry differs from the ledger, in words; None if not. alias_version: what `production` names."""
+    last = serving(ledger)
+    if last is None:
+        if alias_version is None:
+            return None
+        return f"alias production names version {alias_version}, and the ledger holds no decision that put it there"
+    if alias_version == last.subject.version:
+        return None
+    found = "no version" if alias_version is None else f"version {alias_version}"
+    return (
+        f"alias production names {found}, but by the ledger version {last.subject.version} serves "
+        f"({last.action.value} at {last.decided_at:%Y-%m-%d %H:%M} UTC by {last.decided_by}): "
+        f"the alias was moved behind the ledger's back"
+    )
+
+
+def is_unfinished(ledger: Sequence[Decision], alias_version: str | None, finished_id: str | None) -> bool:
+    """Whether the last move was written into the ledger and then interrupted before the alias followed.
+
+    alias_version: what `production` names. finished_id: the decision whose move is known to have been finished; with it
+    an alias that was moved back by hand is told from one that never moved.
+    """
+    last = serving(ledger)
+    if last is None or alias_version == last.subject.version or finished_id == last.decision_id:
+        return False
+    return alias_version == last.previous_version

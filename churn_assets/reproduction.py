@@ -1,0 +1,175 @@
+"""Makes a registered version again, from the table versions it was trained on, and tells whether it is the same."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dagster as dg
+from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, LongType, StringType
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.tables import SOURCE_TABLES
+from churn_assets.definitions import LIFECYCLE, STAGES, build_defs, stores
+from churn_assets.defs import registry
+from churn_assets.defs.evaluation import EVALUATIONS
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.lakehouse import SEGMENTS, SILVER, landed
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import Settings
+from churn_assets.resources.tracking import (
+    MODEL_ARTIFACT,
+    REGISTERED_MODEL,
+    TrackingResource,
+    TrainedModel,
+    checkout_commit,
+)
+
+# What another evaluation of the same model may well have otherwise.
+NOT_COMPARED = {"run_id", "policy_digest", "champion", "verdict", "evaluation"}
+COMPARED_TYPES = (DoubleType, LongType, StringType)
+Listener = Callable[[dg.Definitions, dg.JobDefinition], Callable[[dg.EventLogEntry], None]]
+
+
+class UnreproducibleVersionError(ChurnError):
+    """A version cannot be made again: there is none, its record is not complete, or the flow did not get through."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The digest, threshold and test figures of a version by name, as recorded and as they came out again.
+
+    inputs: the version of each source table it was made from.
+    """
+
+    version: str
+    inputs: Mapping[str, int]
+    code_commit: str
+    recorded: Mapping[str, Any]
+    reproduced: Mapping[str, Any]
+
+    @property
+    def differing(self) -> list[str]:
+        return [name for name in self.recorded if self.recorded[name] != self.reproduced[name]]
+
+
+def reproduce(
+    resources: Mapping[str, Any],
+    settings: Settings,
+    version: str,
+    listen: Listener,
+) -> Reproduction:
+    """Runs the flow from silver to the evaluation again, in a folder of its own: no table, run or alias is touched.
+
+    The source tables are read at the versions the training rests on, under the policy and the settings it recorded.
+    listen: given definitions and job, what is to hear of the run's events. Raises UnreproducibleVersionError and
+    MissingTableError, if the log of a table no longer holds a version.
+    """
+    lakehouse: LakehouseResource = resources["lakehouse"]
+    tracking: TrackingResource = resources["tracking"]
+    trained = _trained(tracking, version)
+    recorded = _figures(lakehouse, trained)
+    inputs = lakehouse.inputs(SILVER, lakehouse.inputs(PANEL, trained.evidence.data_versions[PANEL])[SILVER])
+    with TemporaryDirectory(prefix="churn-reproduction-") as folder:
+        apart = _apart(settings, Path(folder))
+        again = {**resources, **stores(apart, resources["pyspark"]), "policy": tracking.policy_of(trained.run_id)}
+        for table in SOURCE_TABLES:
+            again["lakehouse"].write(landed(table), lakehouse.read(landed(table), inputs[landed(table)]))
+        # Numbers of segments never change, so today's are those of then, with later ones behind them.
+        again["lakehouse"].write(SEGMENTS, lakehouse.read(SEGMENTS))
+        run_id = _run(again, trained, listen)
+        reproduced = _figures(again["lakehouse"], again["tracking"].trained_model(run_id))
+    return Reproduction(version, inputs, trained.code_commit, recorded, reproduced)
+
+
+def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
+    found = tracking.version(version)
+    if found is None:
+        raise UnreproducibleVersionError(
+            f"There is no version {version} of {REGISTERED_MODEL}.", next_step="see the versions: churn-assets audit"
+        )
+    return tracking.trained_model_of(found)
+
+
+def _figures(lakehouse: LakehouseResource, trained: TrainedModel) -> dict[str, Any]:
+    """Digest, threshold and figures of the first evaluation of this model under the policy it was trained under."""
+    evidence = trained.evidence
+    rows = lakehouse.read(EVALUATIONS).where(
+        (F.col("run_id") == trained.run_id)
+        & (F.col("model_digest") == evidence.model_digest)
+        & (F.col("policy_digest") == evidence.policy_digest)
+    )
+    row = rows.orderBy("evaluated_at").first()
+    if row is None:
+        raise UnreproducibleVersionError(
+            f"No evaluation of MLflow run {trained.run_id} under policy {evidence.policy_digest} is recorded.",
+            next_step=f"look into {EVALUATIONS}: there is nothing to compare with",
+        )
+    compared = [field.name for field in rows.schema if isinstance(field.dataType, COMPARED_TYPES)]
+    return {name: row[name] for name in compared if name not in NOT_COMPARED}
+
+
+def _apart(settings: Settings, folder: Path) -> Settings:
+    return replace(
+        settings,
+        project=folder,
+        lakehouse=str(folder / "lakehouse"),
+        tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
+        artifact_root=str(folder / "artifacts"),
+    )
+
+
+def _run(
+    resources: Mapping[str, Any],
+    trained: TrainedModel,
+    listen: Listener,
+) -> str:
+    """The MLflow run of the flow from silver to the evaluation."""
+    defs = build_defs(resources)
+    job = defs.resolve_job_def(LIFECYCLE)
+    stages = dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES if stage is not registry])
+    chosen = stages - dg.AssetSelection.assets(*[landed(table).split("/") for table in SOURCE_TABLES])
+    run_id = str(uuid.uuid4())
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_event_listener(run_id, listen(defs, job))
+        result = job.execute_in_process(
+            instance=instance,
+            run_id=run_id,
+            raise_on_error=False,
+            asset_selection=sorted(chosen.resolve(defs.resolve_asset_graph())),
+            run_config={"ops": {MODEL_ARTIFACT: {"config": asdict(trained.settings)}}},
+        )
+    made = {event.asset_key: event.step_materialization_data for event in result.get_asset_materialization_events()}
+    # A gate may shut here that was open then, or the other way round: no champion serves in that folder.
+    if dg.AssetKey(EVALUATIONS) not in made:
+        raise UnreproducibleVersionError(
+            "The flow did not get to the evaluation; what failed is named above.",
+            next_step="look for the cause in the log file",
+        )
+    return str(made[dg.AssetKey(MODEL_ARTIFACT)].materialization.metadata["mlflow_run_id"].value)
+
+
+def comparison(found: Reproduction) -> str:
+    """The figures beside one another, and the verdict in the first line."""
+    differing = found.differing
+    total = len(found.recorded)
+    verdict = "different" if differing else "the same"
+    lines = [f"Version {found.version} made again is {verdict}: {total - len(differing)} of {total} figures are equal."]
+    now = checkout_commit()
+    lines += [
+        f"  made from   {', '.join(f'{table} version {version}' for table, version in sorted(found.inputs.items()))}",
+        f"  by code     {found.code_commit}" + ("" if now == found.code_commit else f"; now {now}"),
+        "",
+        f"  {'':<20} {'recorded':>24} {'made again':>24}",
+    ]
+    for name, recorded in found.recorded.items():
+        mark = "  differs" if name in differing else ""
+        lines.append(f"  {name:<20} {_shown(recorded):>24} {_shown(found.reproduced[name]):>24}{mark}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else "–" if value is None else repr(value)

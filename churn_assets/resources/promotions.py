@@ -1,0 +1,204 @@
+"""The one place that moves the alias `production`, after writing the ledger. What to decide it does not know."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import dagster as dg
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.ledger import (
+    LEDGER_SCHEMA,
+    Action,
+    Decision,
+    Subject,
+    disagreement,
+    is_unfinished,
+    serving,
+)
+from churn_assets.churn.promotion import PromotionRefusedError
+from churn_assets.resources.lakehouse import LakehouseResource, OvertakenError
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+
+LEDGER = "food_delivery/model_promotions"
+FINISHED_TAG = "decision_id"
+LOCK_SECONDS = 60.0
+
+
+class PromotionLockedError(ChurnError):
+    """Another process is moving the alias and does not come to an end."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a decision sees. champion: the version under `production`; finished_id: the decision that put it there."""
+
+    ledger: tuple[Decision, ...]
+    ledger_version: int | None
+    champion: str | None
+    finished_id: str | None
+
+    @property
+    def is_unfinished(self) -> bool:
+        return is_unfinished(self.ledger, self.champion, self.finished_id)
+
+    @property
+    def disagreement(self) -> str | None:
+        return disagreement(self.ledger, self.champion)
+
+
+class PromotionsResource(dg.ConfigurableResource):
+    """Decisions about the serving model: each is written to the ledger, and then the alias follows it.
+
+    The ledger's commit decides who was first: it takes the very next version of the table or fails, on any storage and
+    between machines. `lock_file` keeps processes of one machine apart meanwhile; the system frees it when one dies.
+    """
+
+    lakehouse: dg.ResourceDependency[LakehouseResource]
+    tracking: dg.ResourceDependency[TrackingResource]
+    lock_file: str
+
+    def state(self) -> State:
+        version = self.lakehouse.version(LEDGER)
+        rows = [] if version is None else self.lakehouse.records(LEDGER, version)
+        ledger = tuple(sorted(map(Decision.of, rows), key=lambda decision: decision.number))
+        champion, last = self.tracking.version_under(PRODUCTION), serving(ledger)
+        promised = None if last is None else self.tracking.version(last.subject.version)
+        finished_id = None if promised is None else promised.tags.get(FINISHED_TAG)
+        return State(ledger, version, None if champion is None else str(champion.version), finished_id)
+
+    def settle(self, dagster_run_id: str) -> Decision | None:
+        """Finishes a move that was interrupted between ledger and alias, and returns what it recorded of that."""
+        if not self.state().is_unfinished:
+            return None
+        with self._lock():
+            return self._settle(dagster_run_id)
+
+    def move(self, decision: Decision) -> Decision:
+        """Records the decision and points `production` at its version, if what it saw still holds.
+
+        Raises PromotionRefusedError, with the refusal recorded, if another decision was first.
+        """
+        with self._lock():
+            while True:
+                self._settle(decision.dagster_run_id)
+                state = self.state()
+                if state.champion != decision.previous_version:
+                    break
+                with suppress(OvertakenError):
+                    self._append(decision, state.ledger_version)
+                    self._follow()
+                    return decision
+        seen, found = _named(decision.previous_version), _named(state.champion)
+        told = f"{seen} served when this was decided, and now {found} does"
+        self.refuse(decision, [f"another decision was first: {told}"])
+        raise PromotionRefusedError(
+            f"The decision about version {decision.subject.version} was not carried out: another was first.",
+            [told],
+            next_step="look at what serves now (churn-assets audit) and decide again",
+        )
+
+    def refuse(self, decision: Decision, reasons: Sequence[str]) -> Decision:
+        """Records that the decision was not carried out, and why."""
+        refused = replace(
+            decision,
+            decision_id=new_id(),
+            decided_at=datetime.now(timezone.utc),
+            action=Action.REFUSED,
+            reasons=tuple(reasons),
+        )
+        for _ in range(100):
+            try:
+                self._append(refused, self.lakehouse.version(LEDGER))
+            except OvertakenError:
+                continue
+            return refused
+        raise OvertakenError(f"{LEDGER} is written by others without a pause.", next_step="try again")
+
+    def _settle(self, dagster_run_id: str) -> Decision | None:
+        state, repaired = self.state(), None
+        last = serving(state.ledger)
+        if last is None:
+            return None
+        if state.is_unfinished:
+            told = f"the {last.action.value} decision of {last.decided_at:%Y-%m-%d %H:%M:%S} UTC was interrupted"
+            repaired = replace(
+                last,
+                decision_id=new_id(),
+                decided_at=datetime.now(timezone.utc),
+                action=Action.REPAIRED,
+                reasons=(f"{told} before the alias moved; it is carried out now",),
+                dagster_run_id=dagster_run_id,
+            )
+            self._append(repaired, state.ledger_version)
+            self._follow()
+        elif state.champion == last.subject.version and state.finished_id != last.decision_id:
+            self._follow()
+        return repaired
+
+    def _append(self, decision: Decision, after: int | None) -> None:
+        import pyarrow as pa
+
+        row = replace(decision, number=0 if after is None else after + 1).row()
+        self.lakehouse.append_after(LEDGER, after, pa.Table.from_pylist([row], schema=LEDGER_SCHEMA))
+
+    def _follow(self) -> None:
+        """Points the alias at what the ledger says, until another machine has decided nothing new meanwhile.
+
+        The version is marked too, so that a move by hand can be told from one that was interrupted.
+        """
+        pointed = None
+        while (last := serving(self.state().ledger)) is not None and last.decision_id != pointed:
+            version, pointed = last.subject.version, last.decision_id
+            assert version is not None, "a move names a version"
+            self.tracking.set_alias(PRODUCTION, version)
+            self.tracking.client.set_model_version_tag(REGISTERED_MODEL, version, FINISHED_TAG, pointed)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        Path(self.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.lock_file, timeout=LOCK_SECONDS):
+                yield
+        except Timeout as held:
+            raise PromotionLockedError(
+                f"Another process has held {self.lock_file} for {LOCK_SECONDS:.0f} s.",
+                next_step="wait for the promotion or rollback that is going on, and try again",
+            ) from held
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def decision_now(
+    action: Action,
+    subject: Subject,
+    previous_version: str | None,
+    *,
+    reasons: Sequence[str] = (),
+    decided_by: str,
+    dagster_run_id: str,
+    statement: str | None = None,
+) -> Decision:
+    """A new decision, as of now."""
+    return Decision(
+        new_id(),
+        datetime.now(timezone.utc),
+        action,
+        subject,
+        previous_version,
+        tuple(reasons),
+        decided_by,
+        dagster_run_id,
+        statement,
+    )
+
+
+def _named(version: str | None) -> str:
+    return "no version" if version is None else f"version {version}"

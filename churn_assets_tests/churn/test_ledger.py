@@ -1,0 +1,155 @@
+"""What can be read from the decisions: who serves, who served before, who may not come back, who moved the alias."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pyarrow as pa
+import pytest
+
+from churn_assets.churn.ledger import (
+    LEDGER_SCHEMA,
+    Action,
+    Decision,
+    Subject,
+    disagreement,
+    earlier_champion,
+    is_unfinished,
+    rejection,
+    serving,
+)
+
+BEGUN = datetime(2026, 1, 5, tzinfo=timezone.utc)
+MOVES = {"promote": Action.PROMOTED, "override": Action.OVERRIDDEN, "back": Action.ROLLED_BACK, "mend": Action.REPAIRED}
+
+
+def ledger(*told: str, before: str | None = None) -> list[Decision]:
+    """Decisions told as "promote 2", "back 1", "refuse 3"; each move sees what the one before it left.
+
+    The model of version n has the digest "digest n".
+    """
+    decisions: list[Decision] = []
+    for number, step in enumerate(told):
+        word, version = step.split()
+        action = MOVES.get(word, Action.REFUSED)
+        decisions.append(
+            Decision(
+                f"id{number}",
+                BEGUN + timedelta(days=number),
+                action,
+                Subject(
+                    version, f"run{version}", f"digest {version}", "policy", {"food_delivery/panel": number}, "PASS"
+                ),
+                before,
+                ("because",),
+                "ada",
+                f"dagster{number}",
+                "it was better",
+                number,
+            )
+        )
+        before = before if action is Action.REFUSED else version
+    return decisions
+
+
+def test_a_decision_survives_the_table_unchanged() -> None:
+    (decision,) = ledger("promote 1")
+    bare = replace(decision, subject=Subject(), previous_version=None, reasons=(), statement=None)
+    for each in (decision, bare):
+        (row,) = pa.Table.from_pylist([each.row()], schema=LEDGER_SCHEMA).to_pylist()
+        assert Decision.of(row) == each
+
+
+def test_every_field_has_its_column() -> None:
+    (decision,) = ledger("promote 1")
+    assert set(decision.row()) == set(LEDGER_SCHEMA.names)
+
+
+def test_the_last_move_serves_and_refusals_move_nothing() -> None:
+    assert serving([]) is None
+    assert serving(ledger("refuse 1")) is None
+    served = serving(ledger("promote 1", "promote 2", "refuse 3"))
+    assert served is not None
+    assert served.subject.version == "2"
+
+
+@pytest.mark.parametrize(
+    ("told", "earlier"),
+    [
+        ([], None),
+        (["promote 1"], None),
+        (["promote 1", "promote 2"], "1"),
+        (["promote 1", "promote 2", "refuse 3"], "1"),
+        (["promote 1", "override 2", "promote 3"], "2"),
+        # A rollback is undone work, not a new champion: going back again goes further back, not forth.
+        (["promote 1", "promote 2", "promote 3", "back 2"], "1"),
+        (["promote 1", "promote 2", "promote 3", "back 2", "back 1"], None),
+        (["promote 1", "promote 2", "promote 3", "back 1"], None),
+        (["promote 1", "promote 2", "back 1", "promote 3"], "1"),
+        # A named version that never served is served now, and what was left lies before it.
+        (["promote 2", "back 1"], "2"),
+        (["promote 1", "promote 2", "mend 2"], "1"),
+    ],
+)
+def test_going_back_goes_to_what_served_before(told: list[str], earlier: str | None) -> None:
+    assert earlier_champion(ledger(*told)) == earlier
+
+
+def test_what_served_before_there_was_a_ledger_can_be_gone_back_to() -> None:
+    assert earlier_champion(ledger("promote 7", before="6")) == "6"
+
+
+@pytest.mark.parametrize(
+    ("told", "digest", "is_rejected"),
+    [
+        (["promote 1", "promote 2"], "digest 2", False),
+        (["promote 1", "promote 2", "back 1"], "digest 2", True),
+        (["promote 1", "promote 2", "back 1"], "digest 1", False),
+        (["promote 1", "promote 2", "back 1", "refuse 2", "promote 3"], "digest 2", True),
+        # A person promoted it again: the policy may too, from then on.
+        (["promote 1", "promote 2", "back 1", "override 2", "promote 3"], "digest 2", False),
+        (["promote 1", "promote 2", "back 1", "mend 1"], "digest 2", True),
+        (["promote 1", "promote 2", "promote 3", "back 1"], "digest 2", False),
+    ],
+)
+def test_a_model_somebody_rolled_back_from_is_rejected_until_a_person_promotes_it(
+    told: list[str], digest: str, is_rejected: bool
+) -> None:
+    reason = rejection(ledger(*told), digest)
+    assert (reason is not None) == is_rejected
+    if reason is not None:
+        assert reason == "ada rolled back from this model (version 2) at 2026-01-07 00:00 UTC: it was better"
+
+
+@pytest.mark.parametrize(
+    ("told", "alias", "words"),
+    [
+        ([], None, None),
+        ([], "4", "alias production names version 4, and the ledger holds no decision that put it there"),
+        (["promote 1", "promote 2"], "2", None),
+        (["promote 1", "promote 2", "refuse 3"], "3", "alias production names version 3, but by the ledger version 2"),
+        (["promote 1"], None, "alias production names no version, but by the ledger version 1 serves"),
+    ],
+)
+def test_a_move_behind_the_ledgers_back_is_named(told: list[str], alias: str | None, words: str | None) -> None:
+    found = disagreement(ledger(*told), alias)
+    assert (found or "").startswith(words or "")
+    assert (found is None) == (words is None)
+
+
+@pytest.mark.parametrize(
+    ("told", "alias", "finished", "unfinished"),
+    [
+        ([], None, None, False),
+        (["promote 1"], None, None, True),
+        (["promote 1", "promote 2"], "1", "id0", True),
+        (["promote 1", "promote 2"], "2", None, False),
+        # It was finished once, so somebody moved it back by hand.
+        (["promote 1", "promote 2"], "1", "id1", False),
+        (["promote 1", "promote 2"], "9", None, False),
+        (["promote 1", "promote 2", "refuse 3"], "1", None, True),
+    ],
+)
+def test_an_interrupted_move_is_told_from_a_move_by_hand(
+    told: list[str], alias: str | None, finished: str | None, unfinished: bool
+) -> None:
+    assert is_unfinished(ledger(*told), alias, finished) is unfinished

@@ -1,0 +1,222 @@
+"""One MLflow run for each training, with its true end, however the training ended, and with all that led to it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from mlflow.entities import Run
+
+from churn_assets.churn import models
+from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.definitions import LIFECYCLE
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets_tests.conftest import Project, causes_of
+
+MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
+
+
+def runs_of(project: Project) -> list[Run]:
+    """Every MLflow run of the store, in the order in which they began."""
+    client = project.tracking.client
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, order_by=["attributes.start_time ASC"]))
+
+
+def statuses(project: Project) -> list[str]:
+    return [run.info.status for run in runs_of(project)]
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise OSError("injected failure")
+
+
+def test_a_training_that_raises_ends_its_one_run_as_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "fit_churn_model", fail)
+    result = project.run(LIFECYCLE, MODEL)
+    assert causes_of(result) == ["OSError: injected failure\n"]
+    assert statuses(project) == ["FINISHED", "FAILED"]
+    assert runs_of(project)[-1].data.tags["dagster_run_id"] == result.run_id
+
+
+def test_a_gate_failure_leaves_one_finished_run_that_says_fail(project: Project) -> None:
+    gate = project.policy.gate.model_copy(update={"min_recall": 0.99})
+    strict = project.under(project.policy.model_copy(update={"gate": gate}))
+    assert project.run(LIFECYCLE, MODEL).success
+    assert not strict.run(LIFECYCLE, EVALUATION, REGISTERED).success
+    assert statuses(project) == ["FINISHED", "FINISHED"]
+    assert [run.data.tags["verdict"] for run in runs_of(project)] == ["PASS", "FAIL"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_retry_goes_on_with_the_run_of_the_first_attempt(
+    project: Project, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    logged, seen = TrackingResource.log_training, []
+
+    def fails_once(self: TrackingResource, training: Any) -> None:
+        if when == "after" or seen:
+            logged(self, training)
+        seen.append(runs_of(project)[-1].info.status)
+        if len(seen) == 1:
+            raise dg.RetryRequested(max_retries=1) from OSError("the store was away for a moment")
+
+    with monkeypatch.context() as injected:
+        injected.setattr(TrackingResource, "log_training", fails_once)
+        result = project.run(LIFECYCLE, MODEL)
+    assert result.success, causes_of(result)
+    assert seen == ["RUNNING", "RUNNING"]
+    assert statuses(project) == ["FINISHED", "FINISHED"]
+    result = project.run(LIFECYCLE, EVALUATION, REGISTERED)
+    assert result.success, causes_of(result)
+    assert project.alias("staging") == "2"
+
+
+# --- processes that are stopped ---
+
+TRAIN = """
+import sys, time
+from pathlib import Path
+from churn_assets.churn import models
+from churn_assets_tests.conftest import LIFECYCLE, Project
+
+def endless(*_, **__):
+    Path(sys.argv[2]).touch()
+    time.sleep(600)
+
+models.fit_churn_model = endless
+Project.at(Path(sys.argv[1])).run(LIFECYCLE, "churn_pipeline_model")
+"""
+
+
+@contextmanager
+def training_in_a_process(project: Project, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in the middle of the fit, in a group of its own with its JVM."""
+    begun = folder / "begun"
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(project.settings.project), str(begun)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not begun.exists():
+            assert process.poll() is None, "it ended before the fit"
+            time.sleep(0.1)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_process_told_to_stop_ends_its_run_as_killed(project: Project, tmp_path: Path, asked: signal.Signals) -> None:
+    with training_in_a_process(project, tmp_path) as process:
+        assert statuses(project) == ["FINISHED", "RUNNING"]
+        process.send_signal(asked)
+        process.wait(60)
+    assert statuses(project) == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.slow
+def test_the_run_of_a_process_that_was_killed_is_closed_by_the_next_training(project: Project, tmp_path: Path) -> None:
+    with training_in_a_process(project, tmp_path) as process:
+        with project.instance() as instance:
+            assert project.tracking.close_abandoned_runs(instance) == [], "its process lives"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert statuses(project) == ["FINISHED", "RUNNING"]
+    result = project.run(LIFECYCLE, MODEL)
+    assert result.success, causes_of(result)
+    assert statuses(project) == ["FINISHED", "KILLED", "FINISHED"]
+
+
+def test_a_run_of_another_machine_is_closed_only_when_its_dagster_run_has_ended(project: Project) -> None:
+    client, first = project.tracking.client, runs_of(project)[0]
+    elsewhere = json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0})
+    opened = {
+        name: client.create_run(
+            first.info.experiment_id, tags={"process": elsewhere, "dagster_run_id": dagster_run}
+        ).info.run_id
+        for name, dagster_run in {
+            "unknown": "a-run-of-another-instance",
+            "ended": first.data.tags["dagster_run_id"],
+        }.items()
+    }
+    with project.instance() as instance:
+        assert project.tracking.close_abandoned_runs(instance) == [opened["ended"]]
+        assert project.tracking.close_abandoned_runs(instance) == []
+    assert client.get_run(opened["ended"]).info.status == "KILLED"
+    assert client.get_run(opened["unknown"]).info.status == "RUNNING"
+
+
+def test_a_process_id_used_again_by_another_process_closes_the_run(project: Project) -> None:
+    client, first = project.tracking.client, runs_of(project)[0]
+    process = json.loads(first.data.tags["process"]) | {"pid": os.getpid()}
+    open_run = client.create_run(first.info.experiment_id, tags={"process": json.dumps(process | {"started": 1.0})})
+    with project.instance() as instance:
+        assert project.tracking.close_abandoned_runs(instance) == [open_run.info.run_id]
+
+
+# --- what a run tells ---
+
+
+def test_a_run_tells_what_it_was_trained_from_by_what_and_leads_to_dagster(built: Project) -> None:
+    (run,) = runs_of(built)
+    tags, params = run.data.tags, run.data.params
+    features = FEATURE_SETS[built.policy.model.feature_set]
+    assert tags["mlflow.runName"] == "GBT_Crisis_Aware_Pipeline"
+    assert tags["dagster_root_run_id"] == tags["dagster_run_id"]
+    address = f"{built.settings.dagster_ui}/runs/{tags['dagster_run_id']}"
+    assert tags["dagster_run_url"] == address
+    assert f"]({address})" in tags["mlflow.note.content"]
+    assert tags["code_commit"]
+    assert params["feature_set"] == built.policy.model.feature_set
+    assert json.loads(params["features"]) == list(features)
+    assert params["policy.alerts.budget"] == "0.9"
+    assert params["policy_digest"] == built.policy.digest
+    assert params["max_depth"] == "5"
+    trained = built.tracking.trained_model(run.info.run_id)
+    assert str(trained.dates.test) == params["test_as_of"]
+    assert trained.dates.train
+    assert max(trained.dates.train) < trained.dates.test
+    assert built.tracking.policy_of(run.info.run_id) == built.policy
+
+
+def test_a_run_names_each_input_table_with_its_delta_version(built: Project) -> None:
+    (run,) = runs_of(built)
+    versions = json.loads(run.data.tags["data_versions"])
+    found = {each.dataset.name: (each.dataset.digest, each.dataset.source_type) for each in run.inputs.dataset_inputs}
+    assert found == {table: (f"v{version}", "delta_table") for table, version in versions.items()}
+    assert {"food_delivery/train_features", "food_delivery/test_features"} < set(found)
+
+
+def test_a_run_holds_threshold_importances_pictures_and_model_card(built: Project) -> None:
+    (run,) = runs_of(built)
+    files = {file.path for file in built.tracking.client.list_artifacts(run.info.run_id)}
+    assert files >= {
+        "policy.json",
+        "threshold.json",
+        "feature_importances.json",
+        "feature_importances.png",
+        "validation_precision_recall.png",
+        "precision_recall.png",
+        "calibration.png",
+        "model_card.md",
+        "model_card.html",
+    }
+    threshold = built.tracking.document(run.info.run_id, "threshold.json")
+    assert threshold["threshold"] == json.loads(run.data.tags["threshold"])
+    importances = built.tracking.document(run.info.run_id, "feature_importances.json")
+    assert sum(importances.values()) == pytest.approx(1.0)
+    assert set(importances) == set(FEATURE_SETS[built.policy.model.feature_set])

@@ -1,0 +1,267 @@
+"""The production alias follows the ledger, whoever else decides at once and wherever a process dies."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster_pyspark import LazyPySparkResource
+
+from churn_assets.churn.ledger import Action, Decision, Subject, serving
+from churn_assets.churn.promotion import PromotionRefusedError
+from churn_assets.resources import promotions as module
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.promotions import PromotionLockedError, PromotionsResource, decision_now
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+
+VERSIONS = 4
+
+
+def promotions_in(folder: Path, lock: str = "promotion.lock") -> PromotionsResource:
+    """On the tables and the store under `folder`; opens nothing, and needs no JVM."""
+    tracking = TrackingResource(
+        tracking_uri=f"sqlite:///{folder}/mlflow.db",
+        artifact_root=str(folder / "artifacts"),
+        mlflow_ui="http://127.0.0.1:5000",
+        dagster_ui="http://127.0.0.1:3000",
+    )
+    lakehouse = LakehouseResource(root=str(folder / "lakehouse"), pyspark=LazyPySparkResource(spark_config={}))
+    return PromotionsResource(lakehouse=lakehouse, tracking=tracking, lock_file=str(folder / lock))
+
+
+@pytest.fixture
+def promotions(tmp_path: Path) -> PromotionsResource:
+    """A registry of four versions, none in production, and no ledger yet."""
+    made = promotions_in(tmp_path)
+    made.tracking.client.create_registered_model(REGISTERED_MODEL)
+    for number in range(VERSIONS):
+        made.tracking.client.create_model_version(REGISTERED_MODEL, source=f"{tmp_path}/model{number}")
+    return made
+
+
+def decision(
+    version: str | None, previous: str | None, action: Action = Action.PROMOTED, by: str = "policy"
+) -> Decision:
+    return decision_now(
+        action, Subject(version, model_digest=f"digest {version}"), previous, decided_by=by, dagster_run_id="run"
+    )
+
+
+def told(promotions: PromotionsResource) -> list[tuple[str, str | None, str | None]]:
+    """The ledger as (action, version, previous version)."""
+    ledger = promotions.state().ledger
+    assert [made.number for made in ledger] == list(range(len(ledger)))
+    return [(made.action.value, made.subject.version, made.previous_version) for made in ledger]
+
+
+def test_before_the_first_decision_nothing_serves_and_all_agrees(promotions: PromotionsResource) -> None:
+    state = promotions.state()
+    assert (state.ledger, state.ledger_version, state.champion) == ((), None, None)
+    assert state.disagreement is None
+    assert promotions.settle("run") is None
+
+
+def test_each_move_is_in_the_ledger_and_the_alias_follows(promotions: PromotionsResource) -> None:
+    promotions.move(decision("1", None))
+    promotions.move(decision("2", "1"))
+    promotions.move(decision("1", "2", Action.ROLLED_BACK, by="ada"))
+    assert told(promotions) == [("promoted", "1", None), ("promoted", "2", "1"), ("rolled back", "1", "2")]
+    state = promotions.state()
+    assert (state.champion, state.disagreement, state.is_unfinished) == ("1", None, False)
+
+
+def test_a_decision_that_saw_another_champion_is_refused_and_recorded(promotions: PromotionsResource) -> None:
+    promotions.move(decision("1", None))
+    with pytest.raises(PromotionRefusedError, match="no version served when this was decided, and now version 1 does"):
+        promotions.move(decision("2", None))
+    assert told(promotions) == [("promoted", "1", None), ("refused", "2", None)]
+    assert promotions.state().ledger[-1].reasons == (
+        "another decision was first: no version served when this was decided, and now version 1 does",
+    )
+    assert promotions.state().champion == "1"
+
+
+def test_a_move_behind_the_ledgers_back_shows_until_a_recorded_decision(promotions: PromotionsResource) -> None:
+    promotions.move(decision("1", None))
+    promotions.move(decision("2", "1"))
+    for elsewhere in ("3", "1"):
+        promotions.tracking.set_alias(PRODUCTION, elsewhere)
+        state = promotions.state()
+        assert not state.is_unfinished
+        assert f"alias production names version {elsewhere}, but by the ledger version 2" in (state.disagreement or "")
+        assert promotions.settle("run") is None, "a move by hand is not undone unasked"
+    promotions.move(decision("2", "1", Action.ROLLED_BACK, by="ada"))
+    assert promotions.state().disagreement is None
+    promotions.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, PRODUCTION)
+    assert "alias production names no version" in (promotions.state().disagreement or "")
+
+
+def test_a_refusal_moves_nothing(promotions: PromotionsResource) -> None:
+    promotions.move(decision("1", None))
+    refused = promotions.refuse(decision("2", "1"), ["it is not good enough"])
+    assert refused.action is Action.REFUSED
+    assert told(promotions) == [("promoted", "1", None), ("refused", "2", "1")]
+    assert promotions.state().champion == "1"
+
+
+# --- two at once ---
+
+
+def decide(folder: str, lock: str, made: Decision, start: Any, ends: Any) -> None:
+    """In a process of its own: waits for the others, moves, and says what came of it."""
+    promotions = promotions_in(Path(folder), lock)
+    assert promotions.state().champion == made.previous_version
+    start.wait(60)
+    try:
+        promotions.move(made)
+    except PromotionRefusedError:
+        ends.put("refused")
+    else:
+        ends.put("moved")
+
+
+def decide_at_once(folder: Path, decisions: Sequence[Decision], *, share_lock: bool) -> list[str]:
+    spawn = multiprocessing.get_context("spawn")
+    start, ends = spawn.Barrier(len(decisions)), spawn.Queue()
+    processes = [
+        spawn.Process(
+            target=decide, args=(str(folder), "promotion.lock" if share_lock else f"{number}.lock", made, start, ends)
+        )
+        for number, made in enumerate(decisions)
+    ]
+    for process in processes:
+        process.start()
+    found = sorted(ends.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    return found
+
+
+@pytest.mark.parametrize("share_lock", [True, False], ids=["one_machine", "two_machines"])
+@pytest.mark.parametrize(
+    ("versions", "actions"),
+    [
+        (("2", "3"), (Action.PROMOTED, Action.PROMOTED)),
+        (("2", "2"), (Action.PROMOTED, Action.OVERRIDDEN)),
+        (("2", "4"), (Action.PROMOTED, Action.ROLLED_BACK)),
+    ],
+    ids=["two_versions", "one_version_twice", "promotion_and_rollback"],
+)
+def test_of_two_decisions_at_once_one_wins_and_the_other_is_a_recorded_refusal(
+    promotions: PromotionsResource,
+    tmp_path: Path,
+    versions: tuple[str, str],
+    actions: tuple[Action, Action],
+    share_lock: bool,
+) -> None:
+    promotions.move(decision("1", None))
+    decisions = [decision(version, "1", action) for version, action in zip(versions, actions, strict=True)]
+    assert decide_at_once(tmp_path, decisions, share_lock=share_lock) == ["moved", "refused"]
+    state = promotions.state()
+    # On two machines one may take the other's move, seen half done, for an interrupted one, and finish it.
+    moves = [made for made in state.ledger[1:] if made.is_move and made.action is not Action.REPAIRED]
+    refused = [made for made in state.ledger[1:] if made.action is Action.REFUSED]
+    assert len(moves) == len(refused) == 1
+    assert state.champion == moves[0].subject.version
+    assert state.disagreement is None
+    (reason,) = refused[0].reasons
+    assert reason.startswith("another decision was first: version 1 served when this was decided")
+
+
+# --- a process that dies ---
+
+MOVE_AND_DIE = """
+import os, signal, sys
+from pathlib import Path
+from churn_assets.resources.promotions import PromotionsResource
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets_tests.resources.test_promotions import decision, promotions_in
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr({owner}, "{method}", die)
+promotions_in(Path({folder!r})).move(decision("2", "1"))
+"""
+
+
+def kill_at(folder: Path, owner: str, method: str) -> None:
+    """Moves to version 2 in a process that is killed (-9) as it calls `method`."""
+    code = MOVE_AND_DIE.format(owner=owner, method=method, folder=str(folder))
+    process = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=120)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+def test_a_kill_between_ledger_and_alias_is_repaired_by_the_next_run_which_says_so(
+    promotions: PromotionsResource, tmp_path: Path
+) -> None:
+    promotions.move(decision("1", None))
+    kill_at(tmp_path, "TrackingResource", "set_alias")
+    state = promotions.state()
+    assert (state.champion, state.is_unfinished) == ("1", True), "the old version serves on"
+    repaired = promotions.settle("later run")
+    assert repaired is not None
+    assert (repaired.action, repaired.subject.version, repaired.dagster_run_id) == (Action.REPAIRED, "2", "later run")
+    assert "was interrupted before the alias moved; it is carried out now" in repaired.reasons[0]
+    assert told(promotions) == [("promoted", "1", None), ("promoted", "2", "1"), ("repaired", "2", "1")]
+    state = promotions.state()
+    assert (state.champion, state.disagreement, state.is_unfinished) == ("2", None, False)
+    assert promotions.settle("later still") is None
+
+
+def test_a_kill_before_the_ledger_leaves_nothing_and_no_lock(promotions: PromotionsResource, tmp_path: Path) -> None:
+    promotions.move(decision("1", None))
+    kill_at(tmp_path, "PromotionsResource", "_append")
+    assert told(promotions) == [("promoted", "1", None)]
+    promotions.move(decision("3", "1"))
+    assert promotions.state().champion == "3"
+
+
+def test_a_kill_after_the_alias_is_no_interruption(promotions: PromotionsResource, tmp_path: Path) -> None:
+    promotions.move(decision("1", None))
+    kill_at(tmp_path, "__import__('mlflow').MlflowClient", "set_model_version_tag")
+    state = promotions.state()
+    assert (state.champion, state.is_unfinished, state.disagreement) == ("2", False, None)
+    promotions.move(decision("3", "2"))
+    promotions.tracking.set_alias(PRODUCTION, "2")
+    assert promotions.state().disagreement is not None
+    assert promotions.settle("run") is None
+
+
+def test_the_next_decision_finishes_an_interrupted_one_first(promotions: PromotionsResource, tmp_path: Path) -> None:
+    promotions.move(decision("1", None))
+    kill_at(tmp_path, "TrackingResource", "set_alias")
+    with pytest.raises(PromotionRefusedError, match="version 1 served when this was decided, and now version 2 does"):
+        promotions.move(decision("3", "1"))
+    last = serving(promotions.state().ledger)
+    assert last is not None
+    assert (last.action, promotions.state().champion) == (Action.REPAIRED, "2")
+
+
+def test_a_lock_that_is_held_says_who_to_wait_for(
+    promotions: PromotionsResource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holding = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]):\n  print(1, flush=True)\n  input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", holding, promotions.lock_file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"1\n"
+        monkeypatch.setattr(module, "LOCK_SECONDS", 0.2)
+        with pytest.raises(PromotionLockedError, match="Next step: wait for the promotion or rollback"):
+            promotions.move(decision("1", None))
+        assert promotions.state().ledger == ()
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait(10)
+        promotions.move(decision("1", None))
+        assert promotions.state().champion == "1"
+    finally:
+        holder.kill()
+        holder.wait(10)
