@@ -87,7 +87,14 @@ def carry_out(
         trained.uri_of(decision.subject.version), tracking.tracking_uri, expected_digest=trained.evidence.model_digest
     )
     if problems:
-        refuse(context, promotions, decision, problems, f"Moving production to version {decision.subject.version}")
+        refuse(
+            context,
+            promotions,
+            decision,
+            problems,
+            f"Moving production to version {decision.subject.version}",
+            next_step="choose a version that loads, or train and register another",
+        )
     try:
         promotions.move(decision)
     except PromotionRefusedError:

@@ -1,12 +1,13 @@
 """Stage 7: the registered version, the one in production, and the jobs by which a person decides."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection
+from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, refuse, settle, subject_of
@@ -14,11 +15,8 @@ from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.training import latest_training_run
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.promotions import PromotionsResource, decision_now
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
+from churn_assets.resources.promotions import PromotionsResource, State, decision_now
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource, TrainedModel
 
 GROUP = "s7_registry"
 
@@ -112,31 +110,28 @@ def production_churn_model(
     """
     settle(context, promotions)
     state = promotions.state()
-    challenger = staged(tracking)
-    trained = tracking.trained_model_of(challenger)
+    challenger = staged(lakehouse, tracking, policy, state)
+    is_serving = state.champion == challenger.version
     if policy.promotion.mode == "manual":
-        if state.champion is None:
-            context.log.warning(f"Version {challenger.version} waits, and none serves: launch promote_staging_model")
-            return
-        if state.champion != number(challenger):
+        if not is_serving:
             context.log.warning(f"Version {challenger.version} waits: launch promote_staging_model to promote it")
-        yield serves(tracking, state.champion, state.champion)
-        return
-    against, recorded = standing(lakehouse, tracking, policy, trained)
-    against = [*against, *filter(None, [state.disagreement, rejection(state.ledger, trained.evidence.model_digest)])]
-    decision = decision_now(
-        Action.PROMOTED,
-        subject_of(trained, challenger, recorded),
-        state.champion,
-        reasons=recorded.reasons if recorded else (),
-        decided_by=POLICY,
-        dagster_run_id=context.run.run_id,
-    )
-    if against:
-        refuse(context, promotions, decision, against, f"Promotion of version {challenger.version}")
-    if state.champion != number(challenger):
-        carry_out(context, promotions, tracking, decision, trained)
-    yield serves(tracking, number(challenger), state.champion)
+        if state.champion is None:
+            return
+    else:
+        decision = decision_now(
+            Action.PROMOTED,
+            challenger.subject,
+            state.champion,
+            reasons=challenger.reasons,
+            decided_by=POLICY,
+            dagster_run_id=context.run.run_id,
+        )
+        if challenger.against:
+            refuse(context, promotions, decision, challenger.against, f"Promotion of version {challenger.version}")
+        if not is_serving:
+            carry_out(context, promotions, tracking, decision, challenger.trained)
+    now = promotions.state()
+    yield dg.MaterializeResult(data_version=dg.DataVersion(str(now.champion)), metadata=serving_metadata(tracking, now))
 
 
 class DecisionConfig(dg.Config):
@@ -170,24 +165,21 @@ def promote(
     """
     settle(context, promotions)
     state = promotions.state()
-    challenger = staged(tracking)
-    trained = tracking.trained_model_of(challenger)
-    against, recorded = standing(lakehouse, tracking, policy, trained)
-    against = [*against, *filter(None, [state.disagreement, rejection(state.ledger, trained.evidence.model_digest)])]
+    challenger = staged(lakehouse, tracking, policy, state)
     decision = decision_now(
-        Action.OVERRIDDEN if against else Action.PROMOTED,
-        subject_of(trained, challenger, recorded),
+        Action.OVERRIDDEN if challenger.against else Action.PROMOTED,
+        challenger.subject,
         state.champion,
-        reasons=against or (recorded.reasons if recorded else ()),
+        reasons=challenger.against or challenger.reasons,
         decided_by=config.approver,
         statement=config.reason,
         dagster_run_id=context.run.run_id,
     )
-    if state.champion == number(challenger):
+    if state.champion == challenger.version:
         told = [f"version {challenger.version} serves already"]
         refuse(context, promotions, decision, told, "The promotion", next_step="train and register another version")
-    carry_out(context, promotions, tracking, decision, trained)
-    log_serves(context, tracking, challenger.version, state.champion)
+    carry_out(context, promotions, tracking, decision, challenger.trained)
+    report_serving(context, promotions, tracking)
 
 
 @dg.op
@@ -222,7 +214,7 @@ def roll_back(
     if against or version is None or trained is None:
         refuse(context, promotions, decision, against, "The rollback", next_step="see the versions: churn-assets audit")
     carry_out(context, promotions, tracking, decision, trained)
-    log_serves(context, tracking, number(version), state.champion)
+    report_serving(context, promotions, tracking)
 
 
 @dg.job(description="A person promotes the version under alias staging; approver and reason go into the ledger.")
@@ -235,49 +227,54 @@ def rollback_production_model() -> None:
     roll_back()
 
 
-def staged(tracking: TrackingResource) -> "ModelVersion":
-    """The version under `staging`. Raises PromotionRefusedError if there is none."""
+@dataclass(frozen=True)
+class Challenger:
+    """The version under `staging`. against: every reason not to promote it, as policy, champion and ledger are now."""
+
+    version: str
+    trained: TrainedModel
+    subject: Subject
+    reasons: Sequence[str]
+    against: Sequence[str]
+
+
+def staged(lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, state: State) -> Challenger:
+    """Raises PromotionRefusedError if no version is under `staging`."""
     version = tracking.version_under(STAGING)
     if version is None:
         raise PromotionRefusedError(
             "Promotion is refused: no version is under alias staging.",
             next_step="materialize registered_churn_model",
         )
-    return version
+    trained = tracking.trained_model_of(version)
+    against, recorded = standing(lakehouse, tracking, policy, trained)
+    of_the_ledger = [state.disagreement, rejection(state.ledger, trained.evidence.model_digest)]
+    return Challenger(
+        str(version.version),
+        trained,
+        subject_of(trained, version, recorded),
+        recorded.reasons if recorded else (),
+        [*against, *[reason for reason in of_the_ledger if reason]],
+    )
 
 
-def number(version: "ModelVersion") -> str:
-    """As aliases and the ledger write it; some stores give an integer."""
-    return str(version.version)
-
-
-def serving_metadata(tracking: TrackingResource, version: str, before: str | None) -> dict[str, Any]:
-    """What Dagster shows of the version that serves. before: the version that did until now."""
-    found = tracking.version(version)
-    assert found is not None, "the alias names it"
-    trained = tracking.trained_model_of(found)
+def serving_metadata(tracking: TrackingResource, state: State) -> dict[str, Any]:
+    """What Dagster shows of the version that serves."""
+    version, last = tracking.version(state.champion), serving(state.ledger)
+    assert version is not None, "the alias names it"
+    trained = tracking.trained_model_of(version)
     return {
-        **tracking.link(trained.run_id, found),
+        **tracking.link(trained.run_id, version),
         "registered_model": REGISTERED_MODEL,
-        "version": int(version),
-        "previous_version": "none" if before is None else int(before),
+        "version": int(version.version),
+        "previous_version": "none" if last is None or last.previous_version is None else int(last.previous_version),
         "alias": PRODUCTION,
         "threshold": trained.threshold if trained.threshold is not None else "none",
     }
 
 
-def serves(tracking: TrackingResource, version: str, before: str | None) -> dg.MaterializeResult:
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(version), metadata=serving_metadata(tracking, version, before)
-    )
-
-
-def log_serves(context: dg.OpExecutionContext, tracking: TrackingResource, version: str, before: str | None) -> None:
-    """The same from a job that is no asset's."""
-    context.log_event(
-        dg.AssetMaterialization(
-            PRODUCTION_MODEL,
-            metadata=serving_metadata(tracking, version, before),
-            tags={"dagster/data_version": version},
-        )
-    )
+def report_serving(context: dg.OpExecutionContext, promotions: PromotionsResource, tracking: TrackingResource) -> None:
+    """Tells Dagster what serves, from a job that is no asset's."""
+    now = promotions.state()
+    tags = {"dagster/data_version": str(now.champion)}
+    context.log_event(dg.AssetMaterialization(PRODUCTION_MODEL, metadata=serving_metadata(tracking, now), tags=tags))

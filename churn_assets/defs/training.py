@@ -16,7 +16,7 @@ from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.ranking import precision_recall_curve
-from churn_assets.churn.splits import current_rows, split_dates
+from churn_assets.churn.splits import SplitDates, current_rows, split_dates
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition, require_panel_of
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, check_result, picture
@@ -35,10 +35,12 @@ from churn_assets.resources.tracking import (
 from churn_assets.serving.probe import probe
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 GROUP = "s5_training"
 REFERENCE_ROWS = 200
+VALIDATION_CURVE, IMPORTANCES_CHART = "validation_precision_recall.png", "feature_importances.png"
 DEFAULTS = models.GradientBoosting()
 
 
@@ -98,61 +100,69 @@ def churn_pipeline_model(
         model = models.train_churn_model(
             train, current, settings, policy, rows=lakehouse.row_count(TRAIN, versions[TRAIN])
         )
-        digest = models.model_digest(model.pipeline, model.cut_off)
-        reference = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
-        importances = models.feature_importances(model.pipeline)
-        curve = _validation_curve(model, policy)
-        tracking.log_training(
-            LoggedTraining(
-                Evidence(digest, policy.digest, versions),
-                features,
-                model.cut_off,
-                model.pipeline,
-                reference=models.with_churn_probability(model.pipeline, reference).toPandas(),
-                params={
-                    **config.model_dump(),
-                    **policy.model.model_dump(),
-                    "features": json.dumps(list(features)),
-                    "test_as_of": dates.test,
-                    "train_as_of": json.dumps([str(day) for day in dates.train]),
-                    "is_out_of_time": dates.is_out_of_time,
-                    **_flat(policy.model_dump(mode="json"), "policy"),
-                    "policy_digest": policy.digest,
-                },
-                metrics={f"validation_{name}": value for name, value in _validated(model).items()},
-                inputs={table: lakehouse.path(table) for table in versions},
-                documents={
-                    POLICY_FILE: policy.model_dump(mode="json"),
-                    THRESHOLD_FILE: {"threshold": model.cut_off, **_validated(model)},
-                    IMPORTANCES_FILE: importances,
-                },
-                figures={
-                    "validation_precision_recall.png": curve,
-                    "feature_importances.png": feature_importances(importances, "What the trees use"),
-                },
-            )
-        )
+        evidence = Evidence(models.model_digest(model.pipeline, model.cut_off), policy.digest, versions)
+        rows = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
+        reference = models.with_churn_probability(model.pipeline, rows).toPandas()
+        inputs = {table: lakehouse.path(table) for table in versions}
+        logged = _logged(model, evidence, policy, settings, dates, reference, inputs)
+        tracking.log_training(logged)
     threshold = model.threshold
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(digest[:16]),
+        data_version=dg.DataVersion(evidence.model_digest[:16]),
         metadata={
             **tracking.link(run_id),
-            "model_digest": digest,
+            "model_digest": evidence.model_digest,
             "threshold": threshold.value if threshold else "none satisfies the policy on the validation fold",
             "validation_recall": threshold.recall if threshold else "undefined",
             "validation_precision": threshold.precision if threshold else "undefined",
             "validation_alert_share": threshold.alert_share if threshold else "undefined",
-            "precision_recall_curve": picture(curve),
+            "precision_recall_curve": picture(logged.figures[VALIDATION_CURVE]),
+            "feature_importances": picture(logged.figures[IMPORTANCES_CHART]),
             "inputs": versions,
-            "feature_importances": dg.MetadataValue.md(
-                "\n".join(
-                    ["|feature|share of gain|", "|-|-|"]
-                    + [
-                        f"|{name}|{share:.3f}|"
-                        for name, share in sorted(importances.items(), key=lambda item: -item[1])
-                    ]
-                )
-            ),
+        },
+    )
+
+
+def _logged(
+    model: models.ChurnModel,
+    evidence: Evidence,
+    policy: ChurnPolicy,
+    settings: models.GradientBoosting,
+    dates: SplitDates,
+    reference: "pd.DataFrame",
+    inputs: Mapping[str, str],
+) -> LoggedTraining:
+    """All that the MLflow run is to hold, by the names people look for."""
+    features, importances = FEATURE_SETS[policy.model.feature_set], models.feature_importances(model.pipeline)
+    rules = policy.model_dump(mode="json")
+    validated = {} if model.threshold is None else asdict(model.threshold)
+    validated.pop("value", None)
+    return LoggedTraining(
+        evidence,
+        features,
+        model.cut_off,
+        model.pipeline,
+        reference,
+        params={
+            **asdict(settings),
+            **policy.model.model_dump(),
+            "features": json.dumps(list(features)),
+            "test_as_of": dates.test,
+            "train_as_of": json.dumps([str(day) for day in dates.train]),
+            "is_out_of_time": dates.is_out_of_time,
+            **_flat(rules, "policy"),
+            "policy_digest": policy.digest,
+        },
+        metrics={f"validation_{name}": value for name, value in validated.items()},
+        inputs=inputs,
+        documents={
+            POLICY_FILE: rules,
+            THRESHOLD_FILE: {"threshold": model.cut_off, **validated},
+            IMPORTANCES_FILE: importances,
+        },
+        figures={
+            VALIDATION_CURVE: _validation_curve(model, policy),
+            IMPORTANCES_CHART: feature_importances(importances, "What the trees use"),
         },
     )
 
@@ -178,12 +188,6 @@ def latest_training_run(instance: dg.DagsterInstance) -> str:
     if event is None or event.asset_materialization is None:
         raise dg.Failure(f"No model has been trained yet. Next step: materialize {MODEL_ARTIFACT}")
     return str(event.asset_materialization.metadata["mlflow_run_id"].value)
-
-
-def _validated(model: models.ChurnModel) -> dict[str, float]:
-    """What the threshold does on the validation fold; nothing where there is none."""
-    shown = {} if model.threshold is None else asdict(model.threshold)
-    return {name: shown[name] for name in shown if name != "value"}
 
 
 def _flat(nested: Mapping[str, Any], prefix: str) -> dict[str, Any]:

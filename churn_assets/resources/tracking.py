@@ -19,6 +19,7 @@ import dagster as dg
 import psutil
 from dagster_mlflow import mlflow_tracking
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence, PromotionRefusedError
@@ -75,6 +76,10 @@ class LoggedTraining:
     figures: Mapping[str, "Figure"]
 
 
+class UnknownRunError(ChurnError):
+    """An MLflow run does not hold what a training leaves in it."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
@@ -109,6 +114,18 @@ class TrainedModel:
 
     @staticmethod
     def of(run: "Run") -> "TrainedModel":
+        """Raises UnknownRunError for a run that no training of these assets made."""
+        try:
+            return TrainedModel._of(run)
+        except KeyError as missing:
+            raise UnknownRunError(
+                f"MLflow run {run.info.run_id} does not record {missing}: it was not trained by these assets, or by an "
+                f"earlier version of them.",
+                next_step="train and register again",
+            ) from missing
+
+    @staticmethod
+    def _of(run: "Run") -> "TrainedModel":
         tags, params = run.data.tags, run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
@@ -380,11 +397,17 @@ class TrackingResource(dg.ConfigurableResource):
 
 
 def checkout_commit() -> str:
-    """The commit of the code that runs, "+changes" where files differ from it; without git the package's version."""
-    describe = ["git", "-C", str(CHECKOUT), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
-    if (CHECKOUT / ".git").exists() and shutil.which("git"):
-        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
-    return f"churn_assets {version_of('churn_assets')}"
+    """The commit of the code that runs, "+changes" where the package differs; without git the package's version."""
+    if not (CHECKOUT / ".git").exists() or not shutil.which("git"):
+        return f"churn_assets {version_of('churn_assets')}"
+    # Only the package: sources.toml and policy.toml are there to be edited, and the policy is recorded itself.
+    is_changed = _git("status", "--porcelain", "--", "churn_assets") != ""
+    return _git("rev-parse", "HEAD") + ("+changes" if is_changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _this_process() -> dict[str, Any]:

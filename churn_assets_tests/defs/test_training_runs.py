@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from churn_assets.churn import models
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
-from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.tracking import TrackingResource, UnknownRunError
 from churn_assets_tests.conftest import Project, causes_of
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
@@ -220,3 +220,10 @@ def test_a_run_holds_threshold_importances_pictures_and_model_card(built: Projec
     importances = built.tracking.document(run.info.run_id, "feature_importances.json")
     assert sum(importances.values()) == pytest.approx(1.0)
     assert set(importances) == set(FEATURE_SETS[built.policy.model.feature_set])
+
+
+def test_a_run_that_records_too_little_is_named_with_what_it_lacks(project: Project) -> None:
+    (run,) = runs_of(project)
+    project.tracking.client.delete_tag(run.info.run_id, "code_commit")
+    with pytest.raises(UnknownRunError, match="does not record 'code_commit'"):
+        project.tracking.trained_model(run.info.run_id)
