@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from churn_assets.churn import models
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
+from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def test_the_default_demo_runs_to_its_end(flow: Flow) -> None:
 
 
 def test_every_table_and_model_is_materialized_once(flow: Flow) -> None:
-    assert set(materializations_of(flow.lifecycle)) == {*TABLES, *MODELS}
+    assert set(materializations_of(flow.lifecycle)) == {*TABLES, *MODELS, LEDGER}
 
 
 def test_every_declared_check_is_evaluated_and_passes(flow: Flow) -> None:

@@ -39,7 +39,7 @@ def subject_of(trained: TrainedModel, version: "ModelVersion | None", recorded: 
         model_digest=trained.evidence.model_digest,
         policy_digest=trained.evidence.policy_digest if recorded is None else recorded.evidence.policy_digest,
         data_versions=dict(trained.evidence.data_versions),
-        verdict=None if recorded is None else recorded.verdict.value,
+        verdict=trained.verdict if recorded is None else recorded.verdict.value,
     )
 
 

@@ -85,6 +85,7 @@ class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
 
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
+    verdict: of its latest evaluation; None if there was none.
     """
 
     run_id: str
@@ -96,6 +97,7 @@ class TrainedModel:
     trained_at: datetime
     code_commit: str
     served_digest: str | None = None
+    verdict: str | None = None
 
     @property
     def uri(self) -> str:
@@ -144,6 +146,7 @@ class TrainedModel:
             datetime.fromtimestamp(run.info.start_time / 1000, timezone.utc),
             tags["code_commit"],
             tags.get(SERVED_TAG),
+            tags.get("verdict"),
         )
 
 
