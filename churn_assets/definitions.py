@@ -8,7 +8,18 @@ from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import load_policy
 from churn_assets.churn.tables import SOURCE_TABLES
-from churn_assets.defs import decisions, demo, evaluation, feasibility, features, lakehouse, registry, splits, training
+from churn_assets.defs import (
+    automation,
+    decisions,
+    demo,
+    evaluation,
+    feasibility,
+    features,
+    lakehouse,
+    registry,
+    splits,
+    training,
+)
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -51,7 +62,8 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
 
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
-LIFECYCLE, TRAINING, DEMO = "churn_lifecycle", "churn_training", "demo_lakehouse"
+LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
+DEMO = "demo_lakehouse"
 
 
 def job_names(resources: Mapping[str, Any]) -> list[str]:
@@ -83,6 +95,13 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             description="From the feature panel to the production model: check, split, train, judge, promote.",
         ),
     ]
+    jobs.append(
+        dg.define_asset_job(
+            REFRESH,
+            selection=dg.AssetSelection.groups(lakehouse.GROUP, features.GROUP),
+            description="From the source tables to the feature panel: land, clean, build features, check them.",
+        )
+    )
     if is_demo:
         jobs.append(
             dg.define_asset_job(
@@ -119,6 +138,8 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             decisions.ledger_agrees_with_registry,
         ],
         jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
+        sensors=[automation.retrain_on_feature_refresh, automation.refresh_on_new_orders],
+        schedules=[automation.refresh_schedule(resources["policy"])],
         resources=resources,
         # One process, so one JVM for a run instead of one for each of its steps.
         executor=dg.in_process_executor,

@@ -113,6 +113,13 @@ class Promotion(Section):
     mode: Literal["auto", "manual"] = "auto"
 
 
+class Automation(Section):
+    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings."""
+
+    refresh: Literal["weekly", "daily"] = "weekly"
+    retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -127,11 +134,12 @@ class ChurnPolicy(Section):
     leakage: Leakage = Leakage()
     model: Model = Model()
     promotion: Promotion = Promotion()
+    automation: Automation = Automation()
 
     @property
     def digest(self) -> str:
-        """A short hash of every rule that judges: who promotes what passed is none of them."""
-        return _digest(self.model_dump(mode="json", exclude={"promotion"}))
+        """A short hash of every rule that judges: who promotes what passed, and when what runs, is none of them."""
+        return _digest(self.model_dump(mode="json", exclude={"promotion", "automation"}))
 
     @property
     def panel_digest(self) -> str:

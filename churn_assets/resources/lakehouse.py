@@ -145,6 +145,24 @@ class LakehouseResource(dg.ConfigurableResource):
         rows: list[dict[str, Any]] = self._open(table, version).to_pyarrow_table().to_pylist()
         return rows
 
+    def committed_at(self, table: str, version: int) -> datetime:
+        """When a version was committed, by the clock of whoever did. Needs no JVM."""
+        written = _commit_info(self.path(table), version)["timestamp"]
+        return datetime.fromtimestamp(written / 1000, timezone.utc)
+
+    def holds_same_rows(self, table: str, one: int, other: int) -> bool:
+        """Whether two versions hold the same rows and columns in any order and any files. Needs no JVM.
+
+        The log's statistics tell most changes at once; only where they agree are the rows read, a batch at a time.
+        """
+        versions = [self._open(table, version) for version in (one, other)]
+        if len({_columns(version) for version in versions}) > 1:
+            return False
+        summaries = {_summary(version) for version in versions}
+        if None not in summaries and len(summaries) > 1:
+            return False
+        return len({_rows_digest(version) for version in versions}) == 1
+
     def append_after(self, table: str, version: int | None, rows: "pa.Table") -> int:
         """Appends `rows` as version `version` + 1 (None: as the first rows of a new table), or not at all.
 
@@ -204,6 +222,38 @@ def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:
     if missing:
         table.alter.add_columns(missing)
         table.update_incremental()
+
+
+def _columns(table: "DeltaTable") -> str:
+    schema = json.loads(table.schema().to_json())
+    return json.dumps(sorted(schema["fields"], key=lambda field: field["name"]))
+
+
+def _summary(table: "DeltaTable") -> str | None:
+    """Rows, and each column's least and greatest value and nulls, over all files; None where a file lacks any."""
+    files = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
+    columns = sorted({name for file in files for name in file if name.split(".")[0] in ("null_count", "min", "max")})
+    if any(file.get(name) is None for file in files for name in columns if name.startswith("null_count")):
+        return None
+    summary: dict[str, Any] = {"rows": sum(file["num_records"] or 0 for file in files)}
+    for name in columns:
+        values = [file[name] for file in files if file.get(name) is not None]
+        combined = {"null_count": sum, "min": min, "max": max}[name.split(".")[0]](values) if values else None  # type: ignore[operator]
+        summary[name] = None if combined is None else str(combined)
+    return json.dumps(summary, sort_keys=True)
+
+
+def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
+    """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
+    import numpy as np
+    import pandas as pd
+
+    names = sorted(field.name for field in table.schema().fields)
+    rows, total = 0, np.uint64(0)
+    for batch in table.to_pyarrow_dataset().to_batches(columns=names):
+        hashes = pd.util.hash_pandas_object(batch.to_pandas(date_as_object=False), index=False)
+        rows, total = rows + len(hashes), total + hashes.to_numpy().sum(dtype=np.uint64)
+    return rows, int(total)
 
 
 def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":

@@ -1,5 +1,7 @@
 """Where the source tables lie and how their columns map, read from `sources.toml`; opening them with Spark."""
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from churn_assets.churn.errors import (
     UnreadableSourceError,
 )
 from churn_assets.churn.policy import read_toml, validated
-from churn_assets.churn.tables import SourceTable
+from churn_assets.churn.tables import SOURCE_TABLES, SourceTable
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.lakehouse import MissingTableError, open_delta, read_delta
 
@@ -89,6 +91,27 @@ class SourceCatalog:
     folder: Path
     demo_root: str
 
+    def state(self) -> str | None:
+        """A short text that changes when a source table does; None where only Spark could tell. Needs no JVM.
+
+        Raises MissingSourceError and MissingTableError.
+        """
+        states: dict[str, Any] = {}
+        for table in SOURCE_TABLES:
+            if self.sources.demo is not None:
+                source, path = Source(format="delta", path=table.name), f"{self.demo_root}/{table.name}"
+            elif (configured := getattr(self.sources, table.name)) is not None:
+                source, path = configured, located(configured, self.folder)
+            else:
+                continue
+            if source.format == "table":
+                return None
+            is_delta = source.format == "delta"
+            states[table.name] = (
+                open_delta(path, next_step="check the path").version() if is_delta else _file_state(path)
+            )
+        return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
+
     def open(self, spark: "SparkSession", table: SourceTable) -> "DataFrame | None":
         """The raw rows of `table`, mapped by its `select`; None if it is not configured.
 
@@ -98,6 +121,18 @@ class SourceCatalog:
             return _open(spark, table, Source(format="delta", path=table.name), f"{self.demo_root}/{table.name}")
         source: Source | None = getattr(self.sources, table.name)
         return None if source is None else _open(spark, table, source, located(source, self.folder))
+
+
+def _file_state(path: str) -> list[tuple[str, int, str]]:
+    """Name, size and time of each file at `path`, a file or a folder."""
+    from pyarrow.fs import FileSelector, FileSystem, FileType
+
+    filesystem, place = FileSystem.from_uri(path) if "://" in path else FileSystem.from_uri(Path(path).as_uri())
+    found = filesystem.get_file_info(place)
+    files = (
+        filesystem.get_file_info(FileSelector(place, recursive=True)) if found.type == FileType.Directory else [found]
+    )
+    return sorted((file.path, file.size or 0, str(file.mtime)) for file in files if file.type == FileType.File)
 
 
 def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":

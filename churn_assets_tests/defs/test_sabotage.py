@@ -231,8 +231,9 @@ def latest_run(project: Project) -> str:
 
 def artifact_of(project: Project, run_id: str) -> Path:
     """The folder of the logged model of a run."""
-    root = project.tracking.client.get_run(run_id).info.artifact_uri
-    folder = Path(unquote(urlparse(root).path)) / MODEL
+    client = project.tracking.client
+    (logged,) = client.get_run(run_id).outputs.model_outputs
+    folder = Path(unquote(urlparse(client.get_logged_model(logged.model_id).artifact_location).path))
     assert folder.is_dir()
     return folder
 

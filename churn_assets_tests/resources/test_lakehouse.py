@@ -4,15 +4,17 @@ import json
 import math
 import subprocess
 import sys
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import deltalake
+import pandas as pd
 import pyarrow as pa
 import pytest
+from dagster_pyspark import LazyPySparkResource
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -20,6 +22,7 @@ from pyspark.sql import functions as F
 from churn_assets.resources.lakehouse import (
     LakehouseResource,
     MissingTableError,
+    OvertakenError,
     UnsupportedTableError,
     open_delta,
     read_delta,
@@ -462,3 +465,72 @@ def test_versions_counts_and_schemas_are_answered_without_a_jvm(
     assert answered.returncode == 0, answered.stderr
     lines = answered.stdout.splitlines()
     assert lines[-2:] == ["0 3 True False", f"struct<id:bigint> {{'{TABLE}': 0}} {{'a': 4}}"]
+
+
+# --- the same rows? ---
+
+SAME = pd.DataFrame(
+    {
+        "name": ["a", "b", "c", None],
+        "day": pd.to_datetime(["2025-09-01", "2025-09-08", None, "2025-09-01"]).date,
+        "value": [1.5, float("nan"), None, -2.0],
+        "moment": pd.to_datetime(["2025-09-01", None, "2025-09-02", "2025-09-02"], utc=True),
+    }
+)
+
+
+def versions_of(tmp_path: Path, *frames: pd.DataFrame) -> LakehouseResource:
+    """A lakehouse, without a JVM, whose table s/t has a version for each frame."""
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
+    for frame in frames:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        deltalake.write_deltalake(str(tmp_path / "s" / "t"), table, mode="overwrite", schema_mode="overwrite")
+    return lakehouse
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (SAME, True),
+        (SAME.iloc[::-1], True),
+        (SAME[["value", "moment", "name", "day"]], True),
+        (SAME.head(3), False),
+        (pd.concat([SAME, SAME.head(1)]), False),
+        (SAME.assign(name=["a", "b", "c", "d"]), False),
+        (SAME.rename(columns={"value": "worth"}), False),
+        # Least, greatest and nulls of every column stay: only the rows tell.
+        (SAME.assign(name=["b", "a", "c", None]), False),
+        (pd.concat([SAME] * 2).iloc[[0, 1, 2, 3, 0, 1, 2, 2]], False),
+    ],
+    ids=["again", "reversed", "columns_moved", "fewer", "more", "null_filled", "renamed", "swapped", "other_multiples"],
+)
+def test_versions_are_compared_by_their_rows(tmp_path: Path, other: pd.DataFrame, is_same: bool) -> None:
+    lakehouse = versions_of(tmp_path, SAME, other)
+    assert lakehouse.holds_same_rows("s/t", 0, 1) is is_same
+    assert lakehouse.holds_same_rows("s/t", 1, 0) is is_same
+
+
+def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> None:
+    lakehouse = versions_of(tmp_path, SAME, SAME.head(2))
+    deltalake.write_deltalake(
+        str(tmp_path / "s" / "t"), pa.Table.from_pandas(SAME.tail(2), preserve_index=False), mode="append"
+    )
+    assert lakehouse.holds_same_rows("s/t", 0, 2)
+    assert not lakehouse.holds_same_rows("s/t", 0, 1)
+
+
+def test_a_version_knows_when_it_was_committed(tmp_path: Path) -> None:
+    before = datetime.now(timezone.utc) - timedelta(seconds=1)
+    lakehouse = versions_of(tmp_path, SAME)
+    assert before <= lakehouse.committed_at("s/t", 0) <= datetime.now(timezone.utc) + timedelta(seconds=1)
+
+
+def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> None:
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
+    rows = pa.table({"name": ["a"]})
+    assert [lakehouse.append_after("s/t", after, rows) for after in (None, 0, 1)] == [0, 1, 2]
+    for after in (None, 0, 1):
+        with pytest.raises(OvertakenError, match=f"after version {after}"):
+            lakehouse.append_after("s/t", after, rows)
+    assert lakehouse.records("s/t") == [{"name": "a"}] * 3
+    assert lakehouse.records("s/t", 0) == [{"name": "a"}]

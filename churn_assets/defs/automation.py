@@ -1,0 +1,165 @@
+"""What runs by itself: retraining when the features' content changes, refreshing them by the calendar or on new orders.
+
+Ticks read Delta logs and Dagster's history only; none starts a JVM.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+
+from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, PANEL_RULES
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.features import PANEL
+from churn_assets.resources.lakehouse import LakehouseResource, MissingTableError
+from churn_assets.resources.sources import SourceCatalog
+from churn_assets.resources.tracking import MODEL_ARTIFACT
+
+LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_refresh"
+# After Monday's as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
+CRON = {"weekly": "0 3 * * 1", "daily": "0 3 * * *"}
+TICK_SECONDS = 30
+GOING_ON = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+# A run that began longer ago than this and never ended was killed with its machine; it holds nothing up.
+LOST_AFTER = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where a sensor stands: the version it last dealt with, and when it last asked for a run (ISO 8601, UTC)."""
+
+    version: int | None = None
+    requested_at: str | None = None
+
+    @staticmethod
+    def of(cursor: str | None) -> "Seen":
+        return Seen(**json.loads(cursor)) if cursor else Seen()
+
+    def cursor(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dg.sensor(
+    job_name=TRAINING,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
+)
+def retrain_on_feature_refresh(
+    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.RunRequest | dg.SkipReason:
+    seen, version = Seen.of(context.cursor), lakehouse.version(PANEL)
+    if version is None:
+        return dg.SkipReason(f"There is no {PANEL} yet.")
+    if version == seen.version:
+        return dg.SkipReason(f"Version {version} of {PANEL} has been dealt with.")
+    trained = _trained_version(context.instance)
+    known = seen.version if seen.version is not None else trained
+    if version == trained:
+        context.update_cursor(Seen(version, seen.requested_at).cursor())
+        return dg.SkipReason(f"Version {version} of {PANEL} has been trained on.")
+    if known is not None and _is_unchanged(lakehouse, known, version):
+        context.update_cursor(Seen(version, seen.requested_at).cursor())
+        return dg.SkipReason(f"Version {version} of {PANEL} holds the same rows as version {known}.")
+    # What follows may pass: the cursor stays, and a later tick looks again.
+    broken = _failed_checks(context.instance, lakehouse.committed_at(PANEL, version))
+    if broken:
+        return dg.SkipReason(f"Version {version} of {PANEL} fails its checks: {'; '.join(broken)}")
+    going_on = _going_on(context.instance, (LIFECYCLE, TRAINING, REFRESH))
+    if going_on:
+        return dg.SkipReason(f"Version {version} of {PANEL} waits for the run {going_on} to end.")
+    if seen.requested_at is not None:
+        rested = datetime.fromisoformat(seen.requested_at) + timedelta(hours=policy.automation.retrain_cooldown_hours)
+        if datetime.now(timezone.utc) < rested:
+            return dg.SkipReason(
+                f"Version {version} of {PANEL} waits for the cooldown to end at {rested:%F %H:%M} UTC."
+            )
+    context.update_cursor(Seen(version, datetime.now(timezone.utc).isoformat()).cursor())
+    # The key makes a tick that is repeated after a crash ask for the same run.
+    return dg.RunRequest(run_key=f"{PANEL}@{version}", tags={"churn/panel_version": str(version)})
+
+
+def _is_unchanged(lakehouse: LakehouseResource, known: int, version: int) -> bool:
+    try:
+        return lakehouse.holds_same_rows(PANEL, known, version)
+    except (MissingTableError, FileNotFoundError):
+        return False  # the older version has been vacuumed: better to train once more than never
+
+
+def _trained_version(instance: dg.DagsterInstance) -> int | None:
+    """The version of the panel that the latest model was trained on."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(MODEL_ARTIFACT))
+    if event is None or event.asset_materialization is None:
+        return None
+    inputs = event.asset_materialization.metadata["inputs"].value
+    return inputs.get(PANEL) if isinstance(inputs, dict) else None
+
+
+def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
+    """What the panel's blocking checks found wrong after `since`, when its present version was committed."""
+    panel, found = dg.AssetKey(PANEL.split("/")), []
+    for rule in (*PANEL_RULES, NO_FUTURE_LEAKAGE):
+        record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(panel, rule))
+        # The record's own time is cut to the second.
+        if record is None or record.event is None or record.event.timestamp < since.timestamp():
+            continue
+        event = record.event.dagster_event
+        if event is None or event.event_type is not dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            continue
+        evaluation = event.asset_check_evaluation_data
+        if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
+            found.append(f"{rule}: {evaluation.description}")
+    return found
+
+
+def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:
+    """A run of one of the jobs that has not ended."""
+    after = datetime.now(timezone.utc) - LOST_AFTER
+    for job in jobs:
+        filters = dg.RunsFilter(job_name=job, statuses=list(GOING_ON), created_after=after)
+        for run in instance.get_runs(filters, limit=1):
+            return f"{run.run_id} of {job}"
+    return None
+
+
+@dg.sensor(
+    job_name=REFRESH,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Refreshes the features when the source tables have moved. Off by default: the schedule does it.",
+)
+def refresh_on_new_orders(
+    context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceCatalog]
+) -> dg.RunRequest | dg.SkipReason:
+    state = sources.state()
+    if state is None:
+        return dg.SkipReason(
+            "A source is a catalog table, whose changes cannot be seen without Spark: use the schedule."
+        )
+    if state == context.cursor:
+        return dg.SkipReason("The source tables are as they were.")
+    going_on = _going_on(context.instance, (LIFECYCLE, REFRESH))
+    if going_on:
+        return dg.SkipReason(f"New orders wait for the run {going_on} to end.")
+    context.update_cursor(state)
+    return dg.RunRequest(run_key=state)
+
+
+def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
+    """Refreshes the features as often as the policy says; the sensor then retrains if they changed."""
+    return dg.ScheduleDefinition(
+        name="scheduled_feature_refresh",
+        job_name=REFRESH,
+        cron_schedule=CRON[policy.automation.refresh],
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Lands the sources and builds the features, {policy.automation.refresh} at 03:00 UTC.",
+    )

@@ -1,0 +1,238 @@
+"""What the sensors decide, tick by tick: on Delta logs and Dagster's history alone, without a JVM."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import deltalake
+import pandas as pd
+import pytest
+from dagster._core.test_utils import create_run_for_test
+from dagster_pyspark import LazyPySparkResource
+
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.definitions import build_defs
+from churn_assets.defs import automation
+from churn_assets.defs.automation import PANEL, REFRESH, TRAINING, Seen
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.sources import Source, SourceCatalog, Sources
+from churn_assets.resources.tracking import MODEL_ARTIFACT
+from churn_assets_tests.conftest import Project
+
+RULE = "no_nulls"
+
+
+@dataclass
+class Watched:
+    """A lakehouse with a panel written by another tool, and the sensor that watches it, tick by tick."""
+
+    lakehouse: LakehouseResource
+    instance: dg.DagsterInstance
+    policy: ChurnPolicy
+    cursor: str | None = None
+
+    def write(self, rows: pd.DataFrame, mode: str = "overwrite") -> None:
+        path = Path(self.lakehouse.path(PANEL))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        deltalake.write_deltalake(str(path), rows, mode=mode)  # type: ignore[call-overload]
+
+    def trained_on(self, version: int) -> None:
+        metadata = {"inputs": {PANEL: version}}
+        self.instance.report_runless_asset_event(dg.AssetMaterialization(MODEL_ARTIFACT, metadata=metadata))
+
+    def tick(self) -> dg.RunRequest | str:
+        """The run the sensor asks for, or why it asks for none."""
+        resources = {"lakehouse": self.lakehouse, "policy": self.policy}
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, resources=resources) as context:
+            found = automation.retrain_on_feature_refresh(context)
+            self.cursor = context.cursor
+        if isinstance(found, dg.RunRequest):
+            return found
+        assert isinstance(found, dg.SkipReason)
+        return str(found.skip_message)
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
+    with dg.instance_for_test() as instance:
+        yield Watched(lakehouse, instance, ChurnPolicy())
+
+
+ROWS = pd.DataFrame(
+    {"customer_id": ["a", "b", "c"], "as_of": pd.to_datetime(["2025-09-01"] * 3).date, "total_orders": [1.0, 2.0, 4.0]}
+)
+OTHER = ROWS.assign(total_orders=[1.0, 3.0, 4.0])
+
+
+def asked(found: dg.RunRequest | str) -> str:
+    assert isinstance(found, dg.RunRequest), found
+    assert found.run_key is not None
+    return found.run_key
+
+
+def test_without_a_panel_there_is_nothing_to_do(watched: Watched) -> None:
+    assert watched.tick() == f"There is no {PANEL} yet."
+
+
+def test_a_panel_nobody_trained_on_asks_for_one_run(watched: Watched) -> None:
+    watched.write(ROWS)
+    assert asked(watched.tick()) == f"{PANEL}@0"
+    assert watched.tick() == f"Version 0 of {PANEL} has been dealt with."
+
+
+def test_a_tick_repeated_after_a_crash_asks_for_the_same_run(watched: Watched) -> None:
+    watched.write(ROWS)
+    keys = []
+    for _ in range(2):
+        watched.cursor = None
+        keys.append(asked(watched.tick()))
+    assert keys == [f"{PANEL}@0"] * 2, "Dagster starts one run for one key"
+
+
+def test_what_has_been_trained_on_asks_for_none(watched: Watched) -> None:
+    watched.write(ROWS)
+    watched.trained_on(0)
+    assert watched.tick() == f"Version 0 of {PANEL} has been trained on."
+
+
+def test_the_same_rows_again_ask_for_none_and_other_rows_for_one(watched: Watched) -> None:
+    watched.write(ROWS)
+    watched.trained_on(0)
+    watched.write(ROWS.iloc[::-1])
+    assert watched.tick() == f"Version 1 of {PANEL} holds the same rows as version 0."
+    watched.write(OTHER)
+    assert asked(watched.tick()) == f"{PANEL}@2"
+    watched.write(OTHER)
+    assert watched.tick() == f"Version 3 of {PANEL} holds the same rows as version 2."
+
+
+def test_within_the_cooldown_a_change_waits_and_is_not_lost(watched: Watched) -> None:
+    watched.write(ROWS)
+    asked(watched.tick())
+    watched.write(OTHER)
+    assert "waits for the cooldown to end at 20" in str(watched.tick())
+    assert "waits for the cooldown" in str(watched.tick())
+    past = datetime.now(timezone.utc) - timedelta(hours=watched.policy.automation.retrain_cooldown_hours)
+    watched.cursor = Seen(0, past.isoformat()).cursor()
+    assert asked(watched.tick()) == f"{PANEL}@1"
+
+
+@pytest.mark.parametrize("job", ["churn_lifecycle", TRAINING, REFRESH])
+def test_while_a_run_goes_on_a_change_waits_and_is_not_lost(watched: Watched, job: str) -> None:
+    watched.write(ROWS)
+    run = create_run_for_test(watched.instance, job_name=job, status=dg.DagsterRunStatus.STARTED)
+    assert watched.tick() == f"Version 0 of {PANEL} waits for the run {run.run_id} of {job} to end."
+    watched.instance.report_run_canceled(run)
+    assert asked(watched.tick()) == f"{PANEL}@0"
+
+
+def evaluate(watched: Watched, *, is_passed: bool, severity: dg.AssetCheckSeverity) -> None:
+    watched.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(PANEL.split("/")),
+            check_name=RULE,
+            passed=is_passed,
+            severity=severity,
+            description="observed: 3 null or NaN; allowed: 0 null or NaN",
+            metadata={},
+        )
+    )
+
+
+def test_features_that_fail_their_checks_are_not_trained_on_until_they_are_written_again(watched: Watched) -> None:
+    watched.write(ROWS)
+    evaluate(watched, is_passed=False, severity=dg.AssetCheckSeverity.ERROR)
+    told = f"Version 0 of {PANEL} fails its checks: {RULE}: observed: 3 null or NaN; allowed: 0 null or NaN"
+    assert [watched.tick(), watched.tick()] == [told, told]
+    watched.write(OTHER)
+    assert asked(watched.tick()) == f"{PANEL}@1"
+
+
+def test_a_check_that_passed_or_warned_holds_nothing_up(watched: Watched) -> None:
+    watched.write(ROWS)
+    evaluate(watched, is_passed=False, severity=dg.AssetCheckSeverity.WARN)
+    assert asked(watched.tick()) == f"{PANEL}@0"
+
+
+def test_an_older_version_that_was_vacuumed_away_counts_as_another(watched: Watched) -> None:
+    watched.write(ROWS)
+    watched.trained_on(0)
+    watched.write(ROWS)
+    table = deltalake.DeltaTable(watched.lakehouse.path(PANEL))
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    table.update_incremental()
+    # Vacuuming commits too.
+    assert asked(watched.tick()) == f"{PANEL}@{table.version()}"
+
+
+# --- new orders ---
+
+
+def new_orders(sources: SourceCatalog, instance: dg.DagsterInstance, cursor: str | None) -> tuple[Any, str | None]:
+    with dg.build_sensor_context(instance, cursor=cursor, resources={"sources": sources}) as context:
+        return automation.refresh_on_new_orders(context), context.cursor
+
+
+@pytest.mark.parametrize("form", ["delta", "parquet", "csv"])
+def test_the_features_are_refreshed_once_when_a_source_moves(tmp_path: Path, form: str) -> None:
+    place = tmp_path / "orders"
+    write = {
+        "delta": lambda rows: deltalake.write_deltalake(str(place), rows, mode="append", schema_mode="merge"),
+        "parquet": lambda rows: rows.to_parquet(place),
+        "csv": lambda rows: rows.to_csv(place),
+    }[form]
+    write(ROWS)
+    sources = SourceCatalog(Sources(orders=Source(format=form, path="orders")), tmp_path, "")  # type: ignore[arg-type]
+    with dg.instance_for_test() as instance:
+        first, cursor = new_orders(sources, instance, None)
+        again, cursor = new_orders(sources, instance, cursor)
+        write(pd.concat([ROWS, OTHER]))
+        moved, cursor = new_orders(sources, instance, cursor)
+    assert again.skip_message == "The source tables are as they were."
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(moved, dg.RunRequest)
+    assert first.run_key != moved.run_key
+
+
+def test_a_catalog_table_is_said_to_need_the_schedule(tmp_path: Path) -> None:
+    sources = SourceCatalog(Sources(orders=Source(format="table", path="shop.orders")), tmp_path, "")
+    with dg.instance_for_test() as instance:
+        found, _ = new_orders(sources, instance, None)
+    assert "use the schedule" in found.skip_message
+
+
+# --- what Dagster is told ---
+
+
+def test_only_the_retraining_runs_by_itself(built: Project) -> None:
+    repository = build_defs(built.resources).get_repository_def()
+    running = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert running == {"retrain_on_feature_refresh": "RUNNING", "refresh_on_new_orders": "STOPPED"}
+    (schedule,) = repository.schedule_defs
+    assert (schedule.default_status.value, schedule.cron_schedule) == ("STOPPED", "0 3 * * 1")
+
+
+@pytest.mark.parametrize(("refresh", "cron"), [("weekly", "0 3 * * 1"), ("daily", "0 3 * * *")])
+def test_the_policy_says_how_often_the_features_are_refreshed(refresh: Any, cron: str) -> None:
+    policy = ChurnPolicy.model_validate({"automation": {"refresh": refresh}})
+    assert automation.refresh_schedule(policy).cron_schedule == cron
+    assert policy.digest == ChurnPolicy().digest
+
+
+def test_the_refresh_ends_at_the_panel_with_its_checks(built: Project) -> None:
+    steps = {node.name for node in build_defs(built.resources).resolve_job_def(REFRESH).graph.nodes}
+    assert {"food_delivery__orders", "food_delivery__ml_churn_features", "ml_churn_features__contract"} <= steps
+    assert not any(re.search("train|model|feasibility", step) for step in steps)
+
+
+def test_a_cursor_is_read_back_as_it_was() -> None:
+    seen = Seen(3, "2026-01-05T03:00:00+00:00")
+    assert Seen.of(seen.cursor()) == seen
+    assert Seen.of(None) == Seen()
+    assert json.loads(seen.cursor()) == {"version": 3, "requested_at": "2026-01-05T03:00:00+00:00"}
