@@ -1,6 +1,7 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from churn_assets.churn.model_card import CardFacts, model_card
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import (
     EVALUATION_SCHEMA,
+    Evidence,
     RecordedEvaluation,
     evaluation_row,
     recorded_evaluation,
@@ -86,47 +88,20 @@ def recall_churn(
         evaluated_at=datetime.now(timezone.utc),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
-    figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
-    if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
-        figures["calibration.png"] = calibration(
-            scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
-        )
-    importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
-    card = model_card(
-        CardFacts(
-            REGISTERED_MODEL,
-            trained.run_id,
-            trained.trained_at,
-            trained.code_commit,
-            trained.features,
-            importances,
-            trained.settings,
-            trained.threshold,
-            trained.dates,
-            trained.evidence_under(trained.evidence.policy_digest, evidence.champion),
-            policy,
-            evaluation,
-        )
-    )
-    pictures = {figure.axes[0].get_title(): figure for figure in figures.values()}
-    pictures["What the trees use"] = feature_importances(importances, "What the trees use")
+    figures = _figures(scored, evaluation, policy)
+    card, page = _card(tracking, trained, evidence, policy, evaluation, figures)
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
         {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
         figures=figures,
-        texts={"model_card.md": card, "model_card.html": as_html(card, pictures)},
+        texts={"model_card.md": card, "model_card.html": page},
     )
     if evaluation.verdict is not Verdict.PASS:
         recorded = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
-        refused = decision_now(
-            Action.REFUSED,
-            subject_of(trained, None, recorded),
-            evidence.champion,
-            decided_by=POLICY,
-            dagster_run_id=context.run.run_id,
-        )
+        about, run_id = subject_of(trained, None, recorded), context.run.run_id
+        refused = decision_now(Action.REFUSED, about, evidence.champion, decided_by=POLICY, dagster_run_id=run_id)
         record_refusal(context, promotions, refused, evaluation.reasons)
     return table_result(
         commit,
@@ -135,7 +110,7 @@ def recall_churn(
             "verdict": evaluation.verdict.value,
             "reasons": bullets(evaluation.reasons),
             "warnings": bullets(evaluation.warnings or ["none"]),
-            "precision_recall_curve": picture(figures["precision_recall.png"]),
+            **{name.removesuffix(".png"): picture(figure) for name, figure in figures.items()},
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
             **shown,
@@ -239,6 +214,47 @@ def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
 
 def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
     return {row.segment_index: row.segment for row in lakehouse.read(SEGMENTS).collect()}
+
+
+def _figures(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> dict[str, "Figure"]:
+    """The evaluation's pictures by the names of their files."""
+    figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
+    if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
+        figures["calibration.png"] = calibration(
+            scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
+        )
+    return figures
+
+
+def _card(
+    tracking: TrackingResource,
+    trained: TrainedModel,
+    evidence: Evidence,
+    policy: ChurnPolicy,
+    evaluation: Evaluation,
+    figures: Mapping[str, "Figure"],
+) -> tuple[str, str]:
+    """The model card as Markdown and as a page with the pictures."""
+    importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
+    facts = CardFacts(
+        name=REGISTERED_MODEL,
+        run_id=trained.run_id,
+        trained_at=trained.trained_at,
+        code_commit=trained.code_commit,
+        features=trained.features,
+        importances=importances,
+        settings=trained.settings,
+        threshold=trained.threshold,
+        dates=trained.dates,
+        # The policy of the training, so that the card can say where another one judged.
+        evidence=replace(evidence, policy_digest=trained.evidence.policy_digest),
+        policy=policy,
+        evaluation=evaluation,
+    )
+    card = model_card(facts)
+    pictures = {figure.axes[0].get_title(): figure for figure in figures.values()}
+    pictures["What the trees use"] = feature_importances(importances, "What the trees use")
+    return card, as_html(card, pictures)
 
 
 def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> "Figure":

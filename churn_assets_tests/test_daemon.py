@@ -1,0 +1,123 @@
+"""The retraining sensor in a real daemon: one retraining for one change, none lost or doubled when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import deltalake
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from deltalake import CommitProperties
+
+from churn_assets.defs.automation import PANEL, TRAINING, Seen
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+
+pytestmark = pytest.mark.slow
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PATIENCE_SECONDS = 300
+
+
+def wait_for(what: str, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
+        time.sleep(0.5)
+
+
+@contextmanager
+def daemon(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The daemon of the project's instance; whatever it started is ended with it at the latest."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(log.parent),
+        "CHURN_PROJECT": str(project.settings.project),
+        "DAGSTER_HOME": str(project.settings.dagster_home),
+        "SPARK_MASTER": "local[2]",
+        "SPARK_DRIVER_MEMORY": "2g",
+    }
+    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", CHECKOUT / "workspace.yaml"]
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=output, stderr=output)
+    family: list[psutil.Process] = []
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+        for left in psutil.wait_procs(family, timeout=10)[1]:
+            left.kill()
+
+
+def killed(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait(10)
+
+
+def trainings(project: Project) -> list[dg.DagsterRun]:
+    with project.instance() as instance:
+        return list(instance.get_runs(dg.RunsFilter(job_name=TRAINING)))
+
+
+def has_ended(project: Project, number: int) -> bool:
+    found = trainings(project)
+    return len(found) == number and all(run.is_finished for run in found)
+
+
+def dealt_with(project: Project) -> int | None:
+    """The version the sensor's cursor stands at."""
+    with project.instance() as instance:
+        states = [state for state in instance.all_instigator_state() if state.name == "retrain_on_feature_refresh"]
+    cursors = [state.instigator_data.cursor for state in states if state.instigator_data is not None]
+    return Seen.of(cursors[0]).version if cursors else None
+
+
+def commit(project: Project, without: int) -> int:
+    """Another tool writes the panel without its first snapshots, with the lineage the panel had; its version."""
+    path, lakehouse = project.lakehouse.path(PANEL), project.lakehouse
+    first = deltalake.DeltaTable(path, version=0).to_pyarrow_table()
+    dates = sorted(set(first.column("as_of").to_pylist()))[:without]
+    rows = first.filter(pc.invert(pc.is_in(first.column("as_of"), pa.array(dates, pa.date32()))))
+    kept = {name: lakehouse.commit_metadata(PANEL, 0)[name] for name in ("inputs", "panel_digest")}
+    properties = CommitProperties(custom_metadata=kept)
+    deltalake.write_deltalake(path, rows, mode="overwrite", commit_properties=properties)
+    version = lakehouse.version(PANEL)
+    assert version is not None
+    return version
+
+
+def test_one_change_is_one_retraining_whatever_happens_to_the_daemon(project: Project, tmp_path: Path) -> None:
+    no_cooldown = TINY_POLICY + "[automation]\nretrain_cooldown_hours = 0\n"
+    project = Project.create(project.settings.project, policy=no_cooldown, sources=TINY_DEMO)
+    log = tmp_path / "daemon.log"
+    with daemon(project, log) as process:
+        changed = commit(project, without=1)
+        wait_for("the first retraining", lambda: has_ended(project, 1))
+        assert [run.status for run in trainings(project)] == [dg.DagsterRunStatus.SUCCESS], log.read_text()
+        assert (project.alias("staging"), dealt_with(project)) == ("2", changed)
+        same = commit(project, without=1)
+        wait_for("a tick on the same rows", lambda: dealt_with(project) == same)
+        assert len(trainings(project)) == 1
+        killed(process)
+    again = commit(project, without=2)
+    assert dealt_with(project) == same
+    with daemon(project, log) as process:
+        wait_for("the second retraining to begin", lambda: len(trainings(project)) == 2)
+        killed(process)
+        with daemon(project, log):
+            wait_for("the second retraining", lambda: has_ended(project, 2))
+            after = commit(project, without=2)
+            wait_for("a tick of the new daemon", lambda: dealt_with(project) == after)
+    assert [run.status for run in trainings(project)] == [dg.DagsterRunStatus.SUCCESS] * 2, log.read_text()
+    assert [run.tags["churn/panel_version"] for run in trainings(project)] == [str(again), str(changed)]
+    assert project.alias("staging") == "3"
