@@ -9,6 +9,7 @@ from dagster_pyspark import LazyPySparkResource
 from churn_assets.churn.policy import load_policy
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.defs import (
+    alerts,
     automation,
     decisions,
     demo,
@@ -20,6 +21,7 @@ from churn_assets.defs import (
     splits,
     training,
 )
+from churn_assets.resources.alerts import AlertsResource
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -37,6 +39,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
     return {
         "pyspark": pyspark,
         **stores(settings, pyspark),
+        "alerts": AlertsResource(webhook=settings.alert_webhook, smtp=settings.alert_smtp),
         "policy": load_policy(settings.policy_file),
         "sources": SourceCatalog(
             load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
@@ -138,7 +141,11 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             decisions.ledger_agrees_with_registry,
         ],
         jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
-        sensors=[automation.retrain_on_feature_refresh, automation.refresh_on_new_orders],
+        sensors=[
+            automation.retrain_on_feature_refresh,
+            automation.refresh_on_new_orders,
+            alerts.alert_on_failure,
+        ],
         schedules=[automation.refresh_schedule(resources["policy"])],
         resources=resources,
         # One process, so one JVM for a run instead of one for each of its steps.

@@ -1,4 +1,4 @@
-"""The retraining sensor in a real daemon: one retraining for one change, none lost or doubled when it is killed."""
+"""The sensors in a real daemon: one retraining for one change, one notice for one failure, also when it is killed."""
 
 import os
 import signal
@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import CommitProperties
 
+from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.automation import PANEL, TRAINING, Seen
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.defs.test_alerts import Inbox
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +36,7 @@ def wait_for(what: str, is_so: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def daemon(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def daemon(project: Project, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon of the project's instance; whatever it started is ended with it at the latest."""
     environ = {
         "PATH": os.environ["PATH"],
@@ -43,6 +45,7 @@ def daemon(project: Project, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         "DAGSTER_HOME": str(project.settings.dagster_home),
         "SPARK_MASTER": "local[2]",
         "SPARK_DRIVER_MEMORY": "2g",
+        **more,
     }
     command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", CHECKOUT / "workspace.yaml"]
     with log.open("ab") as output:
@@ -74,12 +77,15 @@ def has_ended(project: Project, number: int) -> bool:
     return len(found) == number and all(run.is_finished for run in found)
 
 
-def dealt_with(project: Project) -> int | None:
-    """The version the sensor's cursor stands at."""
+def cursor_of(project: Project, sensor: str) -> str | None:
     with project.instance() as instance:
-        states = [state for state in instance.all_instigator_state() if state.name == "retrain_on_feature_refresh"]
-    cursors = [state.instigator_data.cursor for state in states if state.instigator_data is not None]
-    return Seen.of(cursors[0]).version if cursors else None
+        states = [state for state in instance.all_instigator_state() if state.name == sensor]
+    return next((state.instigator_data.cursor for state in states if state.instigator_data is not None), None)
+
+
+def dealt_with(project: Project) -> int | None:
+    """The version the retraining sensor's cursor stands at."""
+    return Seen.of(cursor_of(project, "retrain_on_feature_refresh")).version
 
 
 def commit(project: Project, without: int) -> int:
@@ -121,3 +127,25 @@ def test_one_change_is_one_retraining_whatever_happens_to_the_daemon(project: Pr
     assert [run.status for run in trainings(project)] == [dg.DagsterRunStatus.SUCCESS] * 2, log.read_text()
     assert [run.tags["churn/panel_version"] for run in trainings(project)] == [str(again), str(changed)]
     assert project.alias("staging") == "3"
+
+
+def test_a_failure_is_told_once_though_the_first_answer_is_an_error_and_the_daemon_dies(
+    project: Project, tmp_path: Path
+) -> None:
+    log = tmp_path / "daemon.log"
+    with Inbox(errors=[500]).serving() as inbox:
+        with daemon(project, log, CHURN_ALERT_WEBHOOK=inbox.address) as process:
+            wait_for("the first tick", lambda: cursor_of(project, "alert_on_failure") is not None)
+            deltalake.DeltaTable(project.lakehouse.path("recall_churn")).delete()
+            refused = project.run(LIFECYCLE, "registered_churn_model")
+            assert not refused.success
+            wait_for("the first attempt", lambda: not inbox.errors)
+            wait_for("the end of its tick", lambda: "attempts" in str(cursor_of(project, "alert_on_failure")))
+            killed(process)
+        with daemon(project, log, CHURN_ALERT_WEBHOOK=inbox.address):
+            wait_for("both notices", lambda: len(inbox.received) >= 2)
+            seen = cursor_of(project, "alert_on_failure")
+            wait_for("a later tick", lambda: cursor_of(project, "alert_on_failure") != seen)
+            wait_for("one more", lambda: '"pending": []' in str(cursor_of(project, "alert_on_failure")))
+        (decision,) = project.resources["promotions"].state().ledger[1:]
+        assert sorted(inbox.keys) == sorted([f"run {refused.run_id}", f"decision {decision.decision_id}"])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -17,6 +17,7 @@ class Settings:
     tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
     mlflow_ui, dagster_ui: addresses of their pages, for the links between them.
     dfs_tmpdir: where Spark writes a model on its way to MLflow; None is MLflow's own default.
+    alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. Secrets.
     code_commit: what is recorded as the code's commit; None asks git.
     dagster_home: where Dagster keeps its history.
     spark_master, spark_remote, driver_memory: where Spark runs; `spark_remote` (Spark Connect) wins.
@@ -30,6 +31,8 @@ class Settings:
     dagster_ui: str
     dfs_tmpdir: str | None
     code_commit: str | None
+    alert_webhook: str | None = field(repr=False)
+    alert_smtp: str | None = field(repr=False)
     dagster_home: Path
     spark_master: str
     spark_remote: str | None
@@ -75,6 +78,8 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         dagster_ui=env.get("DAGSTER_UI_URL") or "http://127.0.0.1:3000",
         dfs_tmpdir=env.get("MLFLOW_DFS_TMP") or None,
         code_commit=env.get("CHURN_CODE_COMMIT") or None,
+        alert_webhook=env.get("CHURN_ALERT_WEBHOOK") or None,
+        alert_smtp=env.get("CHURN_ALERT_SMTP") or None,
         dagster_home=Path(env.get("DAGSTER_HOME") or data / "dagster_home"),
         spark_master=env.get("SPARK_MASTER") or "local[*]",
         spark_remote=env.get("SPARK_REMOTE") or None,

@@ -211,7 +211,7 @@ class TrackingResource(dg.ConfigurableResource):
     def _origin(self, context: dg.AssetExecutionContext) -> dict[str, str]:
         """Tags that lead from an MLflow run to what made it."""
         run = context.run
-        address = self._dagster_address(run.run_id)
+        address = self.dagster_address(run.run_id)
         return {
             "dagster_job": run.job_name,
             "dagster_root_run_id": run.root_run_id or run.run_id,
@@ -222,7 +222,8 @@ class TrackingResource(dg.ConfigurableResource):
             PROCESS_TAG: json.dumps(_this_process()),
         }
 
-    def _dagster_address(self, dagster_run_id: str) -> str:
+    def dagster_address(self, dagster_run_id: str) -> str:
+        """Where a Dagster run is looked at."""
         return f"{self.dagster_ui.rstrip('/')}/runs/{dagster_run_id}"
 
     def close_abandoned_runs(self, instance: dg.DagsterInstance) -> list[str]:
@@ -330,7 +331,7 @@ class TrackingResource(dg.ConfigurableResource):
                 raise
         versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}' and run_id='{trained.run_id}'")
         version = versions[0] if versions else self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
-        origin = f"Registered by [Dagster run {dagster_run_id}]({self._dagster_address(dagster_run_id)})"
+        origin = f"Registered by [Dagster run {dagster_run_id}]({self.dagster_address(dagster_run_id)})"
         told = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
         self.client.update_model_version(REGISTERED_MODEL, str(version.version), told)
         self.client.set_registered_model_alias(REGISTERED_MODEL, STAGING, version.version)

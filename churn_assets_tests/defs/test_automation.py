@@ -213,7 +213,11 @@ def test_a_catalog_table_is_said_to_need_the_schedule(tmp_path: Path) -> None:
 def test_only_the_retraining_runs_by_itself(built: Project) -> None:
     repository = build_defs(built.resources).get_repository_def()
     running = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
-    assert running == {"retrain_on_feature_refresh": "RUNNING", "refresh_on_new_orders": "STOPPED"}
+    assert running == {
+        "retrain_on_feature_refresh": "RUNNING",
+        "refresh_on_new_orders": "STOPPED",
+        "alert_on_failure": "RUNNING",
+    }
     (schedule,) = repository.schedule_defs
     assert (schedule.default_status.value, schedule.cron_schedule) == ("STOPPED", "0 3 * * 1")
 

@@ -54,6 +54,8 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
         "DAGSTER_UI_URL": ("dagster_ui", "https://dagster.example"),
         "MLFLOW_DFS_TMP": ("dfs_tmpdir", "/Volumes/main/churn/tmp"),
         "CHURN_CODE_COMMIT": ("code_commit", "0123abc"),
+        "CHURN_ALERT_WEBHOOK": ("alert_webhook", "https://hooks.example/secret"),
+        "CHURN_ALERT_SMTP": ("alert_smtp", "smtp://mail.example:25/?from=a@b.example&to=c@d.example"),
     }
     for variable, (field, value) in moved.items():
         settings = settings_from_env({"CHURN_PROJECT": str(tmp_path), variable: value})

@@ -1,0 +1,82 @@
+"""Where people are told of what went wrong: a webhook, e-mail, or both. What is worth telling is decided elsewhere."""
+
+import json
+import smtplib
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from urllib.parse import parse_qs, unquote, urlparse
+
+import dagster as dg
+
+TIMEOUT_SECONDS = 5.0
+WEBHOOK, EMAIL = "webhook", "e-mail"
+
+
+class UndeliveredError(Exception):
+    """A notice did not reach its target this time."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One thing to tell, once. key: the same for the same thing. url: where to look; may be empty."""
+
+    key: str
+    title: str
+    lines: Sequence[str]
+    url: str
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*(f"• {line}" for line in self.lines), *([self.url] if self.url else [])])
+
+
+class AlertsResource(dg.ConfigurableResource):
+    """The configured targets.
+
+    webhook: an address that takes Slack's JSON. smtp: smtp://user:password@host:port/?from=ADDRESS&to=ADDRESS,ADDRESS
+    (smtps:// for TLS from the start; smtp:// uses STARTTLS where the server offers it). Both are secrets.
+    """
+
+    webhook: str | None = None
+    smtp: str | None = None
+
+    @property
+    def targets(self) -> list[str]:
+        return [name for name, place in ((WEBHOOK, self.webhook), (EMAIL, self.smtp)) if place]
+
+    def deliver(self, target: str, notice: Notice) -> None:
+        """Raises UndeliveredError, which never names the address: it may hold a secret."""
+        try:
+            if target == WEBHOOK:
+                self._post(notice)
+            else:
+                self._mail(notice)
+        except (OSError, smtplib.SMTPException, ValueError) as failed:
+            reason = f"HTTP {failed.code}" if isinstance(failed, urllib.error.HTTPError) else type(failed).__name__
+            raise UndeliveredError(f"{target}: {reason}") from failed
+
+    def _post(self, notice: Notice) -> None:
+        body = json.dumps({"text": f"*{notice.title}*\n{notice.text}"}).encode()
+        # A receiver that keeps these can tell a notice sent again after a crash.
+        headers = {"Content-Type": "application/json", "Idempotency-Key": notice.key}
+        request = urllib.request.Request(str(self.webhook), data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
+            pass
+
+    def _mail(self, notice: Notice) -> None:
+        place = urlparse(str(self.smtp))
+        asked = parse_qs(place.query)
+        message = EmailMessage()
+        message["From"], message["To"] = asked["from"][0], ", ".join(asked["to"])
+        message["Subject"], message["X-Churn-Notice"] = notice.title, notice.key
+        message.set_content(notice.text)
+        connect = smtplib.SMTP_SSL if place.scheme == "smtps" else smtplib.SMTP
+        with connect(place.hostname or "", place.port or 0, timeout=TIMEOUT_SECONDS) as server:
+            if place.scheme != "smtps" and server.has_extn("starttls"):
+                server.starttls()
+            if place.username:
+                server.login(unquote(place.username), unquote(place.password or ""))
+            server.send_message(message)

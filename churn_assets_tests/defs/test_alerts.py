@@ -1,0 +1,289 @@
+"""Who is told what, once: against a real web server and a real mail server on loopback."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_string
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from churn_assets.churn.ledger import Action
+from churn_assets.defs import alerts as module
+from churn_assets.defs.alerts import Told, alert_on_failure
+from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
+from churn_assets.resources.promotions import PromotionsResource
+from churn_assets_tests.resources.test_promotions import decision, promotions_in
+
+
+@dataclass
+class Inbox:
+    """A web server that keeps what it is sent, and first answers with the given errors."""
+
+    errors: list[int] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    address: str = ""
+
+    @contextmanager
+    def serving(self) -> Iterator["Inbox"]:
+        inbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                error = inbox.errors.pop(0) if inbox.errors else None
+                if error is None:
+                    inbox.received.append(body)
+                    inbox.keys.append(self.headers["Idempotency-Key"])
+                self.send_response(error or 200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self.address = f"http://127.0.0.1:{server.server_port}/secret"
+            yield self
+            server.shutdown()
+
+
+@dataclass
+class Watched:
+    """The alert sensor over an empty Dagster history and registry, tick by tick."""
+
+    instance: dg.DagsterInstance
+    promotions: PromotionsResource
+    alerts: AlertsResource
+    cursor: str | None = None
+
+    def tick(self) -> str:
+        resources = {"alerts": self.alerts, "promotions": self.promotions, "tracking": self.promotions.tracking}
+        with dg.build_sensor_context(self.instance, cursor=self.cursor, resources=resources) as context:
+            found = alert_on_failure(context)
+            self.cursor = context.cursor
+        assert isinstance(found, dg.SkipReason)
+        return str(found.skip_message)
+
+    def make_retries_due(self) -> None:
+        told = json.loads(str(self.cursor))
+        for each in told["pending"]:
+            each["due"] = 0.0
+        self.cursor = json.dumps(told)
+
+
+@pytest.fixture
+def inbox() -> Iterator[Inbox]:
+    with Inbox().serving() as served:
+        yield served
+
+
+@pytest.fixture
+def watched(tmp_path: Path, inbox: Inbox) -> Iterator[Watched]:
+    """Watching already: the first tick is past."""
+    with dg.instance_for_test() as instance:
+        made = Watched(instance, promotions_in(tmp_path), AlertsResource(webhook=inbox.address))
+        assert made.tick() == "Watching from now on."
+        yield made
+
+
+@dg.asset
+def orders() -> int:
+    return 1
+
+
+@dg.asset_check(asset=orders, blocking=True)
+def no_nulls() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, description="observed: 3 nulls; allowed: 0 nulls")
+
+
+@dg.asset_check(asset=orders)
+def share() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="observed: 9 %")
+
+
+@dg.asset
+def broken() -> None:
+    raise OSError("the lake is dry\nand more")
+
+
+def run(watched: Watched, *assets: Any) -> str:
+    defs = dg.Definitions(
+        assets=[asset for asset in assets if not isinstance(asset, dg.AssetChecksDefinition)],
+        asset_checks=[check for check in assets if isinstance(check, dg.AssetChecksDefinition)],
+        jobs=[dg.define_asset_job("churn_lifecycle")],
+        executor=dg.in_process_executor,
+    )
+    job = defs.resolve_job_def("churn_lifecycle")
+    return job.execute_in_process(instance=watched.instance, raise_on_error=False).run_id
+
+
+def test_a_failed_check_is_told_with_asset_check_observed_allowed_and_where_to_look(
+    watched: Watched, inbox: Inbox
+) -> None:
+    run_id = run(watched, orders, no_nulls, share)
+    assert watched.tick() == "told by webhook: churn_lifecycle failed"
+    (told,) = inbox.received
+    assert told == {
+        "text": "*churn_lifecycle failed*\n"
+        "• check no_nulls of orders: observed: 3 nulls; allowed: 0 nulls\n"
+        f"http://127.0.0.1:3000/runs/{run_id}"
+    }
+
+
+def test_a_failed_step_is_told_with_its_cause(watched: Watched, inbox: Inbox) -> None:
+    run(watched, broken)
+    watched.tick()
+    assert "• step broken: OSError: the lake is dry\n" in inbox.received[0]["text"]
+
+
+def test_a_warning_or_a_success_is_nothing_to_tell(watched: Watched, inbox: Inbox) -> None:
+    run(watched, orders, share)
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    assert inbox.received == []
+
+
+def test_nothing_is_told_twice(watched: Watched, inbox: Inbox) -> None:
+    run(watched, broken)
+    for _ in range(3):
+        watched.tick()
+    assert len(inbox.received) == 1
+
+
+def test_what_happened_before_the_first_tick_is_not_told(watched: Watched, inbox: Inbox) -> None:
+    run(watched, broken)
+    watched.cursor = None
+    assert watched.tick() == "Watching from now on."
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    assert inbox.received == []
+
+
+def test_a_target_that_does_not_answer_is_tried_again_with_growing_pauses(watched: Watched, inbox: Inbox) -> None:
+    inbox.errors = [500, 503]
+    run(watched, broken)
+    assert watched.tick() == "webhook: HTTP 500; again in 30 s: churn_lifecycle failed"
+    assert watched.tick() == "Nothing to tell; 1 on their way."
+    watched.make_retries_due()
+    assert watched.tick() == "webhook: HTTP 503; again in 60 s: churn_lifecycle failed"
+    watched.make_retries_due()
+    assert watched.tick() == "told by webhook: churn_lifecycle failed"
+    watched.make_retries_due()
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    assert len(inbox.received) == len(set(inbox.keys)) == 1
+
+
+def test_notices_wait_for_one_another_and_none_is_lost(watched: Watched, inbox: Inbox) -> None:
+    inbox.errors = [500]
+    runs = [run(watched, broken) for _ in range(3)]
+    for _ in range(5):
+        watched.tick()
+        watched.make_retries_due()
+    assert sorted(inbox.keys) == sorted(f"run {run_id}" for run_id in runs)
+
+
+def test_after_days_without_an_answer_it_is_given_up(watched: Watched, inbox: Inbox) -> None:
+    inbox.errors = [500] * 9
+    run(watched, broken)
+    watched.tick()
+    told = Told.of(str(watched.cursor))
+    (pending,) = told.pending
+    old = pending.noticed - module.GIVEN_UP_AFTER.total_seconds() - 1
+    content = json.loads(told.cursor())
+    content["pending"][0]["noticed"] = old
+    watched.cursor = json.dumps(content)
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+
+
+def test_refusals_overrides_and_rollbacks_are_told_and_promotions_are_not(watched: Watched, inbox: Inbox) -> None:
+    client = watched.promotions.tracking.client
+    client.create_registered_model("quickbite_churn_predictor")
+    for number in range(2):
+        client.create_model_version("quickbite_churn_predictor", source=f"/nowhere/{number}")
+    watched.promotions.move(decision("1", None))
+    watched.promotions.move(decision("2", "1", Action.OVERRIDDEN, by="ada"))
+    watched.promotions.refuse(decision("2", "1"), ["it is not good enough"])
+    watched.promotions.move(decision("1", "2", Action.ROLLED_BACK, by="ada"))
+    for _ in range(4):
+        watched.tick()
+    titles = [told["text"].splitlines()[0] for told in inbox.received]
+    assert titles == [
+        "*overridden: version 2, by ada*",
+        "*refused: version 2, by policy*",
+        "*rolled back: version 1, by ada*",
+    ]
+    assert "• it is not good enough" in inbox.received[1]["text"]
+
+
+def test_without_a_target_it_says_how_to_be_told(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        watched = Watched(instance, promotions_in(tmp_path), AlertsResource())
+        assert "set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP" in watched.tick()
+
+
+def test_the_cursor_survives_the_daemon(watched: Watched, inbox: Inbox) -> None:
+    inbox.errors = [500]
+    run(watched, broken)
+    watched.tick()
+    assert Told.of(str(watched.cursor)).cursor() == watched.cursor
+
+
+# --- e-mail ---
+
+
+@contextmanager
+def mail_server(received: list[Message]) -> Iterator[int]:
+    """Speaks as much SMTP as a client needs to hand over a message."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def say(self, text: str) -> None:
+            self.wfile.write(f"{text}\r\n".encode())
+
+        def handle(self) -> None:
+            self.say("220 here")
+            while line := self.rfile.readline().decode().strip().upper():
+                if line == "DATA":
+                    self.say("354 go on")
+                    lines = iter(lambda: self.rfile.readline().decode().rstrip("\r\n"), ".")
+                    received.append(message_from_string("\n".join(lines)))
+                self.say("221 bye" if line == "QUIT" else "250 fine")
+                if line == "QUIT":
+                    return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
+NOTICE = Notice("run 1", "churn_lifecycle failed", ["check no_nulls of orders"], "http://127.0.0.1:3000/runs/1")
+
+
+def test_an_e_mail_says_the_same() -> None:
+    received: list[Message] = []
+    with mail_server(received) as port:
+        smtp = f"smtp://127.0.0.1:{port}/?from=churn@quickbite.example&to=ada@quickbite.example"
+        AlertsResource(smtp=smtp).deliver("e-mail", NOTICE)
+    (mail,) = received
+    assert (mail["Subject"], mail["To"]) == ("churn_lifecycle failed", "ada@quickbite.example")
+    assert "check no_nulls of orders" in mail.get_payload(decode=True).decode()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("alerts", "target"),
+    [
+        (AlertsResource(webhook="http://127.0.0.1:9/secret"), "webhook"),
+        (AlertsResource(smtp="smtp://user:secret@127.0.0.1:9/?from=a@b.example&to=c@d.example"), "e-mail"),
+    ],
+)
+def test_what_cannot_be_delivered_is_told_without_the_secret_address(alerts: AlertsResource, target: str) -> None:
+    with pytest.raises(UndeliveredError) as failed:
+        alerts.deliver(target, NOTICE)
+    assert target in str(failed.value)
+    assert "secret" not in str(failed.value)
