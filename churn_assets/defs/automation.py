@@ -62,7 +62,8 @@ def retrain_on_feature_refresh(
     if version == seen.version:
         return dg.SkipReason(f"Version {version} of {PANEL} has been dealt with.")
     trained = _trained_version(context.instance)
-    known = seen.version if seen.version is not None else trained
+    # The later of the two: a run may have been started by a tick that died before it could note so.
+    known = max((number for number in (seen.version, trained) if number is not None), default=None)
     if version == trained:
         context.update_cursor(Seen(version, seen.requested_at).cursor())
         return dg.SkipReason(f"Version {version} of {PANEL} has been trained on.")

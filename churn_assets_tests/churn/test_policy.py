@@ -11,7 +11,7 @@ from churn_assets.churn.policy import ChurnPolicy, Section, load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 # One other allowed value for each rule. A rule added to the policy has to be added here.
-OTHER_VALUES = {
+JUDGING_VALUES = {
     "crisis_delay_minutes": 30.0,
     "windows.observation_days": 90,
     "windows.outcome_days": 14,
@@ -37,6 +37,12 @@ OTHER_VALUES = {
     "leakage.max_model_auc": 0.95,
     "model.feature_set": "seed",
     "model.class_weights": "balanced",
+}
+# These say who promotes what passed, and when what runs.
+RUNNING_VALUES = {
+    "promotion.mode": "manual",
+    "automation.refresh": "daily",
+    "automation.retrain_cooldown_hours": 1.0,
 }
 
 
@@ -85,10 +91,13 @@ def test_an_empty_file_is_the_default_and_a_key_replaces_only_itself(tmp_path):
     assert changed == ChurnPolicy(windows=ChurnPolicy().windows.model_copy(update={"outcome_days": 14}))
 
 
-def test_the_digest_changes_with_every_rule_and_with_nothing_else():
-    assert sorted(OTHER_VALUES) == sorted(leaves(ChurnPolicy()))
-    digests = {key: ChurnPolicy.model_validate(nested(key, value)).digest for key, value in OTHER_VALUES.items()}
-    assert len({*digests.values(), ChurnPolicy().digest}) == len(OTHER_VALUES) + 1
+def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else():
+    assert sorted(JUDGING_VALUES | RUNNING_VALUES) == sorted(leaves(ChurnPolicy()))
+    digests = {key: ChurnPolicy.model_validate(nested(key, value)).digest for key, value in JUDGING_VALUES.items()}
+    assert len({*digests.values(), ChurnPolicy().digest}) == len(JUDGING_VALUES) + 1
+    for key, value in RUNNING_VALUES.items():
+        changed = ChurnPolicy.model_validate(nested(key, value))
+        assert (changed != ChurnPolicy(), changed.digest) == (True, ChurnPolicy().digest), key
     assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
 
 
@@ -96,11 +105,13 @@ def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_n
     usual = ChurnPolicy().panel_digest
     moved = {
         key
-        for key, value in OTHER_VALUES.items()
+        for key, value in (JUDGING_VALUES | RUNNING_VALUES).items()
         if ChurnPolicy.model_validate(nested(key, value)).panel_digest != usual
     }
-    judged_only = {key for key in OTHER_VALUES if key.split(".")[0] in ("split", "alerts", "gate", "leakage", "model")}
-    assert moved == OTHER_VALUES.keys() - judged_only
+    judged_only = {
+        key for key in JUDGING_VALUES if key.split(".")[0] in ("split", "alerts", "gate", "leakage", "model")
+    }
+    assert moved == JUDGING_VALUES.keys() - judged_only
 
 
 def test_rules_cannot_be_changed_after_loading():
@@ -136,6 +147,12 @@ def test_rules_cannot_be_changed_after_loading():
         ("[gate]\nmin_gain_over_rule = 1.0", "gate.min_gain_over_rule: found 1.0, should be less than 1"),
         ("[leakage]\nmax_model_auc = 0.5", "leakage.max_model_auc: found 0.5, should be greater than 0.5"),
         ("[model]\nclass_weights = 'some'", "model.class_weights: found 'some', should be 'none' or 'balanced'"),
+        ("[promotion]\nmode = 'never'", "promotion.mode: found 'never', should be 'auto' or 'manual'"),
+        ("[automation]\nrefresh = 'hourly'", "automation.refresh: found 'hourly', should be 'weekly' or 'daily'"),
+        (
+            "[automation]\nretrain_cooldown_hours = -1",
+            "automation.retrain_cooldown_hours: found -1, should be greater than or equal to 0",
+        ),
         ("windows = 3", "windows: found 3, should be a valid dictionary"),
     ],
 )

@@ -112,6 +112,26 @@ def test_the_same_rows_again_ask_for_none_and_other_rows_for_one(watched: Watche
     assert watched.tick() == f"Version 3 of {PANEL} holds the same rows as version 2."
 
 
+def test_a_run_asked_for_by_a_tick_that_died_counts_though_the_cursor_does_not_know_it(watched: Watched) -> None:
+    watched.write(ROWS)
+    watched.trained_on(0)
+    assert watched.tick() == f"Version 0 of {PANEL} has been trained on."
+    watched.write(OTHER)
+    watched.trained_on(1)
+    watched.write(OTHER)
+    assert watched.tick() == f"Version 2 of {PANEL} holds the same rows as version 1."
+
+
+def test_rows_of_before_are_a_change_when_the_model_was_trained_on_others_since(watched: Watched) -> None:
+    watched.write(ROWS)
+    watched.trained_on(0)
+    watched.tick()
+    watched.write(OTHER)
+    watched.trained_on(1)
+    watched.write(ROWS)
+    assert asked(watched.tick()) == f"{PANEL}@2"
+
+
 def test_within_the_cooldown_a_change_waits_and_is_not_lost(watched: Watched) -> None:
     watched.write(ROWS)
     asked(watched.tick())
