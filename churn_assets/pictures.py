@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import wilson_interval
+from churn_assets.churn.labels import SnapshotShares
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,6 +108,95 @@ def calibration(
     axes.set(title=title, xlabel="mean score", ylabel="share that left", xlim=(0, end), ylim=(0, end), aspect="equal")
     axes.grid(alpha=0.25)
     axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def score_distribution(
+    scores: NDArray[float64], labels: NDArray[float64], threshold: float | None, title: str
+) -> "Figure":
+    """How many customers have which score, apart by outcome, with the threshold; what is not known is left out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    is_known = np.isfinite(scores) & np.isfinite(labels)
+    scores, labels = scores[is_known], labels[is_known]
+    bins = np.linspace(0, float(scores.max(initial=0)) or 1.0, 41).tolist()
+    for outcome, name, colour in ((0, "stayed", COLOURS[0]), (1, "left", COLOURS[1])):
+        group = scores[labels == outcome]
+        axes.hist(group, bins, color=colour, alpha=0.6, label=f"{name} ({len(group):,})")
+    if threshold is not None:
+        alerted = int((scores >= threshold).sum())
+        label = f"threshold {threshold:.3f}: {alerted:,} of {len(scores):,} alerted"
+        axes.axvline(threshold, color="#222222", linewidth=1.2, label=label)
+    # So that the few who left can be seen beside the many who stayed.
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set(title=title, xlabel="score (probability of leaving)", ylabel="customers (logarithmic)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper right", fontsize=8)
+    return figure
+
+
+def churn_by_date(snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float) -> "Figure":
+    """The share that left over the as-of dates, above the share that had a delivery of the crisis, which is marked.
+
+    The crisis is where that share is at least half its peak, unless it is never twice its median.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.4, 4.4), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    dates = [snapshot.as_of for snapshot in snapshots]
+    churn = [np.nan if snapshot.churn is None else snapshot.churn for snapshot in snapshots]
+    exposed = np.array([snapshot.crisis for snapshot in snapshots])
+    waited = f"had a delivery over {crisis_delay_minutes:g} minutes late"
+    axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=waited)  # type: ignore[arg-type]
+    axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label="left within the outcome window")  # type: ignore[arg-type]
+    if len(dates) and exposed.max() >= 2 * np.median(exposed) and exposed.max() > 0:
+        deep = [day for day, share in zip(dates, exposed, strict=True) if share >= exposed.max() / 2]
+        span = f"crisis: {deep[0]:%-d %b %Y} to {deep[-1]:%-d %b %Y}"
+        axes.axvspan(deep[0], deep[-1], color="#888888", alpha=0.15, label=span)  # type: ignore[arg-type]
+    axes.set(title="Churn rate by as-of date", ylabel="share of eligible customers")
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="upper right", fontsize=8)
+    figure.autofmt_xdate()
+    return figure
+
+
+@dataclass(frozen=True)
+class JudgedVersion:
+    """Recall of one evaluated model on customers it never saw, with its interval; None where there was none."""
+
+    name: str
+    recall: float | None
+    low: float | None
+    high: float | None
+    is_passed: bool
+
+
+def recall_over_versions(judged: Sequence[JudgedVersion], min_recall: float) -> "Figure":
+    """Recall with its interval of each model in the order of its judgement, beside the least that is allowed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, 0.45 * len(judged)), 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least lower bound {min_recall:.2f}")
+    for is_passed, name, colour in ((True, "PASS", COLOURS[0]), (False, "not passed", COLOURS[1])):
+        found = [(place, model) for place, model in enumerate(judged) if model.is_passed is is_passed]
+        points = [(place, m.recall, m.low, m.high) for place, m in found if m.recall is not None]
+        if points:
+            places, recall, low, high = (np.array(values, dtype=float) for values in zip(*points, strict=True))
+            spread = np.maximum(0, [recall - low, high - recall])
+            axes.errorbar(places, recall, yerr=spread, fmt="o", color=colour, capsize=3, label=name)
+    axes.set_xticks(range(len(judged)), [model.name for model in judged], rotation=45, ha="right", fontsize=8)
+    axes.set(title="Recall over versions", ylabel="recall on customers the model never saw", ylim=(0, 1))
+    axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
+    axes.grid(alpha=0.25, axis="y")
+    axes.legend(loc="lower right", fontsize=8)
     return figure
 
 

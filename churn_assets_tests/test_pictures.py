@@ -3,13 +3,25 @@
 import base64
 import re
 import struct
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from churn_assets.churn.intervals import wilson_interval
-from churn_assets.pictures import as_markdown, calibration, data_uri, feature_importances, precision_recall
+from churn_assets.churn.labels import SnapshotShares
+from churn_assets.pictures import (
+    JudgedVersion,
+    as_markdown,
+    calibration,
+    churn_by_date,
+    data_uri,
+    feature_importances,
+    precision_recall,
+    recall_over_versions,
+    score_distribution,
+)
 
 CURVE = (np.array([0.2, 0.6, 1.0]), np.array([0.9, 0.5, 0.1]))
 EMPTY = (np.array([]), np.array([]))
@@ -135,3 +147,67 @@ def test_few_customers_or_one_outcome_still_give_a_picture(scores, labels, drawn
         assert counts(figure) == drawn_rows
     else:
         assert [text.get_text() for text in figure.axes[0].texts] == ["no customers to show"]
+
+
+# ---- scores, dates, versions
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_the_distribution_counts_each_outcome_and_who_is_alerted():
+    scores, labels = np.array([0.1, 0.1, 0.2, 0.9, np.nan]), np.array([0.0, 0.0, 1.0, 1.0, 0.0])
+    figure = score_distribution(scores, labels, 0.2, "Scores")
+    assert legend(figure) == ["stayed (2)", "left (2)", "threshold 0.200: 2 of 4 alerted"]
+    heights = [sum(bar.get_height() for bar in bars) for bars in figure.axes[0].containers]
+    assert heights == [2, 2], "a score that is missing has no place"
+
+
+@pytest.mark.parametrize("scores", [[], [np.nan], [0.0, 0.0]], ids=["nobody", "nothing known", "all zero"])
+def test_a_distribution_of_next_to_nothing_is_still_a_picture(scores):
+    figure = score_distribution(np.array(scores), np.zeros(len(scores)), None, "Scores")
+    assert data_uri(figure).startswith("data:image/png;base64,")
+
+
+def weeks(*shares: tuple[float | None, float]) -> list[SnapshotShares]:
+    begin = date(2025, 9, 1)
+    return [SnapshotShares(begin + timedelta(weeks=week), 100, *both) for week, both in enumerate(shares)]
+
+
+def test_the_crisis_is_marked_where_the_exposure_is_at_least_half_its_peak():
+    figure = churn_by_date(weeks((0.1, 0.02), (0.1, 0.02), (0.2, 0.2), (0.4, 0.3), (None, 0.02)), 45)
+    assert legend(figure) == [
+        "had a delivery over 45 minutes late",
+        "left within the outcome window",
+        "crisis: 15 Sep 2025 to 22 Sep 2025",
+    ]
+    (line,) = figure.axes[0].get_lines()
+    assert line.get_ydata()[:4].tolist() == [0.1, 0.1, 0.2, 0.4]
+    assert np.isnan(line.get_ydata()[4]), "what is not yet known is not drawn"
+
+
+@pytest.mark.parametrize("exposed", [(0.1, 0.1, 0.15), (0.0, 0.0, 0.0), ()], ids=["steady", "none", "no snapshot"])
+def test_where_nothing_stands_out_no_crisis_is_marked(exposed):
+    assert len(legend(churn_by_date(weeks(*[(0.1, share) for share in exposed]), 45))) == 2
+
+
+def test_every_judged_version_has_its_recall_with_interval_and_its_verdict():
+    judged = [
+        JudgedVersion("version 1", 0.5, 0.4, 0.6, True),
+        JudgedVersion("run 0123abcd", 0.2, 0.1, 0.3, False),
+        JudgedVersion("run 4567cdef", None, None, None, False),
+        JudgedVersion("version 2", 1.0, 0.8, 1.0, True),
+    ]
+    figure = recall_over_versions(judged, 0.3)
+    assert legend(figure) == ["least lower bound 0.30", "PASS", "not passed"]
+    passed, refused = figure.axes[0].containers
+    assert (passed.lines[0].get_xdata().tolist(), passed.lines[0].get_ydata().tolist()) == ([0, 3], [0.5, 1.0])
+    assert refused.lines[0].get_xdata().tolist() == [1]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == [model.name for model in judged]
+    (upright,) = passed.lines[2]
+    assert upright.get_segments()[0][:, 1] == pytest.approx([0.4, 0.6])
+
+
+def test_without_any_version_there_is_still_a_picture():
+    assert data_uri(recall_over_versions([], 0.3)).startswith("data:image/png;base64,")

@@ -76,6 +76,43 @@ def test_every_declared_check_is_evaluated_and_passes(flow: Flow) -> None:
     assert checks_of(flow.lifecycle) == {f"{'/'.join(key.asset_key.path)}: {key.name}": True for key in declared}
 
 
+def test_tables_are_described_and_their_lineage_names_columns_that_exist(flow: Flow) -> None:
+    made = materializations_of(flow.lifecycle)
+    columns = {
+        key: {column.name: column.description for column in found.metadata["dagster/column_schema"].value.columns}
+        for key, found in made.items()
+        if "dagster/column_schema" in found.metadata
+    }
+    assert set(columns) == {*TABLES}
+    lineage = {
+        key: found.metadata["dagster/column_lineage"].value.deps_by_column
+        for key, found in made.items()
+        if "dagster/column_lineage" in found.metadata
+    }
+    traced = ("silver_orders_enriched", "gold_customer_churn_risk", "ml_churn_features", "train_features")
+    for name in traced:
+        table = f"food_delivery/{name}"
+        assert set(lineage[table]) == set(columns[table]) - ({"as_of"} if name.startswith("gold") else set())
+        assert all(columns[table].values()), f"a column of {table} has no description"
+    for deps in lineage.values():
+        for dep in (dep for found in deps.values() for dep in found):
+            assert dep.column_name in columns["/".join(dep.asset_key.path)]
+
+
+def test_the_pictures_are_with_the_assets_they_explain(flow: Flow) -> None:
+    made = materializations_of(flow.lifecycle)
+    for key, name in (
+        ("food_delivery/ml_churn_features", "churn_by_as_of_date"),
+        ("churn_pipeline_model", "precision_recall_curve"),
+        ("churn_pipeline_model", "feature_importances"),
+        ("recall_churn", "precision_recall"),
+        ("recall_churn", "score_distribution"),
+        ("recall_churn", "calibration"),
+        ("registered_churn_model", "recall_over_versions"),
+    ):
+        assert "](data:image/png;base64," in str(made[key].metadata[name].value), (key, name)
+
+
 def test_tables_hold_what_their_materializations_say(flow: Flow) -> None:
     lakehouse = flow.project.lakehouse
     told = {}

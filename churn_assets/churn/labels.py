@@ -1,7 +1,8 @@
 """Who left: the only module that looks at and after an as-of date."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -58,6 +59,24 @@ def _orders_within(days: Column) -> Column:
     end = F.unix_micros(F.col("as_of").cast("timestamp")) + days * F.lit(DAY_MICROS)
     within = F.filter("orders_after", lambda ordered_at: F.unix_micros(ordered_at) < end)
     return F.coalesce(F.size(within), F.lit(0))
+
+
+@dataclass(frozen=True)
+class SnapshotShares:
+    """Of the eligible customers of one as-of date: the share that left (None until known), and that met the crisis."""
+
+    as_of: date
+    customers: int
+    churn: float | None
+    crisis: float
+
+
+def snapshot_shares(panel: DataFrame) -> list[SnapshotShares]:
+    """By rising as-of date. In: as_of, crisis_exposure_index, label."""
+    shares = panel.groupBy("as_of").agg(
+        F.count("*").alias("customers"), F.avg("label").alias("churn"), F.avg("crisis_exposure_index").alias("crisis")
+    )
+    return [SnapshotShares(**row.asDict()) for row in shares.orderBy("as_of").collect()]
 
 
 def definition(policy: ChurnPolicy) -> str:

@@ -32,7 +32,7 @@ from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, bullets, check_result, picture, table_result
 from churn_assets.defs.splits import TEST, TRAIN
 from churn_assets.defs.training import latest_training_run
-from churn_assets.pictures import calibration, feature_importances, precision_recall
+from churn_assets.pictures import calibration, feature_importances, precision_recall, score_distribution
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import (
@@ -88,7 +88,7 @@ def recall_churn(
         evaluated_at=datetime.now(timezone.utc),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
-    figures = _figures(scored, evaluation, policy)
+    figures = _figures(scored, evaluation, policy, trained.threshold)
     card, page = _card(tracking, trained, evidence, policy, evaluation, figures)
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
@@ -216,10 +216,15 @@ def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
     return {row.segment_index: row.segment for row in lakehouse.read(SEGMENTS).collect()}
 
 
-def _figures(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> dict[str, "Figure"]:
+def _figures(
+    scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy, threshold: float | None
+) -> dict[str, "Figure"]:
     """The evaluation's pictures by the names of their files."""
     figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
     if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
+        figures["score_distribution.png"] = score_distribution(
+            scored.scores, scored.labels, threshold, title="Scores of those who stayed and those who left"
+        )
         figures["calibration.png"] = calibration(
             scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
         )

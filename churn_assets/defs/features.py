@@ -14,10 +14,20 @@ from churn_assets.churn.features import (
     require_eligible_customers,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import churn_labels, definition
+from churn_assets.churn.labels import churn_labels, definition, snapshot_shares
+from churn_assets.churn.lineage import FEATURE_READS, KEYS, SNAPSHOT_COLUMNS, label_reads
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.lakehouse import SILVER
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_result, table_result
+from churn_assets.defs.results import (
+    OWNERS,
+    TABLE_KINDS,
+    ColumnNote,
+    check_result,
+    picture,
+    same_columns,
+    table_result,
+)
+from churn_assets.pictures import churn_by_date
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "s2_features"
@@ -59,7 +69,11 @@ def gold_customer_churn_risk(
         metadata={"inputs": inputs},
     )
     span = {"first_as_of": str(calendar.first), "last_as_of": str(calendar.last), "watermark": str(calendar.watermark)}
-    return table_result(commit, {"inputs": inputs, "snapshots": len(calendar.dates), **span})
+    notes = {
+        name: ColumnNote(column.meaning, [(SILVER, read) for read in column.reads])
+        for name, column in (KEYS | SNAPSHOT_COLUMNS).items()
+    }
+    return table_result(commit, {"inputs": inputs, "snapshots": len(calendar.dates), **span}, notes)
 
 
 @dg.asset(
@@ -88,10 +102,12 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
     last_labelled = calendar.last_labelled(policy.windows.outcome_days)
+    shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
     return table_result(
         commit,
         {
             "inputs": inputs,
+            "churn_by_as_of_date": picture(churn_by_date(shares, policy.crisis_delay_minutes)),
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
             "churn_definition": definition(policy),
@@ -101,7 +117,23 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
                 )
             ),
         },
+        panel_notes(policy),
     )
+
+
+def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:
+    """What the panel's columns mean and which columns of the baseline table and silver they are computed from."""
+    features = {
+        feature.name: ColumnNote(feature.meaning, [(BASELINE, read) for read in FEATURE_READS[feature.name]])
+        for feature in FEATURES
+    }
+    table_of = {"silver": SILVER, "snapshots": BASELINE}
+    label = ColumnNote(
+        f"1: left, with {definition(policy)}; 0: stayed; null: not yet known",
+        [(table_of[name], read) for name, columns in label_reads(policy).items() for read in columns],
+    )
+    keys = {name: column.meaning for name, column in KEYS.items()}
+    return same_columns(list(KEYS), BASELINE, keys) | features | {"label": label}
 
 
 @dg.multi_asset_check(

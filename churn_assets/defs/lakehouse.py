@@ -9,7 +9,7 @@ from churn_assets.churn import cleaning
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
-from churn_assets.defs.results import OWNERS, check_result, table_result, table_spec
+from churn_assets.defs.results import OWNERS, ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 
@@ -43,7 +43,8 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey]) -> dg.AssetsDefini
             raw = lakehouse.spark.createDataFrame([], table.spark_schema)
         check_source_schema(table, raw.schema)
         commit = lakehouse.write(landed(table), raw)
-        return table_result(commit, {"is_configured": is_configured})
+        notes = {column.name: ColumnNote(column.meaning) for column in table.columns}
+        return table_result(commit, {"is_configured": is_configured}, notes)
 
     return land
 
@@ -106,7 +107,22 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
     set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata)
     cleaned.release()
     for commit in (silver_commit, customers, segments, set_aside):
-        yield table_result(commit, {"inputs": inputs})
+        yield table_result(commit, {"inputs": inputs}, _notes_of(commit.table))
+
+
+def _notes_of(table: str) -> dict[str, ColumnNote]:
+    """Silver's columns are those of the sources; what was set aside is whole rows, of no column in particular."""
+    order, review, customer = (
+        same_columns(source.column_names, landed(source), {column.name: column.meaning for column in source.columns})
+        for source in (ORDERS, REVIEWS, CUSTOMERS)
+    )
+    segment_index = ColumnNote("number of the segment; none: -1", [(SEGMENTS, "segment_index")])
+    notes = {
+        SILVER: {**review, **order, "segment": customer["segment"], "segment_index": segment_index},
+        SILVER_CUSTOMERS: customer,
+        SEGMENTS: {"segment": customer["segment"], "segment_index": ColumnNote("its number, which never changes")},
+    }
+    return notes.get(table, {})
 
 
 @dg.multi_asset_check(

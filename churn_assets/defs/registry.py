@@ -7,18 +7,21 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, refuse, settle, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
-from churn_assets.defs.results import OWNERS
+from churn_assets.defs.results import OWNERS, picture
 from churn_assets.defs.training import latest_training_run
+from churn_assets.pictures import JudgedVersion, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource, TrainedModel
 
 GROUP = "s7_registry"
+SHOWN_VERSIONS = 30
 
 
 @dg.asset(
@@ -60,8 +63,23 @@ def registered_churn_model(
             "version": int(version.version),
             "alias": STAGING,
             "inputs": dict(trained.evidence.data_versions),
+            "recall_over_versions": picture(
+                recall_over_versions(_judged_versions(lakehouse, tracking), policy.gate.min_recall)
+            ),
         },
     )
+
+
+def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -> list[JudgedVersion]:
+    """The latest evaluation of each training, registered or refused, in the order of their judgement."""
+    numbers = tracking.versions_by_run()
+    judged: dict[str, JudgedVersion] = {}
+    for row in sorted(lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"]):
+        run_id, is_passed = row["run_id"], row["verdict"] == Verdict.PASS.value
+        name = f"version {numbers[run_id]}" if run_id in numbers else f"run {run_id[:8]}"
+        judged.pop(run_id, None)
+        judged[run_id] = JudgedVersion(name, row["recall"], row["recall_low"], row["recall_high"], is_passed)
+    return list(judged.values())[-SHOWN_VERSIONS:]
 
 
 @dg.asset_check(

@@ -1,6 +1,7 @@
 """What every stage reports to Dagster in the same way: table specs, table results and check results."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -30,23 +31,52 @@ def table_spec(table: str, description: str, *, group: str, deps: Sequence[str])
     )
 
 
-def table_result(commit: TableCommit, metadata: Mapping[str, Any]) -> dg.MaterializeResult:
-    """A committed table: its Delta version is the data version, so that lineage names exact versions."""
+@dataclass(frozen=True)
+class ColumnNote:
+    """What a column means, and the columns it is computed from, as (table, column)."""
+
+    meaning: str = ""
+    reads: Sequence[tuple[str, str]] = ()
+
+
+def same_columns(names: Sequence[str], table: str, meanings: Mapping[str, str]) -> dict[str, ColumnNote]:
+    """Notes of columns that come from those of the same names in `table`."""
+    return {name: ColumnNote(meanings.get(name, ""), [(table, name)]) for name in names}
+
+
+def table_result(
+    commit: TableCommit, metadata: Mapping[str, Any], notes: Mapping[str, ColumnNote] | None = None
+) -> dg.MaterializeResult:
+    """A committed table: its Delta version is the data version, so that lineage names exact versions.
+
+    notes: by column; a column without one has no description and no lineage.
+    """
+    notes = {name: note for name, note in (notes or {}).items() if name in commit.schema.names}
+    lineage = {name: _column_deps(note) for name, note in notes.items() if note.reads}
     return dg.MaterializeResult(
         asset_key=commit.table.split("/"),
         data_version=dg.DataVersion(str(commit.version)),
         metadata={
             "dagster/row_count": commit.rows,
             "dagster/table_name": commit.table.replace("/", "."),
-            "dagster/column_schema": _column_schema(commit.schema),
+            "dagster/column_schema": _column_schema(commit.schema, notes),
+            **({"dagster/column_lineage": dg.TableColumnLineage(lineage)} if lineage else {}),
             "delta_version": commit.version,
             **metadata,
         },
     )
 
 
-def _column_schema(schema: StructType) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(field.name, field.dataType.simpleString()) for field in schema])
+def _column_schema(schema: StructType, notes: Mapping[str, ColumnNote]) -> dg.TableSchema:
+    def described(name: str, kind: str) -> dg.TableColumn:
+        note = notes.get(name, ColumnNote())
+        return dg.TableColumn(name, kind, description=note.meaning or None)
+
+    return dg.TableSchema([described(field.name, field.dataType.simpleString()) for field in schema])
+
+
+def _column_deps(note: ColumnNote) -> list[dg.TableColumnDep]:
+    return [dg.TableColumnDep(dg.AssetKey(table.split("/")), column) for table, column in note.reads]
 
 
 def picture(figure: "Figure") -> dg.MarkdownMetadataValue:

@@ -8,8 +8,8 @@ from churn_assets.churn import splits
 from churn_assets.churn.contract import SPLIT_RULES, require, split_outcomes
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.feasibility import FEASIBILITY
-from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import check_result, table_result, table_spec
+from churn_assets.defs.features import PANEL, panel_notes
+from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "s4_splits"
@@ -54,9 +54,12 @@ def train_and_test_features(
     require(split_outcomes(train, test, panel, policy.windows.outcome_days), f"{TRAIN} and {TEST}")
     metadata = {"inputs": inputs}
     span = {"test_as_of": str(dates.test), "train_as_of": [str(day) for day in dates.train]}
+    meanings = {name: note.meaning for name, note in panel_notes(policy).items()}
+    fold = ColumnNote("hash of the customer, 0 to 99", [(PANEL, "customer_id")])
+    notes = same_columns(list(meanings), PANEL, meanings) | {"fold": fold}
     for table, rows in ((TRAIN, train), (TEST, test)):
         commit = lakehouse.write(table, rows, metadata=metadata)
-        yield table_result(commit, {"inputs": inputs, **span, "is_out_of_time": dates.is_out_of_time})
+        yield table_result(commit, {"inputs": inputs, **span, "is_out_of_time": dates.is_out_of_time}, notes)
 
 
 @dg.multi_asset_check(

@@ -320,6 +320,11 @@ class TrackingResource(dg.ConfigurableResource):
         for name, text in texts.items():
             self.client.log_text(run_id, text, name)
 
+    def versions_by_run(self) -> dict[str, str]:
+        """The number of each registered version by its run."""
+        found = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
+        return {str(version.run_id): str(version.version) for version in found}
+
     def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
         from mlflow.exceptions import MlflowException

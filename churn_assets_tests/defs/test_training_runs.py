@@ -211,6 +211,7 @@ def test_a_run_holds_threshold_importances_pictures_and_model_card(built: Projec
         "feature_importances.png",
         "validation_precision_recall.png",
         "precision_recall.png",
+        "score_distribution.png",
         "calibration.png",
         "model_card.md",
         "model_card.html",
