@@ -18,6 +18,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 java: ## find Java 17 or newer, or install it where apt can, or say what to type
 	@scripts/ensure-java
 
+chromium: ## find Chromium, for the browser test, or install it where apt can, or say what to type
+	@scripts/ensure-chromium
+
 demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
 
 run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)
@@ -54,4 +57,4 @@ bench: $(INSTALLED) ## measure what the README's figures come from
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean
 
-.PHONY: help install java demo run dev test check lint types imports definitions format bench clean
+.PHONY: help install java chromium demo run dev test check lint types imports definitions format bench clean

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,18 +20,9 @@ from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.automation import PANEL, TRAINING, Seen
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
+from churn_assets_tests.processes import CHECKOUT, wait_for
 
 pytestmark = pytest.mark.slow
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-PATIENCE_SECONDS = 300
-
-
-def wait_for(what: str, is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
-        time.sleep(0.5)
 
 
 @contextmanager

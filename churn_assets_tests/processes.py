@@ -1,0 +1,68 @@
+"""Servers as people start them, on free ports, and waiting for what they do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from churn_assets_tests.conftest import Project
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PATIENCE_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Served:
+    """What `make dev` serves of a project."""
+
+    project: Project
+    process: subprocess.Popen[bytes]
+    dagster_port: int
+    mlflow_port: int
+
+
+def wait_for(what: str, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
+        time.sleep(0.5)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def dev_servers(project: Project, folder: Path) -> Iterator[Served]:
+    """Dagster and MLflow as `make dev` starts them; `folder` is their home and holds their log."""
+    ports = free_port(), free_port()
+    log = folder / "dev.log"
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "CHURN_PROJECT": str(project.settings.project),
+        "SPARK_MASTER": "local[2]",
+        "SPARK_DRIVER_MEMORY": "2g",
+        "DAGSTER_PORT": str(ports[0]),
+        "MLFLOW_PORT": str(ports[1]),
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "scripts/dev"], cwd=CHECKOUT, env=environ, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_for("the servers", lambda: b"Ctrl-C ends both.\n\n" in log.read_bytes() or process.poll() is not None)
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        yield Served(project, process, *ports)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)

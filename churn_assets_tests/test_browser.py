@@ -1,0 +1,169 @@
+"""The interface as a person uses it: the button, a run, checks and pictures, and a broken feature table that stops it.
+
+CHURN_SCREENSHOTS=folder keeps what was seen.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import deltalake
+import pyarrow as pa
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from churn_assets.definitions import LIFECYCLE, TRAINING
+from churn_assets.defs.features import PANEL
+from churn_assets.resources.tracking import REGISTERED_MODEL
+from churn_assets_tests.conftest import Project
+from churn_assets_tests.processes import Served, dev_servers, wait_for
+
+pytestmark = pytest.mark.slow
+
+LOCATION = "churn_assets.definitions"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ADVICE = "Chromium is missing. Next step: sudo apt-get install chromium, or put another Chromium on the PATH"
+SLOW_MS = 60_000
+STAGES = ("s1_lakehouse", "s2_features", "s3_feasibility", "s4_splits", "s5_training", "s6_evaluation", "s7_registry")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(ADVICE)
+    if found is None:
+        pytest.skip(ADVICE)
+    return found
+
+
+@pytest.fixture
+def page(chromium: str) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        # A container's root has no sandbox; nothing but this machine's own pages is opened.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 1500, "height": 900})
+        opened.set_default_timeout(SLOW_MS)
+        expect.set_options(timeout=SLOW_MS)
+        yield opened
+        browser.close()
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Dagster's and MLflow's pages, by what a person does there."""
+
+    page: Page
+    served: Served
+    pictures: Path
+
+    def open(self, path: str) -> None:
+        self.page.goto(f"http://127.0.0.1:{self.served.dagster_port}{path}")
+
+    def keep(self, name: str) -> None:
+        self.page.screenshot(path=self.pictures / f"{name}.png")
+
+    def asset_graph(self) -> None:
+        self.open("/asset-groups")
+        for stage in STAGES:
+            expect(self.page.get_by_text(stage, exact=True).first).to_be_visible()
+
+    def materialize_all(self, job: str) -> str:
+        """Presses the button of a job; the id of the run it starts."""
+        before = self._runs(job)
+        self.open(f"/locations/{LOCATION}/jobs/{job}")
+        self.page.get_by_role("button", name="Materialize all").click()
+        expect(self.page.get_by_text("Launched run")).to_be_visible()
+        (run_id,) = self._runs(job) - before
+        return run_id
+
+    def watch(self, run_id: str, outcome: str) -> None:
+        """Looks at a run until its page says how it ended."""
+        self.open(f"/runs/{run_id}")
+        wait_for(f"the end of run {run_id}", lambda: self._has_ended(run_id))
+        expect(self.page.get_by_text(outcome, exact=True).first).to_be_visible()
+
+    def check(self, asset: str, name: str) -> None:
+        self.open(f"/assets/{asset}?view=checks&checkDetail={name}")
+        expect(self.page.get_by_text(name, exact=True).nth(1)).to_be_visible()
+
+    def picture(self, asset: str, name: str) -> None:
+        """Opens a picture of the latest materialization."""
+        self.open(f"/assets/{asset}?view=events")
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_text(name, exact=True))
+        row.get_by_text("[Show Markdown]").click()
+        shown = self.page.locator('img[src^="data:image/png;base64,"]')
+        expect(shown).to_be_visible()
+        assert shown.evaluate("image => image.naturalWidth") > 300
+
+    def model_version(self, version: str) -> None:
+        self.page.goto(
+            f"http://127.0.0.1:{self.served.mlflow_port}/#/models/{REGISTERED_MODEL}/versions/{version}",
+            wait_until="networkidle",
+        )
+        expect(self.page.get_by_text(re.compile(f"Version {version}")).first).to_be_visible()
+        expect(self.page.get_by_text("production").first).to_be_visible()
+
+    def _runs(self, job: str) -> set[str]:
+        """The runs a person started; sensors start others."""
+        with self.served.project.instance() as instance:
+            runs = instance.get_runs(dg.RunsFilter(job_name=job))
+        return {run.run_id for run in runs if "dagster/sensor_name" not in run.tags}
+
+    def _has_ended(self, run_id: str) -> bool:
+        with self.served.project.instance() as instance:
+            run = instance.get_run_by_id(run_id)
+        return run is not None and run.is_finished
+
+
+@pytest.fixture
+def interface(page: Page, project: Project, tmp_path: Path) -> Iterator[Interface]:
+    pictures = Path(os.environ.get("CHURN_SCREENSHOTS") or tmp_path / "pictures")
+    pictures.mkdir(parents=True, exist_ok=True)
+    with dev_servers(project, tmp_path) as served:
+        yield Interface(page, served, pictures)
+
+
+def break_features(project: Project) -> None:
+    """Another tool empties a feature of some customers."""
+    path = project.lakehouse.path(PANEL)
+    rows = deltalake.DeltaTable(path).to_pyarrow_table()
+    ratio = rows.column("late_order_ratio").to_pylist()
+    emptied = pa.array([None if place < 7 else value for place, value in enumerate(ratio)], pa.float64())
+    place = rows.schema.get_field_index("late_order_ratio")
+    deltalake.write_deltalake(path, rows.set_column(place, "late_order_ratio", emptied), mode="overwrite")
+
+
+def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interface: Interface) -> None:
+    project = interface.served.project
+    interface.asset_graph()
+    interface.keep("asset_graph")
+    interface.watch(interface.materialize_all(LIFECYCLE), "Success")
+    assert project.alias("production") == "2"
+    interface.check("recall_churn", "recall_gate")
+    expect(interface.page.get_by_text("Passed").first).to_be_visible()
+    interface.keep("check_passed")
+    interface.picture("recall_churn", "precision_recall")
+    interface.keep("evaluation")
+    interface.model_version("2")
+    interface.keep("mlflow_version")
+
+    before = project.versions()
+    break_features(project)
+    stopped = interface.materialize_all(TRAINING)
+    interface.watch(stopped, "Failure")
+    interface.check(PANEL, "no_nulls")
+    expect(interface.page.get_by_text("Failed").first).to_be_visible()
+    expect(interface.page.get_by_text(re.compile("late_order_ratio.*7|7.*late_order_ratio")).first).to_be_visible()
+    interface.keep("check_failed")
+    with project.instance() as instance:
+        made = instance.all_logs(stopped, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert made == []
+    assert {name: version for name, version in project.versions().items() if version != before[name]} == {
+        PANEL: (before[PANEL] or 0) + 1
+    }
+    assert project.alias("production") == "2"
