@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +14,14 @@ from typing import TextIO
 
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130  # 130 is what shells say after Ctrl-C
+DONE, FAILED, UNEVALUATED, INTERRUPTED = 0, 1, 2, 130  # 130 is what shells say after Ctrl-C
 INTERRUPTION = """
 Interrupted. What was finished stays; what was not is as it was before, and so is the model in production.
 Next step: the same command again"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed or different, 130 interrupted."""
+    """Runs one command and returns its exit code: 0 done, 1 failed or different, 2 not evaluable, 130 interrupted."""
     parser = argparse.ArgumentParser(
         prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
     )
@@ -29,11 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("audit", help="show which version serves, since when, on which data, and every decision")
     again = commands.add_parser("reproduce", help="make a version again from its recorded inputs and compare")
     again.add_argument("version", help="the number of the registered version")
+    checks = commands.add_parser("check", help="run the asset checks on the tables as they stand; makes nothing")
+    checks.add_argument("--select", nargs="+", default=[], metavar="NAME", help="only these assets' checks or checks")
+    checks.add_argument("--junit", type=Path, metavar="FILE", help="write the results for a CI system")
+    checks.add_argument("--markdown", type=Path, metavar="FILE", help="write the results for a pull request")
     asked = parser.parse_args(arguments)
     bodies = {
         "run": _run_jobs,
         "audit": _audit,
         "reproduce": lambda settings, terminal, log: _reproduce(asked.version, settings, terminal, log),
+        "check": lambda settings, terminal, log: _check(asked, settings, terminal, log),
     }
     return _logged(settings_from_env(), asked.command, bodies[asked.command])
 
@@ -87,6 +93,43 @@ def _reproduce(version: str, settings: Settings, terminal: TextIO, log: Path) ->
         return FAILED
     print(f"\n{comparison(found)}", file=terminal)
     return FAILED if found.differing else DONE
+
+
+def _check(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    import dagster as dg
+
+    from churn_assets.check_reports import as_junit, as_markdown, as_table
+    from churn_assets.checking import Status, run_checks, selected
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.definitions import build_defs, default_resources, stores
+    from churn_assets.resources.spark import brief_spark_resource
+
+    try:
+        pyspark = brief_spark_resource(settings)
+        resources = default_resources(settings) | {"pyspark": pyspark, **stores(settings, pyspark)}
+        defs = build_defs(resources)
+        selected(defs, asked.select)
+        begun = perf_counter()
+        _ = pyspark.spark_session
+        started = perf_counter()
+        with dg.DagsterInstance.get() as instance:
+            checked = run_checks(defs, instance, asked.select)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return UNEVALUATED
+    except Exception as broken:  # noqa: BLE001 - without Java or Dagster's history none was asked, so none failed
+        traceback.print_exc()
+        print(f"\n{type(broken).__name__}: {broken}\nNext step: look for the cause in {log}", file=terminal)
+        return UNEVALUATED
+    seconds = perf_counter() - started
+    print(f"\n{as_table(checked)}", file=terminal)
+    print(f"Spark started in {started - begun:.1f} s, checked in {seconds:.1f} s.", file=terminal)
+    for file, text in ((asked.junit, as_junit(checked, seconds)), (asked.markdown, as_markdown(checked))):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    statuses = {each.status for each in checked}
+    return UNEVALUATED if Status.UNKNOWN in statuses else FAILED if Status.FAILED in statuses else DONE
 
 
 def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:

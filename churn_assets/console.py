@@ -82,7 +82,7 @@ class StageProgress:
         if event.event_type is DagsterEventType.STEP_SUCCESS and event.step_key not in self._check_steps:
             print(f"    {step:<48} {event.step_success_data.duration_ms / 1000:6.1f} s", file=self._terminal)
         elif event.event_type is DagsterEventType.STEP_FAILURE:
-            print(f"    {step:<48} FAILED\n{_cause(event)}", file=self._terminal)
+            print(f"    {step:<48} FAILED\n{cause_of(event)}", file=self._terminal)
         self._open[stage] -= 1
         if self._open[stage] == 0 and stage in self._begun:
             seconds = perf_counter() - self._begun[stage]
@@ -108,7 +108,7 @@ def stage_of_step(defs: dg.Definitions) -> dict[str, str]:
     return stages
 
 
-def _cause(event: dg.DagsterEvent) -> str:
+def cause_of(event: dg.DagsterEvent) -> str:
     """What the failed step's own code said, without Dagster's frames."""
     error = _root_error(event)
     if error is None:

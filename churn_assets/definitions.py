@@ -66,7 +66,7 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
 LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
-DEMO = "demo_lakehouse"
+DEMO, CHECKS = "demo_lakehouse", "churn_checks"
 
 
 def job_names(resources: Mapping[str, Any]) -> list[str]:
@@ -103,6 +103,13 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             REFRESH,
             selection=dg.AssetSelection.groups(lakehouse.GROUP, features.GROUP),
             description="From the source tables to the feature panel: land, clean, build features, check them.",
+        )
+    )
+    jobs.append(
+        dg.define_asset_job(
+            CHECKS,
+            selection=dg.AssetSelection.all_asset_checks(),
+            description="Every check on the tables and the model as they stand; makes nothing.",
         )
     )
     if is_demo:

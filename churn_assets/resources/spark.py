@@ -44,3 +44,15 @@ def spark_resource(settings: Settings) -> LazyPySparkResource:
         # has no pyarrow. On a cluster the workers' Python is not this one.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return LazyPySparkResource(spark_config=spark_config(settings))
+
+
+def brief_spark_resource(settings: Settings) -> LazyPySparkResource:
+    """The same for a command of seconds: a local JVM that neither optimizes code for long nor splits small tables."""
+    pyspark = spark_resource(settings)
+    if settings.spark_remote or not settings.spark_master.startswith("local"):
+        return pyspark
+    brief = {
+        "spark.sql.shuffle.partitions": "2",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    }
+    return LazyPySparkResource(spark_config=spark_config(settings) | brief)

@@ -1,0 +1,103 @@
+"""The asset checks on the tables as they stand: which to run, running them, and what came of each. Renders nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.console import cause_of
+from churn_assets.definitions import CHECKS
+
+
+class UnknownSelectionError(ChurnError):
+    """A name asked for is neither an asset with checks nor a check."""
+
+
+class Status(Enum):
+    """What came of a check, the worst first; UNKNOWN: it could not be evaluated."""
+
+    UNKNOWN = "not evaluated"
+    FAILED = "failed"
+    WARNING = "warning"
+    PASSED = "passed"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One check's result. observed: of a check that could not be evaluated, what it raised."""
+
+    asset: str
+    check: str
+    status: Status
+    observed: str
+    allowed: str
+
+
+def run_checks(defs: dg.Definitions, instance: dg.DagsterInstance, names: Sequence[str] = ()) -> list[Checked]:
+    """Runs the checks `names` ask for (assets or checks; none: all) as the job `churn_checks`; the worst come first.
+
+    Raises UnknownSelectionError.
+    """
+    chosen = selected(defs, names)
+    # A function that reports several checks cannot run for some of them; the others are evaluated, and left out here.
+    together = [each.check_keys for each in _check_definitions(defs) if chosen & set(each.check_keys)]
+    job = defs.resolve_job_def(CHECKS).get_subset(asset_check_selection={key for keys in together for key in keys})
+    result = job.execute_in_process(instance=instance, raise_on_error=False)
+    found = {event.asset_check_key: event for event in result.get_asset_check_evaluations()}
+    causes = _causes(defs, result)
+    checked = [
+        _evaluated(key, found[key]) if key in found else _unknown(key, causes.get(key, "no result was recorded"))
+        for key in chosen
+    ]
+    order = list(Status)
+    return sorted(checked, key=lambda each: (order.index(each.status), each.asset, each.check))
+
+
+def selected(defs: dg.Definitions, names: Sequence[str]) -> set[dg.AssetCheckKey]:
+    """The checks of the assets and the checks that `names` name; all of them if there is no name."""
+    keys = {key for each in _check_definitions(defs) for key in each.check_keys}
+    named = {name: {key for key in keys if name in _names(key)} for name in names}
+    unknown = [name for name, chosen in named.items() if not chosen]
+    if unknown:
+        known = sorted({name for key in keys for name in (_asset(key), key.name)})
+        raise UnknownSelectionError(
+            "No asset with checks and no check has this name.", unknown, next_step=f"choose of {', '.join(known)}"
+        )
+    return set().union(*named.values()) if names else keys
+
+
+def _check_definitions(defs: dg.Definitions) -> list[dg.AssetChecksDefinition]:
+    return [each for each in defs.asset_checks or [] if isinstance(each, dg.AssetChecksDefinition)]
+
+
+def _asset(key: dg.AssetCheckKey) -> str:
+    return key.asset_key.to_user_string()
+
+
+def _names(key: dg.AssetCheckKey) -> tuple[str, ...]:
+    return _asset(key), key.asset_key.path[-1], key.name
+
+
+def _evaluated(key: dg.AssetCheckKey, found: dg.AssetCheckEvaluation) -> Checked:
+    is_warning = found.severity is dg.AssetCheckSeverity.WARN
+    status = Status.PASSED if found.passed else Status.WARNING if is_warning else Status.FAILED
+    return Checked(_asset(key), key.name, status, _text(found.metadata, "observed"), _text(found.metadata, "allowed"))
+
+
+def _unknown(key: dg.AssetCheckKey, cause: str) -> Checked:
+    return Checked(_asset(key), key.name, Status.UNKNOWN, cause, "")
+
+
+def _text(metadata: Mapping[str, Any], name: str) -> str:
+    return str(metadata[name].value) if name in metadata else ""
+
+
+def _causes(defs: dg.Definitions, result: dg.ExecuteInProcessResult) -> dict[dg.AssetCheckKey, str]:
+    """What each function that raised said, by the checks it reports."""
+    keys = {each.op.name: each.check_keys for each in _check_definitions(defs)}
+    failures = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
+    return {key: cause_of(event).strip() for event in failures for key in keys.get(str(event.step_key), ())}
