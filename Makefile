@@ -26,6 +26,9 @@ demo: run ## the whole lifecycle on a simulated food-delivery company (the shipp
 run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)
 	@scripts/ensure-java $(VENV_PYTHON) -m churn_assets.cli run
 
+doctor: $(INSTALLED) ## what is wrong with this machine or configuration, and how to mend it
+	@$(VENV_PYTHON) -m churn_assets.cli doctor
+
 dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
 	@scripts/ensure-java $(VENV_PYTHON) scripts/dev
 
@@ -57,4 +60,4 @@ bench: $(INSTALLED) ## measure what the README's figures come from
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean
 
-.PHONY: help install java chromium demo run dev test check lint types imports definitions format bench clean
+.PHONY: help install java chromium demo run doctor dev test check lint types imports definitions format bench clean

@@ -34,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks.add_argument("--select", nargs="+", default=[], metavar="NAME", help="only these assets' checks or checks")
     checks.add_argument("--junit", type=Path, metavar="FILE", help="write the results for a CI system")
     checks.add_argument("--markdown", type=Path, metavar="FILE", help="write the results for a pull request")
+    commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
     asked = parser.parse_args(arguments)
+    if asked.command == "doctor":
+        return _doctor(settings_from_env())
     bodies = {
         "run": _run_jobs,
         "audit": _audit,
@@ -60,6 +63,14 @@ def _logged(settings: Settings, command: str, body: Callable[[Settings, TextIO, 
             print(INTERRUPTION, file=terminal)
         print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
     return code
+
+
+def _doctor(settings: Settings) -> int:
+    from churn_assets.doctor import examine, report
+
+    findings = examine(settings)
+    sys.stdout.write(f"{report(findings)}\n")
+    return FAILED if any(each.fix and not each.is_warning for each in findings) else DONE
 
 
 def _audit(settings: Settings, terminal: TextIO, log: Path) -> int:

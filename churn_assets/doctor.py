@@ -1,0 +1,206 @@
+"""What is wrong with this machine or this configuration, each with its fix; no JVM but `java -version` is started."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeoutError
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from churn_assets.resources.settings import Settings, prepare_dagster_home
+
+LIMIT_SECONDS = 8.0
+JAVA, FREE_BYTES = 17, 2 * 1024**3
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+class Wrong(Exception):  # noqa: N818 - a finding, not an error of this program
+    """What is wrong, and its fix."""
+
+    def __init__(self, found: str, fix: str, *, is_warning: bool = False) -> None:
+        super().__init__(found)
+        self.fix, self.is_warning = fix, is_warning
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one probe found; fix is empty where nothing is wrong."""
+
+    probe: str
+    found: str
+    fix: str = ""
+    is_warning: bool = False
+
+
+Probe = Callable[[Settings], str]
+
+
+def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[Finding]:
+    """All probes at once, none stopped by another; one that hangs is given up after `LIMIT_SECONDS`."""
+    probes = PROBES if probes is None else probes
+    # Before the clock starts: loading the libraries took more than the limit on a busy machine (2026-11).
+    with suppress(ImportError):
+        import_module("churn_assets.definitions")
+    pool = ThreadPoolExecutor(len(probes))
+    answers = [(probe.__name__, pool.submit(probe, settings)) for probe in probes]
+    findings = []
+    for name, answer in answers:
+        try:
+            findings.append(Finding(name, answer.result(LIMIT_SECONDS)))
+        except Wrong as wrong:
+            findings.append(Finding(name, str(wrong), wrong.fix, wrong.is_warning))
+        except FuturesTimeoutError:
+            findings.append(Finding(name, f"no answer within {LIMIT_SECONDS:g} s", "look whether the place answers"))
+        except Exception as broken:  # noqa: BLE001 - whatever stops one probe is a finding, not the end of the others
+            findings.append(Finding(name, f"{type(broken).__name__}: {broken}", "mend what this message names"))
+    pool.shutdown(wait=False, cancel_futures=True)
+    return findings
+
+
+def java(settings: Settings) -> str:
+    home = os.environ.get("JAVA_HOME")
+    command = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    fix = f"run `make java`, or set JAVA_HOME to a Java {JAVA} or newer"
+    if command is None or not Path(command).exists():
+        raise Wrong(f"no Java at {command or 'any folder of PATH'}", fix)
+    shown = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    number = re.search(r'version "(?:1\.)?(\d+)', shown.stderr)
+    if number is None or int(number[1]) < JAVA:
+        raise Wrong(f"{command} is {number[1] if number else 'no Java that runs'}", fix)
+    return f"Java {number[1]} at {command}"
+
+
+def python_and_packages(settings: Settings) -> str:
+    wanted = [Requirement(text) for text in requires("churn_assets") or []]
+    needed = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
+    found = {each.name: version(each.name) for each in needed}
+    wrong = [f"{each.name} {found[each.name]}, not {each.specifier}" for each in needed if not _fits(each, found)]
+    if wrong:
+        raise Wrong("; ".join(wrong), "run `make clean install`")
+    return f"Python {sys.version.split()[0]}, {len(found)} packages fit"
+
+
+def _fits(wanted: Requirement, found: dict[str, str]) -> bool:
+    return wanted.specifier.contains(found[wanted.name], prereleases=True)
+
+
+def memory(settings: Settings) -> str:
+    asked = re.fullmatch(r"(\d+)([kmgt]?)b?", settings.driver_memory.lower())
+    if asked is None:
+        raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m")
+    size, there = int(asked[1]) * UNITS[asked[2]], psutil.virtual_memory()
+    told = (
+        f"{settings.driver_memory} for Spark; {there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"
+    )
+    if size > there.available:
+        fix = "end other programs, or set SPARK_DRIVER_MEMORY lower"
+        raise Wrong(told, fix, is_warning=size <= there.total)
+    return told
+
+
+def disk(settings: Settings) -> str:
+    free = shutil.disk_usage(settings.project).free
+    if free < FREE_BYTES:
+        raise Wrong(
+            f"{free / 1024**3:.1f} GiB free at {settings.project}", "free 2 GiB, or set CHURN_PROJECT elsewhere"
+        )
+    return f"{free / 1024**3:.1f} GiB free"
+
+
+def lakehouse(settings: Settings) -> str:
+    return _writable(settings.lakehouse, "CHURN_LAKEHOUSE")
+
+
+def mlflow(settings: Settings) -> str:
+    uri = settings.tracking_uri
+    if uri.startswith("http"):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
+        except OSError as silent:
+            raise Wrong(f"{uri}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    return f"{uri}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
+
+
+def _writable(place: str, variable: str) -> str:
+    """A file is written and removed in the folder, or in the nearest one above it that exists."""
+    if "://" in place:
+        return f"{place} (not a folder: not probed)"
+    above = next(folder for folder in (Path(place), *Path(place).parents) if folder.exists())
+    try:
+        list(above.iterdir())
+        with tempfile.TemporaryFile(dir=above):
+            return place
+    except OSError as refused:
+        raise Wrong(f"{above}: {refused.strerror}", f"make the folder writable, or set {variable}") from refused
+
+
+def configuration(settings: Settings) -> str:
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.definitions import default_resources
+
+    try:
+        sources = default_resources(settings)["sources"]
+        if sources.sources.demo is None:
+            sources.state()
+    except ChurnError as invalid:
+        raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
+    return "policy.toml and sources.toml are valid, the source tables are there"
+
+
+def dagster_home(settings: Settings) -> str:
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(prepare_dagster_home(settings))) as instance:
+        return f"{settings.dagster_home}, {instance.get_runs_count()} runs"
+
+
+def ports(settings: Settings) -> str:
+    taken = []
+    for variable, default in (("DAGSTER_PORT", "3000"), ("MLFLOW_PORT", "5000")):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", int(os.environ.get(variable) or default)))
+            except (OSError, ValueError, OverflowError):
+                taken.append(f"{variable}={os.environ.get(variable) or default}")
+    if taken:
+        fix = "`make dev` may be running already; otherwise choose other ports by these variables"
+        raise Wrong(f"cannot be used: {', '.join(taken)}", fix, is_warning=True)
+    return "free"
+
+
+PROBES: tuple[Probe, ...] = (
+    java,
+    python_and_packages,
+    memory,
+    disk,
+    lakehouse,
+    mlflow,
+    configuration,
+    dagster_home,
+    ports,
+)
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """A line for each probe, and below what is wrong its fix."""
+    lines = []
+    for each in findings:
+        word = "ok" if not each.fix else "warning" if each.is_warning else "WRONG"
+        lines.append(f"{word:<8} {each.probe}: {each.found}")
+        if each.fix:
+            lines.append(f"         fix: {each.fix}")
+    return "\n".join(lines)

@@ -1,0 +1,111 @@
+"""What the doctor finds wrong, each with a fix; no test starts a JVM."""
+
+import shutil
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from churn_assets import doctor
+from churn_assets.doctor import Finding, Probe, examine, report
+from churn_assets.resources.settings import Settings, settings_from_env
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    (tmp_path / "policy.toml").write_text(TINY_POLICY, encoding="utf-8")
+    (tmp_path / "sources.toml").write_text(TINY_DEMO, encoding="utf-8")
+    for variable in ("DAGSTER_PORT", "MLFLOW_PORT"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            monkeypatch.setenv(variable, str(free.getsockname()[1]))
+    return settings_from_env({"CHURN_PROJECT": str(tmp_path), "SPARK_DRIVER_MEMORY": "1m"})
+
+
+def found_by(probe: Probe, settings: Settings) -> Finding:
+    (finding,) = examine(settings, [probe])
+    assert finding.fix, finding
+    return finding
+
+
+def test_a_healthy_project_has_nothing_to_mend_and_keeps_no_probe_file(settings: Settings) -> None:
+    assert [each for each in examine(settings) if each.fix] == []
+    assert not Path(settings.lakehouse).exists()
+
+
+def test_a_java_too_old_is_wrong(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "java").write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_1\"' >&2\n")
+    (tmp_path / "bin" / "java").chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert "is 8" in found_by(doctor.java, settings).found
+
+
+def test_a_package_outside_its_range_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "0.1")
+    assert "mlflow 0.1, not" in found_by(doctor.python_and_packages, settings).found
+
+
+def test_more_memory_than_there_is_is_wrong(settings: Settings) -> None:
+    assert not found_by(doctor.memory, replace(settings, driver_memory="900t")).is_warning
+
+
+def test_a_full_disk_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    assert "0.0 GiB free" in found_by(doctor.disk, settings).found
+
+
+def test_a_lakehouse_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:
+    assert (
+        "CHURN_LAKEHOUSE" in found_by(doctor.lakehouse, replace(settings, lakehouse=str(tmp_path / "policy.toml"))).fix
+    )
+
+
+def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
+    assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).found
+
+
+@pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])
+def test_a_wrong_file_is_wrong(settings: Settings, name: str) -> None:
+    (settings.project / name).write_text("[nonsense]\n", encoding="utf-8")
+    assert "nonsense" in found_by(doctor.configuration, settings).found
+
+
+def test_a_source_table_that_is_not_there_is_wrong(settings: Settings) -> None:
+    settings.sources_file.write_text('[orders]\nformat = "delta"\npath = "nowhere"\n', encoding="utf-8")
+    assert "nowhere" in found_by(doctor.configuration, settings).found
+
+
+def test_a_dagster_home_that_does_not_open_is_wrong(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "dagster.yaml").write_text("nonsense: {}\n", encoding="utf-8")
+    assert "nonsense" in found_by(doctor.dagster_home, replace(settings, dagster_home=tmp_path / "home")).found
+
+
+def test_a_taken_port_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MLFLOW_PORT", str(taken.getsockname()[1]))
+        assert found_by(doctor.ports, settings).is_warning
+
+
+def test_neither_a_probe_that_raises_nor_one_that_hangs_stops_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(_: Settings) -> str:
+        raise ZeroDivisionError("of all")
+
+    def hanging(_: Settings) -> str:
+        time.sleep(0.5)
+        return "too late"
+
+    monkeypatch.setattr(doctor, "LIMIT_SECONDS", 0.1)
+    shown = report(examine(settings, [raising, hanging, doctor.disk]))
+    assert "WRONG    raising: ZeroDivisionError: of all" in shown
+    assert "WRONG    hanging: no answer" in shown
+    assert "ok       disk" in shown
