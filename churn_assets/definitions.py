@@ -18,6 +18,7 @@ from churn_assets.defs import (
     features,
     lakehouse,
     registry,
+    scoring,
     splits,
     training,
 )
@@ -112,6 +113,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             description="Every check on the tables and the model as they stand; makes nothing.",
         )
     )
+    jobs.append(scoring.scoring_job)
     if is_demo:
         jobs.append(
             dg.define_asset_job(
@@ -134,6 +136,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.registered_churn_model,
             registry.production_churn_model,
             decisions.ledger_spec,
+            scoring.churn_scores,
         ],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
@@ -146,6 +149,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             evaluation.model_beats_single_features,
             registry.version_is_traceable,
             decisions.ledger_agrees_with_registry,
+            scoring.churn_scores_contract,
         ],
         jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
         sensors=[
@@ -153,7 +157,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             automation.refresh_on_new_orders,
             alerts.alert_on_failure,
         ],
-        schedules=[automation.refresh_schedule(resources["policy"])],
+        schedules=[automation.refresh_schedule(resources["policy"]), scoring.scoring_schedule(resources["policy"])],
         resources=resources,
         # One process, so one JVM for a run instead of one for each of its steps.
         executor=dg.in_process_executor,

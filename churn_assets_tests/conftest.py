@@ -123,7 +123,9 @@ class Project:
     def run_from(self, key: str, *, resources: Mapping[str, Any] | None = None) -> ExecuteInProcessResult:
         """Runs the asset `key` and everything downstream of it."""
         graph = build_defs(self.resources).resolve_asset_graph()
-        chosen = dg.AssetSelection.keys(key).downstream().required_multi_asset_neighbors().resolve(graph)
+        # Scoring is partitioned and has a job of its own.
+        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring")
+        chosen = flow.required_multi_asset_neighbors().resolve(graph)
         steps = [asset for asset in chosen if asset in graph.materializable_asset_keys]
         return self.run(LIFECYCLE, *["/".join(asset.path) for asset in steps], resources=resources)
 

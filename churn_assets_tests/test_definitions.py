@@ -197,6 +197,7 @@ def test_groups_are_the_stages_in_the_order_of_the_flow(defs: dg.Definitions) ->
         "s5_training",
         "s6_evaluation",
         "s7_registry",
+        "s8_scoring",
     ]
 
 

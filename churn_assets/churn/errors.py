@@ -66,5 +66,9 @@ class ChangedModelError(ChurnError):
     """A logged model, its threshold or its policy is not the one that was trained, so it cannot be judged as that."""
 
 
+class UnscorableWeekError(ChurnError):
+    """A week cannot be scored: no model in production, no features, or other features; its earlier scores stay."""
+
+
 class BrokenContractError(ChurnError):
     """Rows about to be published break the contract of their table; the table stays at its last good version."""

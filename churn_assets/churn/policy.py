@@ -120,6 +120,22 @@ class Automation(Section):
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
 
+class Scoring(Section):
+    """The least churn probability of the risk tiers "high" and "medium"; below both is "low"."""
+
+    high_risk_probability: Share = 0.50
+    medium_risk_probability: Share = 0.20
+
+    @model_validator(mode="after")
+    def tiers_are_in_order(self) -> "Scoring":
+        if self.medium_risk_probability >= self.high_risk_probability:
+            raise ValueError(
+                f"medium_risk_probability ({self.medium_risk_probability}) must be below "
+                f"high_risk_probability ({self.high_risk_probability}), or nobody is of medium risk"
+            )
+        return self
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -135,11 +151,12 @@ class ChurnPolicy(Section):
     model: Model = Model()
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
+    scoring: Scoring = Scoring()
 
     @property
     def digest(self) -> str:
-        """A short hash of every rule that judges: who promotes what passed, and when what runs, is none of them."""
-        return _digest(self.model_dump(mode="json", exclude={"promotion", "automation"}))
+        """A short hash of every rule that judges: who promotes, when what runs and how scores are named is none."""
+        return _digest(self.model_dump(mode="json", exclude={"promotion", "automation", "scoring"}))
 
     @property
     def panel_digest(self) -> str:

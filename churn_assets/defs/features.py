@@ -1,7 +1,7 @@
 """Stage 2: the baseline rule and the feature panel, computed from silver."""
 
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 
 import dagster as dg
 
@@ -33,6 +33,8 @@ from churn_assets.resources.lakehouse import LakehouseResource
 GROUP = "s2_features"
 BASELINE = "food_delivery/gold_customer_churn_risk"
 PANEL = "food_delivery/ml_churn_features"
+# The panel is one table; what is scored by week is partitioned by its snapshots.
+SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
 
 PANEL_RULE_MEANINGS = {
     "columns_and_types": "The columns are the declared ones in the declared types.",
@@ -85,7 +87,9 @@ def gold_customer_churn_risk(
     code_version="2",
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=8)),
 )
-def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
+def ml_churn_features(
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.MaterializeResult:
     """One row per eligible customer and as-of date: what was known then, and whether they left (null until known)."""
     baseline = lakehouse.pin(BASELINE)
     inputs = {**lakehouse.inputs(BASELINE), **baseline}
@@ -101,6 +105,7 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
         audit=lambda staged: require([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
+    add_snapshots(context.instance, lakehouse.dates(PANEL, "as_of", commit.version))
     last_labelled = calendar.last_labelled(policy.windows.outcome_days)
     shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
     return table_result(
@@ -119,6 +124,11 @@ def ml_churn_features(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chu
         },
         panel_notes(policy),
     )
+
+
+def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:
+    """Makes the panel's as-of dates partition keys, in their order; those that are keys already stay."""
+    instance.add_dynamic_partitions(str(SNAPSHOTS.name), [day.isoformat() for day in dates])
 
 
 def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:

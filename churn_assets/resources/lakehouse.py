@@ -5,7 +5,7 @@ No JVM package is needed, and versions and row counts are answered without a JVM
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from functools import reduce
@@ -129,7 +129,7 @@ class LakehouseResource(dg.ConfigurableResource):
             rows.write.option("compression", "zstd").parquet(staged)
             if audit is not None:
                 audit(self.spark.read.schema(rows.schema).parquet(staged))
-            actions = _add_actions(staged)
+            actions = _add_actions(staged, write_id)
         except BaseException:
             # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
             _delete_folder(staged)
@@ -139,6 +139,57 @@ class LakehouseResource(dg.ConfigurableResource):
         schema = _nullable(rows.schema)
         version = self._commit(table, actions, schema, mode, {"write_id": write_id, **(metadata or {})})
         return TableCommit(table, version, self.row_count(table, version), schema)
+
+    def replace_dates(
+        self,
+        tables: Mapping[str, "DataFrame"],
+        by: str,
+        dates: Sequence[date],
+        *,
+        audit: Callable[[Mapping[str, "DataFrame"]], None],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[TableCommit]:
+        """Replaces the rows of `dates` in each table, one commit a table; all other rows stay in their files.
+
+        tables: rows with a date column `by`, which the tables are partitioned by. audit: called with all written rows
+        before any are published. A failure until then leaves every table as it was. Raises ValueError for rows of
+        other dates.
+        """
+        write_id = uuid.uuid4().hex
+        staged = {table: f"{self.path(table)}/{write_id}" for table in tables}
+        try:
+            for table, rows in tables.items():
+                rows.write.option("compression", "zstd").partitionBy(by).parquet(staged[table])
+            written = {table: self.spark.read.schema(tables[table].schema) for table in tables}
+            audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
+            actions = {table: _dated_actions(folder, by, dates) for table, folder in staged.items()}
+        except BaseException:
+            # As in `write`.
+            for folder in staged.values():
+                _delete_folder(folder)
+            raise
+        commits = []
+        for table, rows in tables.items():
+            schema, noted = _nullable(rows.schema), {"write_id": write_id, **(metadata or {})}
+            version = self._commit(table, actions[table], schema, "overwrite", noted, replaced=(by, dates))
+            commits.append(TableCommit(table, version, self.row_count(table, version), schema))
+        return commits
+
+    def dates(self, table: str, column: str, version: int | None = None) -> list[date]:
+        """The distinct dates in `column`, ascending. Needs no JVM.
+
+        Raises MissingTableError, and UnsupportedTableError if there is no such column of dates.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rows = self._open(table, version).to_pyarrow_dataset()
+        if column not in rows.schema.names or not pa.types.is_date(rows.schema.field(column).type):
+            raise UnsupportedTableError(
+                f"{table} has no column {column} of type date.", next_step=f"write {column} as a date"
+            )
+        batches = rows.to_batches(columns=[column])
+        return sorted({day for batch in batches for day in pc.unique(batch.column(0)).to_pylist() if day is not None})
 
     def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
@@ -190,24 +241,39 @@ class LakehouseResource(dg.ConfigurableResource):
         )
 
     def _commit(
-        self, table: str, actions: list[Any], schema: "StructType", mode: str, metadata: Mapping[str, Any]
+        self,
+        table: str,
+        actions: list[Any],
+        schema: "StructType",
+        mode: str,
+        metadata: Mapping[str, Any],
+        *,
+        replaced: tuple[str, Sequence[date]] | None = None,
     ) -> int:
+        """replaced: the partition column and the dates whose files alone an overwrite removes."""
         from deltalake import CommitProperties, DeltaTable, Schema
         from deltalake.transaction import create_table_with_add_actions
 
         uri = _delta_uri(self.path(table))
         delta_schema = Schema.from_json(schema.json())
+        partition_by = None if replaced is None else [replaced[0]]
+        filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
         properties = CommitProperties(custom_metadata={"dagster_run_id": self._run_id, **metadata})
         if not DeltaTable.is_deltatable(uri):
             create_table_with_add_actions(
-                uri, delta_schema, actions, configuration=TABLE_PROPERTIES, commit_properties=properties
+                uri,
+                delta_schema,
+                actions,
+                partition_by=partition_by,
+                configuration=TABLE_PROPERTIES,
+                commit_properties=properties,
             )
             return 0
         delta = DeltaTable(uri)
         opened_at = delta.version()
         if mode == "append":
             _add_missing_columns(delta, delta_schema)
-        delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
+        delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
         # Others may have committed before or after; the version that lineage names is the one with this write's id.
         delta.update_incremental()
         commits = range(delta.version(), opened_at, -1)
@@ -369,23 +435,42 @@ def _delete_folder(path: str) -> None:
         filesystem.delete_dir(folder)
 
 
-def _add_actions(staged: str) -> list[Any]:
-    """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers."""
+def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:
+    """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers.
+
+    name: of the folder, seen from the table's.
+    """
     import pyarrow.parquet as pq
     from deltalake.transaction import AddAction
     from pyarrow.fs import FileSelector
 
     filesystem, folder = _filesystem(staged)
     actions = []
-    name = staged.rsplit("/", 1)[1]
     for file in sorted(filesystem.get_file_info(FileSelector(folder)), key=lambda info: info.base_name):
         if not file.base_name.endswith(".parquet"):
             continue
         footer = pq.read_metadata(file.path, filesystem=filesystem)
         stats = _file_statistics(footer)
         modified = int(file.mtime.timestamp() * 1000) if file.mtime else 0
-        actions.append(AddAction(f"{name}/{file.base_name}", file.size, {}, modified, True, json.dumps(stats)))
+        values = dict(partition or {})
+        actions.append(AddAction(f"{name}/{file.base_name}", file.size, values, modified, True, json.dumps(stats)))
     return actions
+
+
+def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
+    """The files in the folders `by`=DATE of folder `staged`. Raises ValueError for a folder of another date."""
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, folder = _filesystem(staged)
+    found = filesystem.get_file_info(FileSelector(folder))
+    names = sorted(info.base_name for info in found if info.type == FileType.Directory)
+    days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}
+    if foreign := [name for name in names if name not in days]:
+        raise ValueError(f"rows of other dates than those to replace: {', '.join(foreign)}")
+    parent = staged.rsplit("/", 1)[1]
+    return [
+        action for name in names for action in _add_actions(f"{staged}/{name}", f"{parent}/{name}", {by: days[name]})
+    ]
 
 
 def _file_statistics(footer: Any) -> dict[str, Any]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
 
+    from churn_assets.serving.spark import Scorer
+
 EXPERIMENT = "/Shared/QuickBite_Churn_Prediction"
 RUN_NAME = "GBT_Crisis_Aware_Pipeline"
 MODEL_ARTIFACT = "churn_pipeline_model"
@@ -275,6 +277,13 @@ class TrackingResource(dg.ConfigurableResource):
 
         self._use_store()
         return mlflow.spark.load_model(uri, dfs_tmpdir=self.dfs_tmpdir)
+
+    def load_scorer(self, version: "ModelVersion") -> "Scorer":
+        """The scorer of exactly this version, wherever an alias points meanwhile. Raises ChangedModelError."""
+        from churn_assets.serving.spark import load_scorer
+
+        self._use_store()
+        return load_scorer(f"models:/{REGISTERED_MODEL}/{version.version}", self.dfs_tmpdir)
 
     def document(self, run_id: str, name: str) -> dict[str, Any]:
         """A document that `log_training` left in the run."""

@@ -38,11 +38,13 @@ JUDGING_VALUES = {
     "model.feature_set": "seed",
     "model.class_weights": "balanced",
 }
-# These say who promotes what passed, and when what runs.
+# These say who promotes what passed, when what runs, and how scores are named.
 RUNNING_VALUES = {
     "promotion.mode": "manual",
     "automation.refresh": "daily",
     "automation.retrain_cooldown_hours": 1.0,
+    "scoring.high_risk_probability": 0.6,
+    "scoring.medium_risk_probability": 0.1,
 }
 
 
@@ -165,6 +167,11 @@ def test_windows_in_which_an_eligible_customer_has_no_features_are_refused(tmp_p
     (problem,) = refused(tmp_path, "[windows]\nobservation_days = 20\neligibility_days = 21").problems
     assert problem.startswith("windows: eligibility_days (21) must not exceed observation_days (20)")
     assert load_policy(policy_file(tmp_path, "[windows]\nobservation_days = 30")).windows.observation_days == 30
+
+
+def test_risk_tiers_out_of_order_are_refused(tmp_path):
+    (problem,) = refused(tmp_path, "[scoring]\nmedium_risk_probability = 0.5").problems
+    assert problem.startswith("scoring: medium_risk_probability (0.5) must be below high_risk_probability (0.5)")
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):

@@ -238,8 +238,11 @@ def test_only_the_retraining_runs_by_itself(built: Project) -> None:
         "refresh_on_new_orders": "STOPPED",
         "alert_on_failure": "RUNNING",
     }
-    (schedule,) = repository.schedule_defs
-    assert (schedule.default_status.value, schedule.cron_schedule) == ("STOPPED", "0 3 * * 1")
+    schedules = {found.name: (found.default_status.value, found.cron_schedule) for found in repository.schedule_defs}
+    assert schedules == {
+        "scheduled_feature_refresh": ("STOPPED", "0 3 * * 1"),
+        "scheduled_scoring": ("STOPPED", "0 6 * * 1"),
+    }
 
 
 @pytest.mark.parametrize(("refresh", "cron"), [("weekly", "0 3 * * 1"), ("daily", "0 3 * * *")])

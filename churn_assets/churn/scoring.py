@@ -1,0 +1,102 @@
+"""Scores of a week's eligible customers: who can be scored, how risky they are, and the rules of both tables."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from functools import reduce
+from math import isfinite
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.contract import MAX_KEYS, PANEL_SCHEMA, Outcome
+from churn_assets.churn.features import FEATURES, Feature
+from churn_assets.churn.policy import Scoring
+
+KEYS = ("customer_id", "as_of")
+TIERS = ("high", "medium", "low")
+SCORE_RULES = ("values", "coverage")
+
+
+def feature_problems(schema: T.StructType, features: Sequence[str]) -> list[str]:
+    """What keeps a model of `features` from scoring a panel of this schema: each key or feature not as declared."""
+    found = {field.name: field.dataType.simpleString() for field in schema}
+    wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA if field.name != "label"}
+    unknown = [f"{name}: the model's feature is not in the catalogue" for name in features if name not in wanted]
+    return unknown + [
+        f"{name}: {found.get(name, 'missing')} instead of {wanted[name]}"
+        for name in (*KEYS, *features)
+        if name in wanted and found.get(name) != wanted[name]
+    ]
+
+
+def with_reason(panel: DataFrame, features: Sequence[str]) -> DataFrame:
+    """(customer_id, as_of, `features`) of the panel with `reason`: why a row cannot be scored; null where it can."""
+    catalogue = {feature.name: feature for feature in FEATURES}
+    reason = F.concat_ws("; ", *[_fault(catalogue[name]) for name in features])
+    return panel.select(*KEYS, *features, F.nullif(reason, F.lit("")).alias("reason"))
+
+
+def _fault(feature: Feature) -> Column:
+    value = F.col(feature.name)
+    is_within = (value >= feature.low) & (value <= feature.high)
+    allowed = f"{feature.low:g} to {feature.high:g}" if isfinite(feature.high) else f"{feature.low:g} or more"
+    told = F.concat(F.lit(f"{feature.name} is "), value.cast("string"), F.lit(f", allowed is {allowed}"))
+    return (
+        F.when(value.isNull(), f"{feature.name} is null")
+        .when(F.isnan(value), f"{feature.name} is NaN")
+        .when(F.abs(value) == float("inf"), f"{feature.name} is infinite")
+        .when(~is_within, told)
+    )
+
+
+def with_risk_tier(scored: DataFrame, policy: Scoring) -> DataFrame:
+    """(customer_id, as_of, churn_probability, is_alert) of `scored` with `risk_tier` by the policy."""
+    tier = (
+        F.when(F.col("churn_probability") >= policy.high_risk_probability, TIERS[0])
+        .when(F.col("churn_probability") >= policy.medium_risk_probability, TIERS[1])
+        .otherwise(TIERS[2])
+    )
+    return scored.select(*KEYS, "churn_probability", "is_alert", tier.alias("risk_tier"))
+
+
+def stamped(rows: DataFrame, *, model_version: str, features_version: int, scored_at: datetime) -> DataFrame:
+    """`rows` with model_version (string), features_version (long) and scored_at (timestamp)."""
+    return rows.select(
+        "*",
+        F.lit(model_version).alias("model_version"),
+        F.lit(features_version).cast("long").alias("features_version"),
+        F.lit(scored_at).alias("scored_at"),
+    )
+
+
+def of_dates(rows: DataFrame, dates: Sequence[date]) -> DataFrame:
+    return rows.where(F.col("as_of").isin(list(dates)))
+
+
+def score_outcomes(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) -> list[Outcome]:
+    """The rules of `churn_scores` and `unscored_customers` for the dates of `eligible`, the rows of the panel."""
+    return [_values_outcome(scores), _coverage_outcome(scores, unscored, eligible)]
+
+
+def _values_outcome(scores: DataFrame) -> Outcome:
+    probability = F.col("churn_probability")
+    has_null = reduce(lambda one, other: one | other, [F.col(name).isNull() for name in scores.columns])
+    is_wrong = has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
+    return _offenders(scores.where(is_wrong), "values", "no null, probability 0 to 1, a tier of the policy")
+
+
+def _coverage_outcome(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) -> Outcome:
+    def counted(rows: DataFrame, expected: int, placed: int) -> DataFrame:
+        return rows.select(*KEYS, F.lit(expected).alias("expected"), F.lit(placed).alias("placed"))
+
+    rows = counted(eligible, 1, 0).unionByName(counted(scores, 0, 1)).unionByName(counted(unscored, 0, 1))
+    customers = rows.groupBy(*KEYS).agg(F.sum("expected").alias("expected"), F.sum("placed").alias("placed"))
+    wrong = customers.where((F.col("expected") != 1) | (F.col("placed") != 1))
+    return _offenders(wrong, "coverage", "each eligible customer once, scored or unscored, and nobody else")
+
+
+def _offenders(rows: DataFrame, rule: str, allowed: str) -> Outcome:
+    key = F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
+    count, keys = rows.agg(F.count(F.lit(1)), F.min_by(key, key, MAX_KEYS)).collect()[0]
+    return Outcome(rule, count == 0, f"{count:,} offending customers", allowed, tuple(keys or ()))

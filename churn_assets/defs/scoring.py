@@ -1,0 +1,158 @@
+"""Stage 8: the scores of each week's eligible customers by the version in production, and who could not be scored."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, timezone
+
+import dagster as dg
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from churn_assets.churn.contract import require
+from churn_assets.churn.errors import UnscorableWeekError
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.scoring import (
+    SCORE_RULES,
+    feature_problems,
+    of_dates,
+    score_outcomes,
+    stamped,
+    with_reason,
+    with_risk_tier,
+)
+from churn_assets.defs.decisions import PRODUCTION_MODEL
+from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
+from churn_assets.defs.results import check_result, table_result, table_spec
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+
+GROUP = "s8_scoring"
+SCORING = "churn_scoring"
+SCORES = "food_delivery/churn_scores"
+UNSCORED = "food_delivery/unscored_customers"
+# Some hours after the feature refresh.
+CRON = {"weekly": "0 6 * * 1", "daily": "0 6 * * *"}
+RULE_MEANINGS = {
+    "values": "Every score has all its values, a probability from 0 to 1 and a tier of the policy.",
+    "coverage": "Each eligible customer of a week is scored or unscored, exactly once.",
+}
+
+
+@dg.multi_asset(
+    name="churn_scores",
+    specs=[
+        table_spec(
+            SCORES,
+            "Churn probability, alert and risk tier of each eligible customer and week, by the version in production.",
+            group=GROUP,
+            deps=[PANEL, PRODUCTION_MODEL],
+        ),
+        table_spec(
+            UNSCORED,
+            "The eligible customers of each week whose features no model may score, with the reason.",
+            group=GROUP,
+            deps=[PANEL, PRODUCTION_MODEL],
+        ),
+    ],
+    partitions_def=SNAPSHOTS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def churn_scores(
+    context: dg.AssetExecutionContext,
+    lakehouse: LakehouseResource,
+    tracking: TrackingResource,
+    policy: dg.ResourceParam[ChurnPolicy],
+) -> Iterator[dg.MaterializeResult]:
+    """Scores the weeks of the partition keys, in place of what was scored of these weeks before."""
+    inputs = lakehouse.pin(PANEL)
+    known = {str(day) for day in lakehouse.dates(PANEL, "as_of", inputs[PANEL])}
+    version = tracking.version_under(PRODUCTION)
+    against = [f"{key}: the panel has no features of this date" for key in context.partition_keys if key not in known]
+    if version is None:
+        against.append(f"no version of {REGISTERED_MODEL} is under alias {PRODUCTION}")
+    if against or version is None:
+        raise UnscorableWeekError(
+            "The weeks cannot be scored; their earlier scores stay.",
+            against,
+            next_step=f"materialize {PANEL} up to these dates, and promote a version",
+        )
+    scorer = tracking.load_scorer(version)
+    against = feature_problems(lakehouse.table_schema(PANEL, inputs[PANEL]), scorer.features)
+    if against:
+        raise UnscorableWeekError(
+            f"The features of {PANEL} are not those of version {version.version}; earlier scores stay.",
+            against,
+            next_step=f"materialize {PANEL}, or train and promote a version on these features",
+        )
+    dates = [date.fromisoformat(key) for key in context.partition_keys]
+    eligible = of_dates(lakehouse.read(PANEL, inputs[PANEL]), dates)
+    rows = with_reason(eligible, scorer.features)
+    scored = scorer.score(rows.where(F.col("reason").isNull()).drop("reason"))
+    unscored = rows.where(F.col("reason").isNotNull()).select("customer_id", "as_of", "reason")
+
+    def audit(staged: Mapping[str, DataFrame]) -> None:
+        require(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES)
+
+    number, scored_at = str(version.version), datetime.now(timezone.utc)
+    tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring)}
+    commits = lakehouse.replace_dates(
+        {
+            table: stamped(rows, model_version=number, features_version=inputs[PANEL], scored_at=scored_at)
+            for table, rows in tables.items()
+        },
+        "as_of",
+        dates,
+        audit=audit,
+        metadata={"inputs": inputs},
+    )
+    for commit in commits:
+        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number})
+
+
+@dg.multi_asset_check(
+    name="churn_scores__contract",
+    specs=[
+        dg.AssetCheckSpec(rule, asset=SCORES.split("/"), blocking=True, description=RULE_MEANINGS[rule])
+        for rule in SCORE_RULES
+    ],
+)
+def churn_scores_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
+    """The rules of the weeks scored on the features that the latest scores rest on."""
+    scores, unscored = lakehouse.read(SCORES), lakehouse.read(UNSCORED)
+    both = scores.select("features_version", "scored_at").unionByName(unscored.select("features_version", "scored_at"))
+    version = both.agg(F.max_by("features_version", "scored_at")).collect()[0][0]
+    scores, unscored = (rows.where(F.col("features_version") == version) for rows in (scores, unscored))
+    weeks = scores.select("as_of").unionByName(unscored.select("as_of")).distinct().collect()
+    eligible = of_dates(lakehouse.read(PANEL, version), [row.as_of for row in weeks])
+    for outcome in score_outcomes(scores, unscored, eligible):
+        yield check_result(outcome, SCORES)
+
+
+scoring_job = dg.define_asset_job(
+    SCORING,
+    selection=dg.AssetSelection.groups(GROUP),
+    description="Scores the eligible customers of the chosen weeks with the version in production.",
+)
+
+
+def scoring_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
+    """Scores the latest snapshot, some hours after the feature refresh."""
+
+    @dg.schedule(
+        name="scheduled_scoring",
+        job=scoring_job,
+        cron_schedule=CRON[policy.automation.refresh],
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Scores the latest snapshot, {policy.automation.refresh} at 06:00 UTC.",
+    )
+    def scheduled_scoring(
+        context: dg.ScheduleEvaluationContext, lakehouse: LakehouseResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        dates = lakehouse.dates(PANEL, "as_of") if lakehouse.has(PANEL) else []
+        if not dates:
+            return dg.SkipReason(f"{PANEL} has no snapshot yet.")
+        # Whoever wrote the panel.
+        add_snapshots(context.instance, dates)
+        return dg.RunRequest(partition_key=str(dates[-1]))
+
+    return scheduled_scoring

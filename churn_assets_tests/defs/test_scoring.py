@@ -1,0 +1,212 @@
+"""Scoring: exactly the weeks asked for, each eligible customer once, and earlier scores stay where it is refused."""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import deltalake
+import pytest
+from dagster import ExecuteInProcessResult
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from churn_assets.churn.policy import ChurnPolicy, Scoring
+from churn_assets.definitions import build_defs
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED, scoring_schedule
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
+from churn_assets_tests.conftest import Project, causes_of, checks_of
+
+STAMPS = ("scored_at",)
+
+
+def snapshots(project: Project) -> list[date]:
+    return project.lakehouse.dates(PANEL, "as_of")
+
+
+def score(project: Project, first: date, last: date) -> ExecuteInProcessResult:
+    """One run over the weeks from `first` to `last`."""
+    job = build_defs(project.resources).resolve_job_def(SCORING)
+    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    with project.instance() as instance:
+        return job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+
+
+def rows(project: Project, table: str = SCORES) -> list[dict[str, Any]]:
+    found = project.lakehouse.read(table).drop(*STAMPS).orderBy("as_of", "customer_id").collect()
+    return [row.asDict() for row in found]
+
+
+def files(project: Project, table: str = SCORES) -> dict[str, set[str]]:
+    """The files of each week."""
+    found: dict[str, set[str]] = {}
+    for uri in deltalake.DeltaTable(project.lakehouse.path(table)).file_uris():
+        found.setdefault(uri.split("as_of=")[1].split("/")[0], set()).add(uri)
+    return found
+
+
+def change_panel(project: Project, change: Callable[[DataFrame], DataFrame]) -> None:
+    project.lakehouse.write(PANEL, change(project.lakehouse.read(PANEL)))
+
+
+@pytest.fixture
+def scored(project: Project) -> Project:
+    """The last two weeks scored."""
+    result = score(project, *snapshots(project)[-2:])
+    assert result.success, causes_of(result)
+    assert set(checks_of(result).values()) == {True}
+    return project
+
+
+def test_scoring_again_gives_the_same_rows_and_replaces_that_week_only(scored: Project) -> None:
+    earlier, last = snapshots(scored)[-2:]
+    before, files_before, version = rows(scored), files(scored), scored.lakehouse.version(SCORES)
+    panel = scored.lakehouse.read(PANEL).where(F.col("as_of").isin(earlier, last))
+    keys = sorted((row.as_of, row.customer_id) for row in panel.collect())
+    assert [(row["as_of"], row["customer_id"]) for row in before] == keys
+    assert {row["risk_tier"] for row in before} <= {"high", "medium", "low"}
+    assert {(row["model_version"], row["features_version"]) for row in before} == {("1", 0)}
+    assert score(scored, last, last).success
+    assert rows(scored) == before
+    assert scored.lakehouse.version(SCORES) == (version or 0) + 1
+    assert files(scored)[str(earlier)] == files_before[str(earlier)]
+    assert not files(scored)[str(last)] & files_before[str(last)]
+
+
+def test_ten_weeks_are_one_run_and_one_commit(project: Project) -> None:
+    weeks = snapshots(project)[-10:]
+    assert len(weeks) == 10
+    result = score(project, weeks[0], weeks[-1])
+    assert result.success, causes_of(result)
+    assert [project.lakehouse.version(table) for table in (SCORES, UNSCORED)] == [0, 0]
+    assert sorted(files(project)) == [str(week) for week in weeks]
+
+
+def no_production_model(project: Project) -> None:
+    project.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, PRODUCTION)
+
+
+def no_features(project: Project) -> None:
+    change_panel(project, lambda panel: panel.where(F.col("as_of") < F.lit(snapshots(project)[-1])))
+
+
+def other_features(project: Project) -> None:
+    change_panel(project, lambda panel: panel.withColumn("rfm_score", F.col("rfm_score").cast("string")))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (no_production_model, f"no version of {REGISTERED_MODEL} is under alias production"),
+        (no_features, "the panel has no features of this date"),
+        (other_features, "rfm_score: string instead of double"),
+    ],
+)
+def test_a_refusal_says_why_and_keeps_the_weeks_earlier_scores(
+    scored: Project, spoil: Callable[[Project], None], told: str
+) -> None:
+    last = snapshots(scored)[-1]
+    before, versions = rows(scored), [scored.lakehouse.version(table) for table in (SCORES, UNSCORED)]
+    spoil(scored)
+    result = score(scored, last, last)
+    assert not result.success
+    (cause,) = causes_of(result)
+    assert "UnscorableWeekError" in cause
+    assert told in cause
+    assert "Next step: " in cause
+    assert [scored.lakehouse.version(table) for table in (SCORES, UNSCORED)] == versions
+    assert rows(scored) == before
+
+
+def test_who_cannot_be_scored_is_listed_with_the_reason_until_scored_again(scored: Project) -> None:
+    last = snapshots(scored)[-1]
+    before = rows(scored)
+    chosen = [row["customer_id"] for row in before if row["as_of"] == last][:4]
+    spoiled = dict(zip(chosen, [None, float("nan"), float("inf"), 7.0], strict=True))
+
+    def spoil(panel: DataFrame) -> DataFrame:
+        value = F.col("late_order_ratio")
+        for customer, wrong in spoiled.items():
+            is_chosen = (F.col("customer_id") == customer) & (F.col("as_of") == F.lit(last))
+            value = F.when(is_chosen, F.lit(wrong).cast("double")).otherwise(value)
+        return panel.withColumn("late_order_ratio", value)
+
+    change_panel(scored, spoil)
+    result = score(scored, last, last)
+    assert result.success, causes_of(result)
+    assert {row["customer_id"]: row["reason"] for row in rows(scored, UNSCORED)} == dict(
+        zip(
+            chosen,
+            [
+                "late_order_ratio is null",
+                "late_order_ratio is NaN",
+                "late_order_ratio is infinite",
+                "late_order_ratio is 7.0, allowed is 0 to 1",
+            ],
+            strict=True,
+        )
+    )
+    assert len(rows(scored)) == len(before) - 4
+    scored.lakehouse.write(PANEL, scored.lakehouse.read(PANEL, 0))
+    assert score(scored, last, last).success
+    assert (rows(scored, UNSCORED), len(rows(scored))) == ([], len(before))
+
+
+def test_a_customer_twice_in_the_panel_stops_the_commit_and_keeps_the_earlier_scores(scored: Project) -> None:
+    last, before, found = snapshots(scored)[-1], rows(scored), files(scored)
+    change_panel(scored, lambda panel: panel.unionByName(panel.where(F.col("as_of") == F.lit(last)).limit(1)))
+    (cause,) = causes_of(score(scored, last, last))
+    assert "coverage: observed 1 offending customers" in cause
+    assert (rows(scored), files(scored)) == (before, found)
+
+
+def test_a_customer_lost_from_the_table_fails_its_check(scored: Project) -> None:
+    table = deltalake.DeltaTable(scored.lakehouse.path(SCORES))
+    lost = rows(scored)[0]
+    table.delete(f"customer_id = '{lost['customer_id']}'")
+    checks = build_defs(scored.resources).resolve_asset_graph().asset_check_keys
+    assert {key.name for key in checks} >= {"values", "coverage"}
+    from churn_assets.defs.scoring import churn_scores_contract
+
+    outcomes = {found.check_name: found.passed for found in churn_scores_contract(scored.lakehouse)}
+    assert outcomes == {"values": True, "coverage": False}
+
+
+def test_tiers_are_those_of_the_policy(project: Project) -> None:
+    policy = ChurnPolicy.model_validate(
+        project.policy.model_dump()
+        | {"scoring": Scoring(high_risk_probability=0.3, medium_risk_probability=0.1).model_dump()}
+    )
+    last = snapshots(project)[-1]
+    assert score(project.under(policy), last, last).success
+    for row in rows(project):
+        probability = row["churn_probability"]
+        assert row["risk_tier"] == ("high" if probability >= 0.3 else "medium" if probability >= 0.1 else "low")
+
+
+# --- the schedule ---
+
+
+def tick(project: Project, instance: dg.DagsterInstance) -> Any:
+    context = dg.build_schedule_context(instance=instance, resources={"lakehouse": project.lakehouse})
+    return scoring_schedule(project.policy)(context)
+
+
+def test_the_schedule_asks_for_the_latest_snapshot_whoever_wrote_the_panel(built: Project) -> None:
+    with dg.instance_for_test() as instance:
+        asked = tick(built, instance)
+        keys = instance.get_dynamic_partitions("snapshots")
+    assert keys == [str(day) for day in snapshots(built)]
+    assert asked.partition_key == keys[-1]
+
+
+def test_without_a_panel_the_schedule_asks_for_nothing(tmp_path: Any, built: Project) -> None:
+    empty = Project.create(tmp_path / "empty", policy="", sources="[demo]\n")
+    with dg.instance_for_test() as instance:
+        assert tick(empty, instance).skip_message == f"{PANEL} has no snapshot yet."
+
+
+def test_the_panels_materialization_makes_its_snapshots_partitions(built: Project) -> None:
+    with built.instance() as instance:
+        assert instance.get_dynamic_partitions("snapshots") == [str(day) for day in snapshots(built)]
