@@ -363,6 +363,80 @@ def test_partitions_written_elsewhere_keep_types_and_nulls(
         assert found[row["id"]].asDict() == row | {"at": micros}
 
 
+WEEKS = [date(2025, 9, 1), date(2025, 9, 8), date(2025, 9, 15)]
+
+
+def dated(spark: SparkSession, *found: tuple[int, date]) -> DataFrame:
+    return spark.createDataFrame(list(found), "id long, as_of date")
+
+
+def accept(_: Any) -> None:
+    """An audit that has nothing against the rows."""
+
+
+def files_by_week(lakehouse: LakehouseResource) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for uri in deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris():
+        found.setdefault(uri.split("as_of=")[1].split("/")[0], []).append(uri)
+    return found
+
+
+def test_dates_are_replaced_in_one_commit_and_the_files_of_others_stay(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, third = WEEKS
+    lakehouse.replace_dates({TABLE: dated(spark, (1, first), (2, second))}, "as_of", [first, second], audit=accept)
+    before = files_by_week(lakehouse)
+    (commit,) = lakehouse.replace_dates(
+        {TABLE: dated(spark, (3, second), (4, third))}, "as_of", [second, third], audit=accept, metadata={"inputs": {}}
+    )
+    assert (commit.version, commit.rows, lakehouse.inputs(TABLE)) == (1, 3, {})
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE).collect()} == {1: first, 3: second, 4: third}
+    assert lakehouse.read(TABLE).columns == ["id", "as_of"]
+    assert files_by_week(lakehouse)[str(first)] == before[str(first)]
+    assert lakehouse.dates(TABLE, "as_of") == WEEKS
+    assert lakehouse.dates(TABLE, "as_of", 0) == [first, second]
+
+
+def test_a_date_replaced_by_no_rows_is_empty(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, second, _ = WEEKS
+    nothing = dated(spark, (0, first)).where("false")
+    lakehouse.replace_dates({TABLE: nothing}, "as_of", [first], audit=accept)
+    assert (lakehouse.version(TABLE), lakehouse.read(TABLE).collect(), lakehouse.dates(TABLE, "as_of")) == (0, [], [])
+    lakehouse.replace_dates({TABLE: dated(spark, (1, first), (2, second))}, "as_of", [first, second], audit=accept)
+    lakehouse.replace_dates({TABLE: nothing}, "as_of", [first], audit=accept)
+    assert values(lakehouse.read(TABLE)) == [2]
+
+
+def test_rows_of_other_dates_and_rows_the_audit_refuses_change_no_table(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.replace_dates({TABLE: dated(spark, (1, first))}, "as_of", [first], audit=accept)
+    before = table_files(lakehouse)
+
+    def refuse(staged: Any) -> None:
+        assert values(staged[TABLE]) == [2]
+        raise RuntimeError("not these")
+
+    other = f"{TABLE}_too"
+    with pytest.raises(ValueError, match="as_of=2025-09-08"):
+        lakehouse.replace_dates({TABLE: dated(spark, (1, first), (2, second))}, "as_of", [first], audit=accept)
+    with pytest.raises(RuntimeError, match="not these"):
+        lakehouse.replace_dates(
+            {other: dated(spark, (9, first)), TABLE: dated(spark, (2, first))}, "as_of", [first], audit=refuse
+        )
+    assert (lakehouse.version(TABLE), lakehouse.version(other)) == (0, None)
+    assert table_files(lakehouse) == before
+
+
+def test_dates_of_a_column_that_holds_none_are_refused(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    for column in ("id", "as_of"):
+        with pytest.raises(UnsupportedTableError, match=f"no column {column} of type date"):
+            lakehouse.dates(TABLE, column)
+
+
 def test_rows_deleted_elsewhere_are_gone_here_too(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     lakehouse.write(TABLE, numbers(spark, 1, 2, 3))
     deltalake.DeltaTable(lakehouse.path(TABLE)).delete("id = 2")
