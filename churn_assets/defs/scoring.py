@@ -7,7 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import require
+from churn_assets.churn.contract import Outcome, require
 from churn_assets.churn.errors import UnscorableWeekError
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import (
@@ -117,6 +117,10 @@ def churn_scores(
 )
 def churn_scores_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """The rules of the weeks scored on the features that the latest scores rest on."""
+    if not lakehouse.has(SCORES):
+        for rule in SCORE_RULES:
+            yield check_result(Outcome(rule, True, "no week has been scored yet", RULE_MEANINGS[rule]), SCORES)
+        return
     scores, unscored = lakehouse.read(SCORES), lakehouse.read(UNSCORED)
     both = scores.select("features_version", "scored_at").unionByName(unscored.select("features_version", "scored_at"))
     version = both.agg(F.max_by("features_version", "scored_at")).collect()[0][0]
