@@ -153,11 +153,13 @@ def configuration(settings: Settings) -> str:
 
     try:
         sources = default_resources(settings)["sources"]
+        told = "policy.toml and sources.toml are valid"
         if sources.sources.demo is None:
             sources.state()
+            told = f"{told}, the source tables are there (columns: not probed)"
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
-    return "policy.toml and sources.toml are valid, the source tables are there"
+    return told
 
 
 def dagster_home(settings: Settings) -> str:
