@@ -141,7 +141,7 @@ def score_distribution(
 def churn_by_date(snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float) -> "Figure":
     """The share that left over the as-of dates, above the share that had a delivery of the crisis, which is marked.
 
-    The crisis is where that share is at least half its peak, unless it is never twice its median.
+    The crisis is from the first to the last date where that share is at least half its peak, unless it always is.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
@@ -154,8 +154,8 @@ def churn_by_date(snapshots: Sequence[SnapshotShares], crisis_delay_minutes: flo
     waited = f"had a delivery over {crisis_delay_minutes:g} minutes late"
     axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=waited)  # type: ignore[arg-type]
     axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label="left within the outcome window")  # type: ignore[arg-type]
-    if len(dates) and exposed.max() >= 2 * np.median(exposed) and exposed.max() > 0:
-        deep = [day for day, share in zip(dates, exposed, strict=True) if share >= exposed.max() / 2]
+    deep = [day for day, share in zip(dates, exposed, strict=True) if share >= exposed.max(initial=0) / 2]
+    if len(deep) < len(dates):
         span = f"crisis: {deep[0]:%-d %b %Y} to {deep[-1]:%-d %b %Y}"
         axes.axvspan(deep[0], deep[-1], color="#888888", alpha=0.15, label=span)  # type: ignore[arg-type]
     axes.set(title="Churn rate by as-of date", ylabel="share of eligible customers")

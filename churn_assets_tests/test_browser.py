@@ -89,7 +89,8 @@ class Interface:
 
     def check(self, asset: str, name: str) -> None:
         self.open(f"/assets/{asset}?view=checks&checkDetail={name}")
-        expect(self.page.get_by_text(name, exact=True).nth(1)).to_be_visible()
+        # In the list and as the heading of its page.
+        expect(self.page.get_by_text(name, exact=True).locator("visible=true").nth(1)).to_be_visible()
 
     def picture(self, asset: str, name: str) -> None:
         """Opens a picture of the latest materialization."""
