@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from churn_assets.churn.policy import ChurnPolicy, Scoring
 from churn_assets.definitions import build_defs
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED, churn_scores_contract, scoring_schedule
+from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED, churn_scores_contract
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 
@@ -185,13 +185,16 @@ def test_tiers_are_those_of_the_policy(project: Project) -> None:
 
 
 def tick(project: Project, instance: dg.DagsterInstance) -> Any:
-    context = dg.build_schedule_context(instance=instance, resources={"lakehouse": project.lakehouse})
-    return scoring_schedule(project.policy)(context)
+    """What a tick asks for, or why for nothing."""
+    repository, resources = build_defs(project.resources).get_repository_def(), {"lakehouse": project.lakehouse}
+    with dg.build_schedule_context(instance=instance, resources=resources, repository_def=repository) as context:
+        found = repository.get_schedule_def("scheduled_scoring").evaluate_tick(context)
+    return found.run_requests or found.skip_message
 
 
 def test_the_schedule_asks_for_the_latest_snapshot_whoever_wrote_the_panel(built: Project) -> None:
     with dg.instance_for_test() as instance:
-        asked = tick(built, instance)
+        (asked,) = tick(built, instance)
         keys = instance.get_dynamic_partitions("snapshots")
     assert keys == [str(day) for day in snapshots(built)]
     assert asked.partition_key == keys[-1]
@@ -200,7 +203,7 @@ def test_the_schedule_asks_for_the_latest_snapshot_whoever_wrote_the_panel(built
 def test_without_a_panel_the_schedule_asks_for_nothing(tmp_path: Any, built: Project) -> None:
     empty = Project.create(tmp_path / "empty", policy="", sources="[demo]\n")
     with dg.instance_for_test() as instance:
-        assert tick(empty, instance).skip_message == f"{PANEL} has no snapshot yet."
+        assert tick(empty, instance) == f"{PANEL} has no snapshot yet."
 
 
 def test_the_panels_materialization_makes_its_snapshots_partitions(built: Project) -> None:
