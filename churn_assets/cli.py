@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -68,6 +69,8 @@ def _logged(settings: Settings, command: str, body: Callable[[Settings, TextIO, 
 def _doctor(settings: Settings) -> int:
     from churn_assets.doctor import examine, report
 
+    # What libraries say of themselves when they are loaded is in other commands' log files; this one has none.
+    warnings.simplefilter("ignore")
     findings = examine(settings)
     sys.stdout.write(f"{report(findings)}\n")
     return FAILED if any(each.fix and not each.is_warning for each in findings) else DONE

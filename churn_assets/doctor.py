@@ -126,12 +126,14 @@ def lakehouse(settings: Settings) -> str:
 
 def mlflow(settings: Settings) -> str:
     uri = settings.tracking_uri
+    # What is shown may be a log that others read: a user and a password are not for them.
+    shown = re.sub(r"//[^/@]*@", "//…@", uri)
     if uri.startswith("http"):
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
         except OSError as silent:
-            raise Wrong(f"{uri}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
-    return f"{uri}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
+            raise Wrong(f"{shown}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    return f"{shown}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
 
 
 def _writable(place: str, variable: str) -> str:

@@ -69,6 +69,11 @@ def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
     assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).found
 
 
+def test_a_password_in_an_address_is_not_shown(settings: Settings) -> None:
+    shown = doctor.mlflow(replace(settings, tracking_uri="postgresql://churn:secret@db:5432/mlflow"))
+    assert shown.startswith("postgresql://…@db:5432/mlflow;")
+
+
 @pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])
 def test_a_wrong_file_is_wrong(settings: Settings, name: str) -> None:
     (settings.project / name).write_text("[nonsense]\n", encoding="utf-8")
