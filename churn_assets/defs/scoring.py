@@ -21,7 +21,7 @@ from churn_assets.churn.scoring import (
 )
 from churn_assets.defs.decisions import PRODUCTION_MODEL
 from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
-from churn_assets.defs.results import check_result, table_result, table_spec
+from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
@@ -34,6 +34,16 @@ CRON = {"weekly": "0 6 * * 1", "daily": "0 6 * * *"}
 RULE_MEANINGS = {
     "values": "Every score has all its values, a probability from 0 to 1 and a tier of the policy.",
     "coverage": "Each eligible customer of a week is scored or unscored, exactly once.",
+}
+NOTES = {
+    **same_columns(["customer_id", "as_of"], PANEL, {"customer_id": "identifies the customer", "as_of": "the week"}),
+    "churn_probability": ColumnNote("how likely the customer leaves within the outcome window, 0 to 1"),
+    "is_alert": ColumnNote("whether the probability reaches the version's own threshold"),
+    "risk_tier": ColumnNote("high, medium or low by [scoring] of the policy"),
+    "reason": ColumnNote("every feature no model may score, with its value"),
+    "model_version": ColumnNote("the version in production when the week was scored"),
+    "features_version": ColumnNote("the Delta version of the features"),
+    "scored_at": ColumnNote("when, UTC"),
 }
 
 
@@ -105,7 +115,7 @@ def churn_scores(
         metadata={"inputs": inputs},
     )
     for commit in commits:
-        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number})
+        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number}, NOTES)
 
 
 @dg.multi_asset_check(

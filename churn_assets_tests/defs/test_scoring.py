@@ -169,6 +169,12 @@ def test_a_customer_lost_from_the_table_fails_its_check(scored: Project) -> None
     assert outcomes == {"values": True, "coverage": False}
 
 
+def test_before_any_week_is_scored_the_checks_say_so(built: Project) -> None:
+    found = list(churn_scores_contract(lakehouse=built.lakehouse))
+    assert [(each.check_name, each.passed) for each in found] == [("values", True), ("coverage", True)]
+    assert {each.metadata["observed"].value for each in found} == {"no week has been scored yet"}
+
+
 def test_tiers_are_those_of_the_policy(project: Project) -> None:
     policy = ChurnPolicy.model_validate(
         project.policy.model_dump()
