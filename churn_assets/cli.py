@@ -151,7 +151,7 @@ def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:
 
     from churn_assets.churn.errors import ChurnError
     from churn_assets.console import StageProgress, closing, was_interrupted
-    from churn_assets.definitions import LIFECYCLE, build_defs, default_resources, job_names
+    from churn_assets.definitions import build_defs, default_resources, jobs_to_run
 
     try:
         resources = default_resources(settings)
@@ -159,27 +159,28 @@ def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:
         print(f"\n{invalid}", file=terminal)
         return FAILED
     defs = build_defs(resources)
-    begun_at = datetime.now(timezone.utc)
+    begun_at, is_success = datetime.now(timezone.utc), True
     with dg.DagsterInstance.get() as instance:
-        for name in job_names(resources):
+        for name, partition_key in jobs_to_run(resources):
             run_id = str(uuid.uuid4())
             job = defs.resolve_job_def(name)
             progress = StageProgress(defs, job, terminal)
             instance.add_event_listener(run_id, progress.show)
             # What fails is in the run's events, which the progress shows; the exit code says it too.
             try:
-                result = job.execute_in_process(instance=instance, run_id=run_id, raise_on_error=False)
+                result = job.execute_in_process(
+                    instance=instance, run_id=run_id, raise_on_error=False, partition_key=partition_key
+                )
             except dg.DagsterExecutionInterruptedError:  # between two steps
                 return INTERRUPTED
             if was_interrupted(result):
                 # A session interrupted in the middle of an answer gives no more right ones: nothing is asked of it.
                 return INTERRUPTED
-            if name == LIFECYCLE or not result.success:
-                shown = closing(resources, settings, begun_at=begun_at, is_success=result.success, log=log)
-                print(shown, file=terminal)
-            if not result.success:
-                return FAILED
-    return DONE
+            is_success = result.success
+            if not is_success:
+                break
+    print(closing(resources, settings, begun_at=begun_at, is_success=is_success, log=log), file=terminal)
+    return DONE if is_success else FAILED
 
 
 @contextmanager

@@ -17,11 +17,13 @@ from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import serving
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.scoring import TIERS
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.scoring import SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
@@ -36,6 +38,7 @@ STAGE_NAMES = {
     "s5_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
     "s6_evaluation": "Evaluation: judge the model on customers it never saw",
     "s7_registry": "Registry: register and promote",
+    "s8_scoring": "Scoring: score the latest week with the version in production",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
@@ -177,6 +180,8 @@ def summary(
     if lakehouse.has(EVALUATIONS):
         lines += ["", *_evaluation_lines(lakehouse, policy, begun_at)]
     lines += ["", "Model", *_model_lines(promotions)]
+    if lakehouse.has(SCORES):
+        lines += ["", "Scores", *_score_lines(lakehouse)]
     lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
     return "\n".join(lines)
 
@@ -266,6 +271,26 @@ def _model_lines(promotions: PromotionsResource) -> list[str]:
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines
+
+
+def _score_lines(lakehouse: LakehouseResource) -> list[str]:
+    scores, unscored = lakehouse.read(SCORES), lakehouse.read(UNSCORED)
+    by_week = scores.groupBy("as_of", "model_version").agg(
+        F.count("*").alias("rows"),
+        F.count_if("is_alert").alias("alerts"),
+        *[F.count_if(F.col("risk_tier") == tier).alias(tier) for tier in TIERS],
+    )
+    latest = by_week.orderBy(F.desc("as_of")).head(1)
+    if not latest:
+        return ["  no customer of any week could be scored"]
+    (week,) = latest
+    left_out = unscored.where(F.col("as_of") == F.lit(week.as_of)).count()
+    tiers = ", ".join(f"{week[tier]:,} {tier}" for tier in TIERS)
+    return [
+        f"  week {week.as_of}: {week.rows:,} scored by version {week.model_version}, {left_out:,} not scorable",
+        f"  {week.alerts:,} alerts, {week.alerts / week.rows:.1%}; risk: {tiers}",
+        f"  {lakehouse.path(SCORES)}",
+    ]
 
 
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:

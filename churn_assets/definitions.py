@@ -1,6 +1,6 @@
 """The one place that assembles: stages in flow order, resources from the environment, jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -70,9 +70,17 @@ LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automa
 DEMO, CHECKS = "demo_lakehouse", "churn_checks"
 
 
-def job_names(resources: Mapping[str, Any]) -> list[str]:
-    """The jobs that lead from nothing to a promoted model, in order: the demo's sources first, if there is a demo."""
-    return [DEMO, LIFECYCLE] if resources["sources"].sources.demo is not None else [LIFECYCLE]
+def jobs_to_run(resources: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """The jobs that lead from nothing to the latest week's scores, in order, each with its partition key.
+
+    The demo's sources come first, if there is a demo. What there is to score is asked once the others have run.
+    """
+    if resources["sources"].sources.demo is not None:
+        yield DEMO, None
+    yield LIFECYCLE, None
+    week = scoring.week_to_score(resources["lakehouse"], resources["tracking"])
+    if week is not None:
+        yield scoring.SCORING, str(week)
 
 
 def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +14,11 @@ import pytest
 
 from churn_assets.cli import output_to
 from churn_assets.console import STAGE_NAMES, closing, summary
+from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, jobs_to_run
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.scoring import SCORES, SCORING
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -93,7 +98,7 @@ def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: 
     begun = re.findall(r"^● (.+)$", refused.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
     assert begun == names[: len(begun)]
-    assert len(begun) >= len(names) - 1 == 7, "the registry stage may be skipped, no other"
+    assert len(begun) >= len(names) - 2 == 7, "the registry stage may be skipped, and nothing is scored; no other"
     assert len(re.findall(r"^  done in \d+\.\d s", refused.out, re.MULTILINE)) == len(begun)
     for step in ("simulated_quickbite", "orders", "silver_orders_enriched", "ml_churn_features", "recall_churn"):
         assert re.search(rf"^    {step} +\d+\.\d s$", refused.out, re.MULTILINE), step
@@ -214,6 +219,31 @@ def test_the_summary_of_a_success_names_the_version_that_serves(built: Project) 
     assert "The lifecycle ran to its end." in text
     assert re.search(r"^Evaluation\n  PASS\n    met: recall", text, re.MULTILINE)
     assert "quickbite_churn_predictor: version 1, alias production" in text
+
+
+def test_the_jobs_end_with_the_scores_of_the_latest_week_once_a_version_serves(project: Project) -> None:
+    week = str(project.lakehouse.dates(PANEL, "as_of")[-1])
+    assert list(jobs_to_run(project.resources)) == [(DEMO, None), (LIFECYCLE, None), (SCORING, week)]
+    project.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, PRODUCTION)
+    assert list(jobs_to_run(project.resources)) == [(DEMO, None), (LIFECYCLE, None)]
+
+
+def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(project: Project) -> None:
+    weeks = [str(day) for day in project.lakehouse.dates(PANEL, "as_of")[-2:]]
+    job = build_defs(project.resources).resolve_job_def(SCORING)
+    with project.instance() as instance:
+        for week in weeks:
+            assert job.execute_in_process(instance=instance, partition_key=week).success
+    rows = [row for row in project.lakehouse.read(SCORES).collect() if str(row.as_of) == weeks[-1]]
+    alerts = sum(row.is_alert for row in rows)
+    tiers = Counter(row.risk_tier for row in rows)
+    text = summary(
+        project.resources, project.settings, begun_at=datetime.now(timezone.utc), is_success=True, log=Path("run.log")
+    )
+    assert f"week {weeks[-1]}: {len(rows):,} scored by version 1, 0 not scorable" in text
+    assert (
+        f"{alerts:,} alerts, {alerts / len(rows):.1%}; risk: {tiers['high']:,} high, {tiers['medium']:,} medium" in text
+    )
 
 
 def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Project) -> None:

@@ -141,6 +141,13 @@ def churn_scores_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetChec
         yield check_result(outcome, SCORES)
 
 
+def week_to_score(lakehouse: LakehouseResource, tracking: TrackingResource) -> date | None:
+    """The latest snapshot of the panel; None without one, or while no version is in production."""
+    if tracking.version_under(PRODUCTION) is None or not lakehouse.has(PANEL):
+        return None
+    return max(lakehouse.dates(PANEL, "as_of"), default=None)
+
+
 scoring_job = dg.define_asset_job(
     SCORING,
     selection=dg.AssetSelection.groups(GROUP),
