@@ -6,8 +6,6 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from markdown_it import MarkdownIt
-
 from churn_assets.pictures import data_uri
 
 if TYPE_CHECKING:
@@ -50,6 +48,8 @@ def as_html(markdown: str, pictures: "Mapping[str, Figure]") -> str:
 
     Tags, links and images in the text stay text, so that the page names no other place and runs nothing.
     """
+    from markdown_it import MarkdownIt
+
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
     tokens = parser.parse(markdown)
     for part in (part for token in tokens for part in token.children or ()):
