@@ -105,9 +105,9 @@ def ml_churn_features(
         audit=lambda staged: require([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
-    add_snapshots(context.instance, lakehouse.dates(PANEL, "as_of", commit.version))
-    last_labelled = calendar.last_labelled(policy.windows.outcome_days)
     shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
+    add_snapshots(context.instance, [snapshot.as_of for snapshot in shares])
+    last_labelled = calendar.last_labelled(policy.windows.outcome_days)
     return table_result(
         commit,
         {
