@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -14,10 +14,13 @@ from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
 from churn_assets.churn.models import GradientBoosting, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
 
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+
 NO_SEGMENT = "(none)"
 
 
-def held_out_scores(model: PipelineModel, test: DataFrame, cut_off: float | None) -> DataFrame:
+def held_out_scores(model: "PipelineModel", test: DataFrame, cut_off: float | None) -> DataFrame:
     """The test rows with `churn_probability`, `is_alert` and `is_unseen`: no model of this split learned from them."""
     return with_alerts(model, test, cut_off).withColumn("is_unseen", F.lit(True))
 

@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from pyspark.ml import PipelineModel
-from pyspark.ml.classification import GBTClassificationModel
-from pyspark.ml.feature import VectorAssembler
+from typing import TYPE_CHECKING, Any
 
 from churn_assets.churn.errors import UnexportableModelError
+
+if TYPE_CHECKING:
+    from pyspark.ml import PipelineModel
+    from pyspark.ml.classification import GBTClassificationModel
+    from pyspark.ml.feature import VectorAssembler
 
 LEAF = -1
 # As Java writes a double; NaN and Infinity are not among them.
@@ -52,7 +53,7 @@ class Tree:
         return len(self.feature) - 1
 
 
-def exported_trees(model: PipelineModel, threshold: float | None) -> str:
+def exported_trees(model: "PipelineModel", threshold: float | None) -> str:
     """The model and its threshold as one line of JSON, the same text for the same model on any machine.
 
     Keys: `features`, their names in the trees' order; `threshold`; `trees`, each as `Tree`. The margin of a row is the
@@ -82,8 +83,11 @@ def exported_trees(model: PipelineModel, threshold: float | None) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def assembler_and_trees(model: PipelineModel) -> tuple[VectorAssembler, GBTClassificationModel]:
+def assembler_and_trees(model: "PipelineModel") -> "tuple[VectorAssembler, GBTClassificationModel]":
     """The two stages of a churn pipeline. Raises UnexportableModelError for any other pipeline."""
+    from pyspark.ml.classification import GBTClassificationModel
+    from pyspark.ml.feature import VectorAssembler
+
     stages = list(model.stages)
     names = [type(stage).__name__ for stage in stages]
     if len(stages) != 2:
