@@ -62,6 +62,10 @@ DECAY = 0.5 ** (1 / HALF_LIFE_DAYS)
 REVIEWED_SHARE = 0.45
 PROMPT_REVIEW_SHARE = 0.80
 
+# Whoever was at least this likely to leave is on the campaign's list, and reached within three days.
+CAMPAIGN_RISK, CAMPAIGN_HIGH_RISK = 0.25, 0.50
+CAMPAIGN_HOLDOUT = 0.20
+
 LEAVING_SHARE = 0.60
 # With 3,000 the rates of the rare slow customers made a prevalence of 0.005 come out 15 % high.
 CALIBRATION_CUSTOMERS = 8_000
@@ -113,6 +117,15 @@ class DemoSettings(BaseModel):
     )
     leaking_column: bool = Field(False, description="orders also hold next_order_at, which only the future knows")
     drift_start: date | None = Field(None, description="from this day promises are 20 minutes shorter, that is all")
+    campaign: date | None = Field(
+        date(2025, 11, 17), description="the Monday of a past retention campaign; without one nobody was contacted"
+    )
+    campaign_effect: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the customers contacted who order again in the twelve days after, come what may",
+    )
 
     @model_validator(mode="after")
     def _dates_are_in_order(self) -> "DemoSettings":
@@ -120,6 +133,8 @@ class DemoSettings(BaseModel):
             raise ValueError(f"end ({self.end}) must be between start ({self.start}) and 3650 days after it")
         if self.crisis_start > self.crisis_end:
             raise ValueError(f"crisis_end ({self.crisis_end}) must not be before crisis_start ({self.crisis_start})")
+        if self.campaign is not None and self.campaign.weekday() != 0:
+            raise ValueError(f"campaign ({self.campaign}) must be a Monday: lists are made at as-of dates")
         return self
 
 
@@ -131,14 +146,17 @@ class DemoTables:
         ends), subtotal, is_cancelled; with `leaking_column` also next_order_at.
     reviews: order_id, reviewed_at, review_score (half stars, 1 to 5), sentiment_category.
     customers: customer_id, segment.
-    true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability.
+    campaign_contacts: customer_id, as_of (the list's date), contacted_at (null: held out), is_holdout, risk_tier.
+    true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability; of a
+        world without the campaign.
 
-    All four are read from `lives`, one persisted row per customer. Call `release` once they are written.
+    All five are read from `lives`, one persisted row per customer. Call `release` once they are written.
     """
 
     orders: DataFrame
     reviews: DataFrame
     customers: DataFrame
+    campaign_contacts: DataFrame
     true_churn_probability: DataFrame
     lives: DataFrame
 
@@ -160,12 +178,14 @@ def simulate(spark: SparkSession, settings: DemoSettings, *, partitions: int | N
     Spark's workers must be able to import this package. `lives` is persisted: see `DemoTables.release`.
     """
     numbers = spark.range(1, settings.customers + 1, 1, partitions)
-    lives = numbers.mapInArrow(_simulator(settings, calibrate(settings)), LIVES_SCHEMA).persist()
+    untouched = numbers.mapInArrow(_simulator(settings, calibrate(settings)), LIVES_SCHEMA)
+    lives = _with_campaign(untouched, settings).persist()
     clean_orders = _orders(lives)
     return DemoTables(
         orders=_with_order_faults(clean_orders, settings),
         reviews=_with_review_faults(_reviews(lives), settings),
         customers=_with_segment_faults(lives.select("customer_id", "segment"), settings),
+        campaign_contacts=lives.where("contact is not null").select("customer_id", "contact.*"),
         true_churn_probability=lives.select("customer_id", F.inline("probabilities")),
         lives=lives,
     )
@@ -439,6 +459,7 @@ LIVES_SCHEMA = (
     "is_cancelled: boolean, reviewed: bigint, review_score: double>>, "
     "probabilities array<struct<as_of: date, churn_probability: double>>"
 )
+CONTACT = "struct<as_of: date, contacted_at: timestamp, is_holdout: boolean, risk_tier: string>"
 
 
 def _simulator(
@@ -559,6 +580,54 @@ def _reviews(lives: DataFrame) -> DataFrame:
             sentiment.alias("sentiment_category"),
         )
     )
+
+
+# --- a past campaign ---
+
+
+def _with_campaign(lives: DataFrame, settings: DemoSettings) -> DataFrame:
+    """`lives` with `contact`, null for whoever was not on the list, and an order more for some who were contacted.
+
+    Everything depends on the customer alone. The order comes whether or not others would have come, on a day of its
+    own, so what the campaign changes is known: of those contacted who would have left, `campaign_effect` stay.
+    """
+    if settings.campaign is None:
+        return lives.withColumn("contact", F.lit(None).cast(CONTACT))
+    number = _Hash(settings.seed, "customer_id")
+    midnight = (settings.campaign - EPOCH).days * DAY
+    known = F.get(F.filter("probabilities", lambda at: at["as_of"] == F.lit(settings.campaign)), F.lit(0))
+    risk = known["churn_probability"]
+    is_holdout = number.hits("held out", CAMPAIGN_HOLDOUT)
+    reached = F.timestamp_seconds(F.lit(midnight + 9 * 3600) + number("reached after", 3 * DAY // 2))
+    contact = F.struct(
+        F.lit(settings.campaign).alias("as_of"),
+        F.when(~is_holdout, reached).alias("contacted_at"),
+        is_holdout.alias("is_holdout"),
+        F.when(risk >= CAMPAIGN_HIGH_RISK, "high").otherwise("medium").alias("risk_tier"),
+    ).cast(CONTACT)
+    listed = lives.withColumn("contact", F.when(risk >= CAMPAIGN_RISK, contact))
+    began = F.lit(midnight) + (number("back after", 10) + 2) * DAY
+    has_ordered = F.exists("orders", lambda order: (order["ordered"] >= began) & (order["ordered"] < began + DAY))
+    data_ends = ((settings.end - EPOCH).days + 1) * DAY
+    is_back = (
+        F.col("contact.contacted_at").isNotNull()
+        & number.hits("comes back", settings.campaign_effect)
+        & ~has_ordered
+        & (began < data_ends)
+    )
+    ordered = began + 19 * 3600
+    order = F.struct(
+        F.concat(F.lit("O"), F.substring("customer_id", 2, 7), F.lit("-BACK")).alias("order_id"),
+        ordered.cast("long").alias("ordered"),
+        (ordered + 40 * 60).cast("long").alias("promised"),
+        (ordered + 35 * 60).cast("long").alias("delivered"),
+        F.get("orders", F.lit(0))["subtotal"].alias("subtotal"),
+        F.lit(False).alias("is_cancelled"),
+        F.lit(None).cast("long").alias("reviewed"),
+        F.lit(None).cast("double").alias("review_score"),
+    )
+    more = F.when(is_back, F.concat("orders", F.array(order))).otherwise(F.col("orders"))
+    return listed.withColumn("orders", more)
 
 
 # --- planted faults ---
