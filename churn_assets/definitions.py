@@ -11,6 +11,7 @@ from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
     automation,
+    campaigns,
     decisions,
     demo,
     evaluation,
@@ -153,6 +154,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             decisions.ledger_spec,
             scoring.churn_scores,
             retention.retention_targets,
+            campaigns.campaign_effect,
         ],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],

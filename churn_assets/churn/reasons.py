@@ -324,11 +324,8 @@ def _fall(own: Mapping[str, float], wording: Wording) -> str:
 
 
 def _rank(own: Mapping[str, float], wording: Wording) -> str:
-    digits, usual = f"{own['own']:.0f}", f"{own['usual']:.0f}"
-    return (
-        f"in fifth {digits[0]} of 5 by how recently they ordered, {digits[1]} by how often, {digits[2]} by spend "
-        f"(1 is best; usual is {usual[0]}, {usual[1]}, {usual[2]})"
-    )
+    own_rank, usual = (", ".join(f"{own[which]:.0f}") for which in ("own", "usual"))
+    return f"ranks {own_rank} of 5 for recency, frequency and spend, 1 is best; usual is {usual}"
 
 
 def _silence(own: Mapping[str, float], wording: Wording) -> str:

@@ -98,7 +98,8 @@ def retention_targets(
             next_step=f"materialize {SCORES} for these weeks",
         )
     alerted = scores.where("is_alert")
-    excluded = exclusions(alerted, *_contacts(lakehouse, inputs), policy)
+    opt_outs = conformed(lakehouse.read(OPTED_OUT, inputs[OPTED_OUT]), OPT_OUTS)
+    excluded = exclusions(alerted, members(lakehouse, inputs[CONTACTS]), opt_outs, policy)
     candidates = alerted.join(excluded, [*KEYS], "left_anti").drop("is_alert", "scored_at")
     observed = [_observed(lakehouse, version) for version in sorted({row.features_version for row in made_with})]
     listed = retention_list(
@@ -143,12 +144,10 @@ def _scores(
     return scores, capacity_by_date(scores.select("as_of").unionByName(unscored.select("as_of")), policy)
 
 
-def _contacts(lakehouse: LakehouseResource, versions: Mapping[str, int]) -> tuple[DataFrame, DataFrame]:
-    """Who was on lists that were used, and who opted out."""
-    contacts = conformed(lakehouse.read(CONTACTS, versions[CONTACTS]), CAMPAIGN_CONTACTS)
-    opt_outs = conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS)
-    earlier = lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None
-    return campaign_members(contacts, earlier), opt_outs
+def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
+    """Who was on the lists that were used, by the contacts and the lists made so far."""
+    contacts = conformed(lakehouse.read(CONTACTS, contacts_version), CAMPAIGN_CONTACTS)
+    return campaign_members(contacts, lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None)
 
 
 def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:

@@ -25,7 +25,7 @@ from churn_assets.defs.results import ColumnNote, check_result, same_columns, ta
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
-GROUP = "s8_scoring"
+GROUP, WATCHING = "s8_scoring", "s9_monitoring"
 SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
@@ -85,8 +85,10 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL} up to these dates, and promote a version",
         )
+    # The session first: a run of its own has none yet, and MLflow loads a pipeline into the one that is there.
+    panel = lakehouse.read(PANEL, inputs[PANEL])
     scorer = tracking.load_scorer(version)
-    against = feature_problems(lakehouse.table_schema(PANEL, inputs[PANEL]), scorer.features)
+    against = feature_problems(panel.schema, scorer.features)
     if against:
         raise UnscorableWeekError(
             f"The features of {PANEL} are not those of version {version.version}; earlier scores stay.",
@@ -94,7 +96,7 @@ def churn_scores(
             next_step=f"materialize {PANEL}, or train and promote a version on these features",
         )
     dates = [date.fromisoformat(key) for key in context.partition_keys]
-    eligible = of_dates(lakehouse.read(PANEL, inputs[PANEL]), dates)
+    eligible = of_dates(panel, dates)
     rows = with_reason(eligible, scorer.features)
     scored = scorer.score(rows.where(F.col("reason").isNull()).drop("reason"))
     unscored = rows.where(F.col("reason").isNotNull()).select("customer_id", "as_of", "reason")
@@ -150,8 +152,9 @@ def week_to_score(lakehouse: LakehouseResource, tracking: TrackingResource) -> d
 
 scoring_job = dg.define_asset_job(
     SCORING,
-    selection=dg.AssetSelection.groups(GROUP),
-    description="Scores the eligible customers of the chosen weeks with the version in production.",
+    selection=dg.AssetSelection.groups(GROUP, WATCHING),
+    description="Scores the chosen weeks with the version in production, makes their retention lists, and looks at how "
+    "past ones did.",
 )
 
 

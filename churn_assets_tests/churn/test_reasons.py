@@ -222,7 +222,7 @@ def test_every_feature_of_the_catalogue_has_a_sentence() -> None:
         (
             "rfm_score",
             {"own": 543, "usual": 322},
-            "in fifth 5 of 5 by how recently they ordered, 4 by how often, 3 by spend (1 is best; usual is 3, 2, 2)",
+            "ranks 5, 4, 3 of 5 for recency, frequency and spend, 1 is best; usual is 3, 2, 2",
         ),
         ("recency_days", {"own": 21.4, "usual": 5.6}, "last ordered 21 days ago; usual is 6"),
         ("recency_days", {"own": 1.2, "usual": 5.6}, "last ordered 1 day ago; usual is 6"),
