@@ -35,8 +35,8 @@ NOTES = {
     specs=[
         table_spec(
             OUTCOMES,
-            "Each customer on a retention list that was used, and whether they stayed; a row that cannot count is there "
-            "with the reason.",
+            "Each customer on a retention list that was used, and whether they stayed; rows that cannot count have a "
+            "reason.",
             group=WATCHING,
             deps=[CONTACTS, TARGETS, PANEL],
         ),

@@ -208,11 +208,13 @@ def retention_targets_contract(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """The rules of the lists made last, against the scores they were made from."""
-    if not lakehouse.has(TARGETS):
+    versions = lakehouse.inputs(TARGETS) if lakehouse.has(TARGETS) else None
+    if not versions:
+        unmade, unknown = "no list has been made yet", "not evaluable: the scores behind this version are unknown"
         for rule in TARGET_RULES:
-            yield check_result(Outcome(rule, True, "no list has been made yet", RULE_MEANINGS[rule]), TARGETS)
+            observed = unmade if versions is None else unknown
+            yield check_result(Outcome(rule, versions is None, observed, RULE_MEANINGS[rule]), TARGETS)
         return
-    versions = lakehouse.inputs(TARGETS)
     targets, excluded = lakehouse.read(TARGETS), lakehouse.read(EXCLUSIONS)
     both = targets.select("as_of", "listed_at").unionByName(excluded.select("as_of", "listed_at")).distinct().collect()
     last = max((row.listed_at for row in both), default=None)
