@@ -20,6 +20,7 @@ from churn_assets.defs import (
     lakehouse,
     registry,
     retention,
+    risk_report,
     scoring,
     splits,
     training,
@@ -155,6 +156,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             scoring.churn_scores,
             retention.retention_targets,
             campaigns.campaign_effect,
+            risk_report.churn_risk_report,
         ],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],

@@ -10,50 +10,25 @@ from typing import Any
 
 import deltalake
 import pytest
-from dagster import AssetKey, ExecuteInProcessResult
 from pyspark.sql import functions as F
 
-from churn_assets.definitions import build_defs
 from churn_assets.defs.campaigns import EFFECT, OUTCOMES
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
-from churn_assets.defs.scoring import SCORES, SCORING
+from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.tracking import TREES_FILE
-from churn_assets_tests.conftest import Project, causes_of, checks_of
+from churn_assets_tests.conftest import Project, causes_of
 
 LISTS = [TARGETS, EXCLUSIONS]
 
 
 def weeks(project: Project) -> list[date]:
-    return project.lakehouse.dates(PANEL, "as_of")[-2:]
-
-
-def score(project: Project, first: date, last: date, *keys: str) -> ExecuteInProcessResult:
-    """One run of the scoring job over the weeks, or of it only the assets `keys` with their checks."""
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    job = build_defs(project.resources).resolve_job_def(SCORING)
-    with project.instance() as instance:
-        return job.execute_in_process(
-            instance=instance,
-            raise_on_error=False,
-            tags=tags,
-            asset_selection=[AssetKey(key.split("/")) for key in keys] or None,
-        )
+    return project.weeks()[-2:]
 
 
 def rows(project: Project, table: str = TARGETS) -> list[dict[str, Any]]:
     found = project.lakehouse.read(table).drop("listed_at", "scored_at").orderBy("as_of", "customer_id").collect()
     return [row.asDict(recursive=True) for row in found]
-
-
-@pytest.fixture(scope="module")
-def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The last two weeks scored and listed. Copy it before changing it."""
-    project = built.copied_to(tmp_path_factory.mktemp("listed") / "project")
-    result = score(project, *weeks(project))
-    assert result.success, causes_of(result)
-    assert set(checks_of(result).values()) == {True}
-    return project
 
 
 @pytest.fixture
@@ -104,7 +79,7 @@ def test_the_csv_file_is_the_list_without_whoever_is_held_out(listed: Project) -
 def test_a_list_made_again_is_the_same_and_replaces_its_week_only(changeable: Project) -> None:
     before, versions = [rows(changeable, table) for table in LISTS], [changeable.lakehouse.version(t) for t in LISTS]
     last = weeks(changeable)[-1]
-    result = score(changeable, last, last, *LISTS)
+    result = changeable.score(last, last, *LISTS)
     assert result.success, causes_of(result)
     assert [rows(changeable, table) for table in LISTS] == before
     assert [changeable.lakehouse.version(table) for table in LISTS] == [(version or 0) + 1 for version in versions]
@@ -131,7 +106,7 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
     )
     lakehouse.write(CONTACTS, lakehouse.read(CONTACTS).unionByName(new))
     held_out = {row["customer_id"] for row in rows(changeable) if row["as_of"] == earlier and row["is_holdout"]}
-    result = score(changeable, last, last, *LISTS)
+    result = changeable.score(last, last, *LISTS)
     assert result.success, causes_of(result)
     reasons = {row["customer_id"]: row["reason"] for row in rows(changeable, EXCLUSIONS) if row["as_of"] == last}
     assert reasons[first["customer_id"]] == "opted out"
@@ -147,7 +122,7 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
 def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project) -> None:
     unscored = changeable.lakehouse.dates(PANEL, "as_of")[0]
     versions = [changeable.lakehouse.version(table) for table in LISTS]
-    result = score(changeable, unscored, unscored, *LISTS)
+    result = changeable.score(unscored, unscored, *LISTS)
     (cause,) = causes_of(result)
     assert "UnlistableWeekError" in cause
     assert str(unscored) in cause
@@ -160,7 +135,7 @@ def test_spend_of_unknown_orders_is_not_guessed(changeable: Project) -> None:
     # As another tool would write it: the commit does not say what the features were computed from.
     lakehouse.write(PANEL, lakehouse.read(PANEL))
     versions = [lakehouse.version(table) for table in LISTS]
-    (cause,) = causes_of(score(changeable, last, last, SCORES, "food_delivery/unscored_customers", *LISTS))
+    (cause,) = causes_of(changeable.score(last, last, SCORES, "food_delivery/unscored_customers", *LISTS))
     assert "does not record what it was computed from" in cause
     assert [lakehouse.version(table) for table in LISTS] == versions
 
@@ -174,7 +149,7 @@ def test_reasons_are_not_given_by_other_trees_than_those_that_were_trained(chang
     last = weeks(changeable)[-1]
     try:
         file.write_text(whole.replace('"threshold":', '"threshold": '), encoding="utf-8")
-        (cause,) = causes_of(score(changeable, last, last, *LISTS))
+        (cause,) = causes_of(changeable.score(last, last, *LISTS))
     finally:
         file.write_text(whole, encoding="utf-8")
     assert "ChangedModelError" in cause
@@ -224,9 +199,8 @@ import sys
 from datetime import date
 from pathlib import Path
 from churn_assets_tests.conftest import Project, causes_of
-from churn_assets_tests.defs.test_retention import score
 week = date.fromisoformat(sys.argv[2])
-result = score(Project.at(Path(sys.argv[1])), week, week)
+result = Project.at(Path(sys.argv[1])).score(week, week)
 assert result.success, causes_of(result)
 """
     ran = subprocess.run(
