@@ -44,7 +44,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, listed: Project) -> I
 
 
 def rows(project: Project, table: str) -> list[dict[str, Any]]:
-    return [row.asDict(recursive=True) for row in project.lakehouse.read(table).collect()]
+    return project.lakehouse.records(table)
 
 
 def of_week(project: Project, table: str) -> list[dict[str, Any]]:
@@ -56,8 +56,9 @@ def figure(page: Page, name: str) -> str:
 
 
 def table(page: Page, name: str) -> list[list[str]]:
-    found = page.locator(f"[data-table={name}] tbody tr").all()
-    return [[cell.inner_text() for cell in row.locator("th, td").all()] for row in found]
+    cells = "rows => rows.map(row => [...row.children].map(cell => cell.innerText))"
+    found: list[list[str]] = page.locator(f"[data-table={name}] tbody tr").evaluate_all(cells)
+    return found
 
 
 def test_the_figures_are_those_of_the_tables(page: Page, listed: Project) -> None:

@@ -1,11 +1,13 @@
 """Scoring: exactly the weeks asked for, each eligible customer once, and earlier scores stay where it is refused."""
 
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import deltalake
 import pytest
+from dagster import ExecuteInProcessResult
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
