@@ -85,6 +85,9 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL} up to these dates, and promote a version",
         )
+    dates = [date.fromisoformat(key) for key in context.partition_keys]
+    # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
+    panel = lakehouse.read(PANEL, inputs[PANEL])
     scorer = tracking.load_scorer(version)
     against = feature_problems(lakehouse.table_schema(PANEL, inputs[PANEL]), scorer.features)
     if against:
@@ -93,8 +96,7 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL}, or train and promote a version on these features",
         )
-    dates = [date.fromisoformat(key) for key in context.partition_keys]
-    eligible = of_dates(lakehouse.read(PANEL, inputs[PANEL]), dates)
+    eligible = of_dates(panel, dates)
     rows = with_reason(eligible, scorer.features)
     scored = scorer.score(rows.where(F.col("reason").isNull()).drop("reason"))
     unscored = rows.where(F.col("reason").isNotNull()).select("customer_id", "as_of", "reason")
