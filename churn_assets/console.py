@@ -39,6 +39,7 @@ STAGE_NAMES = {
     "s6_evaluation": "Evaluation: judge the model on customers it never saw",
     "s7_registry": "Registry: register and promote",
     "s8_scoring": "Scoring: score the latest week with the version in production",
+    "s9_monitoring": "Monitoring: drift, alerts and realised recall of the scored weeks",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)

@@ -17,6 +17,7 @@ from churn_assets.defs import (
     feasibility,
     features,
     lakehouse,
+    monitoring,
     registry,
     scoring,
     splits,
@@ -145,6 +146,9 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.production_churn_model,
             decisions.ledger_spec,
             scoring.churn_scores,
+            monitoring.training_profiles,
+            monitoring.monitoring,
+            monitoring.retrain_decision,
         ],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
@@ -158,6 +162,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.version_is_traceable,
             decisions.ledger_agrees_with_registry,
             scoring.churn_scores_contract,
+            monitoring.monitoring_limits,
         ],
         jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
         sensors=[

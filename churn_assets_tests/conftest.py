@@ -123,8 +123,8 @@ class Project:
     def run_from(self, key: str, *, resources: Mapping[str, Any] | None = None) -> ExecuteInProcessResult:
         """Runs the asset `key` and everything downstream of it."""
         graph = build_defs(self.resources).resolve_asset_graph()
-        # Scoring is partitioned and has a job of its own.
-        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring")
+        # Scoring is partitioned and has a job of its own, which the monitoring is part of.
+        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring", "s9_monitoring")
         chosen = flow.required_multi_asset_neighbors().resolve(graph)
         steps = [asset for asset in chosen if asset in graph.materializable_asset_keys]
         return self.run(LIFECYCLE, *["/".join(asset.path) for asset in steps], resources=resources)

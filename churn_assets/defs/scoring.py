@@ -26,6 +26,8 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
 GROUP = "s8_scoring"
+# What is watched of the scores is brought up to date with them.
+MONITORING_GROUP = "s9_monitoring"
 SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
@@ -152,8 +154,8 @@ def week_to_score(lakehouse: LakehouseResource, tracking: TrackingResource) -> d
 
 scoring_job = dg.define_asset_job(
     SCORING,
-    selection=dg.AssetSelection.groups(GROUP),
-    description="Scores the eligible customers of the chosen weeks with the version in production.",
+    selection=dg.AssetSelection.groups(GROUP, MONITORING_GROUP),
+    description="Scores the chosen weeks with the version in production and brings the monitoring up to date.",
 )
 
 
