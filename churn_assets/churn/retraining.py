@@ -101,9 +101,8 @@ def _told(weeks: Sequence[Measurement]) -> str:
 
 
 def _calm(signals: Mapping[str, Sequence[Measurement]], limits: Monitoring, was_retrain: bool) -> list[str]:
-    """Why not: what has failed only lately, or that nothing has."""
+    """Why not: what has failed but not for long enough, or that nothing has."""
     if was_retrain:
         return [f"every figure has been ok for {limits.calm_weeks} weeks, so the earlier retrain is taken back"]
     once = [_told(weeks[-1:]) for weeks in signals.values() if weeks[-1].status is Status.FAIL]
-    needed = f"it takes {limits.retrain_weeks} weeks in a row"
-    return [f"failed in the latest week only, {needed}: {each}" for each in once] or ["no figure fails"]
+    return [f"failed, but not {limits.retrain_weeks} weeks in a row: {each}" for each in once] or ["no figure fails"]
