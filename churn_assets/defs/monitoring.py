@@ -221,23 +221,25 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
 
 
 def _outcome(name: str, found: Sequence[Measurement]) -> Outcome:
+    """Of the latest week with a known figure; the keys are the earlier failures."""
     known = [each for each in found if each.status is not Status.NOT_YET_KNOWN]
     allowed = "within limit_warn and limit_fail of the monitoring, by [monitoring] and [gate] of the policy"
     if not known:
         observed = "no label of a scored week is known yet" if found else "no week has been scored yet"
         return Outcome(name, True, observed, allowed)
     as_of = max(each.as_of for each in known)
-    latest = [each for each in known if each.as_of == as_of]
+    latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
     alarms = [each for each in latest if each.status is not Status.OK]
-    # Nearest to its limit, or furthest beyond it.
-    shown = sorted(alarms, key=lambda each: each.status is Status.WARN) or [
-        max(latest, key=lambda each: (each.value or 0.0) / each.limit_warn)
-    ]
-    told = f"{as_of}: " + "; ".join(_told(each) for each in shown)
+    told = f"{as_of}: {'; '.join(_told(each) for each in alarms or latest[:1])}"
     if not alarms and len(latest) > 1:
         told = f"{told}; the other {len(latest) - 1} are further from theirs"
     earlier = sorted(
-        {f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL}
+        f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
     )
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
     return Outcome(name, not alarms, told, allowed, tuple(earlier), is_warning)
+
+
+def _used_up(each: Measurement) -> float:
+    """How much of what is allowed a figure takes, to tell the worst first."""
+    return (each.value or 0.0) / each.limit_warn
