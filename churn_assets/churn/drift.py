@@ -23,6 +23,8 @@ BY_VALUE = frozenset({"segment_index", "crisis_exposure_index"})
 DECILES = [number / 10 for number in range(1, 10)]
 # Ranks to within a thousandth of the rows.
 RANK_ERROR = 0.001
+# That a training date which differs from the others does not do so by chance.
+SPREAD_CONFIDENCE = 0.999
 # Bins of their own: no value at all, and (of subjects binned by value) a value the training data do not have.
 MISSING, UNSEEN = -1, 0
 # What is added to each bin: with it an empty one has a finite logarithm, and the more rows, the less it moves the rest
@@ -54,8 +56,8 @@ class Profile:
     """Where the training data of one version lie in the bins of one subject (a feature, or the score).
 
     counts: training rows by bin. customers: how many different ones, for a customer's rows of several dates tell little
-    more than one. spread: the largest index of a single training date against all of them. trained_until: the last
-    as-of date whose outcomes the version learned from.
+    more than one. spread: the largest index of a single training date against all of them, 0 if chance
+    explains them all. trained_until: the last as-of date whose outcomes the version learned from.
     """
 
     model_version: str
@@ -109,10 +111,19 @@ def profiles(rows: DataFrame, subjects: Sequence[str], model_version: str, train
     for subject in subjects:
         of_dates = [Counter(counts) for (_, name), counts in by_date.items() if name == subject]
         pooled: Counter[int] = sum(of_dates, Counter())
-        expected = scaled(pooled, customers)
-        spread = max((population_stability(expected, counts) for counts in of_dates), default=0.0)
+        spread = _spread(scaled(pooled, customers), of_dates)
         found.append(Profile(model_version, subject, bins[subject], pooled, customers, spread, trained_until))
     return found
+
+
+def _spread(expected: Mapping[int, float], of_dates: Sequence[BinCounts]) -> float:
+    """The largest index of a single date, of those that chance does not explain; none: 0."""
+    beyond = [
+        index
+        for counts in of_dates
+        if (index := population_stability(expected, counts)) > chance_stability(expected, counts, SPREAD_CONFIDENCE)
+    ]
+    return max(beyond, default=0.0)
 
 
 def _bins(rows: DataFrame, subjects: Sequence[str]) -> dict[str, Bins]:

@@ -96,8 +96,12 @@ def _signals(found: Sequence[Measurement]) -> dict[str, list[Measurement]]:
 
 
 def _told(weeks: Sequence[Measurement]) -> str:
-    values = ", ".join(f"{each.value:.3f} at {each.as_of} (limit {each.limit_fail:.3f})" for each in weeks)
-    return f"{weeks[0].name}: {values}"
+    return f"{weeks[0].name}: {', '.join(_one_told(each) for each in weeks)}"
+
+
+def _one_told(each: Measurement) -> str:
+    limit = each.limit_fail if each.status is Status.FAIL else each.limit_warn
+    return f"{each.value:.3f} at {each.as_of} (limit {limit:.3f})"
 
 
 def _calm(signals: Mapping[str, Sequence[Measurement]], limits: Monitoring, was_retrain: bool) -> list[str]:

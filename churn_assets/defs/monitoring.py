@@ -44,7 +44,9 @@ PROFILE_NOTES = {
         "training rows by bin; of the score those of the validation fold, which nothing was fitted on"
     ),
     "customers": ColumnNote("how many different customers these rows are of"),
-    "spread": ColumnNote("the largest stability index of a single training date against all of them"),
+    "spread": ColumnNote(
+        "the largest stability index of a single training date against all of them; 0: chance explains them"
+    ),
     "trained_until": ColumnNote("the last date whose outcomes the version learned from"),
 }
 CHECKS = {

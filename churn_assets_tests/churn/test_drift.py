@@ -193,15 +193,21 @@ def plain_psi(expected: Sequence[int], actual: Sequence[int], edges: int, people
 def test_every_index_is_that_of_plain_python(spark: SparkSession, panels: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     trained, served = panels
     served = served.assign(late_order_ratio=served["late_order_ratio"] ** 0.5)
+    is_last = trained["as_of"] == TRAIN_DATES[-1]
+    trained = trained.assign(gap_ratio=trained["gap_ratio"].mask(is_last, trained["gap_ratio"] * 5))
     known = {profile.subject: profile for profile in profiles(spark.createDataFrame(trained), NAMES, "1", FIRST)}
     found = {(each.subject, each.as_of): each.value for each in watched(spark, trained, served) if each.subject}
     for name, profile in known.items():
         bins = profile.bins
         before = [plain_bin(value, bins) for value in trained[name]]
         assert Counter(before) == profile.counts
-        of_dates = {as_of: [plain_bin(value, bins) for value in rows[name]] for as_of, rows in trained.groupby("as_of")}
-        spread = max(plain_psi(before, rows, len(bins.edges), TRAINED) for rows in of_dates.values())
+        spread = 0.0
+        for _, rows in trained.groupby("as_of"):
+            index = plain_psi(before, [plain_bin(value, bins) for value in rows[name]], len(bins.edges), TRAINED)
+            chance = chi_squared_quantile(0.999, len(profile.counts) - 1) * (2 / TRAINED)
+            spread = max(spread, index if index > chance else 0.0)
         assert profile.spread == pytest.approx(spread, abs=1e-12)
+        assert (spread > 0) == (name == "gap_ratio")
         for as_of, rows in served.groupby("as_of"):
             now = [plain_bin(value, bins) for value in rows[name]]
             assert found[name, as_of] == pytest.approx(plain_psi(before, now, len(bins.edges), TRAINED), abs=1e-12)
