@@ -13,9 +13,11 @@ from dagster import DagsterEventType, EventLogEntry
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn import retraining
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import serving
+from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
 from churn_assets.churn.tables import SOURCE_TABLES
@@ -23,6 +25,7 @@ from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.scoring import SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
@@ -183,6 +186,8 @@ def summary(
     lines += ["", "Model", *_model_lines(promotions)]
     if lakehouse.has(SCORES):
         lines += ["", "Scores", *_score_lines(lakehouse)]
+    if lakehouse.has(MONITORING):
+        lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
     lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
     return "\n".join(lines)
 
@@ -292,6 +297,23 @@ def _score_lines(lakehouse: LakehouseResource) -> list[str]:
         f"  {week.alerts:,} alerts, {week.alerts / week.rows:.1%}; risk: {tiers}",
         f"  {lakehouse.path(SCORES)}",
     ]
+
+
+def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    if not found:
+        return ["  no week is scored yet"]
+    as_of = max(each.as_of for each in found)
+    latest = [each for each in found if each.as_of == as_of]
+    counts = Counter(each.status for each in latest)
+    told = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
+    lines = [f"  week {as_of}: of {len(latest)} figures {told}"]
+    lines += [f"    {each.status.value}: {each.told}" for each in latest if each.is_alarm]
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    if decision is not None:
+        answer = "retrain" if decision.is_retrain else "no need to retrain"
+        lines += [fill(f"{answer}: {'; '.join(decision.reasons)}", 110, initial_indent="  ", subsequent_indent="    ")]
+    return lines
 
 
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:

@@ -36,6 +36,9 @@ class Metric(str, Enum):
     REALISED_PRECISION = "realised_precision"
 
 
+REALISED = (Metric.REALISED_RECALL, Metric.REALISED_PRECISION)
+
+
 class Status(str, Enum):
     """OK: within the first limit; WARN: beyond it; FAIL: beyond the second."""
 
@@ -69,6 +72,27 @@ class Measurement:
     @property
     def name(self) -> str:
         return f"{self.metric.value} of {self.subject}" if self.subject else self.metric.value
+
+    @property
+    def is_alarm(self) -> bool:
+        return self.status in (Status.WARN, Status.FAIL)
+
+    @property
+    def told(self) -> str:
+        """The figure in words, with the limit it went beyond or has to keep."""
+        if self.value is None:
+            return f"{self.name} not yet known"
+        bound = "least" if self.metric in REALISED else "limit"
+        limit = self.limit_fail if self.status is Status.FAIL else self.limit_warn
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
+        in_sample = ", in sample" if self.is_in_sample else ""
+        return f"{self.name} {self.value:.3f}{interval}, {bound} {limit:.3f}, version {self.model_version}{in_sample}"
+
+    @property
+    def allowed(self) -> str:
+        if self.metric in REALISED:
+            return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
+        return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
 
     def row(self) -> dict[str, Any]:
         return asdict(self) | {"metric": self.metric.value, "status": self.status.value}

@@ -128,7 +128,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     found = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
     rows = lakehouse.spark.createDataFrame([each.row() for each in found], MEASUREMENT_SCHEMA)
     commit = lakehouse.write(MONITORING, rows.coalesce(1), metadata={"inputs": inputs})
-    alarms = [f"{each.as_of}: {_told(each)}" for each in found if each.status in (Status.WARN, Status.FAIL)]
+    alarms = [f"{each.as_of}: {each.told}" for each in found if each.is_alarm]
     counts = Counter(each.status.value for each in found)
     return table_result(
         commit,
@@ -146,14 +146,6 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
         },
         {name: ColumnNote(meaning) for name, meaning in MEASUREMENT_MEANINGS.items()},
     )
-
-
-def _told(each: Measurement) -> str:
-    bound = "least" if each.metric in (Metric.REALISED_RECALL, Metric.REALISED_PRECISION) else "limit"
-    limit = each.limit_fail if each.status is Status.FAIL else each.limit_warn
-    interval = "" if each.low is None else f" ({each.low:.3f} to {each.high:.3f})"
-    in_sample = ", in sample" if each.is_in_sample else ""
-    return f"{each.name} {each.value:.3f}{interval}, {bound} {limit:.3f}, version {each.model_version}{in_sample}"
 
 
 @dg.asset(
@@ -225,21 +217,20 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
 def _outcome(name: str, found: Sequence[Measurement]) -> Outcome:
     """Of the latest week with a known figure; the keys are the earlier failures."""
     known = [each for each in found if each.status is not Status.NOT_YET_KNOWN]
-    allowed = "within limit_warn and limit_fail of the monitoring, by [monitoring] and [gate] of the policy"
     if not known:
         observed = "no label of a scored week is known yet" if found else "no week has been scored yet"
-        return Outcome(name, True, observed, allowed)
+        return Outcome(name, True, observed, "the policy's limits, once there is something to compare")
     as_of = max(each.as_of for each in known)
     latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
-    alarms = [each for each in latest if each.status is not Status.OK]
-    told = f"{as_of}: {'; '.join(_told(each) for each in alarms or latest[:1])}"
+    alarms = [each for each in latest if each.is_alarm]
+    told = f"{as_of}: {'; '.join(each.told for each in alarms or latest[:1])}"
     if not alarms and len(latest) > 1:
         told = f"{told}; the other {len(latest) - 1} are further from theirs"
     earlier = sorted(
         f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
     )
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
-    return Outcome(name, not alarms, told, allowed, tuple(earlier), is_warning)
+    return Outcome(name, not alarms, told, latest[0].allowed, tuple(earlier), is_warning)
 
 
 def _used_up(each: Measurement) -> float:
