@@ -56,8 +56,8 @@ class Profile:
     """Where the training data of one version lie in the bins of one subject (a feature, or the score).
 
     counts: training rows by bin. customers: how many different ones, for a customer's rows of several dates tell little
-    more than one. spread: the largest index of a single training date against all of them, 0 if chance
-    explains them all. trained_until: the last as-of date whose outcomes the version learned from.
+    more than one. spread: the largest index of a single training date against all of them, 0 if chance explains them
+    all. trained_until: the last as-of date whose outcomes the version learned from.
     """
 
     model_version: str
@@ -224,17 +224,18 @@ def chance_stability(expected: Mapping[int, float], actual: Mapping[int, float],
 
     Then index / (1/n + 1/m), for n and m people in B bins, is about chi-squared with B - 1 degrees of freedom
     (Yurdakul, Statistical Properties of Population Stability Index, 2018). That takes n and m for different people; in
-    fact many are the same, so chance gives less.
+    fact many are the same, so chance gives less. Infinite where a side has nobody.
     """
     degrees = len(_shares(expected, actual)) - 1
+    people = [sum(counts.values()) for counts in (expected, actual)]
+    if not all(people):
+        return inf
     if degrees < 1:
         return 0.0
-    people = [sum(counts.values()) for counts in (expected, actual)]
     return chi_squared_quantile(confidence, degrees) * sum(1 / each for each in people)
 
 
 def chi_squared_quantile(probability: float, degrees: int) -> float:
-    """By the cube-root approximation of Wilson and Hilferty (PNAS 17, 1931): in the upper tail within 1 % from three
-    degrees of freedom on, and above the true value below that."""
+    """By the cube-root approximation of Wilson and Hilferty (PNAS 17, 1931): in the upper tail within 2 %."""
     spread = 2 / (9 * degrees)
     return float(degrees * (1 - spread + NormalDist().inv_cdf(probability) * sqrt(spread)) ** 3)

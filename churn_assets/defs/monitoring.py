@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
 from churn_assets.churn.contract import Outcome
-from churn_assets.churn.errors import UnscorableWeekError
+from churn_assets.churn.errors import UnprofiledVersionError
 from churn_assets.churn.features import FEATURES
 from churn_assets.churn.monitoring import (
     MEASUREMENT_MEANINGS,
@@ -86,7 +86,7 @@ def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) 
 def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingResource) -> list[drift.Profile]:
     registered = tracking.version(number)
     if registered is None:
-        raise UnscorableWeekError(
+        raise UnprofiledVersionError(
             f"Weeks in {SCORES} were scored by version {number} of {REGISTERED_MODEL}, which is no longer registered.",
             next_step="score these weeks again with the version in production",
         )
