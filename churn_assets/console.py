@@ -13,10 +13,12 @@ from dagster import DagsterEventType, EventLogEntry
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import serving
+from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
 from churn_assets.churn.tables import SOURCE_TABLES
@@ -25,6 +27,7 @@ from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES, UNSCORED
@@ -43,7 +46,7 @@ STAGE_NAMES = {
     "s6_evaluation": "Evaluation: judge the model on customers it never saw",
     "s7_registry": "Registry: register and promote",
     "s8_scoring": "Scoring: score the latest week with the version in production, list whom to contact",
-    "s9_monitoring": "Monitoring: what past lists changed, the risk report",
+    "s9_monitoring": "Monitoring: drift, alerts and realised recall, what past lists changed, the risk report",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
@@ -189,6 +192,8 @@ def summary(
         lines += ["", "Scores", *_score_lines(lakehouse)]
     if lakehouse.has(TARGETS):
         lines += ["", "Retention list", *_list_lines(lakehouse)]
+    if lakehouse.has(MONITORING):
+        lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
     lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
     return "\n".join(lines)
 
@@ -326,6 +331,23 @@ def _list_lines(lakehouse: LakehouseResource) -> list[str]:
         if effect["risk_tier"] == ALL_TIERS:
             told = f"list of {effect['as_of']}: {effect['statement']}"
             lines.append(fill(told, 110, initial_indent="  ", subsequent_indent="    "))
+    return lines
+
+
+def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    if not found:
+        return ["  no week is scored yet"]
+    as_of = max(each.as_of for each in found)
+    latest = [each for each in found if each.as_of == as_of]
+    counts = Counter(each.status for each in latest)
+    told = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
+    lines = [f"  week {as_of}: of {len(latest)} figures {told}"]
+    lines += [f"    {each.status.value}: {each.told}" for each in latest if each.is_alarm]
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    if decision is not None:
+        answer = "retrain" if decision.is_retrain else "no need to retrain"
+        lines += [fill(f"{answer}: {'; '.join(decision.reasons)}", 110, initial_indent="  ", subsequent_indent="    ")]
     return lines
 
 

@@ -76,3 +76,7 @@ class UnlistableWeekError(ChurnError):
 
 class BrokenContractError(ChurnError):
     """Rows about to be published break the contract of their table; the table stays at its last good version."""
+
+
+class UnprofiledVersionError(ChurnError):
+    """A version scored a week, and what it was trained on can no longer be found out."""

@@ -114,9 +114,13 @@ class Promotion(Section):
 
 
 class Automation(Section):
-    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings."""
+    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings.
+
+    retrain_on: "refresh" retrains on every change of the features; "decision" only while retrain_decision says so.
+    """
 
     refresh: Literal["weekly", "daily"] = "weekly"
+    retrain_on: Literal["refresh", "decision"] = "refresh"
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
 
@@ -175,6 +179,34 @@ class Retention(Section):
         return self
 
 
+class Monitoring(Section):
+    """How far a scored week may be from what was trained on, and when that asks for a retraining.
+
+    warn_psi, fail_psi: of the population stability index beyond what the training data's own weeks differ by.
+    confidence: that chance raises no psi alarm in a week without drift. fail_budget_multiple: of the alert budget.
+    retrain_weeks, calm_weeks: how many in a row say retrain, and take it back.
+    """
+
+    warn_psi: Annotated[float, Field(gt=0, le=10)] = 0.10
+    fail_psi: Annotated[float, Field(gt=0, le=10)] = 0.25
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.999
+    warn_unseen_segments: Share = 0.01
+    fail_unseen_segments: Share = 0.05
+    fail_budget_multiple: Annotated[float, Field(ge=1.1, le=10)] = 1.5
+    retrain_weeks: Annotated[int, Field(ge=1, le=52)] = 2
+    calm_weeks: Annotated[int, Field(ge=1, le=52)] = 2
+
+    @model_validator(mode="after")
+    def warnings_come_first(self) -> "Monitoring":
+        for name, warn, fail in (
+            ("psi", self.warn_psi, self.fail_psi),
+            ("unseen_segments", self.warn_unseen_segments, self.fail_unseen_segments),
+        ):
+            if warn > fail:
+                raise ValueError(f"warn_{name} ({warn}) must not exceed fail_{name} ({fail}), or nothing only warns")
+        return self
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -191,6 +223,7 @@ class ChurnPolicy(Section):
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
     scoring: Scoring = Scoring()
+    monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
 
     @model_validator(mode="after")
@@ -219,7 +252,7 @@ class ChurnPolicy(Section):
         return _digest(self.model_dump(mode="json", include=PANEL_SECTIONS))
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "scoring", "retention"}
+SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "scoring", "retention", "monitoring"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

@@ -9,7 +9,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import ColumnNote, bullets, same_columns, table_result, table_spec
 from churn_assets.defs.retention import CONTACTS, TARGETS, members
-from churn_assets.defs.scoring import WATCHING
+from churn_assets.defs.scoring import MONITORING_GROUP
 from churn_assets.resources.lakehouse import LakehouseResource
 
 OUTCOMES = "food_delivery/campaign_outcomes"
@@ -37,14 +37,14 @@ NOTES = {
             OUTCOMES,
             "Each customer on a retention list that was used, and whether they stayed; rows that cannot count have a "
             "reason.",
-            group=WATCHING,
+            group=MONITORING_GROUP,
             deps=[CONTACTS, TARGETS, PANEL],
         ),
         table_spec(
             EFFECT,
             "What each list changed: the share retained of those to contact against those held out, with its interval, "
             "by risk tier.",
-            group=WATCHING,
+            group=MONITORING_GROUP,
             deps=[CONTACTS, TARGETS, PANEL],
         ),
     ],

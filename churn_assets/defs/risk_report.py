@@ -1,20 +1,25 @@
 """Stage 9, for executives: the latest scored week on one page."""
 
+from datetime import date
+
 import dagster as dg
 from pyspark.sql import functions as F
 
+from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.labels import snapshot_shares
+from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.risk_report import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
-from churn_assets.defs.scoring import SCORES, WATCHING
+from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.pictures import churn_by_date
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
@@ -27,8 +32,9 @@ FOLDER = "reports"
 
 @dg.asset(
     key=REPORT,
-    deps=[table.split("/") for table in (SCORES, TARGETS, EXCLUSIONS, EFFECT, PANEL, BASELINE, EVALUATIONS)],
-    group_name=WATCHING,
+    deps=[table.split("/") for table in (SCORES, TARGETS, EXCLUSIONS, EFFECT, PANEL, BASELINE, EVALUATIONS)]
+    + [MONITORING.split("/"), DECISIONS],
+    group_name=MONITORING_GROUP,
     kinds={"pyspark", "html"},
     owners=OWNERS,
     code_version="1",
@@ -61,7 +67,7 @@ def churn_risk_report(
         observation_days=policy.windows.observation_days,
         crisis_delay_minutes=policy.crisis_delay_minutes,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
-        watched=[],
+        watched=_watched(lakehouse, as_of),
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[
             f"{table} version {number}" for table, number in {**inputs, PANEL: panel, BASELINE: baseline}.items()
@@ -82,6 +88,20 @@ def churn_risk_report(
             "to_contact": week.to_contact,
         }
     )
+
+
+def _watched(lakehouse: LakehouseResource, as_of: date) -> list[str]:
+    """What monitoring says of the week, and whether it asks for a retraining."""
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    alarms = [each.told for each in found if each.as_of == as_of and each.is_alarm]
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    told = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
+        "This week's customers are as the model knows them."
+    ]
+    if decision is not None:
+        answer = "The model should be trained again" if decision.is_retrain else "The model need not be trained again"
+        told.append(f"{answer}: {'; '.join(decision.reasons)}.")
+    return told
 
 
 def _serving_model(
