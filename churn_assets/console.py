@@ -41,8 +41,8 @@ STAGE_NAMES = {
     "s5_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
     "s6_evaluation": "Evaluation: judge the model on customers it never saw",
     "s7_registry": "Registry: register and promote",
-    "s8_scoring": "Scoring: score the latest week with the version in production",
-    "s9_monitoring": "Monitoring: drift, alerts and realised recall of the scored weeks",
+    "s8_scoring": "Scoring: score the latest week with the version in production, list whom to contact",
+    "s9_monitoring": "Monitoring: drift, alerts, realised recall, and what past lists changed",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)

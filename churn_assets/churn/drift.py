@@ -156,17 +156,17 @@ def binned(rows: DataFrame, bins: Mapping[str, Bins]) -> DataFrame:
     return rows.select("as_of", F.explode(F.array(*each)).alias("binned")).select("as_of", "binned.*")
 
 
-def counted(binned_rows: DataFrame) -> dict[tuple[date, str], BinCounts]:
+def counted(binned_rows: DataFrame) -> Mapping[tuple[date, str], BinCounts]:
     """Rows by bin for each as-of date and subject, in one Spark pass. In: as `binned`."""
     found: dict[tuple[date, str], dict[int, int]] = {}
     for row in binned_rows.groupBy("as_of", "subject", "bin").count().collect():
         found.setdefault((row["as_of"], row["subject"]), {})[row["bin"]] = row["count"]
-    return dict(found)
+    return found
 
 
 def counted_by_version(
     features: DataFrame, scores: DataFrame, known: Sequence[Profile]
-) -> dict[tuple[date, str], BinCounts]:
+) -> Mapping[tuple[date, str], BinCounts]:
     """Rows by bin of each scored date and subject, in the bins of the version that scored it, in one Spark pass.
 
     In: `features`, the panel; `scores`, customer_id, as_of, churn_probability and model_version. Every date has one

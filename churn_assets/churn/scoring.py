@@ -83,7 +83,7 @@ def _values_outcome(scores: DataFrame) -> Outcome:
     probability = F.col("churn_probability")
     has_null = reduce(lambda one, other: one | other, [F.col(name).isNull() for name in scores.columns])
     is_wrong = has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
-    return _offenders(scores.where(is_wrong), "values", "no null, probability 0 to 1, a tier of the policy")
+    return offenders(scores.where(is_wrong), "values", "no null, probability 0 to 1, a tier of the policy")
 
 
 def _coverage_outcome(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) -> Outcome:
@@ -93,10 +93,11 @@ def _coverage_outcome(scores: DataFrame, unscored: DataFrame, eligible: DataFram
     rows = counted(eligible, 1, 0).unionByName(counted(scores, 0, 1)).unionByName(counted(unscored, 0, 1))
     customers = rows.groupBy(*KEYS).agg(F.sum("expected").alias("expected"), F.sum("placed").alias("placed"))
     wrong = customers.where((F.col("expected") != 1) | (F.col("placed") != 1))
-    return _offenders(wrong, "coverage", "each eligible customer once, scored or unscored, and nobody else")
+    return offenders(wrong, "coverage", "each eligible customer once, scored or unscored, and nobody else")
 
 
-def _offenders(rows: DataFrame, rule: str, allowed: str) -> Outcome:
+def offenders(rows: DataFrame, rule: str, allowed: str) -> Outcome:
+    """The outcome of a rule that `rows` (with KEYS) break."""
     key = F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
     count, keys = rows.agg(F.count(F.lit(1)), F.min_by(key, key, MAX_KEYS)).collect()[0]
     return Outcome(rule, count == 0, f"{count:,} offending customers", allowed, tuple(keys or ()))

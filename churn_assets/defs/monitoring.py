@@ -25,13 +25,13 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, bullets, check_result, picture, table_result
-from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.defs.scoring import SCORES, WATCHING
 from churn_assets.defs.splits import TRAIN
 from churn_assets.pictures import drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource, TableCommit
 from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
 
-GROUP = MONITORING_GROUP
+GROUP = WATCHING
 PROFILES = "food_delivery/training_profiles"
 MONITORING = "food_delivery/monitoring"
 DECISIONS = "retrain_decision"

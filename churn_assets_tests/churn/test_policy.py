@@ -38,7 +38,7 @@ JUDGING_VALUES = {
     "model.feature_set": "seed",
     "model.class_weights": "balanced",
 }
-# These say who promotes what passed, when what runs, and how scores are named and watched.
+# These say who promotes what passed, when what runs, and what is made of scores and watched of them.
 RUNNING_VALUES = {
     "promotion.mode": "manual",
     "automation.refresh": "daily",
@@ -54,6 +54,10 @@ RUNNING_VALUES = {
     "monitoring.fail_budget_multiple": 2.0,
     "monitoring.retrain_weeks": 3,
     "monitoring.calm_weeks": 1,
+    "retention.holdout_share": 0.2,
+    "retention.contact_pause_days": 60,
+    "retention.weekly_capacity": 500,
+    "retention.actions": [{"action": "reminder"}],
 }
 
 
@@ -141,6 +145,15 @@ def test_rules_cannot_be_changed_after_loading():
         ("[windows]\noutcome_days = 30.5", "windows.outcome_days: found 30.5, should be a valid integer"),
         ("[windows]\noutcome_days = true", "windows.outcome_days: found True, should be a valid integer"),
         ("[windows]\nobservation_days = 0", "windows.observation_days: found 0, should be greater than or equal to 1"),
+        (
+            "[[retention.actions]]\naction = 'call'\nreason = 'age'\n[[retention.actions]]\naction = 'mail'",
+            "(whole file): retention.actions: reason (age) must be a feature",
+        ),
+        (
+            "[[retention.actions]]\naction = 'call'\nrisk_tier = 'high'",
+            "retention: the last of actions must be for everyone",
+        ),
+        ("[retention]\nactions = []", "retention.actions: found [], "),
         ("[gate]\nconfidence = 1.0", "gate.confidence: found 1.0, should be less than 1"),
         ("[cleaning]\nwatermark = '2025-12-31'", "cleaning.watermark: found '2025-12-31', should be a valid date"),
         ("[split]\nsalt = ''", "split.salt: found '', String should have at least 1 character"),

@@ -15,17 +15,17 @@ from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.policy import Monitoring
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
-from churn_assets.defs.scoring import SCORES, SCORING
+from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
 from churn_assets.resources.tracking import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project, causes_of, checks_of
-from churn_assets_tests.defs.test_scoring import change_panel, score, snapshots
+from churn_assets_tests.defs.test_scoring import change_panel
 
-WATCHING = (PROFILES, MONITORING, DECISIONS)
+WATCHED = (PROFILES, MONITORING, DECISIONS)
 
 
 def watch(project: Project) -> dg.ExecuteInProcessResult:
     """The monitoring alone, as after a correction of the panel."""
-    return project.run(SCORING, *WATCHING)
+    return project.run(SCORING, *WATCHED)
 
 
 def rows(project: Project, **equal: Any) -> list[dict[str, Any]]:
@@ -50,11 +50,11 @@ def observed(result: dg.AssetCheckResult) -> str:
 def all_scored(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Every week scored by one run of the weekly job, the past ones too."""
     project = built.copied_to(tmp_path_factory.mktemp("all_scored") / "project")
-    weeks = snapshots(project)
-    result = score(project, weeks[0], weeks[-1])
+    weeks = project.weeks()
+    result = project.score(weeks[0], weeks[-1])
     assert result.success, causes_of(result)
     made = {"/".join(event.asset_key.path) for event in result.get_asset_materialization_events()}
-    assert {SCORES, *WATCHING} <= made, "the weekly job makes them too"
+    assert {SCORES, *WATCHED} <= made, "the weekly job makes them too"
     assert {f"{MONITORING}: {name}" for name in CHECKS} <= set(checks_of(result))
     return project
 
@@ -71,7 +71,7 @@ def test_realised_recall_and_precision_are_those_of_the_tables(all_scored: Proje
     for row in deltalake.DeltaTable(all_scored.lakehouse.path(SCORES)).to_pyarrow_table().to_pylist():
         weeks.setdefault(row["as_of"], []).append((row["is_alert"], label[row["customer_id"], row["as_of"]]))
     known = {day for day, pairs in weeks.items() if pairs[0][1] is not None}
-    assert 0 < len(known) < len(weeks) == len(snapshots(all_scored))
+    assert 0 < len(known) < len(weeks) == len(all_scored.weeks())
     confidence = all_scored.policy.gate.confidence
     for day, pairs in weeks.items():
         caught = sum(is_alert and left == 1.0 for is_alert, left in pairs)
@@ -92,7 +92,7 @@ def test_realised_recall_and_precision_are_those_of_the_tables(all_scored: Proje
 
 
 def test_every_week_has_every_figure_and_weeks_learned_from_say_so(all_scored: Project) -> None:
-    weeks = snapshots(all_scored)
+    weeks = all_scored.weeks()
     subjects = {*(feature.name for feature in FEATURES), SCORE}
     assert {(row["as_of"], row["subject"]) for row in rows(all_scored, metric="psi")} == {
         (week, subject) for week in weeks for subject in subjects
@@ -123,7 +123,7 @@ def plant_drift(served: Project, feature: str, *dates: date) -> None:
 
 
 def test_drift_planted_in_the_panel_fails_its_check_with_feature_date_and_figures(served: Project) -> None:
-    last = snapshots(served)[-1]
+    last = served.weeks()[-1]
     before = rows(served, metric="psi")
     plant_drift(served, "gap_ratio", last)
     result = watch(served)
@@ -141,7 +141,7 @@ def test_drift_planted_in_the_panel_fails_its_check_with_feature_date_and_figure
 
 
 def test_a_warning_warns(served: Project) -> None:
-    path, last = served.lakehouse.path(MONITORING), snapshots(served)[-1]
+    path, last = served.lakehouse.path(MONITORING), served.weeks()[-1]
     table = deltalake.DeltaTable(path)
     table.update({"status": "'warn'"}, predicate=f"metric = 'unseen_segment_share' and as_of = '{last}'")
     found = checks(served)["unseen_segments"]
@@ -153,7 +153,7 @@ def test_drift_that_lasts_asks_for_a_retraining_and_calm_that_lasts_takes_it_bac
     # Wide enough for the drift this little demo has by itself.
     limits = Monitoring(warn_psi=5.0, fail_psi=5.0)
     watched = project.under(project.policy.model_copy(update={"monitoring": limits}))
-    *_, first, second, third, fourth = snapshots(project)
+    *_, first, second, third, fourth = project.weeks()
     change_panel(
         project,
         lambda panel: panel.withColumn(
@@ -161,7 +161,7 @@ def test_drift_that_lasts_asks_for_a_retraining_and_calm_that_lasts_takes_it_bac
         ),
     )
     for begin, end in ((first, second), (third, third), (fourth, fourth)):
-        assert score(watched, begin, end).success
+        assert watched.score(begin, end, SCORES, UNSCORED, *WATCHED).success
     asked, stands, back = decisions(project)
     assert [row["as_of"] for row in (asked, stands, back)] == [second, third, fourth]
     assert [row["is_retrain"] for row in (asked, stands, back)] == [True, True, False]
