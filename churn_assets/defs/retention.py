@@ -90,25 +90,27 @@ def retention_targets(
     inputs = lakehouse.pin(SCORES, UNSCORED, CONTACTS, OPTED_OUT)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
     scores, capacity = _scores(lakehouse, policy, inputs, dates)
-    made_with = scores.select("model_version", "features_version").distinct().orderBy("model_version").collect()
-    if not made_with:
+    scored = scores.select("as_of", "model_version", "features_version").distinct().collect()
+    unscored = sorted(set(dates) - {row.as_of for row in scored})
+    if unscored:
         raise UnlistableWeekError(
             "No customer of these weeks is scored, so nobody can be listed; earlier lists stay.",
-            context.partition_keys,
+            [str(day) for day in unscored],
             next_step=f"materialize {SCORES} for these weeks",
         )
+    made_with = sorted({(row.model_version, row.features_version) for row in scored})
     alerted = scores.where("is_alert")
     opt_outs = conformed(lakehouse.read(OPTED_OUT, inputs[OPTED_OUT]), OPT_OUTS)
     excluded = exclusions(alerted, members(lakehouse, inputs[CONTACTS]), opt_outs, policy)
     candidates = alerted.join(excluded, [*KEYS], "left_anti").drop("is_alert", "scored_at")
-    observed = [_observed(lakehouse, version) for version in sorted({row.features_version for row in made_with})]
+    observed = [_observed(lakehouse, version) for version in sorted({version for _, version in made_with})]
     listed = retention_list(
         candidates.join(reduce(DataFrame.unionByName, observed), [*KEYS, "features_version"]), capacity, policy
     ).persist()
     wording = Wording.of(policy, {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)})
     told = [
-        _explained(lakehouse, tracking.exported_trees(row.model_version), row.features_version, scores, listed, wording)
-        for row in made_with
+        _explained(lakehouse, tracking.exported_trees(number), version, scores, listed, wording)
+        for number, version in made_with
     ]
     targets = listed.join(reduce(DataFrame.unionByName, told), [*KEYS])
     targets = targets.withColumn("suggested_action", suggested_action(policy.retention.actions))
@@ -150,16 +152,21 @@ def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
     return campaign_members(contacts, lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None)
 
 
-def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
-    """What a list needs of the snapshots behind the panel. Raises UnlistableWeekError where nobody knows them."""
+def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
+    """The snapshots a version of the panel was computed from. Raises UnlistableWeekError where nobody knows them."""
     version = lakehouse.inputs(PANEL, panel_version).get(BASELINE)
     if version is None:
         raise UnlistableWeekError(
             f"Version {panel_version} of {PANEL} does not record what it was computed from, so the customers' spend is "
-            "unknown; earlier lists stay.",
+            "unknown; what was made of earlier versions stays.",
             next_step=f"materialize {PANEL} and score these weeks again",
         )
-    return lakehouse.read(BASELINE, version).select(
+    return lakehouse.read(BASELINE, version)
+
+
+def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
+    """What a list needs of the snapshots behind a version of the panel."""
+    return baseline_behind(lakehouse, panel_version).select(
         *KEYS,
         F.col("spend").cast("double").alias("recent_spend"),
         "promised_deliveries",

@@ -18,7 +18,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.results import OWNERS
-from churn_assets.defs.retention import EXCLUSIONS, TARGETS
+from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.pictures import churn_by_date
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -55,9 +55,8 @@ def churn_risk_report(
             next_step=f"materialize {SCORES}",
         )
     as_of, version, panel = latest[0].as_of, latest[0].model_version, latest[0].features_version
-    baseline = lakehouse.inputs(PANEL, panel)[BASELINE]
     segments = {int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)}
-    week = week_at_risk(as_of, scores, lakehouse.read(BASELINE, baseline), targets, excluded, segments)
+    week = week_at_risk(as_of, scores, baseline_behind(lakehouse, panel), targets, excluded, segments)
     trend = snapshot_shares(lakehouse.read(PANEL, panel))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
@@ -69,9 +68,7 @@ def churn_risk_report(
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
         watched=_watched(lakehouse, as_of),
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
-        made_from=[
-            f"{table} version {number}" for table, number in {**inputs, PANEL: panel, BASELINE: baseline}.items()
-        ],
+        made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
     )
     page = risk_report_page(report, churn_by_date(trend, policy.crisis_delay_minutes)).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)

@@ -120,12 +120,13 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
 
 
 def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project) -> None:
-    unscored = changeable.lakehouse.dates(PANEL, "as_of")[0]
+    unscored, last = changeable.weeks()[-3], changeable.weeks()[-1]
     versions = [changeable.lakehouse.version(table) for table in LISTS]
-    result = changeable.score(unscored, unscored, *LISTS)
+    result = changeable.score(unscored, last, *LISTS)
     (cause,) = causes_of(result)
     assert "UnlistableWeekError" in cause
-    assert str(unscored) in cause
+    assert f"- {unscored}\n" in cause
+    assert str(last) not in cause
     assert [changeable.lakehouse.version(table) for table in LISTS] == versions
 
 
