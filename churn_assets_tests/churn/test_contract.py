@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -33,27 +32,9 @@ from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
-from churn_assets_tests.panels import Row, cleaned, frame, rows_of, source_frames
+from churn_assets_tests.panels import FIRST, Row, cleaned, frame, rows_of, sound_row, sound_rows, source_frames
 
-FIRST = date(2024, 3, 4)
 NAMES = [feature.name for feature in FEATURES]
-
-
-def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
-    # Values that vary by customer and lie in every range.
-    number = sum(map(ord, customer)) % 2
-    values = {feature.name: float(max(feature.low, 0) + number) for feature in FEATURES}
-    return {
-        "customer_id": customer,
-        "as_of": FIRST + timedelta(weeks=week),
-        **values,
-        "label": float(number),
-        **changed,
-    }
-
-
-def sound_rows(weeks: int = 3) -> list[Row]:
-    return [sound_row(customer, week) for week in range(weeks) for customer in "ab"]
 
 
 def outcomes_of(panel: DataFrame) -> dict[str, Outcome]:
