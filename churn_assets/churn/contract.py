@@ -351,16 +351,18 @@ def _share_outcome(test_rows: int, eligible: int) -> Outcome:
 
 
 def row_accounting(
-    rows_in: dict[str, int], kept: dict[str, int], set_aside: DataFrame, max_quarantined_share: float
+    rows_in: dict[str, int],
+    kept: dict[str, int],
+    set_aside: Mapping[tuple[str, str], int],
+    max_quarantined_share: float,
 ) -> list[Outcome]:
-    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning."""
-    counted = {
-        (row.source_table, row.disposition): row["count"]
-        for row in set_aside.groupBy("source_table", "disposition").count().collect()
-    }
+    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning.
+
+    set_aside: rows of `quarantined_rows` by source table and disposition.
+    """
     outcomes, shares = [], {}
     for table, count in rows_in.items():
-        cancelled, quarantined = counted.get((table, CANCELLED), 0), counted.get((table, QUARANTINED), 0)
+        cancelled, quarantined = set_aside.get((table, CANCELLED), 0), set_aside.get((table, QUARANTINED), 0)
         total = kept[table] + cancelled + quarantined
         observed = (
             f"{count:,} in; {kept[table]:,} kept + {cancelled:,} cancelled + {quarantined:,} quarantined = {total:,}"

@@ -197,5 +197,6 @@ def outcomes_without_spark(lakehouse: LakehouseResource, version: int) -> list[O
     schema = panel_schema_outcome(lakehouse.table_schema(PANEL, version))
     if not schema.is_passed:
         return [schema]
-    columns, values = lakehouse.statistics(PANEL, version), lakehouse.distinct(PANEL, ENUMERATED_COLUMNS, version)
-    return [schema, *outcomes_by_statistics(columns, values)]
+    found = lakehouse.counts(PANEL, ENUMERATED_COLUMNS, version)
+    values = {name: {combination[place] for combination in found} for place, name in enumerate(ENUMERATED_COLUMNS)}
+    return [schema, *outcomes_by_statistics(lakehouse.statistics(PANEL, version), values)]

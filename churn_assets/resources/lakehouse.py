@@ -5,6 +5,7 @@ No JVM package is needed, and versions and row counts are answered without a JVM
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -189,21 +190,28 @@ class LakehouseResource(dg.ConfigurableResource):
             raise UnsupportedTableError(
                 f"{table} has no column {column} of type date.", next_step=f"write {column} as a date"
             )
-        return sorted(day for day in self.distinct(table, [column], version)[column] if day is not None)
+        return sorted(day for (day,) in self.counts(table, [column], version) if day is not None)
 
-    def distinct(self, table: str, columns: Sequence[str], version: int | None = None) -> dict[str, set[Any]]:
-        """The distinct values of each of `columns`, null among them; they should be few.
+    def counts(self, table: str, columns: Sequence[str], version: int | None = None) -> Counter[tuple[Any, ...]]:
+        """How many rows have each combination of values in `columns`; there should be few. Needs no JVM.
 
-        Needs no JVM. Raises MissingTableError and UnsupportedTableError.
+        Raises MissingTableError and UnsupportedTableError.
         """
+        import pyarrow as pa
+
+        found: Counter[tuple[Any, ...]] = Counter()
+        for batch in self._open(table, version).to_pyarrow_dataset().to_batches(columns=list(columns)):
+            groups = pa.Table.from_batches([batch]).group_by(list(columns), use_threads=False)
+            counted = groups.aggregate([([], "count_all")])
+            keys = zip(*[counted.column(name).to_pylist() for name in columns], strict=True)
+            found.update(dict(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
+        return found
+
+    def value_count(self, table: str, column: str, version: int | None = None) -> int:
+        """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         import pyarrow.compute as pc
 
-        rows = self._open(table, version).to_pyarrow_dataset()
-        found: dict[str, set[Any]] = {name: set() for name in columns}
-        for batch in rows.to_batches(columns=list(columns)):
-            for name, values in found.items():
-                values.update(pc.unique(batch.column(name)).to_pylist())
-        return found
+        return int(self._open(table, version).to_pyarrow_dataset().count_rows(filter=pc.field(column).is_valid()))
 
     def statistics(self, table: str, version: int | None = None) -> dict[str, ColumnStatistics]:
         """What the log's file statistics say of the values of each column, None where they are not there for all rows.

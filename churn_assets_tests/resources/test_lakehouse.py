@@ -353,12 +353,14 @@ def test_a_version_with_files_of_another_writer_has_no_statistics(
     assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 5, 5)}
 
 
-def test_distinct_values_are_those_of_all_files_with_null_among_them(tmp_path: Path) -> None:
+def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
     lakehouse = versions_of(tmp_path, pd.DataFrame({"x": [1.0, 2.0, 1.0], "y": [0, 0, 0]}))
     more = pa.table({"x": pa.array([None, 3.0], pa.float64()), "y": [1, 0]})
     deltalake.write_deltalake(str(tmp_path / "s" / "t"), more, mode="append")
-    assert lakehouse.distinct("s/t", ["x", "y"]) == {"x": {1.0, 2.0, 3.0, None}, "y": {0, 1}}
-    assert lakehouse.distinct("s/t", ["x"], 0) == {"x": {1.0, 2.0}}
+    assert lakehouse.counts("s/t", ["y", "x"]) == {(0, 1.0): 2, (0, 2.0): 1, (1, None): 1, (0, 3.0): 1}
+    assert lakehouse.counts("s/t", ["y"]) == {(0,): 4, (1,): 1}
+    assert lakehouse.counts("s/t", ["x"], 0) == {(1.0,): 2, (2.0,): 1}
+    assert (lakehouse.value_count("s/t", "x"), lakehouse.value_count("s/t", "y")) == (4, 5)
 
 
 def test_columns_without_any_value_have_counts_and_no_bounds(lakehouse: LakehouseResource, spark: SparkSession) -> None:
