@@ -18,7 +18,7 @@ CUSTOMERS_OF_THE_RECIPE = 12_000
 
 def main() -> None:
     spark, policy = spark_session(), load_policy(CHECKOUT / "policy.toml")
-    with demo_panel(spark, DemoSettings(), policy) as built:
+    with demo_panel(spark, DemoSettings(campaign=None), policy) as built:
         demo = _table(built, policy)
     with _recipe(spark, policy) as built:
         recipe = _table(built, policy)

@@ -34,7 +34,7 @@ def main() -> None:
         "|-|-|-|-|-|-|-|",
     ]
     policy = load_policy(CHECKOUT / "policy.toml")
-    with demo_panel(spark, DemoSettings(), policy) as built:
+    with demo_panel(spark, DemoSettings(campaign=None), policy) as built:
         lines += _lines("default demo", built.panel, policy)
     if os.environ.get("UCI_ONLINE_RETAIL"):
         policy = load_policy(CHECKOUT / "examples" / "uci_online_retail" / "policy.toml")

@@ -47,7 +47,7 @@ def main() -> None:
 
 def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int) -> Trial:
     with demo_panel(
-        spark, DemoSettings(seed=seed, signal_strength=strength, customers=CUSTOMERS[strength]), policy
+        spark, DemoSettings(seed=seed, signal_strength=strength, customers=CUSTOMERS[strength], campaign=None), policy
     ) as built:
         dates = splits.split_dates(built.panel, policy)
         train = splits.train_rows(built.panel, dates, policy).persist()

@@ -34,7 +34,7 @@ def main() -> None:
         "|-|-|-|-|-|-|-|-|",
     ]
     for prevalence in PREVALENCES:
-        with demo_panel(spark, DemoSettings(prevalence=prevalence), policy) as built:
+        with demo_panel(spark, DemoSettings(prevalence=prevalence, campaign=None), policy) as built:
             for weights in WEIGHTS:
                 model = policy.model.model_copy(update={"class_weights": weights})
                 pooled = _pooled(built.panel, policy.model_copy(update={"model": model}))

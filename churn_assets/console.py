@@ -13,16 +13,23 @@ from dagster import DagsterEventType, EventLogEntry
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn import retraining
+from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import serving
+from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
 from churn_assets.churn.tables import SOURCE_TABLES
+from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
+from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
+from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
@@ -38,7 +45,8 @@ STAGE_NAMES = {
     "s5_training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
     "s6_evaluation": "Evaluation: judge the model on customers it never saw",
     "s7_registry": "Registry: register and promote",
-    "s8_scoring": "Scoring: score the latest week with the version in production",
+    "s8_scoring": "Scoring: score the latest week with the version in production, list whom to contact",
+    "s9_monitoring": "Monitoring: drift, alerts and realised recall, what past lists changed, the risk report",
 }
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
@@ -182,6 +190,10 @@ def summary(
     lines += ["", "Model", *_model_lines(promotions)]
     if lakehouse.has(SCORES):
         lines += ["", "Scores", *_score_lines(lakehouse)]
+    if lakehouse.has(TARGETS):
+        lines += ["", "Retention list", *_list_lines(lakehouse)]
+    if lakehouse.has(MONITORING):
+        lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
     lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
     return "\n".join(lines)
 
@@ -293,6 +305,52 @@ def _score_lines(lakehouse: LakehouseResource) -> list[str]:
     ]
 
 
+def _list_lines(lakehouse: LakehouseResource) -> list[str]:
+    """The latest list, what past ones changed, and where the files for people lie."""
+    by_week = (
+        lakehouse.read(TARGETS)
+        .groupBy("as_of")
+        .agg(
+            F.count_if(~F.col("is_holdout")).alias("contacts"),
+            F.count_if("is_holdout").alias("held_out"),
+            F.sum(F.when(~F.col("is_holdout"), F.col("value_at_risk"))).alias("value_at_risk"),
+        )
+    )
+    latest = by_week.orderBy(F.desc("as_of")).head(1)
+    if not latest:
+        return ["  nobody is on a list"]
+    (week,) = latest
+    excluded = lakehouse.read(EXCLUSIONS).where(F.col("as_of") == F.lit(week.as_of)).count()
+    others = f"{week.held_out:,} held out, {excluded:,} excluded"
+    lines = [
+        f"  week {week.as_of}: {week.contacts:,} to contact, worth {week.value_at_risk or 0:,.0f} at risk; {others}",
+        f"  {lakehouse.path(f'{EXPORTS}/{week.as_of}.csv')}",
+    ]
+    effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []
+    for effect in effects:
+        if effect["risk_tier"] == ALL_TIERS:
+            told = f"list of {effect['as_of']}: {effect['statement']}"
+            lines.append(fill(told, 110, initial_indent="  ", subsequent_indent="    "))
+    return lines
+
+
+def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    if not found:
+        return ["  no week is scored yet"]
+    as_of = max(each.as_of for each in found)
+    latest = [each for each in found if each.as_of == as_of]
+    counts = Counter(each.status for each in latest)
+    told = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
+    lines = [f"  week {as_of}: of {len(latest)} figures {told}"]
+    lines += [f"    {each.status.value}: {each.told}" for each in latest if each.is_alarm]
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    if decision is not None:
+        answer = "retrain" if decision.is_retrain else "no need to retrain"
+        lines += [fill(f"{answer}: {'; '.join(decision.reasons)}", 110, initial_indent="  ", subsequent_indent="    ")]
+    return lines
+
+
 def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
     make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
     lines = [
@@ -303,5 +361,7 @@ def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
         "      which version serves, since when, on which data, and every decision",
         f"  {settings.lakehouse}",
         "      the Delta tables",
+        f"  {settings.lakehouse}/{FOLDER}/{REPORT}.html",
+        "      the risk report, once a week is scored: one page for a browser, a phone or paper",
     ]
     return lines if is_success else [*lines, f"  {log}", "      the whole output of the run"]

@@ -7,17 +7,21 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import load_policy
-from churn_assets.churn.tables import SOURCE_TABLES
+from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
     automation,
+    campaigns,
     decisions,
     demo,
     evaluation,
     feasibility,
     features,
     lakehouse,
+    monitoring,
     registry,
+    retention,
+    risk_report,
     scoring,
     splits,
     training,
@@ -88,8 +92,14 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     sources: SourceCatalog = resources["sources"]
     is_demo = sources.sources.demo is not None
     landing = [
-        lakehouse.source_asset(table, [dg.AssetKey([demo.FOLDER, table.name])] if is_demo else [])
-        for table in SOURCE_TABLES
+        lakehouse.source_asset(
+            table,
+            [dg.AssetKey([demo.FOLDER, table.name])] if is_demo and table.name in demo.MEANINGS else [],
+            group=group,
+        )
+        # What only the retention lists heed is landed right before them.
+        for tables, group in ((SOURCE_TABLES, lakehouse.GROUP), (RETENTION_TABLES, scoring.GROUP))
+        for table in tables
     ]
     ledger_check = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)
     jobs = [
@@ -145,9 +155,15 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.production_churn_model,
             decisions.ledger_spec,
             scoring.churn_scores,
+            monitoring.training_profiles,
+            monitoring.monitoring,
+            monitoring.retrain_decision,
+            retention.retention_targets,
+            campaigns.campaign_effect,
+            risk_report.churn_risk_report,
         ],
         asset_checks=[
-            *[lakehouse.source_schema_check(table) for table in SOURCE_TABLES],
+            *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             lakehouse.silver_accounting,
             features.ml_churn_features_contract,
             feasibility.churn_definition_is_feasible,
@@ -158,6 +174,8 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.version_is_traceable,
             decisions.ledger_agrees_with_registry,
             scoring.churn_scores_contract,
+            retention.retention_targets_contract,
+            monitoring.monitoring_limits,
         ],
         jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
         sensors=[

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
+from churn_assets.churn.monitoring import Measurement, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -197,6 +198,83 @@ def recall_over_versions(judged: Sequence[JudgedVersion], min_recall: float) -> 
     axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
     axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def drift_over_dates(found: Sequence[Measurement]) -> "Figure":
+    """The stability index of each subject (rows) at each scored date; dark is near its limit, marked is beyond one.
+
+    found: measurements of the index.
+    """
+    from matplotlib.figure import Figure
+
+    dates = sorted({each.as_of for each in found})
+    subjects = list(dict.fromkeys(each.subject for each in found))
+    figure = Figure(
+        figsize=(max(6.0, 2.6 + 0.42 * len(dates)), max(2.4, 1.4 + 0.3 * len(subjects))), dpi=110, layout="constrained"
+    )
+    axes = figure.add_subplot()
+    shares = np.full((len(subjects), len(dates)), np.nan)
+    for each in found:
+        if each.value is not None:
+            place = subjects.index(each.subject), dates.index(each.as_of)
+            shares[place] = each.value / each.limit_warn
+            mark = {Status.WARN: "!", Status.FAIL: "!!"}.get(each.status, "")
+            is_dark = shares[place] > 0.6
+            axes.text(
+                place[1],
+                place[0],
+                f"{each.value:.2f}{mark}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if is_dark else "#222222",
+                fontweight="bold" if mark else "normal",
+            )
+    if dates:
+        image = axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1.5, aspect="auto")
+        figure.colorbar(image, label="index / limit of a warning")
+    axes.set_xticks(range(len(dates)), [f"{day:%-d %b}" for day in dates], rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(subjects)), subjects, fontsize=8)
+    axes.set_title("Population stability against the training data (! warns, !! fails)", fontsize=10)
+    return figure
+
+
+def realised_recall(found: Sequence[Measurement], min_recall: float) -> "Figure":
+    """Recall of the alerts as served over the scored dates, with its interval, by version; hollow: in sample.
+
+    found: measurements of the realised recall. Dates whose labels are not yet known are left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least the gate asks {min_recall:.2f}")
+    known = [each for each in found if each.value is not None]
+    for number, version in enumerate(dict.fromkeys(each.model_version for each in known)):
+        for is_in_sample in (False, True):
+            of_version = [m for m in known if m.model_version == version and m.is_in_sample is is_in_sample]
+            if not of_version:
+                continue
+            values, lows, highs = (
+                np.array([getattr(m, end) for m in of_version], dtype=float) for end in ("value", "low", "high")
+            )
+            axes.errorbar(
+                [m.as_of for m in of_version],  # type: ignore[arg-type]
+                values,
+                yerr=np.maximum(0, [values - lows, highs - values]),
+                fmt="o",
+                color=COLOURS[number % len(COLOURS)],
+                markerfacecolor="white" if is_in_sample else None,
+                capsize=3,
+                label=f"version {version}" + (", on dates it learned from" if is_in_sample else ""),
+            )
+    axes.set(
+        title="Realised recall of what was served", ylabel="share of those who left that were alerted", ylim=(0, 1)
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.autofmt_xdate()
     return figure
 
 

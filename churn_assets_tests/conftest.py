@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyspark.sql import SparkSession
 
 from churn_assets.churn.policy import ChurnPolicy, load_policy
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
+from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -123,11 +125,30 @@ class Project:
     def run_from(self, key: str, *, resources: Mapping[str, Any] | None = None) -> ExecuteInProcessResult:
         """Runs the asset `key` and everything downstream of it."""
         graph = build_defs(self.resources).resolve_asset_graph()
-        # Scoring is partitioned and has a job of its own.
-        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring")
+        # Scoring is partitioned and has a job of its own, with all that follows from the scores.
+        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring", "s9_monitoring")
         chosen = flow.required_multi_asset_neighbors().resolve(graph)
         steps = [asset for asset in chosen if asset in graph.materializable_asset_keys]
         return self.run(LIFECYCLE, *["/".join(asset.path) for asset in steps], resources=resources)
+
+    def weeks(self) -> list[date]:
+        """The panel's as-of dates."""
+        return self.lakehouse.dates("food_delivery/ml_churn_features", "as_of")
+
+    def score(self, first: date, last: date, *keys: str) -> ExecuteInProcessResult:
+        """One run of the scoring job over the weeks `first` to `last`, or of it only `keys` with their checks."""
+        tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+        with self.instance() as instance:
+            return (
+                build_defs(self.resources)
+                .resolve_job_def(SCORING)
+                .execute_in_process(
+                    instance=instance,
+                    raise_on_error=False,
+                    tags=tags,
+                    asset_selection=[AssetKey(key.split("/")) for key in keys] or None,
+                )
+            )
 
     def versions(self) -> dict[str, int | None]:
         """The latest version of every table of the flow."""
@@ -180,6 +201,33 @@ def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Proj
 def project(built: Project, tmp_path: Path) -> Project:
     """A copy of the built project for one test to change."""
     return built.copied_to(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The built project with its last two weeks scored, listed and reported. Copy it before changing it."""
+    project = built.copied_to(tmp_path_factory.mktemp("listed") / "project")
+    result = project.score(*project.weeks()[-2:])
+    assert result.success, causes_of(result)
+    # The monitoring's may fail: this little demo is trained on its crisis alone.
+    others = {name: found for name, found in checks_of(result).items() if "monitoring" not in name}
+    assert set(others.values()) == {True}, others
+    return project
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ADVICE = "Chromium is missing. Next step: sudo apt-get install chromium, or put another Chromium on the PATH"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path; without one a test is skipped, and fails in CI, with what to type."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(ADVICE)
+    if found is None:
+        pytest.skip(ADVICE)
+    return found
 
 
 @pytest.fixture(scope="session")

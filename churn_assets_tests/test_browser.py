@@ -5,7 +5,6 @@ CHURN_SCREENSHOTS=folder keeps what was seen.
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +24,8 @@ from churn_assets_tests.processes import Served, dev_servers, wait_for
 pytestmark = pytest.mark.slow
 
 LOCATION = "churn_assets.definitions"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ADVICE = "Chromium is missing. Next step: sudo apt-get install chromium, or put another Chromium on the PATH"
 SLOW_MS = 60_000
 STAGES = ("s1_lakehouse", "s2_features", "s3_feasibility", "s4_splits", "s5_training", "s6_evaluation", "s7_registry")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None and os.environ.get("CI"):
-        pytest.fail(ADVICE)
-    if found is None:
-        pytest.skip(ADVICE)
-    return found
 
 
 @pytest.fixture

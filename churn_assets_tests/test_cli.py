@@ -98,7 +98,9 @@ def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: 
     begun = re.findall(r"^● (.+)$", refused.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
     assert begun == names[: len(begun)]
-    assert len(begun) >= len(names) - 2 == 7, "the registry stage may be skipped, and nothing is scored; no other"
+    assert len(begun) >= len(names) - 3 == 7, (
+        "the registry stage may be skipped, and nothing is scored or watched; no other"
+    )
     assert len(re.findall(r"^  done in \d+\.\d s", refused.out, re.MULTILINE)) == len(begun)
     for step in ("simulated_quickbite", "orders", "silver_orders_enriched", "ml_churn_features", "recall_churn"):
         assert re.search(rf"^    {step} +\d+\.\d s$", refused.out, re.MULTILINE), step
@@ -244,6 +246,9 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(project: Pr
     assert (
         f"{alerts:,} alerts, {alerts / len(rows):.1%}; risk: {tiers['high']:,} high, {tiers['medium']:,} medium" in text
     )
+    # Thirteen stability indices, unseen segments, alerts, recall and precision.
+    assert re.search(rf"^Monitoring\n  week {weeks[-1]}: of 17 figures \d+ ok, .*2 not yet known$", text, re.MULTILINE)
+    assert re.search(r"^  (no need to )?retrain: ", text, re.MULTILINE)
 
 
 def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Project) -> None:

@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
+from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.pictures import (
     JudgedVersion,
     as_markdown,
     calibration,
     churn_by_date,
     data_uri,
+    drift_over_dates,
     feature_importances,
     precision_recall,
+    realised_recall,
     recall_over_versions,
     score_distribution,
 )
@@ -211,3 +214,55 @@ def test_every_judged_version_has_its_recall_with_interval_and_its_verdict():
 
 def test_without_any_version_there_is_still_a_picture():
     assert data_uri(recall_over_versions([], 0.3)).startswith("data:image/png;base64,")
+
+
+def measured(metric: Metric, subject: str, week: int, value: float | None, status: Status, version: str = "1"):
+    return Measurement(
+        as_of=date(2025, 9, 1) + timedelta(weeks=week),
+        model_version=version,
+        metric=metric,
+        subject=subject,
+        value=value,
+        low=None if value is None else value - 0.1,
+        high=None if value is None else value + 0.1,
+        rows=100,
+        limit_warn=0.1,
+        limit_fail=0.25,
+        is_in_sample=week == 0,
+        status=status,
+    )
+
+
+def test_the_drift_of_each_subject_and_date_is_written_in_its_cell_with_a_mark_where_it_alarms():
+    found = [
+        measured(Metric.PSI, "recency_days", 0, 0.01, Status.OK),
+        measured(Metric.PSI, "recency_days", 1, 0.12, Status.WARN),
+        measured(Metric.PSI, "score", 0, 0.31, Status.FAIL),
+        measured(Metric.PSI, "score", 1, None, Status.NOT_YET_KNOWN),
+    ]
+    axes = drift_over_dates(found).axes[0]
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (0, 0): "0.01",
+        (1, 0): "0.12!",
+        (0, 1): "0.31!!",
+    }
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["recency_days", "score"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep", "8 Sep"]
+    assert as_markdown(drift_over_dates([])).startswith("![Population stability against the training data")
+
+
+def test_realised_recall_is_marked_by_version_and_by_whether_it_flatters():
+    found = [
+        measured(Metric.REALISED_RECALL, "", 0, 0.6, Status.OK),
+        measured(Metric.REALISED_RECALL, "", 1, 0.5, Status.OK),
+        measured(Metric.REALISED_RECALL, "", 2, 0.4, Status.OK, "2"),
+        measured(Metric.REALISED_RECALL, "", 3, None, Status.NOT_YET_KNOWN, "2"),
+    ]
+    axes = realised_recall(found, 0.3).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "least the gate asks 0.30",
+        "version 1",
+        "version 1, on dates it learned from",
+        "version 2",
+    ]
+    assert len(realised_recall([], 0.3).axes) == 1

@@ -70,5 +70,13 @@ class UnscorableWeekError(ChurnError):
     """A week cannot be scored: no model in production, no features, or other features; its earlier scores stay."""
 
 
+class UnlistableWeekError(ChurnError):
+    """A week's retention list cannot be made: nobody is scored, or their orders are unknown; its earlier one stays."""
+
+
 class BrokenContractError(ChurnError):
     """Rows about to be published break the contract of their table; the table stays at its last good version."""
+
+
+class UnprofiledVersionError(ChurnError):
+    """A version scored a week, and what it was trained on can no longer be found out."""

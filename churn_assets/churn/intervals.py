@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -48,6 +48,24 @@ def widest_wilson_interval(trials: float, confidence: float) -> float:
 def share(hits: int, trials: int, confidence: float) -> Estimate:
     """hits / trials with its Wilson interval; undefined without trials."""
     return Estimate(hits / trials, *wilson_interval(hits, trials, confidence)) if trials else UNDEFINED
+
+
+def share_difference(
+    hits: int, trials: int, other_hits: int, other_trials: int, confidence: float
+) -> tuple[float, float, float]:
+    """hits / trials - other_hits / other_trials of two independent groups, neither empty, and the bounds of it.
+
+    The hybrid score interval (Newcombe, Statistics in Medicine 17, 1998, method 10): from the Wilson intervals of both.
+    """
+    one, other = hits / trials, other_hits / other_trials
+    low, high = wilson_interval(hits, trials, confidence)
+    other_low, other_high = wilson_interval(other_hits, other_trials, confidence)
+    difference = one - other
+    return (
+        difference,
+        difference - hypot(one - low, other_high - other),
+        difference + hypot(high - one, other - other_low),
+    )
 
 
 def _z(confidence: float) -> float:

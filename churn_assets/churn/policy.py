@@ -114,9 +114,13 @@ class Promotion(Section):
 
 
 class Automation(Section):
-    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings."""
+    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings.
+
+    retrain_on: "refresh" retrains on every change of the features; "decision" only while retrain_decision says so.
+    """
 
     refresh: Literal["weekly", "daily"] = "weekly"
+    retrain_on: Literal["refresh", "decision"] = "refresh"
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
 
@@ -136,6 +140,73 @@ class Scoring(Section):
         return self
 
 
+class Action(Section):
+    """What to offer whom: the first action whose conditions a customer meets. reason: a feature among their reasons."""
+
+    action: Annotated[str, Field(min_length=1)]
+    risk_tier: Literal["high", "medium", "low"] | None = None
+    reason: str | None = None
+    min_value_at_risk: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def is_for_everyone(self) -> bool:
+        return self.risk_tier is None and self.reason is None and self.min_value_at_risk is None
+
+
+class Retention(Section):
+    """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
+
+    contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
+    weekly_capacity: customers, if less than the alert budget.
+    """
+
+    holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
+    contact_pause_days: Days = 42
+    weekly_capacity: Annotated[int, Field(ge=1)] | None = None
+    # A TOML array is a list, which could be changed.
+    actions: Annotated[tuple[Action, ...], Field(strict=False, min_length=1)] = (
+        Action(action="personal call", risk_tier="high", min_value_at_risk=40.0),
+        Action(action="apology with free delivery", reason="recent_delay_minutes"),
+        Action(action="apology with free delivery", reason="late_order_ratio"),
+        Action(action="voucher", risk_tier="high"),
+        Action(action="reminder"),
+    )
+
+    @model_validator(mode="after")
+    def everyone_gets_an_action(self) -> "Retention":
+        if not self.actions[-1].is_for_everyone:
+            raise ValueError("the last of actions must be for everyone: action alone, without a condition")
+        return self
+
+
+class Monitoring(Section):
+    """How far a scored week may be from what was trained on, and when that asks for a retraining.
+
+    warn_psi, fail_psi: of the population stability index beyond what the training data's own weeks differ by.
+    confidence: that chance raises no psi alarm in a week without drift. fail_budget_multiple: of the alert budget.
+    retrain_weeks, calm_weeks: how many in a row say retrain, and take it back.
+    """
+
+    warn_psi: Annotated[float, Field(gt=0, le=10)] = 0.10
+    fail_psi: Annotated[float, Field(gt=0, le=10)] = 0.25
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.999
+    warn_unseen_segments: Share = 0.01
+    fail_unseen_segments: Share = 0.05
+    fail_budget_multiple: Annotated[float, Field(ge=1.1, le=10)] = 1.5
+    retrain_weeks: Annotated[int, Field(ge=1, le=52)] = 2
+    calm_weeks: Annotated[int, Field(ge=1, le=52)] = 2
+
+    @model_validator(mode="after")
+    def warnings_come_first(self) -> "Monitoring":
+        for name, warn, fail in (
+            ("psi", self.warn_psi, self.fail_psi),
+            ("unseen_segments", self.warn_unseen_segments, self.fail_unseen_segments),
+        ):
+            if warn > fail:
+                raise ValueError(f"warn_{name} ({warn}) must not exceed fail_{name} ({fail}), or nothing only warns")
+        return self
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -152,11 +223,28 @@ class ChurnPolicy(Section):
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
     scoring: Scoring = Scoring()
+    monitoring: Monitoring = Monitoring()
+    retention: Retention = Retention()
+
+    @model_validator(mode="after")
+    def reasons_of_actions_are_features(self) -> "ChurnPolicy":
+        from churn_assets.churn.features import FEATURES  # which itself needs this module
+
+        names = [feature.name for feature in FEATURES]
+        unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *names)]
+        if unknown:
+            raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(names)}")
+        return self
+
+    @property
+    def contact_pause_days(self) -> int:
+        """Days from a contact to the next list: the outcome window at least, so that no two campaigns share one."""
+        return max(self.retention.contact_pause_days, self.windows.outcome_days)
 
     @property
     def digest(self) -> str:
-        """A short hash of every rule that judges: who promotes, when what runs and how scores are named is none."""
-        return _digest(self.model_dump(mode="json", exclude={"promotion", "automation", "scoring"}))
+        """A short hash of every rule that judges: who promotes, what runs when and what is made of scores is none."""
+        return _digest(self.model_dump(mode="json", exclude=SECTIONS_THAT_DO_NOT_JUDGE))
 
     @property
     def panel_digest(self) -> str:
@@ -164,6 +252,7 @@ class ChurnPolicy(Section):
         return _digest(self.model_dump(mode="json", include=PANEL_SECTIONS))
 
 
+SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "scoring", "retention", "monitoring"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

@@ -86,7 +86,7 @@ def score_outcomes(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) 
     )
     customers = rows.groupBy(*KEYS).agg(*[F.sum(name).alias(name) for name in ("expected", "placed", "wrong")])
     is_uncovered = (F.col("expected") != 1) | (F.col("placed") != 1)
-    key = F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
+    key = _key()
     wrong, wrong_keys, uncovered, uncovered_keys = customers.agg(
         F.coalesce(F.sum("wrong"), F.lit(0)),
         F.min_by(key, F.when(F.col("wrong") > 0, key), MAX_KEYS),
@@ -109,6 +109,16 @@ def _is_wrong(scores: DataFrame) -> Column:
     probability = F.col("churn_probability")
     has_null = reduce(lambda one, other: one | other, [F.col(name).isNull() for name in scores.columns])
     return has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
+
+
+def offenders(rows: DataFrame, rule: str, allowed: str) -> Outcome:
+    """The outcome of a rule that `rows` (with KEYS) break."""
+    count, keys = rows.agg(F.count(F.lit(1)), F.min_by(_key(), _key(), MAX_KEYS)).collect()[0]
+    return _outcome(rule, count, keys, allowed)
+
+
+def _key() -> Column:
+    return F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
 
 
 def _outcome(rule: str, count: int, keys: Sequence[str] | None, allowed: str) -> Outcome:

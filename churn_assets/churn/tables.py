@@ -12,7 +12,7 @@ from churn_assets.churn.errors import SourceSchemaError
 
 @dataclass(frozen=True)
 class SourceColumn:
-    """name: canonical name. kind: string, timestamp, double or boolean. meaning: for people, with the unit."""
+    """name: canonical name. kind: string, timestamp, date, double or boolean. meaning: for people, with the unit."""
 
     name: str
     kind: str
@@ -22,12 +22,13 @@ class SourceColumn:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """One canonical source table; an optional one may be absent as a whole."""
+    """One canonical source table; an optional one may be absent as a whole. may_be_empty: no rows are no mistake."""
 
     name: str
     meaning: str
     columns: tuple[SourceColumn, ...]
     is_optional: bool = False
+    may_be_empty: bool = False
 
     @property
     def column_names(self) -> list[str]:
@@ -71,11 +72,43 @@ CUSTOMERS = SourceTable(
     ),
     is_optional=True,
 )
+CAMPAIGN_CONTACTS = SourceTable(
+    "campaign_contacts",
+    "One row per customer on a retention list that was used: who was contacted, and who was held out.",
+    (
+        SourceColumn("customer_id", "string", "who was on the list"),
+        SourceColumn("as_of", "date", "the as-of date of the list"),
+        SourceColumn(
+            "contacted_at", "timestamp", "when the customer was contacted (UTC); null if not", is_optional=True
+        ),
+        SourceColumn(
+            "is_holdout",
+            "boolean",
+            "true for who was held out on purpose; null: as retention_targets has it",
+            is_optional=True,
+        ),
+        SourceColumn(
+            "risk_tier", "string", "the list's risk tier; null: as retention_targets has it", is_optional=True
+        ),
+    ),
+    is_optional=True,
+    may_be_empty=True,
+)
+OPT_OUTS = SourceTable(
+    "opt_outs",
+    "One row per customer who must not be contacted.",
+    (SourceColumn("customer_id", "string", "who opted out"),),
+    is_optional=True,
+    may_be_empty=True,
+)
+# What the features are computed from, and what only the retention lists heed.
 SOURCE_TABLES = (ORDERS, REVIEWS, CUSTOMERS)
+RETENTION_TABLES = (CAMPAIGN_CONTACTS, OPT_OUTS)
 
 SPARK_TYPES: dict[str, T.DataType] = {
     "string": T.StringType(),
     "timestamp": T.TimestampType(),
+    "date": T.DateType(),
     "double": T.DoubleType(),
     "boolean": T.BooleanType(),
 }
@@ -84,6 +117,7 @@ SPARK_TYPES: dict[str, T.DataType] = {
 CONVERTIBLE: dict[str, tuple[type[T.DataType], ...]] = {
     "string": (T.StringType, T.IntegralType, T.DecimalType),
     "timestamp": (T.TimestampType, T.TimestampNTZType, T.DateType, T.StringType),
+    "date": (T.DateType, T.TimestampType, T.TimestampNTZType, T.StringType),
     "double": (T.NumericType, T.StringType),
     "boolean": (T.BooleanType, T.StringType),
 }
@@ -137,6 +171,7 @@ def _as_kind(value: Column, kind: str) -> Column:
     as_kind: dict[str, Callable[[Column], Column]] = {
         "string": lambda raw: F.when(raw.cast("string").rlike(r"(?U)\S"), raw.cast("string")),
         "timestamp": lambda raw: raw.try_cast("timestamp"),
+        "date": lambda raw: raw.try_cast("date"),
         "double": lambda raw: raw.try_cast("double"),
         "boolean": lambda raw: raw.try_cast("boolean"),
     }

@@ -10,10 +10,14 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
+from churn_assets.churn import retraining
 from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, PANEL_RULES
+from churn_assets.churn.ledger import Decision, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
+from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.resources.lakehouse import LakehouseResource, MissingTableError
+from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.tracking import MODEL_ARTIFACT
 
@@ -71,6 +75,10 @@ def retrain_on_feature_refresh(
         context.update_cursor(Seen(version, seen.requested_at).cursor())
         return dg.SkipReason(f"Version {version} of {PANEL} holds the same rows as version {known}.")
     # What follows may pass: the cursor stays, and a later tick looks again.
+    if policy.automation.retrain_on == "decision":
+        against = _decided_against(lakehouse)
+        if against is not None:
+            return dg.SkipReason(f"Version {version} of {PANEL} waits for a decision to retrain: {against}.")
     broken = _failed_checks(context.instance, lakehouse.committed_at(PANEL, version))
     if broken:
         return dg.SkipReason(f"Version {version} of {PANEL} fails its checks: {'; '.join(broken)}")
@@ -86,6 +94,24 @@ def retrain_on_feature_refresh(
     context.update_cursor(Seen(version, datetime.now(timezone.utc).isoformat()).cursor())
     # The key makes a tick that is repeated after a crash ask for the same run.
     return dg.RunRequest(run_key=f"{PANEL}@{version}", tags={"churn/panel_version": str(version)})
+
+
+def _decided_against(lakehouse: LakehouseResource) -> str | None:
+    """Why the monitoring does not ask for a retraining; None if it does, or if nothing serves that it could watch."""
+    ledger = [Decision.of(row) for row in lakehouse.records(LEDGER)] if lakehouse.has(LEDGER) else []
+    served = serving(sorted(ledger, key=lambda decision: decision.number))
+    if served is None:
+        return None
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    if decision is None:
+        return f"{DECISIONS} has none yet"
+    if decision.model_version != served.subject.version:
+        # It has been followed: another version serves by now, and the next scored week tells how that one does.
+        about, now = decision.model_version, served.subject.version
+        return f"that of {decision.as_of} was about version {about}, and now version {now} serves"
+    if not decision.is_retrain:
+        return f"that of {decision.as_of} is not to: {'; '.join(decision.reasons)}"
+    return None
 
 
 def _is_unchanged(lakehouse: LakehouseResource, known: int, version: int) -> bool:

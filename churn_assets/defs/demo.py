@@ -16,6 +16,7 @@ MEANINGS = {
     "orders": "The simulated orders, with a few dirty rows.",
     "reviews": "The simulated reviews.",
     "customers": "The simulated customers and their segments.",
+    "campaign_contacts": "Whom the retention team contacted in the simulated past, and whom it held out.",
     "true_churn_probability": "The best possible score of each customer and date. No feature may read it.",
 }
 

@@ -24,13 +24,13 @@ def landed(table: SourceTable) -> str:
     return f"food_delivery/{table.name}"
 
 
-def source_asset(table: SourceTable, deps: list[dg.AssetKey]) -> dg.AssetsDefinition:
+def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GROUP) -> dg.AssetsDefinition:
     """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after."""
 
     @dg.asset(
         key=landed(table).split("/"),
         deps=deps,
-        group_name=GROUP,
+        group_name=group,
         kinds={"pyspark", "delta"},
         owners=OWNERS,
         code_version="1",

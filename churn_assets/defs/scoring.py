@@ -26,6 +26,8 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
 GROUP = "s8_scoring"
+# What is watched of the scores is brought up to date with them.
+MONITORING_GROUP = "s9_monitoring"
 SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
@@ -85,16 +87,18 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL} up to these dates, and promote a version",
         )
+    dates = [date.fromisoformat(key) for key in context.partition_keys]
+    # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
+    panel = lakehouse.read(PANEL, inputs[PANEL])
     scorer = tracking.load_scorer(version)
-    against = feature_problems(lakehouse.table_schema(PANEL, inputs[PANEL]), scorer.features)
+    against = feature_problems(panel.schema, scorer.features)
     if against:
         raise UnscorableWeekError(
             f"The features of {PANEL} are not those of version {version.version}; earlier scores stay.",
             against,
             next_step=f"materialize {PANEL}, or train and promote a version on these features",
         )
-    dates = [date.fromisoformat(key) for key in context.partition_keys]
-    eligible = of_dates(lakehouse.read(PANEL, inputs[PANEL]), dates)
+    eligible = of_dates(panel, dates)
     rows = with_reason(eligible, scorer.features)
     scored = scorer.score(rows.where(F.col("reason").isNull()).drop("reason"))
     unscored = rows.where(F.col("reason").isNotNull()).select("customer_id", "as_of", "reason")
@@ -156,8 +160,9 @@ def week_to_score(lakehouse: LakehouseResource, tracking: TrackingResource) -> d
 
 scoring_job = dg.define_asset_job(
     SCORING,
-    selection=dg.AssetSelection.groups(GROUP),
-    description="Scores the eligible customers of the chosen weeks with the version in production.",
+    selection=dg.AssetSelection.groups(GROUP, MONITORING_GROUP),
+    description="Scores the chosen weeks with the version in production, lists whom to contact, and brings monitoring, "
+    "the effect of past lists and the risk report up to date.",
 )
 
 

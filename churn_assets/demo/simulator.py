@@ -62,11 +62,16 @@ DECAY = 0.5 ** (1 / HALF_LIFE_DAYS)
 REVIEWED_SHARE = 0.45
 PROMPT_REVIEW_SHARE = 0.80
 
+# Whoever was at least this likely to leave is on the campaign's list.
+CAMPAIGN_RISK, CAMPAIGN_HIGH_RISK = 0.25, 0.50
+CAMPAIGN_HOLDOUT = 0.20
+
 LEAVING_SHARE = 0.60
 # With 3,000 the rates of the rare slow customers made a prevalence of 0.005 come out 15 % high.
 CALIBRATION_CUSTOMERS = 8_000
 CALIBRATION_DAYS = 184
 CALIBRATION_SEED = 2**64 - 1  # no demo can have this seed
+CAMPAIGN_STREAM = 2**40  # no customer has such a number
 
 DAY = 86_400
 EPOCH = date(1970, 1, 1)
@@ -113,6 +118,15 @@ class DemoSettings(BaseModel):
     )
     leaking_column: bool = Field(False, description="orders also hold next_order_at, which only the future knows")
     drift_start: date | None = Field(None, description="from this day promises are 20 minutes shorter, that is all")
+    campaign: date | None = Field(
+        date(2025, 11, 17), description="the Monday of a past retention campaign; without one nobody was contacted"
+    )
+    campaign_effect: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="share of the customers contacted who order again in the twelve days after, come what may",
+    )
 
     @model_validator(mode="after")
     def _dates_are_in_order(self) -> "DemoSettings":
@@ -120,6 +134,8 @@ class DemoSettings(BaseModel):
             raise ValueError(f"end ({self.end}) must be between start ({self.start}) and 3650 days after it")
         if self.crisis_start > self.crisis_end:
             raise ValueError(f"crisis_end ({self.crisis_end}) must not be before crisis_start ({self.crisis_start})")
+        if self.campaign is not None and self.campaign.weekday() != 0:
+            raise ValueError(f"campaign ({self.campaign}) must be a Monday: lists are made at as-of dates")
         return self
 
 
@@ -131,14 +147,17 @@ class DemoTables:
         ends), subtotal, is_cancelled; with `leaking_column` also next_order_at.
     reviews: order_id, reviewed_at, review_score (half stars, 1 to 5), sentiment_category.
     customers: customer_id, segment.
-    true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability.
+    campaign_contacts: customer_id, as_of (the list's date), contacted_at (null: held out), is_holdout, risk_tier.
+    true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability; it
+        knows nothing of what a campaign will change.
 
-    All four are read from `lives`, one persisted row per customer. Call `release` once they are written.
+    All five are read from `lives`, one persisted row per customer. Call `release` once they are written.
     """
 
     orders: DataFrame
     reviews: DataFrame
     customers: DataFrame
+    campaign_contacts: DataFrame
     true_churn_probability: DataFrame
     lives: DataFrame
 
@@ -166,6 +185,7 @@ def simulate(spark: SparkSession, settings: DemoSettings, *, partitions: int | N
         orders=_with_order_faults(clean_orders, settings),
         reviews=_with_review_faults(_reviews(lives), settings),
         customers=_with_segment_faults(lives.select("customer_id", "segment"), settings),
+        campaign_contacts=_campaign_contacts(lives, settings),
         true_churn_probability=lives.select("customer_id", F.inline("probabilities")),
         lives=lives,
     )
@@ -294,17 +314,51 @@ def _logit(uniform: Floats) -> Floats:
     return np.log(inside / (1 - inside))
 
 
+@dataclass(frozen=True)
+class Campaign:
+    """What a retention campaign would do with each customer, were they on its list, which is made on day `day`."""
+
+    day: int
+    is_holdout: Bools
+    contacted_second: Ints  # from that day's midnight on
+    is_convinced: Bools
+    order_day: Ints
+
+
+def campaign(settings: DemoSettings, numbers: Sequence[int]) -> Campaign | None:
+    """None if the demo has no campaign. Its draws are apart, so that it reshuffles no other."""
+    if settings.campaign is None:
+        return None
+    held_out, reached, convinced, delay = np.empty((4, len(numbers)))
+    for row, number in enumerate(numbers):
+        key = np.array([settings.seed, number + CAMPAIGN_STREAM], dtype=np.uint64)
+        held_out[row], reached[row], convinced[row], delay[row] = np.random.Generator(np.random.Philox(key=key)).random(
+            4
+        )
+    day = (settings.campaign - settings.start).days
+    is_holdout = held_out < CAMPAIGN_HOLDOUT
+    return Campaign(
+        day=day,
+        is_holdout=is_holdout,
+        contacted_second=(9 * 3600 + reached * 1.5 * DAY).astype(np.int64),
+        is_convinced=~is_holdout & (convinced < settings.campaign_effect),
+        order_day=day + 3 + (10 * delay).astype(np.int64),
+    )
+
+
 # --- how they live, and the truth about it ---
 
 
 @dataclass(frozen=True)
 class Lives:
-    """`has_ordered`, cancelled orders included, is (days, customers); the rest is (as-of dates, customers)."""
+    """`has_ordered`, cancelled orders included, is (days, customers); `campaign_risk`, the churn probability of those
+    on the campaign's list and NaN of the others, (customers,); the rest is (as-of dates, customers)."""
 
     has_ordered: Bools
     is_eligible: Bools
     churn_probability: Floats
     has_left: Bools
+    campaign_risk: Floats
 
 
 def daily_hazard(base_hazard: float, dissatisfaction: Floats) -> Floats:
@@ -312,7 +366,12 @@ def daily_hazard(base_hazard: float, dissatisfaction: Floats) -> Floats:
 
 
 def live(
-    customers: Customers, served: Service, draws: dict[str, Floats], days: Calendar, calibration: Calibration
+    customers: Customers,
+    served: Service,
+    draws: dict[str, Floats],
+    days: Calendar,
+    calibration: Calibration,
+    contacted: Campaign | None = None,
 ) -> Lives:
     """Simulate every day, keeping beside the hidden state the belief an all-knowing observer of behaviour would hold.
 
@@ -320,6 +379,8 @@ def live(
     After a silent day, by Bayes' rule, with active mass (1-h)(1-p) against belief * h + 1 - belief for those who left:
 
         belief <- belief (1-h)(1-p) / (1 - belief (1-h) p)
+
+    Whom a campaign convinces is active again and orders on the campaign's day, on which nobody had counted.
     """
     order_probability = customers.order_probability(calibration.median_rate)
     harm = served.harm * customers.sensitivity
@@ -332,10 +393,16 @@ def live(
     row_of_day = {day: row for row, day in enumerate(days.as_of.tolist())}
     beliefs, dissatisfactions = np.ones((2, len(row_of_day), size))
     is_eligible, has_left = np.zeros((2, len(row_of_day), size), dtype=bool)
+    campaign_risk, convinced_day = np.full(size, np.nan), np.full(size, -1)
     for day in range(days.days + 1):
         if (row := row_of_day.get(day)) is not None:
             beliefs[row], dissatisfactions[row] = belief, dissatisfaction
             is_eligible[row], has_left[row] = last_kept_day >= day - ELIGIBLE_DAYS, ~is_active
+            if contacted is not None and day == contacted.day:
+                risk = no_kept_order_probability(belief, dissatisfaction, order_probability, calibration.base_hazard)
+                is_listed = is_eligible[row] & (risk >= CAMPAIGN_RISK)
+                campaign_risk = np.where(is_listed, risk, np.nan)
+                convinced_day = np.where(is_listed & contacted.is_convinced, contacted.order_day, -1)
         if day == days.days:
             break
         p = order_probability[days.weekday[day]]
@@ -343,15 +410,16 @@ def live(
         h = daily_hazard(calibration.base_hazard, dissatisfaction)
         has_joined = customers.first_day < day
         is_active &= ~(has_joined & (draws["leave"][day] < h))
+        is_active |= convinced_day == day
         orders = has_joined & is_active & (draws["order"][day] < p)
-        orders |= customers.first_day == day  # joining is placing the first order
+        orders |= (customers.first_day == day) | (convinced_day == day)  # joining is placing the first order
         belief = np.where(orders, 1.0, belief * (1 - h) * (1 - p) / (1 - belief * (1 - h) * p))
         is_kept = orders & ~served.is_cancelled[day]
         last_kept_day[is_kept] = day
         dissatisfaction = np.minimum(dissatisfaction + is_kept * harm[day], MAX_DISSATISFACTION)
         has_ordered[day] = orders
     probability = no_kept_order_probability(beliefs, dissatisfactions, order_probability, calibration.base_hazard)
-    return Lives(has_ordered, is_eligible, probability, has_left)
+    return Lives(has_ordered, is_eligible, probability, has_left, campaign_risk)
 
 
 def no_kept_order_probability(
@@ -437,7 +505,8 @@ LIVES_SCHEMA = (
     "customer_id string, segment string, "
     "orders array<struct<order_id: string, ordered: bigint, promised: bigint, delivered: bigint, subtotal: double, "
     "is_cancelled: boolean, reviewed: bigint, review_score: double>>, "
-    "probabilities array<struct<as_of: date, churn_probability: double>>"
+    "probabilities array<struct<as_of: date, churn_probability: double>>, "
+    "contact struct<contacted: bigint, is_holdout: boolean, risk_tier: string>"
 )
 
 
@@ -461,7 +530,8 @@ def _lives_batch(numbers: Ints, settings: DemoSettings, calibration: Calibration
     uniforms, normals, draws = draw(settings.seed, numbers.tolist(), days.days)
     customers = customers_from(uniforms, normals, settings.signal_strength)
     served = service(draws, days.is_crisis)
-    lives = live(customers, served, draws, days, calibration)
+    contacted = campaign(settings, numbers.tolist())
+    lives = live(customers, served, draws, days, calibration, contacted)
     names = np.array([segment[0] for segment in SEGMENTS])
     rows = pa.RecordBatch.from_pydict(
         {
@@ -469,6 +539,7 @@ def _lives_batch(numbers: Ints, settings: DemoSettings, calibration: Calibration
             "segment": pa.array(names[customers.segment].tolist()),
             "orders": _order_lists(numbers, customers, served, draws, days, lives.has_ordered),
             "probabilities": _probability_lists(lives, days),
+            "contact": _contacts(lives, contacted, days),
         }
     )
     return rows.filter(pa.array(customers.first_day < days.days))
@@ -529,6 +600,20 @@ def _probability_lists(lives: Lives, days: Calendar) -> pa.ListArray:
     )
 
 
+def _contacts(lives: Lives, contacted: Campaign | None, days: Calendar) -> pa.Array:
+    kinds = pa.struct([("contacted", pa.int64()), ("is_holdout", pa.bool_()), ("risk_tier", pa.string())])
+    is_listed = ~np.isnan(lives.campaign_risk)
+    if contacted is None:
+        return pa.nulls(len(is_listed), kinds)
+    midnight = ((days.start - EPOCH).days + contacted.day) * DAY
+    moments = midnight + contacted.contacted_second
+    data_ends = ((days.start - EPOCH).days + days.days) * DAY
+    has_no_contact = contacted.is_holdout | (moments >= data_ends)
+    tiers = np.where(lives.campaign_risk >= CAMPAIGN_HIGH_RISK, "high", "medium").tolist()
+    columns = [pa.array(moments, mask=has_no_contact), pa.array(contacted.is_holdout), pa.array(tiers)]
+    return pa.StructArray.from_arrays(columns, fields=list(kinds), mask=pa.array(~is_listed))
+
+
 def _lists(starts: Ints, columns: dict[str, pa.Array]) -> pa.ListArray:
     structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
     return pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), structs)
@@ -543,6 +628,16 @@ def _orders(lives: DataFrame) -> DataFrame:
         F.timestamp_seconds("delivered").alias("delivered_at"),
         "subtotal",
         "is_cancelled",
+    )
+
+
+def _campaign_contacts(lives: DataFrame, settings: DemoSettings) -> DataFrame:
+    return lives.where("contact is not null").select(
+        "customer_id",
+        F.lit(settings.campaign).cast("date").alias("as_of"),
+        F.timestamp_seconds("contact.contacted").alias("contacted_at"),
+        "contact.is_holdout",
+        "contact.risk_tier",
     )
 
 

@@ -251,6 +251,19 @@ class LakehouseResource(dg.ConfigurableResource):
             return False
         return len({_rows_digest(version) for version in versions}) == 1
 
+    def write_file(self, name: str, content: bytes) -> str:
+        """Writes a file for people at `root`/`name`, in place of an earlier one, and returns where it lies."""
+        path = f"{self.root.rstrip('/')}/{name}"
+        filesystem, place = _filesystem(path)
+        folder, _, base = place.rpartition("/")
+        filesystem.create_dir(folder, recursive=True)
+        # Whoever reads it meanwhile has the earlier one whole.
+        unfinished = f"{folder}/.{base}.{uuid.uuid4().hex}"
+        with filesystem.open_output_stream(unfinished) as stream:
+            stream.write(content)
+        filesystem.move(unfinished, place)
+        return path
+
     def append_after(self, table: str, version: int | None, rows: "pa.Table") -> int:
         """Appends `rows` as version `version` + 1 (None: as the first rows of a new table), or not at all.
 

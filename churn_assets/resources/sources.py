@@ -18,7 +18,7 @@ from churn_assets.churn.errors import (
     UnreadableSourceError,
 )
 from churn_assets.churn.policy import read_toml, validated
-from churn_assets.churn.tables import SOURCE_TABLES, SourceTable
+from churn_assets.churn.tables import CAMPAIGN_CONTACTS, RETENTION_TABLES, SOURCE_TABLES, SourceTable
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.lakehouse import MissingTableError, open_delta, read_delta
 
@@ -43,7 +43,7 @@ class Source(BaseModel):
 
 
 class Sources(BaseModel):
-    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps `[reviews]` and `[customers]`."""
+    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps the optional tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -51,10 +51,13 @@ class Sources(BaseModel):
     orders: Source | None = None
     reviews: Source | None = None
     customers: Source | None = None
+    campaign_contacts: Source | None = None
+    opt_outs: Source | None = None
 
     @model_validator(mode="after")
     def demo_or_orders(self) -> "Sources":
-        own = [name for name in ("orders", "reviews", "customers") if getattr(self, name) is not None]
+        tables = [table.name for table in (*SOURCE_TABLES, *RETENTION_TABLES)]
+        own = [name for name in tables if getattr(self, name) is not None]
         if self.demo is None and self.orders is None:
             raise ValueError("needs [orders], the one table that cannot be absent, or [demo]")
         if self.demo is not None and own:
@@ -98,12 +101,10 @@ class SourceCatalog:
         """
         states: dict[str, Any] = {}
         for table in SOURCE_TABLES:
-            if self.sources.demo is not None:
-                source, path = Source(format="delta", path=table.name), f"{self.demo_root}/{table.name}"
-            elif (configured := getattr(self.sources, table.name)) is not None:
-                source, path = configured, located(configured, self.folder)
-            else:
+            found = self._place(table)
+            if found is None:
                 continue
+            source, path = found
             if source.format == "table":
                 return None
             is_delta = source.format == "delta"
@@ -117,10 +118,16 @@ class SourceCatalog:
 
         Raises MissingSourceError, UnreadableSourceError or EmptySourceError. Columns and rows are not judged here.
         """
+        found = self._place(table)
+        return None if found is None else _open(spark, table, *found)
+
+    def _place(self, table: SourceTable) -> tuple[Source, str] | None:
         if self.sources.demo is not None:
-            return _open(spark, table, Source(format="delta", path=table.name), f"{self.demo_root}/{table.name}")
+            is_simulated = table in (*SOURCE_TABLES, CAMPAIGN_CONTACTS)
+            path = f"{self.demo_root}/{table.name}"
+            return (Source(format="delta", path=table.name), path) if is_simulated else None
         source: Source | None = getattr(self.sources, table.name)
-        return None if source is None else _open(spark, table, source, located(source, self.folder))
+        return None if source is None else (source, located(source, self.folder))
 
 
 def _file_state(path: str) -> list[tuple[str, int, str]]:
@@ -143,7 +150,7 @@ def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) 
         raise _missing(table, source, path)
     try:
         rows = _mapped(spark, table, source, path)
-        is_empty = rows.isEmpty()
+        is_empty = not table.may_be_empty and rows.isEmpty()
     except MissingTableError as missing:
         raise _missing(table, source, path) from missing
     # PySpark leaves exceptions of the JVM that it has no class for, such as that of a broken file, as py4j gives them.

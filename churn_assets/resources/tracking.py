@@ -1,5 +1,6 @@
 """MLflow: where runs, models and versions are recorded. Opens nothing until asked; decides nothing about models."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import dagster as dg
 import psutil
 from dagster_mlflow import mlflow_tracking
 
-from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence, PromotionRefusedError
@@ -41,6 +42,8 @@ RUN_NAME = "GBT_Crisis_Aware_Pipeline"
 MODEL_ARTIFACT = "churn_pipeline_model"
 REGISTERED_MODEL = "quickbite_churn_predictor"
 STAGING, PRODUCTION = "staging", "production"
+# Where `serving.flavor` keeps them within the model.
+TREES_FILE = "artifacts/trees.json"
 POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
 PROCESS_TAG, SERVED_TAG = "process", "served_digest"
 # Given explicitly: left to itself MLflow starts another JVM to find them out (33 s against 2 s, 2026-11).
@@ -76,6 +79,10 @@ class LoggedTraining:
     inputs: Mapping[str, str]
     documents: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, "Figure"]
+
+
+class UnknownVersionError(ChurnError):
+    """The registry no longer holds a version that scores were made with."""
 
 
 class UnknownRunError(ChurnError):
@@ -284,6 +291,28 @@ class TrackingResource(dg.ConfigurableResource):
 
         self._use_store()
         return load_scorer(f"models:/{REGISTERED_MODEL}/{version.version}", self.dfs_tmpdir)
+
+    def exported_trees(self, number: str) -> str:
+        """The trees of a version, as `trees.exported_trees` wrote them. Needs no JVM.
+
+        Raises ChangedModelError if they are not those that were trained, and UnknownVersionError.
+        """
+        import mlflow
+
+        version = self.version(number)
+        if version is None:
+            raise UnknownVersionError(
+                f"There is no version {number} of {REGISTERED_MODEL}.",
+                next_step="score these weeks again, with the version that is in production now",
+            )
+        self._use_store()
+        text: str = mlflow.artifacts.load_text(f"models:/{REGISTERED_MODEL}/{number}/{TREES_FILE}")
+        if hashlib.sha256(text.encode()).hexdigest() != self.trained_model_of(version).evidence.model_digest:
+            raise ChangedModelError(
+                f"The exported trees of version {number} are not those of the model that was trained.",
+                next_step="roll back to a version that is whole, and score these weeks again",
+            )
+        return text
 
     def document(self, run_id: str, name: str) -> dict[str, Any]:
         """A document that `log_training` left in the run."""

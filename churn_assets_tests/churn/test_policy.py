@@ -38,13 +38,26 @@ JUDGING_VALUES = {
     "model.feature_set": "seed",
     "model.class_weights": "balanced",
 }
-# These say who promotes what passed, when what runs, and how scores are named.
+# These say who promotes what passed, when what runs, and what is made of scores and watched of them.
 RUNNING_VALUES = {
     "promotion.mode": "manual",
     "automation.refresh": "daily",
+    "automation.retrain_on": "decision",
     "automation.retrain_cooldown_hours": 1.0,
     "scoring.high_risk_probability": 0.6,
     "scoring.medium_risk_probability": 0.1,
+    "retention.holdout_share": 0.2,
+    "retention.contact_pause_days": 60,
+    "retention.weekly_capacity": 500,
+    "retention.actions": [{"action": "reminder"}],
+    "monitoring.warn_psi": 0.2,
+    "monitoring.fail_psi": 0.5,
+    "monitoring.confidence": 0.99,
+    "monitoring.warn_unseen_segments": 0.02,
+    "monitoring.fail_unseen_segments": 0.1,
+    "monitoring.fail_budget_multiple": 2.0,
+    "monitoring.retrain_weeks": 3,
+    "monitoring.calm_weeks": 1,
 }
 
 
@@ -132,6 +145,15 @@ def test_rules_cannot_be_changed_after_loading():
         ("[windows]\noutcome_days = 30.5", "windows.outcome_days: found 30.5, should be a valid integer"),
         ("[windows]\noutcome_days = true", "windows.outcome_days: found True, should be a valid integer"),
         ("[windows]\nobservation_days = 0", "windows.observation_days: found 0, should be greater than or equal to 1"),
+        (
+            "[[retention.actions]]\naction = 'call'\nreason = 'age'\n[[retention.actions]]\naction = 'mail'",
+            "(whole file): retention.actions: reason (age) must be a feature",
+        ),
+        (
+            "[[retention.actions]]\naction = 'call'\nrisk_tier = 'high'",
+            "retention: the last of actions must be for everyone",
+        ),
+        ("[retention]\nactions = []", "retention.actions: found [], "),
         ("[gate]\nconfidence = 1.0", "gate.confidence: found 1.0, should be less than 1"),
         ("[cleaning]\nwatermark = '2025-12-31'", "cleaning.watermark: found '2025-12-31', should be a valid date"),
         ("[split]\nsalt = ''", "split.salt: found '', String should have at least 1 character"),
@@ -150,6 +172,13 @@ def test_rules_cannot_be_changed_after_loading():
         ("[leakage]\nmax_model_auc = 0.5", "leakage.max_model_auc: found 0.5, should be greater than 0.5"),
         ("[model]\nclass_weights = 'some'", "model.class_weights: found 'some', should be 'none' or 'balanced'"),
         ("[promotion]\nmode = 'never'", "promotion.mode: found 'never', should be 'auto' or 'manual'"),
+        (
+            "[automation]\nretrain_on = 'drift'",
+            "automation.retrain_on: found 'drift', should be 'refresh' or 'decision'",
+        ),
+        ("[monitoring]\nwarn_psi = 0.0", "monitoring.warn_psi: found 0.0, should be greater than 0"),
+        ("[monitoring]\nretrain_weeks = 0", "monitoring.retrain_weeks: found 0, should be greater than or equal to 1"),
+        ("[monitoring]\nwarn_psi = 0.3", "monitoring: warn_psi (0.3) must not exceed fail_psi (0.25)"),
         ("[automation]\nrefresh = 'hourly'", "automation.refresh: found 'hourly', should be 'weekly' or 'daily'"),
         (
             "[automation]\nretrain_cooldown_hours = -1",

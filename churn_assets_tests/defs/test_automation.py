@@ -4,22 +4,27 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import deltalake
 import pandas as pd
+import pyarrow as pa
 import pytest
 from dagster._core.test_utils import create_run_for_test
 from dagster_pyspark import LazyPySparkResource
 
+from churn_assets.churn.ledger import LEDGER_SCHEMA, Action, Decision, Subject
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.retraining import DECISION_SCHEMA, RetrainDecision
 from churn_assets.definitions import build_defs
 from churn_assets.defs import automation
 from churn_assets.defs.automation import PANEL, REFRESH, TRAINING, Seen
+from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import Source, SourceCatalog, Sources
 from churn_assets.resources.tracking import MODEL_ARTIFACT
 from churn_assets_tests.conftest import Project
@@ -189,6 +194,65 @@ def test_an_older_version_that_was_vacuumed_away_counts_as_another(watched: Watc
     table.update_incremental()
     # Vacuuming commits too.
     assert asked(watched.tick()) == f"{PANEL}@{table.version()}"
+
+
+# --- or only when the monitoring asks for it ---
+
+
+def follows_decisions(watched: Watched) -> None:
+    watched.policy = ChurnPolicy.model_validate({"automation": {"retrain_on": "decision"}})
+
+
+def serves(watched: Watched, version: str, number: int = 0) -> None:
+    """Writes into the ledger that this version serves from now on."""
+    moved = Decision(
+        f"d{number}", NOW, Action.PROMOTED, Subject(version), None, ["earned"], "policy", "run", number=number
+    )
+    rows = pa.Table.from_pylist([moved.row()], LEDGER_SCHEMA)
+    watched.lakehouse.append_after(LEDGER, watched.lakehouse.version(LEDGER), rows)
+
+
+def decided(watched: Watched, *, is_retrain: bool, version: str = "1", weeks: int = 0) -> None:
+    decision = RetrainDecision(date(2025, 12, 1) + timedelta(weeks=weeks), version, is_retrain, ("score drifted",))
+    rows = pa.Table.from_pylist([decision.row(NOW)], DECISION_SCHEMA)
+    watched.lakehouse.append_after(DECISIONS, watched.lakehouse.version(DECISIONS), rows)
+
+
+NOW = datetime(2025, 12, 1, 7, tzinfo=timezone.utc)
+WAITS = f"Version 0 of {PANEL} waits for a decision to retrain: "
+
+
+def test_a_change_waits_for_a_decision_to_retrain_and_is_not_lost(watched: Watched) -> None:
+    follows_decisions(watched)
+    serves(watched, "1")
+    watched.write(ROWS)
+    assert watched.tick() == f"{WAITS}{DECISIONS} has none yet."
+    decided(watched, is_retrain=False)
+    assert watched.tick() == f"{WAITS}that of 2025-12-01 is not to: score drifted."
+    decided(watched, is_retrain=True, weeks=1)
+    assert asked(watched.tick()) == f"{PANEL}@0"
+
+
+def test_a_decision_about_a_version_that_no_longer_serves_has_been_followed(watched: Watched) -> None:
+    follows_decisions(watched)
+    serves(watched, "1")
+    decided(watched, is_retrain=True)
+    serves(watched, "2", number=1)
+    watched.write(ROWS)
+    assert watched.tick() == f"{WAITS}that of 2025-12-01 was about version 1, and now version 2 serves."
+
+
+def test_the_first_training_needs_no_decision_for_nothing_serves_that_could_drift(watched: Watched) -> None:
+    follows_decisions(watched)
+    watched.write(ROWS)
+    assert asked(watched.tick()) == f"{PANEL}@0"
+
+
+def test_by_default_no_decision_is_asked_for(watched: Watched) -> None:
+    serves(watched, "1")
+    decided(watched, is_retrain=False)
+    watched.write(ROWS)
+    assert asked(watched.tick()) == f"{PANEL}@0"
 
 
 # --- new orders ---

@@ -14,23 +14,16 @@ from pyspark.sql import functions as F
 from churn_assets.churn.policy import ChurnPolicy, Scoring
 from churn_assets.definitions import build_defs
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED, churn_scores_contract
+from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 
 STAMPS = ("scored_at",)
 
 
-def snapshots(project: Project) -> list[date]:
-    return project.lakehouse.dates(PANEL, "as_of")
-
-
 def score(project: Project, first: date, last: date) -> ExecuteInProcessResult:
-    """One run over the weeks from `first` to `last`."""
-    job = build_defs(project.resources).resolve_job_def(SCORING)
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
-    with project.instance() as instance:
-        return job.execute_in_process(instance=instance, raise_on_error=False, tags=tags)
+    """Only the scores, not what is made of them."""
+    return project.score(first, last, SCORES, UNSCORED)
 
 
 def rows(project: Project, table: str = SCORES) -> list[dict[str, Any]]:
@@ -53,14 +46,14 @@ def change_panel(project: Project, change: Callable[[DataFrame], DataFrame]) -> 
 @pytest.fixture
 def scored(project: Project) -> Project:
     """The last two weeks scored."""
-    result = score(project, *snapshots(project)[-2:])
+    result = score(project, *project.weeks()[-2:])
     assert result.success, causes_of(result)
     assert set(checks_of(result).values()) == {True}
     return project
 
 
 def test_scoring_again_gives_the_same_rows_and_replaces_that_week_only(scored: Project) -> None:
-    earlier, last = snapshots(scored)[-2:]
+    earlier, last = scored.weeks()[-2:]
     before, files_before, version = rows(scored), files(scored), scored.lakehouse.version(SCORES)
     panel = scored.lakehouse.read(PANEL).where(F.col("as_of").isin(earlier, last))
     keys = sorted((row.as_of, row.customer_id) for row in panel.collect())
@@ -75,7 +68,7 @@ def test_scoring_again_gives_the_same_rows_and_replaces_that_week_only(scored: P
 
 
 def test_ten_weeks_are_one_run_and_one_commit(project: Project) -> None:
-    weeks = snapshots(project)[-10:]
+    weeks = project.weeks()[-10:]
     assert len(weeks) == 10
     result = score(project, weeks[0], weeks[-1])
     assert result.success, causes_of(result)
@@ -88,7 +81,7 @@ def no_production_model(project: Project) -> None:
 
 
 def no_features(project: Project) -> None:
-    change_panel(project, lambda panel: panel.where(F.col("as_of") < F.lit(snapshots(project)[-1])))
+    change_panel(project, lambda panel: panel.where(F.col("as_of") < F.lit(project.weeks()[-1])))
 
 
 def other_features(project: Project) -> None:
@@ -106,7 +99,7 @@ def other_features(project: Project) -> None:
 def test_a_refusal_says_why_and_keeps_the_weeks_earlier_scores(
     scored: Project, spoil: Callable[[Project], None], told: str
 ) -> None:
-    last = snapshots(scored)[-1]
+    last = scored.weeks()[-1]
     before, versions = rows(scored), [scored.lakehouse.version(table) for table in (SCORES, UNSCORED)]
     spoil(scored)
     result = score(scored, last, last)
@@ -120,7 +113,7 @@ def test_a_refusal_says_why_and_keeps_the_weeks_earlier_scores(
 
 
 def test_who_cannot_be_scored_is_listed_with_the_reason_until_scored_again(scored: Project) -> None:
-    last = snapshots(scored)[-1]
+    last = scored.weeks()[-1]
     before = rows(scored)
     chosen = [row["customer_id"] for row in before if row["as_of"] == last][:4]
     spoiled = dict(zip(chosen, [None, float("nan"), float("inf"), 7.0], strict=True))
@@ -154,7 +147,7 @@ def test_who_cannot_be_scored_is_listed_with_the_reason_until_scored_again(score
 
 
 def test_a_customer_twice_in_the_panel_stops_the_commit_and_keeps_the_earlier_scores(scored: Project) -> None:
-    last, before, found = snapshots(scored)[-1], rows(scored), files(scored)
+    last, before, found = scored.weeks()[-1], rows(scored), files(scored)
     change_panel(scored, lambda panel: panel.unionByName(panel.where(F.col("as_of") == F.lit(last)).limit(1)))
     (cause,) = causes_of(score(scored, last, last))
     assert "coverage: observed 1 offending customers" in cause
@@ -180,7 +173,7 @@ def test_tiers_are_those_of_the_policy(project: Project) -> None:
         project.policy.model_dump()
         | {"scoring": Scoring(high_risk_probability=0.3, medium_risk_probability=0.1).model_dump()}
     )
-    last = snapshots(project)[-1]
+    last = project.weeks()[-1]
     assert score(project.under(policy), last, last).success
     for row in rows(project):
         probability = row["churn_probability"]
@@ -202,7 +195,7 @@ def test_the_schedule_asks_for_the_latest_snapshot_whoever_wrote_the_panel(built
     with dg.instance_for_test() as instance:
         (asked,) = tick(built, instance)
         keys = instance.get_dynamic_partitions("snapshots")
-    assert keys == [str(day) for day in snapshots(built)]
+    assert keys == [str(day) for day in built.weeks()]
     assert asked.partition_key == keys[-1]
 
 
@@ -214,4 +207,4 @@ def test_without_a_panel_the_schedule_asks_for_nothing(tmp_path: Any, built: Pro
 
 def test_the_panels_materialization_makes_its_snapshots_partitions(built: Project) -> None:
     with built.instance() as instance:
-        assert instance.get_dynamic_partitions("snapshots") == [str(day) for day in snapshots(built)]
+        assert instance.get_dynamic_partitions("snapshots") == [str(day) for day in built.weeks()]

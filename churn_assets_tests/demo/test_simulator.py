@@ -20,7 +20,7 @@ FAULTS = (
     "unknown_segments",
     "late_arrivals",
 )
-CLEAN = dict.fromkeys(FAULTS, 0.0)
+CLEAN: dict[str, object] = {**dict.fromkeys(FAULTS, 0.0), "campaign": None}
 TABLES = ("orders", "reviews", "customers", "true_churn_probability")
 Frames = dict[str, pd.DataFrame]
 
@@ -429,6 +429,41 @@ def test_the_leaking_column_is_the_customers_next_order(spark: SparkSession, sma
     pd.testing.assert_series_equal(orders.next_order_at, expected, check_names=False)
 
 
+CAMPAIGN = date(2025, 11, 17)
+
+
+def test_a_campaign_brings_some_of_those_back_whom_it_contacts_and_touches_nobody_else(spark: SparkSession) -> None:
+    knobs = {"customers": 3_000, "campaign_effect": 0.3}
+    without, with_campaign = frames(spark, **knobs), frames(spark, campaign=CAMPAIGN, **knobs)
+    demo = simulate(spark, DemoSettings(**(CLEAN | knobs | {"campaign": CAMPAIGN})))
+    contacts = demo.campaign_contacts.toPandas()
+    demo.release()
+
+    truth = without["true_churn_probability"]
+    at_risk = truth[(truth.as_of == CAMPAIGN) & (truth.churn_probability >= 0.25)]
+    assert set(contacts.customer_id) == set(at_risk.customer_id)
+    assert len(contacts) == contacts.customer_id.nunique() > 300
+    assert (contacts.contacted_at.isna() == contacts.is_holdout).all()
+    assert contacts.is_holdout.mean() == pytest.approx(0.2, abs=0.06)
+    contacted = contacts[~contacts.is_holdout].customer_id
+
+    for name in ("orders", "true_churn_probability"):
+        others = [table[name][~table[name].customer_id.isin(contacted)] for table in (without, with_campaign)]
+        pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in others])
+    first, last = pd.Timestamp(CAMPAIGN), pd.Timestamp(CAMPAIGN) + pd.Timedelta(days=30)
+    before = [orders[orders.ordered_at < first] for orders in (without["orders"], with_campaign["orders"])]
+    pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in before])
+
+    def stayed(tables: Frames) -> set[str]:
+        orders = kept(tables["orders"])
+        return set(orders[orders.ordered_at.between(first, last, inclusive="left")].customer_id)
+
+    # Among the contacted who would have left, the share that stays is the effect, but for cancelled orders.
+    leaving = set(contacted) - stayed(without)
+    assert len(leaving) > 100
+    assert len(leaving & stayed(with_campaign)) / len(leaving) == pytest.approx(0.3 * 0.97, abs=0.1)
+
+
 def test_drift_shortens_promises_and_changes_nothing_else(spark: SparkSession, small: Frames) -> None:
     drifted = frames(spark, customers=400, drift_start=date(2025, 11, 15))
     clean = small["orders"].set_index("order_id")
@@ -447,6 +482,7 @@ def test_drift_shortens_promises_and_changes_nothing_else(spark: SparkSession, s
         {"null_keys": -0.1},
         {"customers": 0},
         {"unknown": 1},
+        {"campaign": date(2025, 11, 18)},
     ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:

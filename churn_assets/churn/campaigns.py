@@ -1,0 +1,177 @@
+"""What a retention list changed, once its outcomes are known: those to contact against those held out at random."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import functions as F
+
+from churn_assets.churn.intervals import UNDEFINED, Estimate, share_difference
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.scoring import KEYS, TIERS
+
+ALL_TIERS = "all"
+NO_TIER = "(unknown)"
+TREATED, HELD_OUT = "to contact", "held out"
+NOT_YET_KNOWN, NOTHING_TO_COMPARE, TOO_FEW = "not yet known", "nothing to compare", "not enough to tell"
+KEPT, LOST = "kept", "lost"
+# Of a group, before its share is compared at all: the interval of fewer says next to nothing.
+LEAST_IN_GROUP = 20
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Customers of one arm of a list; `retained` is None until the outcomes are known."""
+
+    customers: int = 0
+    contacted: int = 0
+    retained: int | None = None
+
+    @property
+    def share(self) -> float | None:
+        return None if self.retained is None or not self.customers else self.retained / self.customers
+
+
+@dataclass(frozen=True)
+class CampaignEffect:
+    """Both arms of a list, of one risk tier or all. difference: of the shares retained, treated minus held out."""
+
+    as_of: date
+    risk_tier: str
+    treated: Arm
+    held_out: Arm
+    difference: Estimate
+    conclusion: str
+    statement: str
+
+    def row(self) -> dict[str, Any]:
+        """As EFFECT_SCHEMA; customers_kept are those of the treated who stayed because of it."""
+        kept = None if self.difference.value is None else self.difference.value * self.treated.customers
+        return {
+            "as_of": self.as_of,
+            "risk_tier": self.risk_tier,
+            "treated": self.treated.customers,
+            "treated_contacted": self.treated.contacted,
+            "treated_retained_share": self.treated.share,
+            "held_out": self.held_out.customers,
+            "held_out_contacted": self.held_out.contacted,
+            "held_out_retained_share": self.held_out.share,
+            "difference": self.difference.value,
+            "difference_low": self.difference.low,
+            "difference_high": self.difference.high,
+            "customers_kept": kept,
+            "conclusion": self.conclusion,
+            "statement": self.statement,
+        }
+
+
+EFFECT_SCHEMA = (
+    "as_of date, risk_tier string, treated long, treated_contacted long, treated_retained_share double, "
+    "held_out long, held_out_contacted long, held_out_retained_share double, difference double, "
+    "difference_low double, difference_high double, customers_kept double, conclusion string, statement string"
+)
+
+
+def campaign_outcomes(members: DataFrame, panel: DataFrame) -> DataFrame:
+    """`members` with what came of each: risk_tier, arm, is_contacted, is_retained; `problem`, null where it counts.
+
+    In: `retention.campaign_members`; the panel's customer_id, as_of, label. is_retained is null until known. The arm is
+    the one the list chose, contacted or not: whoever could not be reached would otherwise be missed on one side only.
+    """
+    known = panel.select(*KEYS, F.lit(True).alias("is_eligible"), "label")
+    is_snapshot = F.broadcast(panel.select("as_of").distinct().withColumn("is_snapshot", F.lit(True)))
+    # The earliest contact counts; a row more for the same list does not.
+    by_contact = Window.partitionBy(*KEYS).orderBy(F.asc_nulls_last("contacted_at"), "is_holdout", "risk_tier")
+    problem = (
+        F.when(F.col("customer_id").isNull(), "no customer")
+        .when(F.col("as_of").isNull(), "no date of the list")
+        .when(F.col("is_snapshot").isNull(), "the date of the list is not an as-of date")
+        .when(F.col("is_eligible").isNull(), "not an eligible customer of that date")
+        .when(F.row_number().over(by_contact) > 1, "on the list more than once")
+    )
+    rows = members.join(known, [*KEYS], "left").join(is_snapshot, "as_of", "left").withColumn("problem", problem)
+    return rows.select(
+        *KEYS,
+        F.coalesce("risk_tier", F.lit(NO_TIER)).alias("risk_tier"),
+        F.when(F.col("is_holdout"), HELD_OUT).otherwise(TREATED).alias("arm"),
+        F.col("contacted_at").isNotNull().alias("is_contacted"),
+        (F.col("label") == 0.0).alias("is_retained"),
+        "problem",
+    )
+
+
+def campaign_effects(outcomes: DataFrame, policy: ChurnPolicy) -> list[CampaignEffect]:
+    """By as-of date, of all tiers and then of each. In: `campaign_outcomes`; only rows without a problem count.
+
+    The intervals of the tiers are wider, by Bonferroni: of several looks at one campaign, one would mislead by chance.
+    """
+    counted = (
+        outcomes.where("problem is null")
+        .groupBy("as_of", "risk_tier", "arm")
+        .agg(
+            F.count("*").alias("customers"),
+            F.count_if("is_contacted").alias("contacted"),
+            F.count("is_retained").alias("known"),
+            F.count_if("is_retained").alias("retained"),
+        )
+        .collect()
+    )
+    found: dict[tuple[date, str], dict[str, list[Row]]] = {}
+    for row in counted:
+        for tier in (ALL_TIERS, row.risk_tier):
+            found.setdefault((row.as_of, tier), {TREATED: [], HELD_OUT: []})[row.arm].append(row)
+    effects = []
+    for (as_of, tier), arms in sorted(found.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
+        tiers = sum(day == as_of for day, _ in found) - 1
+        confidence = policy.gate.confidence
+        if tier != ALL_TIERS:
+            confidence = 1 - (1 - confidence) / tiers
+        treated, held_out = (_arm(arms[arm]) for arm in (TREATED, HELD_OUT))
+        effects.append(campaign_effect(as_of, tier, treated, held_out, policy, confidence))
+    return effects
+
+
+def _order(tier: str) -> int:
+    return [ALL_TIERS, *TIERS, NO_TIER, tier].index(tier)
+
+
+def _arm(rows: Sequence[Row]) -> Arm:
+    customers, known = sum(row.customers for row in rows), sum(row.known for row in rows)
+    retained = sum(row.retained for row in rows) if known == customers else None
+    return Arm(customers, sum(row.contacted for row in rows), retained)
+
+
+def campaign_effect(
+    as_of: date, tier: str, treated: Arm, held_out: Arm, policy: ChurnPolicy, confidence: float
+) -> CampaignEffect:
+    """What can be said of the two arms of a list: an effect is claimed only where the whole interval is on one side."""
+
+    def concluded(conclusion: str, statement: str, difference: Estimate = UNDEFINED) -> CampaignEffect:
+        return CampaignEffect(as_of, tier, treated, held_out, difference, conclusion, statement)
+
+    if not treated.customers or not held_out.customers:
+        missing = "nobody was held out" if treated.customers else "nobody was to be contacted"
+        return concluded(NOTHING_TO_COMPARE, f"{missing}, so there is nothing to compare with")
+    if treated.retained is None or held_out.retained is None:
+        known_on = as_of + timedelta(days=policy.windows.outcome_days)
+        return concluded(NOT_YET_KNOWN, f"who stayed is known once the orders up to {known_on} are in")
+    smaller = min(treated.customers, held_out.customers)
+    if smaller < LEAST_IN_GROUP:
+        return concluded(TOO_FEW, f"only {smaller} customers in one of the groups: not enough to tell")
+    difference, low, high = share_difference(
+        treated.retained, treated.customers, held_out.retained, held_out.customers, confidence
+    )
+    estimate = Estimate(difference, low, high)
+    more = f"of 100 customers {100 * difference:+.1f} more stayed than of those held out"
+    interval = f"{confidence:.1%} interval {100 * low:+.1f} to {100 * high:+.1f}"
+    spoiled = f"; {held_out.contacted:,} of those held out were contacted all the same" if held_out.contacted else ""
+    kept = difference * treated.customers
+    if low <= 0 <= high:
+        return concluded(TOO_FEW, f"not enough to tell: {more}, {interval}{spoiled}", estimate)
+    if low > 0:
+        told = f"{more}, {interval}{spoiled}: about {kept:,.0f} of {treated.customers:,} stayed because of it"
+        return concluded(KEPT, told, estimate)
+    told = f"{more}, {interval}{spoiled}: about {-kept:,.0f} of {treated.customers:,} left because of it"
+    return concluded(LOST, told, estimate)

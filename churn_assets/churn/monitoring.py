@@ -1,0 +1,280 @@
+"""What is watched of each scored week and which limits it keeps; whether that asks for a retraining. Reads no table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from churn_assets.churn.drift import (
+    UNSEEN,
+    BinCounts,
+    Profile,
+    allowed_stability,
+    population_stability,
+    scaled,
+)
+from churn_assets.churn.evaluation import BUDGET_TOLERANCE
+from churn_assets.churn.intervals import Estimate, share
+from churn_assets.churn.policy import ChurnPolicy, Monitoring
+
+SEGMENT = "segment_index"
+
+
+class Metric(str, Enum):
+    """What is measured. psi is of each feature and of the score; the realised ones once the labels are known."""
+
+    PSI = "psi"
+    ALERT_SHARE = "alert_share"
+    UNSEEN_SEGMENT_SHARE = "unseen_segment_share"
+    REALISED_RECALL = "realised_recall"
+    REALISED_PRECISION = "realised_precision"
+
+
+REALISED = (Metric.REALISED_RECALL, Metric.REALISED_PRECISION)
+
+
+class Status(str, Enum):
+    """OK: within the first limit; WARN: beyond it; FAIL: beyond the second."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    NOT_YET_KNOWN = "not_yet_known"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure of one scored week; see MEASUREMENT_SCHEMA.
+
+    subject: the feature of a psi, or "score"; else empty. low, high: the confidence interval of a share. rows: what the
+    figure is of. is_in_sample: the version has learned from the outcomes of this date, so its figures flatter it.
+    """
+
+    as_of: date
+    model_version: str
+    metric: Metric
+    subject: str
+    value: float | None
+    low: float | None
+    high: float | None
+    rows: int
+    limit_warn: float
+    limit_fail: float
+    is_in_sample: bool
+    status: Status
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric.value} of {self.subject}" if self.subject else self.metric.value
+
+    @property
+    def is_alarm(self) -> bool:
+        return self.status in (Status.WARN, Status.FAIL)
+
+    @property
+    def told(self) -> str:
+        """The figure in words, with the limit it went beyond or has to keep."""
+        if self.value is None:
+            return f"{self.name} not yet known"
+        bound = "least" if self.metric in REALISED else "limit"
+        limit = self.limit_fail if self.status is Status.FAIL else self.limit_warn
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
+        in_sample = ", in sample" if self.is_in_sample else ""
+        return f"{self.name} {self.value:.3f}{interval}, {bound} {limit:.3f}, version {self.model_version}{in_sample}"
+
+    @property
+    def allowed(self) -> str:
+        if self.metric in REALISED:
+            return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
+        return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self) | {"metric": self.metric.value, "status": self.status.value}
+
+    @staticmethod
+    def of(row: Mapping[str, Any]) -> "Measurement":
+        own = {name: row[name] for name in MEASUREMENT_SCHEMA.names}
+        return Measurement(**own | {"metric": Metric(row["metric"]), "status": Status(row["status"])})
+
+
+MEASUREMENT_SCHEMA = T.StructType(
+    [
+        T.StructField("as_of", T.DateType()),
+        T.StructField("model_version", T.StringType()),
+        T.StructField("metric", T.StringType()),
+        T.StructField("subject", T.StringType()),
+        T.StructField("value", T.DoubleType()),
+        T.StructField("low", T.DoubleType()),
+        T.StructField("high", T.DoubleType()),
+        T.StructField("rows", T.LongType()),
+        T.StructField("limit_warn", T.DoubleType()),
+        T.StructField("limit_fail", T.DoubleType()),
+        T.StructField("is_in_sample", T.BooleanType()),
+        T.StructField("status", T.StringType()),
+    ]
+)
+MEASUREMENT_MEANINGS = {
+    "as_of": "the scored week",
+    "model_version": "the version that scored it",
+    "metric": "what is measured",
+    "subject": "the feature of a psi, or score; else empty",
+    "value": "the figure; null where it is not yet known or undefined",
+    "low": "lower end of a share's confidence interval",
+    "high": "upper end",
+    "rows": "customers, alerts or churners the figure is of",
+    "limit_warn": "beyond it the status is warn; psi: the policy's, what chance gives, what training weeks differed by",
+    "limit_fail": "beyond it the status is fail",
+    "is_in_sample": "the version learned from this date's outcomes, so the figures flatter it",
+    "status": "ok, warn, fail or not_yet_known",
+}
+
+
+@dataclass(frozen=True)
+class ServedWeek:
+    """What was served for one as-of date, and what came of it among the customers whose label is known."""
+
+    as_of: date
+    model_version: str
+    customers: int
+    alerts: int
+    labelled: int
+    churners: int
+    labelled_alerts: int
+    caught: int
+
+
+def served_weeks(scores: DataFrame, panel: DataFrame) -> list[ServedWeek]:
+    """By rising as-of date, in one Spark pass.
+
+    In: `scores`, customer_id, as_of, is_alert and model_version as served; `panel`, customer_id, as_of and label.
+    """
+    rows = scores.join(panel.select("customer_id", "as_of", "label"), ["customer_id", "as_of"], "left")
+    is_known, is_alert, is_churner = F.col("label").isNotNull(), F.col("is_alert"), F.col("label") == 1.0
+    weeks = rows.groupBy("as_of", "model_version").agg(
+        F.count(F.lit(1)).alias("customers"),
+        F.count_if(is_alert).alias("alerts"),
+        F.count_if(is_known).alias("labelled"),
+        F.count_if(is_churner).alias("churners"),
+        F.count_if(is_known & is_alert).alias("labelled_alerts"),
+        F.count_if(is_churner & is_alert).alias("caught"),
+    )
+    return [ServedWeek(**row.asDict()) for row in weeks.orderBy("as_of").collect()]
+
+
+def measurements(
+    weeks: Sequence[ServedWeek],
+    counts: Mapping[tuple[date, str], BinCounts],
+    known: Sequence[Profile],
+    policy: ChurnPolicy,
+) -> list[Measurement]:
+    """Every figure of every served week. counts: of each date and subject in the bins of the version that scored it.
+
+    known: the profiles of every version that scored a week.
+    """
+    found: list[Measurement] = []
+    for week in weeks:
+        of_version = [profile for profile in known if profile.model_version == week.model_version]
+        is_in_sample = week.as_of <= max(profile.trained_until for profile in of_version)
+        measure = partial(
+            Measurement, as_of=week.as_of, model_version=week.model_version, is_in_sample=is_in_sample, subject=""
+        )
+        # All subjects of a date together raise a false alarm no more often than the policy says (Bonferroni).
+        confidence = 1 - (1 - policy.monitoring.confidence) / len(of_version)
+        for profile in of_version:
+            actual = counts.get((week.as_of, profile.subject), {})
+            found.append(_stability(measure, profile, actual, policy.monitoring, confidence))
+        found += [
+            _unseen_share(measure, counts.get((week.as_of, SEGMENT), {}), policy),
+            _alert_share(measure, week, policy),
+            *_realised(measure, week, policy),
+        ]
+    return found
+
+
+Measure = Callable[..., Measurement]
+
+
+def _stability(
+    measure: Measure, profile: Profile, actual: BinCounts, limits: Monitoring, confidence: float
+) -> Measurement:
+    """The index, with limits that lie beyond what a single training date gave.
+
+    The training data are a mixture of weeks, calm ones and a crisis, and each of them differs from the mixture. A week
+    like one of them is no news to the version: it has learned from it. Measured in docs/decisions/0010.
+    """
+    warn, fail = (allowed_stability(profile, actual, limit, confidence) for limit in (limits.warn_psi, limits.fail_psi))
+    value = population_stability(scaled(profile.counts, profile.customers), actual) if actual else None
+    return measure(
+        metric=Metric.PSI,
+        subject=profile.subject,
+        value=value,
+        low=None,
+        high=None,
+        rows=sum(actual.values()),
+        limit_warn=warn,
+        limit_fail=fail,
+        status=_status(value, warn, fail),
+    )
+
+
+def _unseen_share(measure: Measure, actual: BinCounts, policy: ChurnPolicy) -> Measurement:
+    """The share in segments that the training data do not have; an alarm needs an interval wholly beyond the limit."""
+    rows, limits = sum(actual.values()), policy.monitoring
+    found = share(actual.get(UNSEEN, 0), rows, policy.gate.confidence)
+    warn, fail = limits.warn_unseen_segments, limits.fail_unseen_segments
+    return measure(
+        metric=Metric.UNSEEN_SEGMENT_SHARE,
+        **asdict(found),
+        rows=rows,
+        limit_warn=warn,
+        limit_fail=fail,
+        status=_status(found.low, warn, fail),
+    )
+
+
+def _alert_share(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> Measurement:
+    """No interval: these customers, and no others, are those the team has to contact."""
+    value = week.alerts / week.customers
+    warn, fail = (policy.alerts.budget * times for times in (BUDGET_TOLERANCE, policy.monitoring.fail_budget_multiple))
+    return measure(
+        metric=Metric.ALERT_SHARE,
+        value=value,
+        low=None,
+        high=None,
+        rows=week.customers,
+        limit_warn=warn,
+        limit_fail=fail,
+        status=_status(value, warn, fail),
+    )
+
+
+def _status(value: float | None, warn: float, fail: float) -> Status:
+    if value is None:
+        return Status.NOT_YET_KNOWN
+    return Status.FAIL if value > fail else Status.WARN if value > warn else Status.OK
+
+
+def _realised(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> list[Measurement]:
+    """Recall and precision of what was served: below the gate's minimum warns, with its whole interval below fails."""
+    gate = policy.gate
+    figures = (
+        (Metric.REALISED_RECALL, week.churners, gate.min_recall),
+        (Metric.REALISED_PRECISION, week.labelled_alerts, gate.precision_floor),
+    )
+    return [
+        _realised_share(measure, metric, share(week.caught, trials, gate.confidence), trials, least)
+        for metric, trials, least in figures
+    ]
+
+
+def _realised_share(measure: Measure, metric: Metric, found: Estimate, rows: int, least: float) -> Measurement:
+    status = Status.NOT_YET_KNOWN
+    if found.value is not None and found.high is not None:
+        status = Status.FAIL if found.high < least else Status.WARN if found.value < least else Status.OK
+    return measure(metric=metric, **asdict(found), rows=rows, limit_warn=least, limit_fail=least, status=status)

@@ -1,0 +1,65 @@
+"""Stage 9, of the lists: what came of the customers on past ones, and whether contacting them kept any."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from churn_assets.churn.campaigns import ALL_TIERS, EFFECT_SCHEMA, campaign_effects, campaign_outcomes
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.results import ColumnNote, bullets, same_columns, table_result, table_spec
+from churn_assets.defs.retention import CONTACTS, TARGETS, members
+from churn_assets.defs.scoring import MONITORING_GROUP
+from churn_assets.resources.lakehouse import LakehouseResource
+
+OUTCOMES = "food_delivery/campaign_outcomes"
+EFFECT = "food_delivery/campaign_effect"
+NOTES = {
+    **same_columns(["customer_id", "as_of", "risk_tier"], CONTACTS, {"as_of": "the date of the list"}),
+    "arm": ColumnNote("what the list chose, whether or not the customer could be reached"),
+    "is_contacted": ColumnNote("whether the customer was contacted", [(CONTACTS, "contacted_at")]),
+    "is_retained": ColumnNote("whether the customer stayed; null until known", [(PANEL, "label")]),
+    "problem": ColumnNote("why the row does not count; null where it does"),
+    "treated": ColumnNote("customers to contact"),
+    "treated_contacted": ColumnNote("those who were"),
+    "held_out": ColumnNote("customers held out at random"),
+    "difference": ColumnNote("share retained of those to contact minus that of those held out"),
+    "customers_kept": ColumnNote("how many of those to contact stayed because of it: difference times their number"),
+    "conclusion": ColumnNote("what can be said: kept, lost, not enough to tell, not yet known, nothing to compare"),
+    "statement": ColumnNote("the same as a sentence, with the figures"),
+}
+
+
+@dg.multi_asset(
+    name="campaign_effect",
+    specs=[
+        table_spec(
+            OUTCOMES,
+            "Each customer on a retention list that was used, and whether they stayed; rows that cannot count have a "
+            "reason.",
+            group=MONITORING_GROUP,
+            deps=[CONTACTS, TARGETS, PANEL],
+        ),
+        table_spec(
+            EFFECT,
+            "What each list changed: the share retained of those to contact against those held out, with its interval, "
+            "by risk tier.",
+            group=MONITORING_GROUP,
+            deps=[CONTACTS, TARGETS, PANEL],
+        ),
+    ],
+)
+def campaign_effect(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.MaterializeResult]:
+    """Compares, for every list, those to contact with those held out."""
+    inputs = lakehouse.pin(CONTACTS, PANEL)
+    outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS]), lakehouse.read(PANEL, inputs[PANEL]))
+    # The members first: the effect is computed from what is published of them.
+    written = lakehouse.write(OUTCOMES, outcomes, metadata={"inputs": inputs})
+    effects = campaign_effects(lakehouse.read(OUTCOMES, written.version), policy)
+    rows = lakehouse.spark.createDataFrame([effect.row() for effect in effects], EFFECT_SCHEMA)
+    commit = lakehouse.write(EFFECT, rows, metadata={"inputs": {OUTCOMES: written.version}})
+    told = [f"{effect.as_of}: {effect.statement}" for effect in effects if effect.risk_tier == ALL_TIERS]
+    yield table_result(written, {"inputs": inputs}, NOTES)
+    yield table_result(commit, {"inputs": inputs, "effect": bullets(told or ["no list has been used yet"])}, NOTES)

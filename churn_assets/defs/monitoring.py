@@ -1,0 +1,238 @@
+"""Stage 9: what is watched of every scored week, and whether it asks for a retraining. Stops and starts nothing."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+
+import dagster as dg
+import pyarrow as pa
+from pyspark.sql import functions as F
+
+from churn_assets.churn import drift, retraining
+from churn_assets.churn.contract import Outcome
+from churn_assets.churn.errors import UnprofiledVersionError
+from churn_assets.churn.features import FEATURES
+from churn_assets.churn.monitoring import (
+    MEASUREMENT_MEANINGS,
+    MEASUREMENT_SCHEMA,
+    Measurement,
+    Metric,
+    Status,
+    measurements,
+    served_weeks,
+)
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.splits import is_validation
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, bullets, check_result, picture, table_result
+from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.defs.splits import TRAIN
+from churn_assets.pictures import drift_over_dates, realised_recall
+from churn_assets.resources.lakehouse import LakehouseResource, TableCommit
+from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
+
+GROUP = MONITORING_GROUP
+PROFILES = "food_delivery/training_profiles"
+MONITORING = "food_delivery/monitoring"
+DECISIONS = "retrain_decision"
+PROFILE_NOTES = {
+    "model_version": ColumnNote("the version whose training data these are"),
+    "subject": ColumnNote("the feature, or score"),
+    "is_by_value": ColumnNote("whether each value is a bin; else the edges are cut points"),
+    "edges": ColumnNote("the values, or the cut points at the training data's deciles"),
+    "counts": ColumnNote(
+        "training rows by bin; of the score those of the validation fold, which nothing was fitted on"
+    ),
+    "customers": ColumnNote("how many different customers these rows are of"),
+    "spread": ColumnNote(
+        "the largest stability index of a single training date against all of them; 0: chance explains them"
+    ),
+    "trained_until": ColumnNote("the last date whose outcomes the version learned from"),
+}
+CHECKS = {
+    "feature_drift": "No feature of the latest scored week is further from the training data than the policy allows.",
+    "score_drift": "The scores of the latest week are distributed as on customers the version was validated on.",
+    "alert_share": "The latest week's alerts are within what the retention team can contact.",
+    "unseen_segments": "The latest week's customers are of segments that the training data have.",
+    "realised_recall": "The latest week with known labels: the alerts found the churners the gate asks for.",
+    "realised_precision": "The latest week with known labels: as many of the alerts left as the gate asks for.",
+}
+
+
+@dg.asset(
+    key=PROFILES.split("/"),
+    deps=[TRAIN.split("/"), SCORES.split("/")],
+    group_name=GROUP,
+    kinds=TABLE_KINDS,
+    owners=OWNERS,
+    code_version="1",
+)
+def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) -> dg.MaterializeResult:
+    """How the training data of each version that scored a week are distributed: each feature, and its own scores.
+
+    Made once for a version, from the table versions it was trained on, and appended.
+    """
+    inputs = lakehouse.pin(SCORES)
+    scoring = lakehouse.read(SCORES, inputs[SCORES]).select("model_version").distinct().collect()
+    version = lakehouse.version(PROFILES)
+    profiled = set() if version is None else {row["model_version"] for row in lakehouse.records(PROFILES, version)}
+    new = sorted({row.model_version for row in scoring} - profiled)
+    rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking)]
+    if rows or version is None:
+        version = lakehouse.append_after(PROFILES, version, pa.Table.from_pylist(rows, drift.PROFILE_SCHEMA))
+    return table_result(_commit(lakehouse, PROFILES, version), {"inputs": inputs, "new_versions": new}, PROFILE_NOTES)
+
+
+def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingResource) -> list[drift.Profile]:
+    registered = tracking.version(number)
+    if registered is None:
+        raise UnprofiledVersionError(
+            f"Weeks in {SCORES} were scored by version {number} of {REGISTERED_MODEL}, which is no longer registered.",
+            next_step="score these weeks again with the version in production",
+        )
+    trained = tracking.trained_model_of(registered)
+    train = lakehouse.read(TRAIN, trained.evidence.data_versions[TRAIN])
+    until = max(trained.dates.train)
+    features = [feature.name for feature in FEATURES if feature.name in train.columns]
+    # Of rows it was fitted on a model is surer than of those it will serve; on the validation fold it was not.
+    scored = tracking.load_scorer(registered).score(train.where(is_validation()))
+    scores = scored.select("customer_id", "as_of", F.col("churn_probability").alias(drift.SCORE))
+    return [
+        *drift.profiles(train, features, number, until),
+        *drift.profiles(scores, [drift.SCORE], number, until),
+    ]
+
+
+def _commit(lakehouse: LakehouseResource, table: str, version: int) -> TableCommit:
+    return TableCommit(table, version, lakehouse.row_count(table, version), lakehouse.table_schema(table, version))
+
+
+@dg.asset(
+    key=MONITORING.split("/"),
+    deps=[PANEL.split("/"), SCORES.split("/"), PROFILES.split("/")],
+    group_name=GROUP,
+    kinds=TABLE_KINDS,
+    owners=OWNERS,
+    code_version="1",
+)
+def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
+    """Every figure of every scored week, computed anew: drift, alerts, unseen segments, and recall once it is known.
+
+    Features and labels are those of the latest panel, so a correction that came later counts; probabilities and alerts
+    are those that were served.
+    """
+    inputs = lakehouse.pin(PANEL, SCORES, PROFILES)
+    panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
+    profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
+    weeks = served_weeks(scores, panel)
+    found = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
+    rows = lakehouse.spark.createDataFrame([each.row() for each in found], MEASUREMENT_SCHEMA)
+    commit = lakehouse.write(MONITORING, rows.coalesce(1), metadata={"inputs": inputs})
+    alarms = [f"{each.as_of}: {each.told}" for each in found if each.is_alarm]
+    counts = Counter(each.status.value for each in found)
+    return table_result(
+        commit,
+        {
+            "inputs": inputs,
+            "weeks": len(weeks),
+            **{status.value: counts[status.value] for status in Status},
+            "alarms": bullets(alarms or ["none"]),
+            "population_stability": picture(drift_over_dates([each for each in found if each.metric is Metric.PSI])),
+            "realised_recall": picture(
+                realised_recall(
+                    [each for each in found if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
+                )
+            ),
+        },
+        {name: ColumnNote(meaning) for name, meaning in MEASUREMENT_MEANINGS.items()},
+    )
+
+
+@dg.asset(
+    key=DECISIONS,
+    deps=[MONITORING.split("/")],
+    group_name=GROUP,
+    kinds={"delta"},
+    owners=OWNERS,
+    code_version="1",
+)
+def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
+    """Whether the latest scored weeks ask for a retraining, because of what; a row for each new word on a week.
+
+    It starts nothing by itself: with `automation.retrain_on = "decision"` the retraining sensor follows it.
+    """
+    inputs = lakehouse.pin(MONITORING)
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING, inputs[MONITORING])]
+    version = lakehouse.version(DECISIONS)
+    made = [] if version is None else lakehouse.records(DECISIONS, version)
+    as_of = max((each.as_of for each in found), default=None)
+    decision = retraining.decide(found, retraining.latest(made, before=as_of), policy.monitoring)
+    if decision is not None and decision != retraining.latest(made):
+        row = decision.row(datetime.now(timezone.utc))
+        version = lakehouse.append_after(DECISIONS, version, pa.Table.from_pylist([row], retraining.DECISION_SCHEMA))
+    if decision is None or version is None:
+        return dg.MaterializeResult(metadata={"decision": "no week is scored yet", "inputs": inputs})
+    return table_result(
+        _commit(lakehouse, DECISIONS, version),
+        {
+            "inputs": inputs,
+            "decision": "retrain" if decision.is_retrain else "do not retrain",
+            "as_of": str(decision.as_of),
+            "model_version": decision.model_version,
+            "reasons": bullets(decision.reasons),
+        },
+        {
+            "as_of": ColumnNote("the latest scored week"),
+            "model_version": ColumnNote("the version that scored it"),
+            "is_retrain": ColumnNote("whether to retrain"),
+            "reasons": ColumnNote("why"),
+            "decided_at": ColumnNote("when, UTC; of several rows of a week the last one counts"),
+        },
+    )
+
+
+@dg.multi_asset_check(
+    name="monitoring__limits",
+    specs=[dg.AssetCheckSpec(name, asset=MONITORING.split("/"), description=told) for name, told in CHECKS.items()],
+)
+def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
+    """The latest week of each figure against the policy's limits: beyond the first a warning, the second an error.
+
+    None of them blocks: the scores are there, and the team waits for them.
+    """
+    rows = lakehouse.records(MONITORING) if lakehouse.has(MONITORING) else []
+    found = [Measurement.of(row) for row in rows]
+    chosen = {
+        "feature_drift": [m for m in found if m.metric is Metric.PSI and m.subject != drift.SCORE],
+        "score_drift": [m for m in found if m.metric is Metric.PSI and m.subject == drift.SCORE],
+        "alert_share": [m for m in found if m.metric is Metric.ALERT_SHARE],
+        "unseen_segments": [m for m in found if m.metric is Metric.UNSEEN_SEGMENT_SHARE],
+        "realised_recall": [m for m in found if m.metric is Metric.REALISED_RECALL],
+        "realised_precision": [m for m in found if m.metric is Metric.REALISED_PRECISION],
+    }
+    for name, of_check in chosen.items():
+        yield check_result(_outcome(name, of_check), MONITORING)
+
+
+def _outcome(name: str, found: Sequence[Measurement]) -> Outcome:
+    """Of the latest week with a known figure; the keys are the earlier failures."""
+    known = [each for each in found if each.status is not Status.NOT_YET_KNOWN]
+    if not known:
+        observed = "no label of a scored week is known yet" if found else "no week has been scored yet"
+        return Outcome(name, True, observed, "the policy's limits, once there is something to compare")
+    as_of = max(each.as_of for each in known)
+    latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
+    alarms = [each for each in latest if each.is_alarm]
+    told = f"{as_of}: {'; '.join(each.told for each in alarms or latest[:1])}"
+    if not alarms and len(latest) > 1:
+        told = f"{told}; the other {len(latest) - 1} are further from theirs"
+    earlier = sorted(
+        f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
+    )
+    is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
+    return Outcome(name, not alarms, told, latest[0].allowed, tuple(earlier), is_warning)
+
+
+def _used_up(each: Measurement) -> float:
+    """How much of what is allowed a figure takes, to tell the worst first."""
+    return (each.value or 0.0) / each.limit_warn

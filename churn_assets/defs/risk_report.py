@@ -1,0 +1,125 @@
+"""Stage 9, for executives: the latest scored week on one page."""
+
+from datetime import date
+
+import dagster as dg
+from pyspark.sql import functions as F
+
+from churn_assets.churn import retraining
+from churn_assets.churn.campaigns import ALL_TIERS
+from churn_assets.churn.errors import UnlistableWeekError
+from churn_assets.churn.labels import snapshot_shares
+from churn_assets.churn.monitoring import Measurement
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.risk_report import ServingModel, week_at_risk
+from churn_assets.defs.campaigns import EFFECT
+from churn_assets.defs.evaluation import EVALUATIONS
+from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
+from churn_assets.defs.results import OWNERS
+from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
+from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.pictures import churn_by_date
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.risk_report import RiskReport, risk_report_page
+
+REPORT = "churn_risk_report"
+# Beside the tables: the latest, and one to keep for each week.
+FOLDER = "reports"
+
+
+@dg.asset(
+    key=REPORT,
+    deps=[table.split("/") for table in (SCORES, TARGETS, EXCLUSIONS, EFFECT, PANEL, BASELINE, EVALUATIONS)]
+    + [MONITORING.split("/"), DECISIONS],
+    group_name=MONITORING_GROUP,
+    kinds={"pyspark", "html"},
+    owners=OWNERS,
+    code_version="1",
+)
+def churn_risk_report(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.MaterializeResult:
+    """The latest scored week on a page: who is at risk and why, what is asked for, how past lists did, how sure it is.
+
+    The page needs no network; it is for a screen, a phone or paper.
+    """
+    inputs = lakehouse.pin(SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS)
+    scores, targets, excluded = (lakehouse.read(table, inputs[table]) for table in (SCORES, TARGETS, EXCLUSIONS))
+    latest = scores.orderBy(F.desc("as_of")).head(1)
+    if not latest:
+        raise UnlistableWeekError(
+            "No customer of any week is scored, so there is nothing to report; the earlier report stays.",
+            next_step=f"materialize {SCORES}",
+        )
+    as_of, version, panel = latest[0].as_of, latest[0].model_version, latest[0].features_version
+    segments = {int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)}
+    week = week_at_risk(as_of, scores, baseline_behind(lakehouse, panel), targets, excluded, segments)
+    trend = snapshot_shares(lakehouse.read(PANEL, panel))
+    effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
+    report = RiskReport(
+        week=week,
+        trend=trend,
+        outcome_days=policy.windows.outcome_days,
+        observation_days=policy.windows.observation_days,
+        crisis_delay_minutes=policy.crisis_delay_minutes,
+        effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
+        watched=_watched(lakehouse, as_of),
+        model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
+        made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
+    )
+    page = risk_report_page(report, churn_by_date(trend, policy.crisis_delay_minutes)).encode()
+    lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
+    path = lakehouse.write_file(f"{FOLDER}/{REPORT}.html", page)
+    return dg.MaterializeResult(
+        metadata={
+            "inputs": inputs,
+            "as_of": str(as_of),
+            "report": dg.MetadataValue.path(path),
+            "customers": week.everyone.customers,
+            "alerts": week.everyone.alerts,
+            "expected_leavers": week.everyone.expected_leavers,
+            "value_at_risk": week.everyone.value_at_risk,
+            "to_contact": week.to_contact,
+        }
+    )
+
+
+def _watched(lakehouse: LakehouseResource, as_of: date) -> list[str]:
+    """What monitoring says of the week, and whether it asks for a retraining."""
+    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    alarms = [each.told for each in found if each.as_of == as_of and each.is_alarm]
+    decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
+    told = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
+        "This week's customers are as the model knows them."
+    ]
+    if decision is not None:
+        answer = "The model should be trained again" if decision.is_retrain else "The model need not be trained again"
+        told.append(f"{answer}: {'; '.join(decision.reasons)}.")
+    return told
+
+
+def _serving_model(
+    lakehouse: LakehouseResource, tracking: TrackingResource, number: str, evaluations: int
+) -> ServingModel:
+    """The version that scored the week, by its latest recorded evaluation."""
+    version = tracking.version(number)
+    if version is None:
+        raise UnlistableWeekError(
+            f"The week was scored by version {number}, which is no longer registered; the earlier report stays.",
+            next_step="score the week again with the version in production",
+        )
+    trained = tracking.trained_model_of(version)
+    judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
+    latest = max(judged, key=lambda found: found["evaluated_at"], default=None)
+    figures = ("churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
+    return ServingModel(
+        version=number,
+        trained_on=max(trained.dates.train),
+        tested_at=trained.dates.test,
+        verdict="not judged" if latest is None else latest["verdict"],
+        customers=0 if latest is None else latest["rows"],
+        **{name: None if latest is None else latest[name] for name in figures},
+    )

@@ -1,0 +1,56 @@
+"""The risk report as a page for executives: one file that needs no server, on a screen, a phone or paper."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from churn_assets.churn.labels import SnapshotShares
+from churn_assets.churn.risk_report import ServingModel, WeekAtRisk
+from churn_assets.pictures import data_uri
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_suffix(".html")
+
+
+@dataclass(frozen=True)
+class RiskReport:
+    """What the page shows. effects, watched: sentences; empty where there is nothing to tell yet."""
+
+    week: WeekAtRisk
+    trend: Sequence[SnapshotShares]
+    outcome_days: int
+    observation_days: int
+    crisis_delay_minutes: float
+    effects: Sequence[str]
+    watched: Sequence[str]
+    model: ServingModel
+    made_from: Sequence[str]
+
+
+def risk_report_page(report: RiskReport, trend: "Figure") -> str:
+    """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["count"] = lambda number: f"{number:,.0f}"
+    environment.filters["percent"] = lambda share: f"{share:.1%}"
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        report=report, week=report.week, trend_picture=data_uri(trend), trend_told=told(report.trend)
+    )
+
+
+def told(trend: Sequence[SnapshotShares]) -> str:
+    """What the trend picture shows, for whoever cannot see it."""
+    known = [(snapshot.as_of, snapshot.churn) for snapshot in trend if snapshot.churn is not None]
+    if not known:
+        return "No week's outcome is known yet."
+    worst = max(known, key=lambda point: point[1])
+    (first, share), (last, latest) = known[0], known[-1]
+    return (
+        f"Of the customers of {first:%-d %B %Y}, {share:.1%} left; at the worst, of those of {worst[0]:%-d %B %Y}, "
+        f"{worst[1]:.1%}; of those of {last:%-d %B %Y}, the latest week whose outcome is known, {latest:.1%}."
+    )

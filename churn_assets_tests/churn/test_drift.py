@@ -1,0 +1,297 @@
+"""Drift is named where it was planted and nowhere else; without any, chance alone raises next to no alarm."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from churn_assets.churn.drift import (
+    BY_VALUE,
+    MISSING,
+    SCORE,
+    UNSEEN,
+    Bins,
+    Profile,
+    binned,
+    chance_stability,
+    chi_squared_quantile,
+    counted,
+    counted_by_version,
+    population_stability,
+    profiles,
+)
+from churn_assets.churn.features import FEATURES
+from churn_assets.churn.monitoring import Measurement, Metric, Status, measurements, served_weeks
+from churn_assets.churn.policy import ChurnPolicy
+
+POLICY = ChurnPolicy()
+NAMES = [feature.name for feature in FEATURES]
+FIRST = date(2025, 1, 6)
+TRAINED, SERVED = 400, 300
+# So few that chance alone goes beyond the policy's 0.10: only its being allowed for keeps the monitoring quiet.
+FEW_TRAINED, FEW_SERVED = 200, 150
+TRAIN_DATES = [FIRST + timedelta(weeks=week) for week in range(6)]
+SERVED_DATES = [FIRST + timedelta(weeks=week) for week in range(10, 14)]
+
+
+def customers(random: np.random.Generator, number: int, prefix: str, dates: Sequence[date]) -> pd.DataFrame:
+    """A panel whose population never moves: every customer at every date, with habits that stay their own."""
+    rate, bad_luck = random.lognormal(1.0, 0.6, number), random.beta(1, 9, number)
+    segment = random.choice([0.0, 1.0, 2.0, 3.0, 4.0], number, p=[0.46, 0.22, 0.17, 0.1, 0.05])
+    tenure = random.uniform(30, 900, number)
+    weeks = []
+    for as_of in dates:
+        orders = 1.0 + random.poisson(rate)
+        late = random.binomial(orders.astype(int), bad_luck)
+        recency = np.minimum(random.exponential(8 / rate), 30.0)
+        delay = np.where(late > 0, random.exponential(30, number), 0.0)
+        is_rated = random.random(number) < 0.6
+        week = {
+            "customer_id": [f"{prefix}-{place}" for place in range(number)],
+            "as_of": as_of,
+            "total_orders": orders,
+            "avg_star_rating": np.where(is_rated, np.clip(np.round(random.normal(4, 0.8, number) * 2) / 2, 1, 5), 3.9),
+            "late_order_ratio": late / orders,
+            "segment_index": segment,
+            "crisis_exposure_index": (delay > 45).astype(float),
+            "sentiment_velocity": np.where(is_rated, -random.integers(0, 5, number), 0).astype(float),
+            "rfm_score": random.integers(1, 6, (number, 3)) @ np.array([100.0, 10.0, 1.0]),
+            "recency_days": recency,
+            "tenure_days": tenure,
+            "gap_ratio": recency * rate / random.uniform(5, 9, number),
+            "missed_orders": recency * rate / 10,
+            "recent_delay_minutes": delay,
+            SCORE: 1 / (1 + np.exp(2.5 + 0.2 * orders - recency / 10 - delay / 60)),
+        }
+        weeks.append(pd.DataFrame(week))
+    return pd.concat(weeks, ignore_index=True)
+
+
+def watched(spark: SparkSession, trained: pd.DataFrame, served: pd.DataFrame) -> list[Measurement]:
+    """What the monitoring finds when version 1 was trained on the one and scored the other."""
+    train, panel = spark.createDataFrame(trained), spark.createDataFrame(served)
+    known = profiles(train, [*NAMES, SCORE], "1", TRAIN_DATES[-1])
+    scores = panel.select(
+        "customer_id",
+        "as_of",
+        F.col(SCORE).alias("churn_probability"),
+        (F.col(SCORE) > 0.5).alias("is_alert"),
+        F.lit("1").alias("model_version"),
+    )
+    panel = panel.drop(SCORE).withColumn("label", F.lit(None).cast("double"))
+    return measurements(served_weeks(scores, panel), counted_by_version(panel, scores, known), known, POLICY)
+
+
+def drifted(found: Sequence[Measurement]) -> list[tuple[str, date]]:
+    return [
+        (each.subject, each.as_of)
+        for each in found
+        if each.metric is Metric.PSI and each.status in (Status.WARN, Status.FAIL)
+    ]
+
+
+@pytest.fixture(scope="module")
+def panels() -> tuple[pd.DataFrame, pd.DataFrame]:
+    random = np.random.default_rng(1)
+    return customers(random, TRAINED, "trained", TRAIN_DATES), customers(random, SERVED, "served", SERVED_DATES)
+
+
+# --- alarms ---
+
+
+@pytest.mark.parametrize("feature", ["total_orders", "late_order_ratio", "segment_index", "recency_days"])
+def test_planted_drift_is_named_with_its_feature_and_date_and_nothing_else_is(
+    spark: SparkSession, panels: tuple[pd.DataFrame, pd.DataFrame], feature: str
+) -> None:
+    trained, served = panels
+    drift_date = SERVED_DATES[2]
+    is_drifted = served["as_of"] == drift_date
+    moved = served[feature].where(~is_drifted, served[feature] * 2 + 0.5 if feature != "segment_index" else 7.0)
+    found = watched(spark, trained, served.assign(**{feature: moved}))
+    assert drifted(found) == [(feature, drift_date)]
+    (alarm,) = [each for each in found if (each.subject, each.as_of) == (feature, drift_date)]
+    assert alarm.status is Status.FAIL
+    assert alarm.value is not None
+    assert alarm.value > alarm.limit_fail >= alarm.limit_warn >= POLICY.monitoring.warn_psi
+    unseen = {each.as_of: each.status for each in found if each.metric is Metric.UNSEEN_SEGMENT_SHARE}
+    assert [day for day, status in unseen.items() if status is not Status.OK] == (
+        [drift_date] if feature == "segment_index" else []
+    )
+
+
+@pytest.mark.slow
+def test_without_drift_twenty_panels_raise_at_most_one_alarm_between_them(spark: SparkSession) -> None:
+    alarms, beyond_policy, seen = [], 0, 0
+    for seed in range(20):
+        random = np.random.default_rng(100 + seed)
+        trained = customers(random, FEW_TRAINED, "trained", TRAIN_DATES)
+        found = watched(spark, trained, customers(random, FEW_SERVED, "served", SERVED_DATES))
+        indices = [each for each in found if each.metric is Metric.PSI]
+        assert {each.subject for each in indices} == {*NAMES, SCORE}
+        seen += len(indices)
+        beyond_policy += sum((each.value or 0) > POLICY.monitoring.warn_psi for each in indices)
+        alarms += [(seed, *alarm) for alarm in drifted(found)]
+    assert seen == 20 * len(SERVED_DATES) * (len(NAMES) + 1)
+    assert len(alarms) <= 1, alarms
+    assert beyond_policy > 1, "the policy's limit alone would have done; the panels are too large to show chance"
+
+
+def test_a_week_like_one_of_those_learned_from_is_no_alarm_and_one_beyond_them_is(
+    spark: SparkSession, panels: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    trained, served = panels
+    crisis, beyond = SERVED_DATES[1], SERVED_DATES[3]
+
+    def delayed(rows: pd.DataFrame, as_of: date, share: float) -> pd.DataFrame:
+        is_delayed = (rows["as_of"] == as_of) & (np.arange(len(rows)) % 10 < 10 * share)
+        return rows.assign(recent_delay_minutes=rows["recent_delay_minutes"].mask(is_delayed, 600.0))
+
+    found = watched(spark, delayed(trained, TRAIN_DATES[-1], 0.6), delayed(delayed(served, crisis, 0.6), beyond, 1.0))
+    values = {each.as_of: each.value for each in found if each.subject == "recent_delay_minutes"}
+    assert (values[crisis] or 0) > POLICY.monitoring.fail_psi
+    assert drifted(found) == [("recent_delay_minutes", beyond)]
+
+
+def test_a_feature_that_fell_below_where_it_always_stuck_is_seen(
+    spark: SparkSession, panels: tuple[pd.DataFrame, pd.DataFrame]
+) -> None:
+    trained, served = panels
+    fallen = np.where(served["as_of"] == SERVED_DATES[0], 0.0, 5.0)
+    found = watched(spark, trained.assign(total_orders=5.0), served.assign(total_orders=fallen))
+    assert drifted(found) == [("total_orders", SERVED_DATES[0])]
+
+
+# --- the index ---
+
+
+def plain_bin(value: float | None, bins: Bins) -> int:
+    if value is None or math.isnan(value):
+        return MISSING
+    if bins.is_by_value:
+        return 1 + bins.edges.index(value) if value in bins.edges else UNSEEN
+    return sum(value > edge for edge in bins.edges)
+
+
+def plain_psi(expected: Sequence[int], actual: Sequence[int], edges: int, people: int) -> float:
+    """By the definition: expected and actual as bins of rows, the expected ones of `people` customers."""
+    places = [place for place in range(-1, edges + 1) if place in expected or place in actual]
+    before, now = Counter(expected), Counter(actual)
+    total = 0.0
+    for place in places:
+        e = (before[place] / len(expected) * people + 0.5) / (people + 0.5 * len(places))
+        a = (now[place] + 0.5) / (len(actual) + 0.5 * len(places))
+        total += (a - e) * math.log(a / e)
+    return total
+
+
+def test_every_index_is_that_of_plain_python(spark: SparkSession, panels: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    trained, served = panels
+    served = served.assign(late_order_ratio=served["late_order_ratio"] ** 0.5)
+    is_last = trained["as_of"] == TRAIN_DATES[-1]
+    trained = trained.assign(gap_ratio=trained["gap_ratio"].mask(is_last, trained["gap_ratio"] * 5))
+    known = {profile.subject: profile for profile in profiles(spark.createDataFrame(trained), NAMES, "1", FIRST)}
+    found = {(each.subject, each.as_of): each.value for each in watched(spark, trained, served) if each.subject}
+    for name, profile in known.items():
+        bins = profile.bins
+        before = [plain_bin(value, bins) for value in trained[name]]
+        assert Counter(before) == profile.counts
+        spread = 0.0
+        for _, rows in trained.groupby("as_of"):
+            index = plain_psi(before, [plain_bin(value, bins) for value in rows[name]], len(bins.edges), TRAINED)
+            chance = chi_squared_quantile(0.999, len(profile.counts) - 1) * (2 / TRAINED)
+            spread = max(spread, index if index > chance else 0.0)
+        assert profile.spread == pytest.approx(spread, abs=1e-12)
+        assert (spread > 0) == (name == "gap_ratio")
+        for as_of, rows in served.groupby("as_of"):
+            now = [plain_bin(value, bins) for value in rows[name]]
+            assert found[name, as_of] == pytest.approx(plain_psi(before, now, len(bins.edges), TRAINED), abs=1e-12)
+
+
+def test_the_index_of_two_shares_is_the_published_formula() -> None:
+    # (0.7 - 0.5) ln(0.7 / 0.5) + (0.3 - 0.5) ln(0.3 / 0.5), where half a person more on each side weighs nothing.
+    many = 10**9
+    found = population_stability({0: 0.5 * many, 1: 0.5 * many}, {0: 0.7 * many, 1: 0.3 * many})
+    assert found == pytest.approx(0.2 * math.log(1.4) + 0.2 * math.log(5 / 3), abs=1e-6)
+    assert population_stability({0: 30, 1: 70}, {0: 30, 1: 70}) == 0.0
+
+
+def test_an_empty_bin_is_finite_and_one_empty_on_both_sides_is_none() -> None:
+    found = population_stability({0: 100, 1: 0}, {0: 90, 1: 10})
+    assert 0 < found < 1
+    assert population_stability({0: 100, 1: 0, 2: 0}, {0: 90, 1: 10, 2: 0}) == found
+    assert chance_stability({0: 100, 1: 0}, {0: 100, 1: 0}, 0.99) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("probability", "degrees", "published"),
+    [(0.95, 3, 7.815), (0.95, 9, 16.919), (0.99, 9, 21.666), (0.999, 9, 27.877), (0.999, 4, 18.467), (0.99, 1, 6.635)],
+)
+def test_chi_squared_quantiles_are_those_of_the_tables(probability: float, degrees: int, published: float) -> None:
+    assert chi_squared_quantile(probability, degrees) == pytest.approx(published, rel=0.02)
+
+
+def test_chance_allows_less_the_more_people_there_are_and_counts_customers_not_rows() -> None:
+    few, many = ({0: number, 1: number} for number in (100, 10_000))
+    assert chance_stability(few, few, 0.99) == pytest.approx(chi_squared_quantile(0.99, 1) * 2 / 200)
+    assert chance_stability(many, many, 0.99) < chance_stability(many, few, 0.99) < chance_stability(few, few, 0.99)
+
+
+# --- the bins ---
+
+
+def bins_of(spark: SparkSession, name: str, values: Sequence[float | None]) -> Profile:
+    rows = [(f"c-{place}", FIRST, value) for place, value in enumerate(values)]
+    frame = spark.createDataFrame(rows, f"customer_id string, as_of date, {name} double")
+    (profile,) = profiles(frame, [name], "1", FIRST)
+    return profile
+
+
+def test_ties_are_one_bin_and_the_others_hold_about_a_tenth(spark: SparkSession) -> None:
+    profile = bins_of(spark, "recent_delay_minutes", [0.0] * 500 + [float(place) for place in range(1, 501)])
+    assert profile.bins.edges[1] == 0.0
+    assert profile.counts[1] == 500
+    assert all(95 <= count <= 105 for place, count in profile.counts.items() if place > 1)
+    assert profile.customers == 1000
+
+
+def test_named_numbers_are_binned_by_value_and_no_value_is_a_bin_of_its_own(spark: SparkSession) -> None:
+    assert "segment_index" in BY_VALUE
+    profile = bins_of(spark, "segment_index", [0.0, 0.0, 3.0, -1.0, None, float("nan")])
+    assert profile.bins == Bins(True, (-1.0, 0.0, 3.0))
+    assert profile.counts == {1: 1, 2: 2, 3: 1, MISSING: 2}
+    now = spark.createDataFrame([(FIRST, 1.0), (FIRST, 3.0), (FIRST, None)], "as_of date, segment_index double")
+    assert counted(binned(now, {"segment_index": profile.bins})) == {
+        (FIRST, "segment_index"): {UNSEEN: 1, 3: 1, MISSING: 1}
+    }
+
+
+def test_a_profile_survives_being_written(spark: SparkSession) -> None:
+    profile = bins_of(spark, "segment_index", [0.0, 1.0, None])
+    assert Profile.of({**profile.row(), "counts": list(profile.row()["counts"])}) == profile
+
+
+def test_a_date_is_binned_by_the_version_that_scored_it(spark: SparkSession) -> None:
+    days = [FIRST, FIRST + timedelta(weeks=1)]
+    known = []
+    for version, scale in (("1", 1.0), ("2", 100.0)):
+        rows = [(f"c-{place}", FIRST, scale * place, scale * place / 1000) for place in range(10)]
+        frame = spark.createDataFrame(rows, "customer_id string, as_of date, total_orders double, score double")
+        known += profiles(frame, ["total_orders", SCORE], version, FIRST)
+    panel: DataFrame = spark.createDataFrame(
+        [("a", days[0], 50.0), ("a", days[1], 50.0)], "customer_id string, as_of date, total_orders double"
+    )
+    scores = spark.createDataFrame(
+        [("a", days[0], 0.05, "1"), ("a", days[1], 0.05, "2")],
+        "customer_id string, as_of date, churn_probability double, model_version string",
+    )
+    found = counted_by_version(panel, scores, known)
+    last = len(known[0].bins.edges)
+    assert found[days[0], "total_orders"] == {last: 1}
+    assert set(found[days[1], "total_orders"]) < set(range(last))
+    assert set(found[days[0], SCORE]) == {last}

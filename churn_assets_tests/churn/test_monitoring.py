@@ -1,0 +1,75 @@
+"""Each figure of a served week has the status its limits say, and none where nobody can know it yet."""
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from churn_assets.churn.drift import SCORE, UNSEEN, Bins, Profile
+from churn_assets.churn.monitoring import Measurement, Metric, ServedWeek, Status, measurements
+from churn_assets.churn.policy import ChurnPolicy
+
+# Budget 0.20, least recall 0.30, least precision 0.25.
+POLICY = ChurnPolicy()
+AS_OF = date(2025, 11, 3)
+WEEK = ServedWeek(AS_OF, "1", customers=1000, alerts=200, labelled=1000, churners=150, labelled_alerts=200, caught=75)
+PROFILES = [
+    Profile("1", subject, Bins(True, (0.0, 1.0)), {1: 500, 2: 500}, 1000, 0.0, date(2025, 10, 27))
+    for subject in ("segment_index", SCORE)
+]
+EVEN = {1: 500, 2: 500}
+
+
+def figures(week: ServedWeek = WEEK, segments: dict[int, int] = EVEN) -> dict[str, Measurement]:
+    counts = {(AS_OF, "segment_index"): segments, (AS_OF, SCORE): EVEN}
+    return {each.name: each for each in measurements([week], counts, PROFILES, POLICY)}
+
+
+def test_a_week_like_the_training_data_that_found_its_churners_is_ok() -> None:
+    found = figures()
+    assert {each.status for each in found.values()} == {Status.OK}
+    assert found["realised_recall"].value == 0.5
+    assert found["realised_precision"].value == 0.375
+    assert not any(each.is_alarm or each.is_in_sample for each in found.values())
+
+
+@pytest.mark.parametrize(("alerts", "status"), [(220, Status.OK), (221, Status.WARN), (301, Status.FAIL)])
+def test_alerts_beyond_the_budget_warn_and_far_beyond_it_fail(alerts: int, status: Status) -> None:
+    assert figures(replace(WEEK, alerts=alerts))["alert_share"].status is status
+
+
+@pytest.mark.parametrize(("caught", "status"), [(45, Status.OK), (44, Status.WARN), (30, Status.FAIL)])
+def test_recall_below_the_gates_minimum_warns_and_surely_below_it_fails(caught: int, status: Status) -> None:
+    recall = figures(replace(WEEK, caught=caught))["realised_recall"]
+    assert recall.status is status
+    assert recall.high is not None
+    assert (recall.high < POLICY.gate.min_recall) == (status is Status.FAIL)
+
+
+@pytest.mark.parametrize(("unseen", "status"), [(15, Status.OK), (25, Status.WARN), (80, Status.FAIL)])
+def test_segments_that_were_not_trained_on_alarm_beyond_chance(unseen: int, status: Status) -> None:
+    found = figures(segments={UNSEEN: unseen, 1: 500, 2: 500 - unseen})
+    assert found["unseen_segment_share"].status is status
+
+
+def test_what_nobody_can_know_yet_has_no_value_and_no_alarm() -> None:
+    found = figures(replace(WEEK, labelled=0, churners=0, labelled_alerts=0, caught=0), segments={})
+    unknown = {name for name, each in found.items() if each.status is Status.NOT_YET_KNOWN}
+    assert unknown == {
+        "realised_recall",
+        "realised_precision",
+        "psi of segment_index",
+        "unseen_segment_share",
+    }
+    assert {found[name].value for name in unknown} == {None}
+
+
+def test_a_date_whose_outcomes_were_learned_from_says_so() -> None:
+    learned = replace(WEEK, as_of=PROFILES[0].trained_until)
+    assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY))
+
+
+def test_a_measurement_survives_being_written() -> None:
+    for each in figures().values():
+        assert Measurement.of(each.row()) == each
+        assert each.metric in Metric

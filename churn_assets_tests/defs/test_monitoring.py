@@ -1,0 +1,210 @@
+"""Monitoring: what it says of the served weeks is what the tables say; it warns, fails and asks to retrain by that."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import deltalake
+import pytest
+from pyspark.sql import functions as F
+
+from churn_assets.churn.drift import SCORE
+from churn_assets.churn.features import FEATURES
+from churn_assets.churn.intervals import wilson_interval
+from churn_assets.churn.policy import Monitoring
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
+from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
+from churn_assets.resources.tracking import REGISTERED_MODEL
+from churn_assets_tests.conftest import Project, causes_of, checks_of
+from churn_assets_tests.defs.test_scoring import change_panel
+
+WATCHED = (PROFILES, MONITORING, DECISIONS)
+
+
+def watch(project: Project) -> dg.ExecuteInProcessResult:
+    """The monitoring alone, as after a correction of the panel."""
+    return project.run(SCORING, *WATCHED)
+
+
+def rows(project: Project, **equal: Any) -> list[dict[str, Any]]:
+    found = project.lakehouse.records(MONITORING)
+    return [row for row in found if all(row[name] == value for name, value in equal.items())]
+
+
+def decisions(project: Project) -> list[dict[str, Any]]:
+    return sorted(project.lakehouse.records(DECISIONS), key=lambda row: row["decided_at"])
+
+
+def checks(project: Project) -> dict[str, dg.AssetCheckResult]:
+    found = {result.check_name: result for result in monitoring_limits(lakehouse=project.lakehouse)}
+    return {str(name): result for name, result in found.items()}
+
+
+def observed(result: dg.AssetCheckResult) -> str:
+    return str(result.metadata["observed"].value)
+
+
+@pytest.fixture(scope="module")
+def all_scored(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Every week scored by one run of the weekly job, the past ones too."""
+    project = built.copied_to(tmp_path_factory.mktemp("all_scored") / "project")
+    weeks = project.weeks()
+    result = project.score(weeks[0], weeks[-1])
+    assert result.success, causes_of(result)
+    made = {"/".join(event.asset_key.path) for event in result.get_asset_materialization_events()}
+    assert {SCORES, *WATCHED} <= made, "the weekly job makes them too"
+    assert {f"{MONITORING}: {name}" for name in CHECKS} <= set(checks_of(result))
+    return project
+
+
+@pytest.fixture
+def served(all_scored: Project, tmp_path: Path) -> Project:
+    """A copy for one test to change."""
+    return all_scored.copied_to(tmp_path / "served")
+
+
+def test_realised_recall_and_precision_are_those_of_the_tables(all_scored: Project) -> None:
+    label = {(row["customer_id"], row["as_of"]): row["label"] for row in all_scored.lakehouse.records(PANEL)}
+    weeks: dict[date, list[tuple[bool, float]]] = {}
+    for row in deltalake.DeltaTable(all_scored.lakehouse.path(SCORES)).to_pyarrow_table().to_pylist():
+        weeks.setdefault(row["as_of"], []).append((row["is_alert"], label[row["customer_id"], row["as_of"]]))
+    known = {day for day, pairs in weeks.items() if pairs[0][1] is not None}
+    assert 0 < len(known) < len(weeks) == len(all_scored.weeks())
+    confidence = all_scored.policy.gate.confidence
+    for day, pairs in weeks.items():
+        caught = sum(is_alert and left == 1.0 for is_alert, left in pairs)
+        trials = {
+            "realised_recall": sum(left == 1.0 for _, left in pairs),
+            "realised_precision": sum(is_alert for is_alert, _ in pairs),
+        }
+        for metric, number in trials.items():
+            (row,) = rows(all_scored, as_of=day, metric=metric)
+            assert row["model_version"] == "1"
+            if day in known:
+                low, high = wilson_interval(caught, number, confidence)
+                assert (row["value"], row["low"], row["high"], row["rows"]) == (caught / number, low, high, number)
+            else:
+                assert (row["value"], row["status"]) == (None, "not_yet_known")
+        (row,) = rows(all_scored, as_of=day, metric="alert_share")
+        assert (row["value"], row["rows"]) == (sum(is_alert for is_alert, _ in pairs) / len(pairs), len(pairs))
+
+
+def test_every_week_has_every_figure_and_weeks_learned_from_say_so(all_scored: Project) -> None:
+    weeks = all_scored.weeks()
+    subjects = {*(feature.name for feature in FEATURES), SCORE}
+    assert {(row["as_of"], row["subject"]) for row in rows(all_scored, metric="psi")} == {
+        (week, subject) for week in weeks for subject in subjects
+    }
+    assert len(rows(all_scored)) == len(weeks) * (len(subjects) + 4)
+    served = all_scored.tracking.version_under("production")
+    assert served is not None
+    until = max(all_scored.tracking.trained_model_of(served).dates.train)
+    assert {row["as_of"] for row in rows(all_scored, is_in_sample=True)} == {day for day in weeks if day <= until}
+
+
+def test_a_version_is_profiled_once_and_a_second_run_says_the_same(served: Project) -> None:
+    before, said = rows(served), decisions(served)
+    assert len(said) == 1
+    assert watch(served).success
+    assert rows(served) == before
+    assert decisions(served) == said, "the same word on the same week is not repeated"
+    assert served.lakehouse.version(PROFILES) == 0
+
+
+def plant_drift(served: Project, feature: str, *dates: date) -> None:
+    change_panel(
+        served,
+        lambda panel: panel.withColumn(
+            feature, F.when(F.col("as_of").isin(*dates), F.col(feature) * 3 + 1).otherwise(F.col(feature))
+        ),
+    )
+
+
+def test_drift_planted_in_the_panel_fails_its_check_with_feature_date_and_figures(served: Project) -> None:
+    last = served.weeks()[-1]
+    before = rows(served, metric="psi")
+    plant_drift(served, "gap_ratio", last)
+    result = watch(served)
+    assert result.success, "the scores are there, and nothing is held up"
+    changed = [row for row in rows(served, metric="psi") if row not in before]
+    assert [(row["as_of"], row["subject"], row["status"]) for row in changed] == [(last, "gap_ratio", "fail")]
+    (row,) = changed
+    assert row["value"] > row["limit_fail"]
+    (failed,) = [found for found in result.get_asset_check_evaluations() if found.check_name == "feature_drift"]
+    assert not failed.passed
+    assert failed.severity is dg.AssetCheckSeverity.ERROR
+    told = str(failed.metadata["observed"].value)
+    assert told.startswith(f"{last}: psi of gap_ratio {row['value']:.3f}, limit {row['limit_fail']:.3f}, version 1; ")
+    assert checks(served)["score_drift"].passed
+
+
+def test_a_warning_warns(served: Project) -> None:
+    path, last = served.lakehouse.path(MONITORING), served.weeks()[-1]
+    table = deltalake.DeltaTable(path)
+    table.update({"status": "'warn'"}, predicate=f"metric = 'unseen_segment_share' and as_of = '{last}'")
+    found = checks(served)["unseen_segments"]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert observed(found).startswith(f"{last}: unseen_segment_share 0.")
+
+
+def test_drift_that_lasts_asks_for_a_retraining_and_calm_that_lasts_takes_it_back(project: Project) -> None:
+    # Wide enough for the drift this little demo has by itself.
+    limits = Monitoring(warn_psi=5.0, fail_psi=5.0)
+    watched = project.under(project.policy.model_copy(update={"monitoring": limits}))
+    *_, first, second, third, fourth = project.weeks()
+    change_panel(
+        project,
+        lambda panel: panel.withColumn(
+            "gap_ratio", F.when(F.col("as_of").isin(first, second), 1e6).otherwise(F.col("gap_ratio"))
+        ),
+    )
+    for begin, end in ((first, second), (third, third), (fourth, fourth)):
+        assert watched.score(begin, end, SCORES, UNSCORED, *WATCHED).success
+    asked, stands, back = decisions(project)
+    assert [row["as_of"] for row in (asked, stands, back)] == [second, third, fourth]
+    assert [row["is_retrain"] for row in (asked, stands, back)] == [True, True, False]
+    (reason,) = asked["reasons"]
+    assert reason.startswith(f"psi of gap_ratio: {rows(project, as_of=first, subject='gap_ratio')[0]['value']:.3f}")
+    assert f"at {first}" in reason
+    assert f"at {second}" in reason
+    assert stands["reasons"][0] == "asked for before; it stands until all is ok for 2 weeks"
+    assert back["reasons"] == ["every figure has been ok for 2 weeks, so the earlier retrain is taken back"]
+
+
+def test_recall_below_the_gates_minimum_is_a_failure_and_the_decision_names_it(served: Project) -> None:
+    gate = served.policy.gate.model_copy(update={"min_recall": 0.999})
+    strict = served.under(served.policy.model_copy(update={"gate": gate}))
+    result = watch(strict)
+    known = [row for row in rows(served, metric="realised_recall") if row["value"] is not None]
+    failing = [row["as_of"] for row in known if row["high"] < 0.999]
+    assert [row["as_of"] for row in known if row["status"] == "fail"] == failing
+    assert len(failing) > 2
+    assert not checks_of(result)[f"{MONITORING}: realised_recall"]
+    decision = decisions(served)[-1]
+    assert decision["is_retrain"]
+    assert any(reason.startswith("realised_recall: ") for reason in decision["reasons"])
+
+
+def test_before_anything_is_scored_the_checks_pass_and_say_so(project: Project) -> None:
+    found = checks(project)
+    assert set(found) == set(CHECKS)
+    assert {(result.passed, observed(result)) for result in found.values()} == {(True, "no week has been scored yet")}
+
+
+def test_while_no_label_is_known_recall_passes_and_says_so(served: Project) -> None:
+    change_panel(served, lambda panel: panel.withColumn("label", F.lit(None).cast("double")))
+    assert watch(served).success
+    for name in ("realised_recall", "realised_precision"):
+        found = checks(served)[name]
+        assert (found.passed, observed(found)) == (True, "no label of a scored week is known yet")
+
+
+def test_a_week_of_a_version_that_is_gone_is_an_error_with_a_next_step(served: Project) -> None:
+    path = served.lakehouse.path(SCORES)
+    deltalake.DeltaTable(path).update({"model_version": "'9'"})
+    result = watch(served)
+    assert not result.success
+    assert f"version 9 of {REGISTERED_MODEL}, which is no longer registered" in causes_of(result)[0]
+    assert "Next step: score these weeks again" in causes_of(result)[0]

@@ -1,0 +1,214 @@
+"""Retention lists from the real flow: made from the week's scores, made again the same, refused rather than guessed."""
+
+import csv
+import math
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import pytest
+from pyspark.sql import functions as F
+
+from churn_assets.defs.campaigns import EFFECT, OUTCOMES
+from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
+from churn_assets.defs.scoring import SCORES
+from churn_assets.resources.tracking import TREES_FILE
+from churn_assets_tests.conftest import Project, causes_of
+
+LISTS = [TARGETS, EXCLUSIONS]
+
+
+def weeks(project: Project) -> list[date]:
+    return project.weeks()[-2:]
+
+
+def rows(project: Project, table: str = TARGETS) -> list[dict[str, Any]]:
+    found = project.lakehouse.read(table).drop("listed_at", "scored_at").orderBy("as_of", "customer_id").collect()
+    return [row.asDict(recursive=True) for row in found]
+
+
+@pytest.fixture
+def changeable(listed: Project, tmp_path: Path) -> Project:
+    return listed.copied_to(tmp_path / "project")
+
+
+def test_every_alerted_customer_is_listed_or_excluded_and_valued_by_their_own_spend(listed: Project) -> None:
+    scores = {(row["as_of"], row["customer_id"]): row for row in rows(listed, SCORES)}
+    spend = {(row.as_of, row.customer_id): float(row.spend) for row in listed.lakehouse.read(BASELINE).collect()}
+    targets, excluded = ({(row["as_of"], row["customer_id"]) for row in rows(listed, table)} for table in LISTS)
+    alerted = {key for key, row in scores.items() if row["is_alert"]}
+    # The tiny policy's budget is far above its alerts.
+    assert targets | excluded == alerted
+    assert not targets & excluded
+    assert excluded
+    for row in rows(listed):
+        key = (row["as_of"], row["customer_id"])
+        assert row["recent_spend"] == pytest.approx(spend[key])
+        assert row["value_at_risk"] == pytest.approx(scores[key]["churn_probability"] * spend[key])
+        assert row["risk_tier"] == scores[key]["risk_tier"]
+        assert row["suggested_action"]
+        assert 1 <= len(row["reasons"]) <= 3
+        total = (
+            row["base_score"] + sum(reason["contribution"] for reason in row["reasons"]) + row["other_contributions"]
+        )
+        assert 1 / (1 + math.exp(-2 * total)) == pytest.approx(row["churn_probability"], abs=1e-9)
+    for week in weeks(listed):
+        ranked = sorted((row for row in rows(listed) if row["as_of"] == week), key=lambda row: row["rank"])
+        assert [row["rank"] for row in ranked] == list(range(1, len(ranked) + 1))
+        assert [row["value_at_risk"] for row in ranked] == sorted((r["value_at_risk"] for r in ranked), reverse=True)
+
+
+def test_the_csv_file_is_the_list_without_whoever_is_held_out(listed: Project) -> None:
+    for week in weeks(listed):
+        file = Path(listed.lakehouse.root, EXPORTS, f"{week}.csv")
+        with file.open(encoding="utf-8", newline="") as lines:
+            found = [(int(row["rank"]), row["customer_id"], row["reason_1"]) for row in csv.DictReader(lines)]
+        expected = [
+            (row["rank"], row["customer_id"], row["reasons"][0]["sentence"])
+            for row in rows(listed)
+            if row["as_of"] == week and not row["is_holdout"]
+        ]
+        assert found == sorted(expected)
+        assert sorted(path.name for path in file.parent.iterdir()) == [f"{day}.csv" for day in weeks(listed)]
+
+
+def test_a_list_made_again_is_the_same_and_replaces_its_week_only(changeable: Project) -> None:
+    before, versions = [rows(changeable, table) for table in LISTS], [changeable.lakehouse.version(t) for t in LISTS]
+    last = weeks(changeable)[-1]
+    result = changeable.score(last, last, *LISTS)
+    assert result.success, causes_of(result)
+    assert [rows(changeable, table) for table in LISTS] == before
+    assert [changeable.lakehouse.version(table) for table in LISTS] == [(version or 0) + 1 for version in versions]
+
+
+def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Project) -> None:
+    last = weeks(changeable)[-1]
+    first, second = sorted((row for row in rows(changeable) if row["as_of"] == last), key=lambda row: row["rank"])[:2]
+    lakehouse = changeable.lakehouse
+    spark = lakehouse.spark
+    lakehouse.write(OPTED_OUT, spark.createDataFrame([(first["customer_id"],)], "customer_id string"))
+    earlier = weeks(changeable)[0]
+    new = (
+        lakehouse.read(CONTACTS)
+        .limit(1)
+        .withColumns(
+            {
+                "customer_id": F.lit(second["customer_id"]),
+                "as_of": F.lit(earlier),
+                "contacted_at": F.lit(earlier).cast("timestamp"),
+                "is_holdout": F.lit(False),
+            }
+        )
+    )
+    lakehouse.write(CONTACTS, lakehouse.read(CONTACTS).unionByName(new))
+    held_out = {row["customer_id"] for row in rows(changeable) if row["as_of"] == earlier and row["is_holdout"]}
+    result = changeable.score(last, last, *LISTS)
+    assert result.success, causes_of(result)
+    reasons = {row["customer_id"]: row["reason"] for row in rows(changeable, EXCLUSIONS) if row["as_of"] == last}
+    assert reasons[first["customer_id"]] == "opted out"
+    assert reasons[second["customer_id"]] == f"contacted on {earlier}"
+    # The earlier list is used by now, so whoever it held out stays held out.
+    alerted = {row["customer_id"] for row in rows(changeable, SCORES) if row["as_of"] == last and row["is_alert"]}
+    assert held_out & alerted
+    assert {reasons[customer] for customer in held_out & alerted if "contacted" not in reasons[customer]} == {
+        f"held out on {earlier}"
+    }
+
+
+def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project) -> None:
+    unscored, last = changeable.weeks()[-3], changeable.weeks()[-1]
+    versions = [changeable.lakehouse.version(table) for table in LISTS]
+    result = changeable.score(unscored, last, *LISTS)
+    (cause,) = causes_of(result)
+    assert "UnlistableWeekError" in cause
+    assert f"- {unscored}\n" in cause
+    assert str(last) not in cause
+    assert [changeable.lakehouse.version(table) for table in LISTS] == versions
+
+
+def test_spend_of_unknown_orders_is_not_guessed(changeable: Project) -> None:
+    last = weeks(changeable)[-1]
+    lakehouse = changeable.lakehouse
+    # As another tool would write it: the commit does not say what the features were computed from.
+    lakehouse.write(PANEL, lakehouse.read(PANEL))
+    versions = [lakehouse.version(table) for table in LISTS]
+    (cause,) = causes_of(changeable.score(last, last, SCORES, "food_delivery/unscored_customers", *LISTS))
+    assert "does not record what it was computed from" in cause
+    assert [lakehouse.version(table) for table in LISTS] == versions
+
+
+def test_reasons_are_not_given_by_other_trees_than_those_that_were_trained(changeable: Project) -> None:
+    version = changeable.tracking.version("1")
+    assert version is not None
+    uri = changeable.tracking.client.get_model_version_download_uri(version.name, version.version)
+    file = Path(uri.removeprefix("file://"), TREES_FILE)
+    whole = file.read_text(encoding="utf-8")
+    last = weeks(changeable)[-1]
+    try:
+        file.write_text(whole.replace('"threshold":', '"threshold": '), encoding="utf-8")
+        (cause,) = causes_of(changeable.score(last, last, *LISTS))
+    finally:
+        file.write_text(whole, encoding="utf-8")
+    assert "ChangedModelError" in cause
+
+
+def test_a_list_changed_by_hand_fails_its_checks(changeable: Project) -> None:
+    table = deltalake.DeltaTable(changeable.lakehouse.path(TARGETS))
+    table.update(new_values={"customer_id": "stranger"}, predicate="rank = 1")
+    found = list(retention_targets_contract(changeable.lakehouse, changeable.policy))
+    assert [each.passed for each in found] == [False] * 4
+    assert {each.metadata["observed"].value for each in found} == {
+        "not evaluable: the scores behind this version are unknown"
+    }
+
+
+def test_before_any_list_is_made_the_checks_say_so(built: Project) -> None:
+    found = list(retention_targets_contract(built.lakehouse, built.policy))
+    assert [each.passed for each in found] == [True] * 4
+    assert {each.metadata["observed"].value for each in found} == {"no list has been made yet"}
+
+
+def test_the_effect_of_the_past_campaign_is_counted_from_contacts_and_labels(listed: Project) -> None:
+    labels = {(row.customer_id, row.as_of): row.label for row in listed.lakehouse.read(PANEL).collect()}
+    contacts = listed.lakehouse.read(CONTACTS).collect()
+    assert len(contacts) > 50
+    counted = {
+        arm: [labels[row.customer_id, row.as_of] == 0.0 for row in contacts if row.is_holdout is (arm == "held_out")]
+        for arm in ("treated", "held_out")
+    }
+    (everyone,) = [row for row in rows_of_effect(listed) if row["risk_tier"] == "all"]
+    for arm, stayed in counted.items():
+        assert everyone[arm] == len(stayed)
+        assert everyone[f"{arm}_retained_share"] == pytest.approx(sum(stayed) / len(stayed))
+    assert everyone["statement"]
+    assert listed.lakehouse.row_count(OUTCOMES) == len(contacts)
+
+
+def rows_of_effect(project: Project) -> list[dict[str, Any]]:
+    return [row.asDict() for row in project.lakehouse.read(EFFECT).collect()]
+
+
+def test_a_run_in_a_process_of_its_own_scores_and_lists(changeable: Project) -> None:
+    """As the daemon starts it: nothing has begun a Spark session when the first asset asks for the model."""
+    before, last = changeable.lakehouse.version(TARGETS) or 0, weeks(changeable)[-1]
+    code = """
+import sys
+from datetime import date
+from pathlib import Path
+from churn_assets_tests.conftest import Project, causes_of
+week = date.fromisoformat(sys.argv[2])
+result = Project.at(Path(sys.argv[1])).score(week, week)
+assert result.success, causes_of(result)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(changeable.settings.project), str(last)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert changeable.lakehouse.version(TARGETS) == before + 1
