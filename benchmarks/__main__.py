@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import feasibility, feature_sets, gate, imbalance, scoring, serving, training
+from benchmarks import checks, feasibility, feature_sets, gate, imbalance, scoring, serving, training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "feature_sets": feature_sets.main,
     "serving": serving.main,
     "scoring": scoring.main,
+    "checks": checks.main,
 }
 
 

@@ -43,9 +43,7 @@ def run_checks(defs: dg.Definitions, instance: dg.DagsterInstance, names: Sequen
     Raises UnknownSelectionError.
     """
     chosen = selected(defs, names)
-    # A function that reports several checks cannot run for some of them; the others are evaluated, and left out here.
-    together = [each.check_keys for each in _check_definitions(defs) if chosen & set(each.check_keys)]
-    job = defs.resolve_job_def(CHECKS).get_subset(asset_check_selection={key for keys in together for key in keys})
+    job = defs.resolve_job_def(CHECKS).get_subset(asset_check_selection=_evaluated_together(defs, chosen))
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     found = {event.asset_check_key: event for event in result.get_asset_check_evaluations()}
     causes = _causes(defs, result)
@@ -68,6 +66,16 @@ def selected(defs: dg.Definitions, names: Sequence[str]) -> set[dg.AssetCheckKey
             "No asset with checks and no check has this name.", unknown, next_step=f"choose of {', '.join(known)}"
         )
     return set().union(*named.values()) if names else keys
+
+
+def _evaluated_together(defs: dg.Definitions, chosen: set[dg.AssetCheckKey]) -> set[dg.AssetCheckKey]:
+    """`chosen`, and what the functions that cannot be run for some of their checks evaluate with them."""
+    together = [
+        chosen.intersection(each.check_keys) if each.can_subset else each.check_keys
+        for each in _check_definitions(defs)
+        if chosen.intersection(each.check_keys)
+    ]
+    return set().union(*together)
 
 
 def _check_definitions(defs: dg.Definitions) -> list[dg.AssetChecksDefinition]:

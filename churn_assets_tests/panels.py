@@ -6,7 +6,7 @@ What the right values are does not belong here: `reference.py` and the tests kno
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.cleaning import Cleaned, clean, numbered_segments, with_segments
-from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import FEATURES, as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
@@ -26,6 +26,7 @@ Key = tuple[str, date]
 SourceRows = tuple[Sequence[Row], Sequence[Row], Sequence[Row]]
 POLICY = ChurnPolicy()
 LATER = datetime(2030, 1, 1)
+FIRST = date(2024, 3, 4)
 
 
 def frame(spark: SparkSession, rows: Iterable[Row], schema: T.StructType) -> DataFrame:
@@ -38,6 +39,24 @@ def _in_utc(value: Any) -> Any:
     # Spark would take a naive datetime in the zone of the machine.
     is_naive = isinstance(value, datetime) and value.tzinfo is None
     return value.replace(tzinfo=timezone.utc) if is_naive else value
+
+
+def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
+    """A row of the panel that breaks no rule; its values differ between customers a and b."""
+    number = sum(map(ord, customer)) % 2
+    values = {feature.name: float(max(feature.low, 0) + number) for feature in FEATURES}
+    return {
+        "customer_id": customer,
+        "as_of": FIRST + timedelta(weeks=week),
+        **values,
+        "label": float(number),
+        **changed,
+    }
+
+
+def sound_rows(weeks: int = 3) -> list[Row]:
+    """The rows of customers a and b."""
+    return [sound_row(customer, week) for week in range(weeks) for customer in "ab"]
 
 
 def source_frames(spark: SparkSession, rows: SourceRows) -> tuple[DataFrame, DataFrame, DataFrame]:

@@ -3,13 +3,14 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import reduce
 from math import isfinite, sqrt
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -18,10 +19,24 @@ from churn_assets.churn.errors import BrokenContractError, SourceSchemaError
 from churn_assets.churn.features import FEATURES, AsOfCalendar, Feature, customer_snapshots, feature_panel
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
+from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.churn.tables import SourceTable, check_source_schema
 
 MAX_KEYS = 10
+COLUMNS_AND_TYPES = "columns_and_types"
+ONE_ROW_EACH = "one_row_per_customer_and_date"
+PANEL_RULES = (
+    COLUMNS_AND_TYPES,
+    "no_nulls",
+    "ranges",
+    ONE_ROW_EACH,
+    "label_is_binary",
+    "no_empty_snapshot",
+    "informative_features",
+)
 NO_FUTURE_LEAKAGE = "no_future_leakage"
+# Columns of few values, whose rules no least and greatest value decides.
+ENUMERATED_COLUMNS = ("as_of", "label", "crisis_exposure_index")
 
 PANEL_SCHEMA = T.StructType(
     [
@@ -61,40 +76,58 @@ def require(outcomes: Sequence[Outcome], table: str) -> None:
         )
 
 
-def panel_outcomes(panel: DataFrame) -> list[Outcome]:
-    """The rules of `ml_churn_features`, from one Spark pass over `panel`."""
-    schema = _panel_schema_outcome(panel.schema)
+def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:
+    """Those of the `rules` of `ml_churn_features` that are asked for, from one Spark query over `panel`."""
     present = [feature for feature in FEATURES if feature.name in panel.columns]
-    if not {"customer_id", "as_of", "label"} <= set(panel.columns):
-        return [schema, *[_not_evaluable(rule) for rule in PANEL_RULES[1:]]]
-    seen = _panel_pass(panel, present)
-    return [
-        schema,
-        _row_outcome(seen, "no_nulls", "0 null or NaN values in keys and features"),
-        _row_outcome(seen, "ranges", "; ".join(_range_text(feature) for feature in FEATURES)),
-        _row_outcome(seen, "one_row_per_customer_and_date", "1 row for each customer and date"),
-        _row_outcome(seen, "label_is_binary", "label 0, 1 or null (not yet known)"),
-        _empty_snapshot_outcome(seen),
-        _informative_outcome(seen, present),
-    ]
+    outcomes = [panel_schema_outcome(panel.schema)]
+    if {"customer_id", "as_of", "label"} <= set(panel.columns):
+        seen = _panel_pass(panel, present, rules)
+        outcomes += [
+            *[_offenders_outcome(seen, rule) for rule in OFFENDERS_ALLOWED],
+            _empty_snapshot_outcome([group["as_of"] for group in seen if group["mark"] == "row"]),
+            _informative_outcome(_bounds(seen, present)),
+        ]
+    else:
+        outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
+    return [outcome for outcome in outcomes if outcome.rule in rules]
 
 
-PANEL_RULES = (
-    "columns_and_types",
-    "no_nulls",
-    "ranges",
-    "one_row_per_customer_and_date",
-    "label_is_binary",
-    "no_empty_snapshot",
-    "informative_features",
-)
+def outcomes_by_statistics(
+    columns: Mapping[str, ColumnStatistics], values: Mapping[str, Collection[Any]]
+) -> list[Outcome]:
+    """The rules that `ml_churn_features` of the declared columns is known to keep, as `panel_outcomes` has them.
+
+    columns: what is known of each. values: the distinct ones of each of ENUMERATED_COLUMNS. A rule that cannot be
+    decided is left out, as is one that rows break: `panel_outcomes` names these.
+    """
+    features = {feature: columns.get(feature.name, ColumnStatistics()) for feature in FEATURES}
+    keys = [columns.get(name, ColumnStatistics()) for name in ("customer_id", "as_of")]
+    # Without bounds there may be a NaN.
+    is_bounded = all(found.low is not None and found.high is not None for found in features.values())
+    has_no_null = is_bounded and all(found.nulls == 0 for found in (*keys, *features.values()))
+    is_in_range = is_bounded and all(
+        feature.low <= found.low and found.high <= feature.high for feature, found in features.items()
+    )
+    holds = {
+        "no_nulls": has_no_null,
+        "ranges": is_in_range and {0.0, 1.0, None}.issuperset(values["crisis_exposure_index"]),
+        "label_is_binary": {0.0, 1.0, None}.issuperset(values["label"]),
+    }
+    outcomes = [_offenders_outcome([], rule) for rule, is_held in holds.items() if is_held]
+    outcomes.append(_empty_snapshot_outcome(values["as_of"]))
+    if has_no_null:
+        outcomes.append(
+            _informative_outcome({feature.name: (found.low, found.high) for feature, found in features.items()})
+        )
+    return outcomes
 
 
 def _not_evaluable(rule: str) -> Outcome:
     return Outcome(rule, False, "not evaluable: key or label column is missing", "key and label columns are there")
 
 
-def _panel_schema_outcome(schema: T.StructType) -> Outcome:
+def panel_schema_outcome(schema: T.StructType) -> Outcome:
+    """Whether `ml_churn_features` has the columns of PANEL_SCHEMA and no others."""
     found = {field.name: field.dataType.simpleString() for field in schema}
     wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA}
     wrong = [
@@ -103,17 +136,29 @@ def _panel_schema_outcome(schema: T.StructType) -> Outcome:
         if found.get(name) != kind
     ]
     wrong += [f"{name}: not in the catalogue" for name in found if name not in wanted]
-    return Outcome("columns_and_types", not wrong, "; ".join(wrong) or f"{len(wanted)} columns", "the declared columns")
+    return Outcome(COLUMNS_AND_TYPES, not wrong, "; ".join(wrong) or f"{len(wanted)} columns", "the declared columns")
 
 
-def _panel_pass(panel: DataFrame, present: Sequence[Feature]) -> list[dict[str, Any]]:
+def _panel_pass(panel: DataFrame, present: Sequence[Feature], rules: Collection[str]) -> list[dict[str, Any]]:
     """One row for each (as_of, mark): rows, up to ten keys, and minima and maxima of the features.
 
-    Every row has the mark 'row', and one more for each rule it breaks, so that one grouping counts rows and offenders.
+    Every row has the mark 'row', and one more for each rule it breaks. What the `rules` do not ask for is left out.
     """
     # A key of another type breaks `columns_and_types`; the other rules still judge its rows.
     panel = panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
-    copies = F.count(F.lit(1)).over(Window.partitionBy("customer_id", "as_of"))
+    passes = []
+    if set(rules) - {COLUMNS_AND_TYPES, ONE_ROW_EACH}:
+        passes.append(_row_marks(panel, present))
+    if ONE_ROW_EACH in rules:
+        passes.append(_copies(panel))
+    if not passes:
+        return []
+    both = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), passes)
+    return [row.asDict() for row in both.collect()]
+
+
+def _row_marks(panel: DataFrame, present: Sequence[Feature]) -> DataFrame:
+    """The marks that a row earns by itself, from one grouping that counts rows and offenders."""
     values = [F.col(feature.name).try_cast("double") for feature in present]
     has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
     is_outside = F.lit(False)
@@ -127,21 +172,35 @@ def _panel_pass(panel: DataFrame, present: Sequence[Feature]) -> list[dict[str, 
             F.lit("row"),
             F.when(has_null, "no_nulls"),
             F.when(is_outside, "ranges"),
-            F.when(copies > 1, "one_row_per_customer_and_date"),
             F.when(is_label_wrong, "label_is_binary"),
         )
     )
-    key = F.concat_ws(
-        " at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in ("customer_id", "as_of")]
-    )
     bounds = [F.struct(F.min(v), F.max(v)).alias(feature.name) for feature, v in zip(present, values, strict=True)]
-    grouped = (
-        panel.select("*", marks.alias("marks"), key.alias("key"))
+    return (
+        panel.select("*", marks.alias("marks"), _key().alias("key"))
         .withColumn("mark", F.explode("marks"))
         .groupBy("as_of", "mark")
         .agg(F.count(F.lit(1)).alias("rows"), F.min_by("key", "key", MAX_KEYS).alias("keys"), *bounds)
     )
-    return [row.asDict() for row in grouped.collect()]
+
+
+def _copies(panel: DataFrame) -> DataFrame:
+    """The rows that share customer and date with another, each named as often as it is there.
+
+    A grouping of the two keys alone: a window over whole rows was half of the work of all rules (2026-11-25).
+    """
+    copies = panel.groupBy("customer_id", "as_of").agg(F.count(F.lit(1)).alias("copies")).where("copies > 1")
+    names = F.array_repeat(_key(), F.least("copies", F.lit(MAX_KEYS)).cast("int"))
+    return copies.groupBy("as_of").agg(
+        F.lit(ONE_ROW_EACH).alias("mark"),
+        F.sum("copies").alias("rows"),
+        F.flatten(F.min_by(names, _key(), MAX_KEYS)).alias("keys"),
+    )
+
+
+def _key() -> Column:
+    names = ("customer_id", "as_of")
+    return F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in names])
 
 
 def _is_within(value: Column, feature: Feature) -> Column:
@@ -159,15 +218,23 @@ def _range_text(feature: Feature) -> str:
     )
 
 
-def _row_outcome(seen: Sequence[dict[str, Any]], rule: str, allowed: str) -> Outcome:
+OFFENDERS_ALLOWED = {
+    "no_nulls": "0 null or NaN values in keys and features",
+    "ranges": "; ".join(_range_text(feature) for feature in FEATURES),
+    ONE_ROW_EACH: "1 row for each customer and date",
+    "label_is_binary": "label 0, 1 or null (not yet known)",
+}
+
+
+def _offenders_outcome(seen: Sequence[dict[str, Any]], rule: str) -> Outcome:
     broken = [group for group in seen if group["mark"] == rule]
     keys = sorted(key for group in broken for key in group["keys"])[:MAX_KEYS]
     rows = sum(group["rows"] for group in broken)
-    return Outcome(rule, rows == 0, f"{rows:,} offending rows", allowed, tuple(keys))
+    return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
 
 
-def _empty_snapshot_outcome(seen: Sequence[dict[str, Any]]) -> Outcome:
-    dates = sorted(group["as_of"] for group in seen if group["mark"] == "row" and group["as_of"] is not None)
+def _empty_snapshot_outcome(as_of: Collection[date | None]) -> Outcome:
+    dates = sorted(day for day in as_of if day is not None)
     allowed = "at least 1 row at every Monday from the first to the last as-of date"
     if not dates:
         return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
@@ -177,15 +244,19 @@ def _empty_snapshot_outcome(seen: Sequence[dict[str, Any]]) -> Outcome:
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
 
 
-def _informative_outcome(seen: Sequence[dict[str, Any]], present: Sequence[Feature]) -> Outcome:
+def _bounds(seen: Sequence[dict[str, Any]], present: Sequence[Feature]) -> dict[str, list[float | None]]:
     groups = [group for group in seen if group["mark"] == "row"]
+    return {feature.name: [bound for group in groups for bound in group[feature.name]] for feature in present}
+
+
+def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcome:
+    """bounds: of each feature, minima and maxima, None where there is no value."""
     constant = []
-    for feature in present:
-        bounds = [tuple(group[feature.name]) for group in groups]
-        # As text, because NaN is not equal to itself, and a feature that is null everywhere has no bounds.
-        values = {"null" if bound is None else repr(bound) for pair in bounds for bound in pair}
+    for name, of_feature in bounds.items():
+        # As text, because NaN is not equal to itself; adding 0.0 makes one zero of the two.
+        values = {"null" if bound is None else repr(bound + 0.0) for bound in of_feature}
         if len(values) == 1:
-            constant.append(f"{feature.name} = {values.pop()}")
+            constant.append(f"{name} = {values.pop()}")
     observed = f"constant: {', '.join(constant)}" if constant else "every feature varies"
     return Outcome("informative_features", not constant, observed, "no feature is constant", is_warning=True)
 
@@ -280,16 +351,18 @@ def _share_outcome(test_rows: int, eligible: int) -> Outcome:
 
 
 def row_accounting(
-    rows_in: dict[str, int], kept: dict[str, int], set_aside: DataFrame, max_quarantined_share: float
+    rows_in: dict[str, int],
+    kept: dict[str, int],
+    set_aside: Mapping[tuple[str, str], int],
+    max_quarantined_share: float,
 ) -> list[Outcome]:
-    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning."""
-    counted = {
-        (row.source_table, row.disposition): row["count"]
-        for row in set_aside.groupBy("source_table", "disposition").count().collect()
-    }
+    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning.
+
+    set_aside: rows of `quarantined_rows` by source table and disposition.
+    """
     outcomes, shares = [], {}
     for table, count in rows_in.items():
-        cancelled, quarantined = counted.get((table, CANCELLED), 0), counted.get((table, QUARANTINED), 0)
+        cancelled, quarantined = set_aside.get((table, CANCELLED), 0), set_aside.get((table, QUARANTINED), 0)
         total = kept[table] + cancelled + quarantined
         observed = (
             f"{count:,} in; {kept[table]:,} kept + {cancelled:,} cancelled + {quarantined:,} quarantined = {total:,}"

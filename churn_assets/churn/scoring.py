@@ -75,29 +75,51 @@ def of_dates(rows: DataFrame, dates: Sequence[date]) -> DataFrame:
 
 
 def score_outcomes(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) -> list[Outcome]:
-    """The rules of `churn_scores` and `unscored_customers` for the dates of `eligible`, the rows of the panel."""
-    return [_values_outcome(scores), _coverage_outcome(scores, unscored, eligible)]
+    """The rules of `churn_scores` and `unscored_customers` for the dates of `eligible`, the rows of the panel.
+
+    From one aggregation by customer and date, because most of the time on a small table is Spark planning a query.
+    """
+    rows = (
+        _counted(eligible, expected=1)
+        .unionByName(_counted(scores, placed=1, is_wrong=_is_wrong(scores)))
+        .unionByName(_counted(unscored, placed=1))
+    )
+    customers = rows.groupBy(*KEYS).agg(*[F.sum(name).alias(name) for name in ("expected", "placed", "wrong")])
+    is_uncovered = (F.col("expected") != 1) | (F.col("placed") != 1)
+    key = _key()
+    wrong, wrong_keys, uncovered, uncovered_keys = customers.agg(
+        F.coalesce(F.sum("wrong"), F.lit(0)),
+        F.min_by(key, F.when(F.col("wrong") > 0, key), MAX_KEYS),
+        F.count_if(is_uncovered),
+        F.min_by(key, F.when(is_uncovered, key), MAX_KEYS),
+    ).collect()[0]
+    covered = "each eligible customer once, scored or unscored, and nobody else"
+    return [
+        _outcome("values", wrong, wrong_keys, "no null, probability 0 to 1, a tier of the policy"),
+        _outcome("coverage", uncovered, uncovered_keys, covered),
+    ]
 
 
-def _values_outcome(scores: DataFrame) -> Outcome:
+def _counted(rows: DataFrame, *, expected: int = 0, placed: int = 0, is_wrong: Column | None = None) -> DataFrame:
+    wrong = F.lit(0) if is_wrong is None else is_wrong.cast("int")
+    return rows.select(*KEYS, F.lit(expected).alias("expected"), F.lit(placed).alias("placed"), wrong.alias("wrong"))
+
+
+def _is_wrong(scores: DataFrame) -> Column:
     probability = F.col("churn_probability")
     has_null = reduce(lambda one, other: one | other, [F.col(name).isNull() for name in scores.columns])
-    is_wrong = has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
-    return offenders(scores.where(is_wrong), "values", "no null, probability 0 to 1, a tier of the policy")
-
-
-def _coverage_outcome(scores: DataFrame, unscored: DataFrame, eligible: DataFrame) -> Outcome:
-    def counted(rows: DataFrame, expected: int, placed: int) -> DataFrame:
-        return rows.select(*KEYS, F.lit(expected).alias("expected"), F.lit(placed).alias("placed"))
-
-    rows = counted(eligible, 1, 0).unionByName(counted(scores, 0, 1)).unionByName(counted(unscored, 0, 1))
-    customers = rows.groupBy(*KEYS).agg(F.sum("expected").alias("expected"), F.sum("placed").alias("placed"))
-    wrong = customers.where((F.col("expected") != 1) | (F.col("placed") != 1))
-    return offenders(wrong, "coverage", "each eligible customer once, scored or unscored, and nobody else")
+    return has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
 
 
 def offenders(rows: DataFrame, rule: str, allowed: str) -> Outcome:
     """The outcome of a rule that `rows` (with KEYS) break."""
-    key = F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
-    count, keys = rows.agg(F.count(F.lit(1)), F.min_by(key, key, MAX_KEYS)).collect()[0]
+    count, keys = rows.agg(F.count(F.lit(1)), F.min_by(_key(), _key(), MAX_KEYS)).collect()[0]
+    return _outcome(rule, count, keys, allowed)
+
+
+def _key() -> Column:
+    return F.concat_ws(" at ", *[F.coalesce(F.col(name).cast("string"), F.lit("(null)")) for name in KEYS])
+
+
+def _outcome(rule: str, count: int, keys: Sequence[str] | None, allowed: str) -> Outcome:
     return Outcome(rule, count == 0, f"{count:,} offending customers", allowed, tuple(keys or ()))

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
-from pyspark.sql import functions as F
 
 from churn_assets.cards import as_html
 from churn_assets.churn import judged, models
@@ -321,8 +321,8 @@ def recall_gate(
     description="Neither recency nor the count of orders alone ranks as well as the model of the latest evaluation.",
 )
 def model_beats_single_features(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-    row = lakehouse.read(EVALUATIONS).orderBy(F.desc("evaluated_at")).first()
-    warnings = ["no evaluation is recorded"] if row is None else list(row.warnings)
+    row = max(lakehouse.records(EVALUATIONS), key=itemgetter("evaluated_at"), default=None)
+    warnings = ["no evaluation is recorded"] if row is None else list(row["warnings"])
     observed = "; ".join(warnings) or "the model ranks better than each"
     return check_result(
         Outcome("model_beats_single_features", not warnings, observed, "a gain beyond chance", is_warning=True)

@@ -79,5 +79,6 @@ def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int
     description="The policy's churn definition gives enough churners for a verdict, and an attainable recall.",
 )
 def churn_definition_is_feasible(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
-    rows = [row.asDict() for row in lakehouse.read(FEASIBILITY).drop("policy_digest").collect()]
-    return check_result(feasible_outcome([Feasibility(**row) for row in rows]))
+    rows = lakehouse.records(FEASIBILITY)
+    found = [Feasibility(**{name: row[name] for name in row if name != "policy_digest"}) for row in rows]
+    return check_result(feasible_outcome(found))

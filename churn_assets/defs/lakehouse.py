@@ -150,7 +150,8 @@ def silver_accounting(
     """Counts what came in against what was kept or set aside."""
     inputs = lakehouse.inputs(SILVER)
     rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
-    set_aside, largest_share = lakehouse.read(QUARANTINE), policy.cleaning.max_quarantined_share
+    set_aside = lakehouse.counts(QUARANTINE, ["source_table", "disposition"])
+    largest_share = policy.cleaning.max_quarantined_share
     for outcome in row_accounting(rows_in, rows_kept(lakehouse), set_aside, largest_share):
         is_share = outcome.rule == "quarantined_share"
         yield check_result(outcome, (QUARANTINE if is_share else SILVER))
@@ -160,6 +161,6 @@ def rows_kept(lakehouse: LakehouseResource) -> dict[str, int]:
     """How many rows of each source table silver holds."""
     return {
         ORDERS.name: lakehouse.row_count(SILVER),
-        REVIEWS.name: lakehouse.read(SILVER).where("reviewed_at is not null").count(),
+        REVIEWS.name: lakehouse.value_count(SILVER, "reviewed_at"),
         CUSTOMERS.name: lakehouse.row_count(SILVER_CUSTOMERS),
     }

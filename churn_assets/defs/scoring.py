@@ -135,12 +135,18 @@ def churn_scores_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetChec
         for rule in SCORE_RULES:
             yield check_result(Outcome(rule, True, "no week has been scored yet", RULE_MEANINGS[rule]), SCORES)
         return
-    scores, unscored = lakehouse.read(SCORES), lakehouse.read(UNSCORED)
-    both = scores.select("features_version", "scored_at").unionByName(unscored.select("features_version", "scored_at"))
-    version = both.agg(F.max_by("features_version", "scored_at")).collect()[0][0]
-    scores, unscored = (rows.where(F.col("features_version") == version) for rows in (scores, unscored))
-    weeks = scores.select("as_of").unionByName(unscored.select("as_of")).distinct().collect()
-    eligible = of_dates(lakehouse.read(PANEL, version), [row.as_of for row in weeks])
+    stamps = {
+        stamp
+        for table in (SCORES, UNSCORED)
+        for stamp in lakehouse.counts(table, ["scored_at", "features_version", "as_of"])
+        if None not in stamp
+    }
+    _, version, _ = max(stamps, default=(None, None, None))
+    scores, unscored = (
+        lakehouse.read(table).where(F.col("features_version") == version) for table in (SCORES, UNSCORED)
+    )
+    weeks = {week for _, features_version, week in stamps if features_version == version}
+    eligible = of_dates(lakehouse.read(PANEL, version), sorted(weeks))
     for outcome in score_outcomes(scores, unscored, eligible):
         yield check_result(outcome, SCORES)
 

@@ -5,10 +5,12 @@ No JVM package is needed, and versions and row counts are answered without a JVM
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from functools import reduce
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
@@ -17,6 +19,7 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.statistics import ColumnStatistics
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,15 +184,49 @@ class LakehouseResource(dg.ConfigurableResource):
         Raises MissingTableError, and UnsupportedTableError if there is no such column of dates.
         """
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        rows = self._open(table, version).to_pyarrow_dataset()
-        if column not in rows.schema.names or not pa.types.is_date(rows.schema.field(column).type):
+        schema = self._open(table, version).to_pyarrow_dataset().schema
+        if column not in schema.names or not pa.types.is_date(schema.field(column).type):
             raise UnsupportedTableError(
                 f"{table} has no column {column} of type date.", next_step=f"write {column} as a date"
             )
-        batches = rows.to_batches(columns=[column])
-        return sorted({day for batch in batches for day in pc.unique(batch.column(0)).to_pylist() if day is not None})
+        return sorted(day for (day,) in self.counts(table, [column], version) if day is not None)
+
+    def counts(self, table: str, columns: Sequence[str], version: int | None = None) -> Counter[tuple[Any, ...]]:
+        """How many rows have each combination of values in `columns`; there should be few. Needs no JVM.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        import pyarrow as pa
+
+        found: Counter[tuple[Any, ...]] = Counter()
+        for batch in self._open(table, version).to_pyarrow_dataset().to_batches(columns=list(columns)):
+            groups = pa.Table.from_batches([batch]).group_by(list(columns), use_threads=False)
+            counted = groups.aggregate([([], "count_all")])
+            keys = zip(*[counted.column(name).to_pylist() for name in columns], strict=True)
+            found.update(dict(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
+        return found
+
+    def value_count(self, table: str, column: str, version: int | None = None) -> int:
+        """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
+        import pyarrow.compute as pc
+
+        return int(self._open(table, version).to_pyarrow_dataset().count_rows(filter=pc.field(column).is_valid()))
+
+    def statistics(self, table: str, version: int | None = None) -> dict[str, ColumnStatistics]:
+        """What the log's file statistics say of the values of each column, None where they are not there for all rows.
+
+        Nothing is said of a version with files of another writer: deltalake and pyarrow leave NaN out of the bounds
+        they write, so that one hides between them (deltalake 1.6.6, pyarrow 25.0.1, 2026-11-25). Needs no JVM.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        opened = self._open(table, version)
+        files = _as_arrow(opened.get_add_actions(flatten=True)).to_pylist()
+        write_id = _commit_info(self.path(table), opened.version()).get("write_id")
+        if any(file["path"].split("/")[0] != write_id for file in files):
+            return {}
+        return {field.name: _column_statistics(field.name, files) for field in opened.schema().fields}
 
     def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
@@ -320,6 +357,19 @@ def _summary(table: "DeltaTable") -> str | None:
         combined = {"null_count": sum, "min": min, "max": max}[name.split(".")[0]](values) if values else None  # type: ignore[operator]
         summary[name] = None if combined is None else str(combined)
     return json.dumps(summary, sort_keys=True)
+
+
+def _column_statistics(name: str, files: Sequence[Mapping[str, Any]]) -> ColumnStatistics:
+    files = [file for file in files if file["num_records"] != 0]
+    nulls: list[Any] = [file.get(f"null_count.{name}") for file in files]
+    if not files or None in nulls:
+        return ColumnStatistics()
+    valued = [file for file, count in zip(files, nulls, strict=True) if count != file["num_records"]]
+    lows: list[Any] = [file.get(f"min.{name}") for file in valued]
+    highs: list[Any] = [file.get(f"max.{name}") for file in valued]
+    if not valued or None in lows or None in highs:
+        return ColumnStatistics(sum(nulls))
+    return ColumnStatistics(sum(nulls), min(lows), max(highs))
 
 
 def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
@@ -494,22 +544,28 @@ def _file_statistics(footer: Any) -> dict[str, Any]:
     nulls: dict[str, int] = {}
     lows: dict[str, Any] = {}
     highs: dict[str, Any] = {}
+    # Spark's own writer puts NaN into the bounds (parquet-mr 1.17.0), others leave it out.
+    is_nan_shown = (footer.created_by or "").startswith("parquet-mr")
     for index in range(footer.num_columns):
         name = footer.schema.column(index).path
         chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
         if "." in name or not chunks or any(chunk is None or not chunk.has_null_count for chunk in chunks):
             continue
         nulls[name] = sum(chunk.null_count for chunk in chunks)
-        bounded = [chunk for chunk in chunks if chunk.has_min_max]
-        if bounded and all(chunk.has_min_max or chunk.num_values == 0 for chunk in chunks):
-            low, high = min(chunk.min for chunk in bounded), max(chunk.max for chunk in bounded)
+        if any(not chunk.has_min_max and chunk.num_values for chunk in chunks):
+            continue
+        bounds = [bound for chunk in chunks if chunk.has_min_max for bound in (chunk.min, chunk.max)]
+        is_nan_excluded = is_nan_shown or not any(isinstance(bound, float) for bound in bounds)
+        # A NaN compares with nothing: the bounds of the other row groups would hide it.
+        if bounds and is_nan_excluded and not any(bound != bound for bound in bounds):
+            low, high = min(bounds), max(bounds)
             if _has_delta_form(low) and _has_delta_form(high):
                 lows[name], highs[name] = _delta_value(low), _delta_value(high)
     return {"numRecords": footer.num_rows, "nullCount": nulls, "minValues": lows, "maxValues": highs}
 
 
 def _has_delta_form(value: Any) -> bool:
-    is_finite = not isinstance(value, float) or value - value == 0
+    is_finite = not isinstance(value, float) or isfinite(value)
     is_short = not isinstance(value, str) or len(value) <= 64
     return isinstance(value, bool | int | float | str | datetime | date) and is_finite and is_short
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cache
-from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -33,27 +32,9 @@ from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
-from churn_assets_tests.panels import Row, cleaned, frame, rows_of, source_frames
+from churn_assets_tests.panels import FIRST, Row, cleaned, frame, rows_of, sound_row, sound_rows, source_frames
 
-FIRST = date(2024, 3, 4)
 NAMES = [feature.name for feature in FEATURES]
-
-
-def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
-    # Values that vary by customer and lie in every range.
-    number = sum(map(ord, customer)) % 2
-    values = {feature.name: float(max(feature.low, 0) + number) for feature in FEATURES}
-    return {
-        "customer_id": customer,
-        "as_of": FIRST + timedelta(weeks=week),
-        **values,
-        "label": float(number),
-        **changed,
-    }
-
-
-def sound_rows(weeks: int = 3) -> list[Row]:
-    return [sound_row(customer, week) for week in range(weeks) for customer in "ab"]
 
 
 def outcomes_of(panel: DataFrame) -> dict[str, Outcome]:
@@ -472,15 +453,17 @@ def test_an_empty_side_breaks_every_rule_of_the_split(spark: SparkSession, side)
 # ---- accounting and source schemas
 
 
-@pytest.fixture(scope="module")
-def set_aside(spark: SparkSession) -> DataFrame:
-    rows = [("orders", kind) for kind in ("quarantined", "quarantined", "cancelled", "repaired", "repaired")]
-    return spark.createDataFrame([*rows, ("reviews", "quarantined")], "source_table string, disposition string")
+SET_ASIDE = {
+    ("orders", "quarantined"): 2,
+    ("orders", "cancelled"): 1,
+    ("orders", "repaired"): 2,
+    ("reviews", "quarantined"): 1,
+}
 
 
-def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for(set_aside):
+def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for():
     rows_in = {"orders": 100, "reviews": 50, "customers": 0}
-    outcomes = row_accounting(rows_in, {"orders": 97, "reviews": 49, "customers": 0}, set_aside, 0.02)
+    outcomes = row_accounting(rows_in, {"orders": 97, "reviews": 49, "customers": 0}, SET_ASIDE, 0.02)
     assert [outcome.rule for outcome in outcomes] == [
         "orders_accounted_for",
         "reviews_accounted_for",
@@ -492,20 +475,20 @@ def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for(set_as
 
 
 @pytest.mark.parametrize("kept", [96, 98])
-def test_a_row_lost_or_counted_twice_is_found(set_aside, kept):
+def test_a_row_lost_or_counted_twice_is_found(kept):
     rows_in = {"orders": 100, "reviews": 50}
-    orders, reviews, _ = row_accounting(rows_in, {"orders": kept, "reviews": 49}, set_aside, 0.05)
+    orders, reviews, _ = row_accounting(rows_in, {"orders": kept, "reviews": 49}, SET_ASIDE, 0.05)
     assert not orders.is_passed
     assert not orders.is_warning
     assert reviews.is_passed
 
 
-def test_too_many_quarantined_rows_of_any_one_table_are_a_warning(set_aside):
+def test_too_many_quarantined_rows_of_any_one_table_are_a_warning():
     rows_in, kept = {"orders": 10_003, "reviews": 10}, {"orders": 10_000, "reviews": 9}
-    share = row_accounting(rows_in, kept, set_aside, 0.09)[-1]
+    share = row_accounting(rows_in, kept, SET_ASIDE, 0.09)[-1]
     assert (share.is_passed, share.is_warning) == (False, True)
     assert share.observed == "orders 0.02%, reviews 10.00%"
-    assert row_accounting(rows_in, kept, set_aside, 0.10)[-1].is_passed
+    assert row_accounting(rows_in, kept, SET_ASIDE, 0.10)[-1].is_passed
 
 
 def test_a_landed_table_that_cleaning_cannot_use_is_told_with_every_column():

@@ -13,17 +13,20 @@ import dagster as dg
 import deltalake
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dagster_pyspark import LazyPySparkResource
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.resources.lakehouse import (
     LakehouseResource,
     MissingTableError,
     OvertakenError,
     UnsupportedTableError,
+    _file_statistics,
     open_delta,
     read_delta,
 )
@@ -49,6 +52,10 @@ def numbers(spark: SparkSession, *ids: int) -> DataFrame:
 
 def table_files(lakehouse: LakehouseResource) -> set[Path]:
     return {path for path in Path(lakehouse.path(TABLE)).rglob("*") if not path.name.startswith("_delta")}
+
+
+def table_files_named(lakehouse: LakehouseResource, pattern: str) -> list[Path]:
+    return list(Path(lakehouse.path(TABLE)).rglob(pattern))
 
 
 def log_entries(lakehouse: LakehouseResource, kind: str, version: int = 0) -> list[dict[str, Any]]:
@@ -292,6 +299,68 @@ def test_a_nan_beside_ordinary_numbers_is_found_by_readers_that_skip_files(
     stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
     assert stats["maxValues"].get("x", math.inf) > 2.0
     assert lakehouse.read(TABLE).where("x > 2").count() == 1
+
+
+def test_a_nan_in_one_row_group_is_not_hidden_by_the_bounds_of_the_others(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    numbered = spark.range(60_000, numPartitions=1)
+    value = F.when(F.col("id") == 59_999, math.nan).otherwise(F.col("id").cast("double"))
+    spark.conf.set("parquet.block.size", 100_000)
+    try:
+        lakehouse.write(TABLE, numbered.withColumn("x", value))
+    finally:
+        spark.conf.unset("parquet.block.size")
+    (file,) = table_files_named(lakehouse, "*.parquet")
+    assert pq.read_metadata(file).num_row_groups > 1
+    assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 0, 59_999), "x": ColumnStatistics(0)}
+
+
+def test_bounds_of_a_footer_whose_writer_leaves_nan_out_are_no_statistics(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1.0, math.nan, 3.0], "n": [1, 2, 3]}), tmp_path / "one.parquet")
+    stats = _file_statistics(pq.read_metadata(tmp_path / "one.parquet"))
+    assert (stats["minValues"], stats["maxValues"]) == ({"n": 1}, {"n": 3})
+
+
+def test_statistics_of_columns_are_those_of_all_files_or_none(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    rows = [(1, 0.5, None, 1.0), (2, -1.5, None, math.inf), (None, 2.5, None, 3.0)]
+    things = spark.createDataFrame(rows, "n int, x double, y double, z double")
+    lakehouse.write(TABLE, things.repartitionByRange(2, "x"))
+    assert len(table_files_named(lakehouse, "*.parquet")) == 2
+    assert lakehouse.statistics(TABLE) == {
+        "n": ColumnStatistics(1, 1, 2),
+        "x": ColumnStatistics(0, -1.5, 2.5),
+        "y": ColumnStatistics(3),
+        "z": ColumnStatistics(0),
+    }
+    lakehouse.write(TABLE, things.limit(0))
+    assert lakehouse.statistics(TABLE) == dict.fromkeys("nxyz", ColumnStatistics())
+
+
+def test_a_version_with_files_of_another_writer_has_no_statistics(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [3]}), mode="append")
+    assert lakehouse.statistics(TABLE, 0) == {"id": ColumnStatistics(0, 1, 2)}
+    assert lakehouse.statistics(TABLE) == {}
+    # The earlier files are still among those of the version.
+    lakehouse.write(TABLE, numbers(spark, 4), mode="append")
+    assert lakehouse.statistics(TABLE) == {}
+    lakehouse.write(TABLE, numbers(spark, 5))
+    assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 5, 5)}
+
+
+def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
+    lakehouse = versions_of(tmp_path, pd.DataFrame({"x": [1.0, 2.0, 1.0], "y": [0, 0, 0]}))
+    more = pa.table({"x": pa.array([None, 3.0], pa.float64()), "y": [1, 0]})
+    deltalake.write_deltalake(str(tmp_path / "s" / "t"), more, mode="append")
+    assert lakehouse.counts("s/t", ["y", "x"]) == {(0, 1.0): 2, (0, 2.0): 1, (1, None): 1, (0, 3.0): 1}
+    assert lakehouse.counts("s/t", ["y"]) == {(0,): 4, (1,): 1}
+    assert lakehouse.counts("s/t", ["x"], 0) == {(1.0,): 2, (2.0,): 1}
+    assert (lakehouse.value_count("s/t", "x"), lakehouse.value_count("s/t", "y")) == (4, 5)
 
 
 def test_columns_without_any_value_have_counts_and_no_bounds(lakehouse: LakehouseResource, spark: SparkSession) -> None:
