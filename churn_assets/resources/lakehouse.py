@@ -444,15 +444,16 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
         return spark.createDataFrame([], schema)
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
     folder = _spark_uri(unquote(table.table_uri)).rstrip("/")
-    files = {f"{folder}/{unquote(action['path'])}": action for action in actions}
-    if not partitions:
-        return spark.read.schema(schema).parquet(*files)
-    # Partition values live in the log, not in the files.
+    # Partition values live in the log, not in the files: a frame for each combination of them.
+    files: dict[tuple[Any, ...], list[str]] = {}
+    for action in actions:
+        values = tuple(action[f"partition.{name}"] for name in partitions)
+        files.setdefault(values, []).append(f"{folder}/{unquote(action['path'])}")
     in_files = StructType([field for field in schema if field.name not in partitions])
     frames = []
-    for file, action in files.items():
-        values = {name: F.lit(action[f"partition.{name}"]).cast(schema[name].dataType) for name in partitions}
-        frames.append(spark.read.schema(in_files).parquet(file).withColumns(values).select(schema.fieldNames()))
+    for values, of_values in files.items():
+        kept = {name: F.lit(value).cast(schema[name].dataType) for name, value in zip(partitions, values, strict=True)}
+        frames.append(spark.read.schema(in_files).parquet(*of_values).withColumns(kept).select(schema.fieldNames()))
     return reduce(DataFrame.unionByName, frames)
 
 
