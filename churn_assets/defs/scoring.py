@@ -14,9 +14,10 @@ from churn_assets.churn.scoring import (
     SCORE_RULES,
     feature_problems,
     of_dates,
+    scorable,
     score_outcomes,
     stamped,
-    with_reason,
+    unscorable,
     with_risk_tier,
 )
 from churn_assets.defs.decisions import PRODUCTION_MODEL
@@ -99,9 +100,8 @@ def churn_scores(
             next_step=f"materialize {PANEL}, or train and promote a version on these features",
         )
     eligible = of_dates(panel, dates)
-    rows = with_reason(eligible, scorer.features)
-    scored = scorer.score(rows.where(F.col("reason").isNull()).drop("reason"))
-    unscored = rows.where(F.col("reason").isNotNull()).select("customer_id", "as_of", "reason")
+    scored = scorer.score(scorable(eligible, scorer.features))
+    unscored = unscorable(eligible, scorer.features)
 
     def audit(staged: Mapping[str, DataFrame]) -> None:
         require(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES)
