@@ -48,8 +48,8 @@ def exclusions(alerted: DataFrame, members: DataFrame, opt_outs: DataFrame, poli
     since = F.date_sub("as_of", policy.contact_pause_days)
     past = members.select(
         "customer_id",
-        F.when(F.col("is_holdout"), F.col("as_of")).otherwise(F.col("contacted_at").cast("date")).alias("day"),
-        F.when(F.col("is_holdout"), HELD_OUT).otherwise(CONTACTED).alias("what"),
+        F.coalesce(F.col("contacted_at").cast("date"), F.when(F.col("is_holdout"), F.col("as_of"))).alias("day"),
+        F.when(F.col("contacted_at").isNull(), HELD_OUT).otherwise(CONTACTED).alias("what"),
     )
     latest = (
         alerted.select(*KEYS)

@@ -187,7 +187,7 @@ def _explained(
     """The reasons of those listed by the scores of one version of the panel."""
     of_version = F.col("features_version") == panel_version
     panel = lakehouse.read(PANEL, panel_version)
-    scored = panel.join(scores.where(of_version).select(*KEYS), [*KEYS], "left_semi").persist()
+    scored = panel.join(scores.where(of_version).select(*KEYS), [*KEYS], "left_semi")
     usual = usual_by_date(scored, trees)
     rows = listed.where(of_version).select(*KEYS, *TOLD_COLUMNS).join(scored, [*KEYS])
     return explained(rows, trees, usual, wording)

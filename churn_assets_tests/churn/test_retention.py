@@ -96,7 +96,7 @@ def test_who_is_held_out_depends_on_customer_and_list_alone(spark: SparkSession)
 
 
 def test_whoever_was_contacted_or_held_out_of_late_or_opted_out_is_excluded(spark: SparkSession) -> None:
-    names = ("paused", "edge", "long ago", "today", "held out", "opted out", "both", "nobody")
+    names = ("paused", "edge", "long ago", "today", "held out", "opted out", "both", "nobody", "by mistake")
     alerted = spark.createDataFrame([(name, WEEK) for name in names], "customer_id string, as_of date")
     list_of = date(2025, 12, 1)
     members = spark.createDataFrame(
@@ -109,6 +109,7 @@ def test_whoever_was_contacted_or_held_out_of_late_or_opted_out_is_excluded(spar
             ("held out", list_of, None, True, None),
             ("both", list_of, datetime(2025, 12, 3), False, None),
             ("nobody", list_of, None, False, None),
+            ("by mistake", list_of, datetime(2025, 12, 4), True, None),
         ],
         MEMBERS,
     )
@@ -120,9 +121,10 @@ def test_whoever_was_contacted_or_held_out_of_late_or_opted_out_is_excluded(spar
         "held out": "held out on 2025-12-01",
         "opted out": "opted out",
         "both": "contacted on 2025-12-03; opted out",
+        "by mistake": "contacted on 2025-12-04",
     }
     shorter = exclusions(alerted, members, opt_outs, policy(contact_pause_days=30))
-    assert {row.customer_id for row in shorter.collect()} == {"paused", "held out", "opted out", "both"}
+    assert {row.customer_id for row in shorter.collect()} == {"paused", "held out", "opted out", "both", "by mistake"}
 
 
 def test_who_was_held_out_is_taken_from_the_list_where_the_contacts_do_not_say(spark: SparkSession) -> None:
