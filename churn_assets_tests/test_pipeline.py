@@ -223,7 +223,9 @@ def test_the_model_ranks_close_to_the_best_possible_score_and_better_than_the_ru
     (evaluation,) = evaluations(flow.project)
     assert evaluation["pr_auc"] > evaluation["rule_pr_auc"]
     share = evaluation["pr_auc"] / best
-    assert share >= 0.8, f"PR-AUC {evaluation['pr_auc']:.4f} is {share:.3f} of the best possible {best:.4f}"
+    # Of all customers it is 0.84 or more (docs/decisions/0003). One fold tells it with a standard deviation of 0.04, so
+    # two of them below that is what luck alone can do.
+    assert share >= 0.76, f"PR-AUC {evaluation['pr_auc']:.4f} is {share:.3f} of the best possible {best:.4f}"
     assert share <= 1.0, "no model can beat the truth by more than luck: it sees the future"
 
 
