@@ -321,6 +321,13 @@ class LakehouseResource(dg.ConfigurableResource):
             return 0
         delta = DeltaTable(uri)
         opened_at = delta.version()
+        if delta.metadata().partition_columns != (partition_by or []):
+            # Its partition values would be lost, and with them the dates of all rows.
+            raise UnsupportedTableError(
+                f"{self.path(table)} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
+                f"and the rows are written by {partition_by or 'nothing'}.",
+                next_step="write dated tables by replace_dates, and others by write",
+            )
         if mode == "append":
             _add_missing_columns(delta, delta_schema)
         delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)

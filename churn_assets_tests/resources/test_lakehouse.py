@@ -499,6 +499,15 @@ def test_rows_of_other_dates_and_rows_the_audit_refuses_change_no_table(
     assert table_files(lakehouse) == before
 
 
+def test_a_dated_table_is_not_written_as_one_without_dates(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first = date(2025, 1, 6)
+    lakehouse.replace_dates({TABLE: dated(spark, (1, first))}, "as_of", [first], audit=accept)
+    with pytest.raises(UnsupportedTableError, match="is partitioned by"):
+        lakehouse.write(TABLE, dated(spark, (2, first)))
+    assert lakehouse.version(TABLE) == 0
+    assert [row.as_of for row in lakehouse.read(TABLE).collect()] == [first]
+
+
 def test_dates_of_a_column_that_holds_none_are_refused(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     lakehouse.write(TABLE, numbers(spark, 1))
     for column in ("id", "as_of"):
