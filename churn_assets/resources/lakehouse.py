@@ -230,7 +230,13 @@ class LakehouseResource(dg.ConfigurableResource):
 
     def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
-        rows: list[dict[str, Any]] = self._open(table, version).to_pyarrow_table().to_pylist()
+        from pyarrow.fs import SubTreeFileSystem
+
+        filesystem, folder = _filesystem(self.path(table))
+        # Arrow's own file system: deltalake's is Python, and a thread of it still busy when the interpreter ends
+        # aborts the process (2026-11-25, a run that had ended well).
+        stored = self._open(table, version).to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
+        rows: list[dict[str, Any]] = stored.to_table().to_pylist()
         return rows
 
     def committed_at(self, table: str, version: int) -> datetime:
