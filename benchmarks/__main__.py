@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import checks, feasibility, feature_sets, gate, imbalance, scoring, serving, training
+from benchmarks import checks, feasibility, feature_sets, gate, imbalance, learners, scoring, serving, training
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training.main,
@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "gate": gate.main,
     "imbalance": imbalance.main,
     "feature_sets": feature_sets.main,
+    "learners": learners.main,
     "serving": serving.main,
     "scoring": scoring.main,
     "checks": checks.main,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,13 +30,17 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class StudyPanel:
-    """The tables of one data set: silver orders, the rule's snapshots, and the labelled features."""
+    """The tables of one data set: silver orders, the rule's snapshots, and the labelled features.
+
+    truth: customer_id, as_of, churn_probability, the best possible score, where the data are simulated.
+    """
 
     silver: DataFrame
     snapshots: DataFrame
     panel: DataFrame
     calendar: AsOfCalendar
     segments: dict[float, str]
+    truth: DataFrame | None = None
 
 
 def spark_session() -> SparkSession:
@@ -49,7 +53,7 @@ def demo_panel(spark: SparkSession, settings: DemoSettings, policy: ChurnPolicy)
     demo = simulate(spark, settings)
     try:
         with panel_of(demo.orders, demo.reviews, demo.customers, policy) as built:
-            yield built
+            yield replace(built, truth=demo.true_churn_probability)
     finally:
         demo.release()
 
