@@ -111,15 +111,23 @@ class Project:
             yield instance
 
     def run(
-        self, job: str = LIFECYCLE, *keys: str, resources: Mapping[str, Any] | None = None
+        self,
+        job: str = LIFECYCLE,
+        *keys: str,
+        resources: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> ExecuteInProcessResult:
-        """Runs `job`, or of it only the assets `keys` with their checks, on the project's Dagster instance."""
+        """Runs `job`, or of it only the assets `keys` with their checks, on the project's Dagster instance.
+
+        config: knobs by the asset they are of.
+        """
         defs = build_defs(self.resources | dict(resources or {}))
         with self.instance() as instance:
             return defs.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 raise_on_error=False,
                 asset_selection=[AssetKey(key.split("/")) for key in keys] or None,
+                run_config={"ops": {asset: {"config": knobs} for asset, knobs in (config or {}).items()}},
             )
 
     def run_from(self, key: str, *, resources: Mapping[str, Any] | None = None) -> ExecuteInProcessResult:

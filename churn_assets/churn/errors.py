@@ -58,6 +58,10 @@ class UntrainableError(ChurnError):
     """The training rows cannot teach a classifier: none, or only one class."""
 
 
+class UnavailableEstimatorError(ChurnError):
+    """The chosen estimator cannot be fitted here: its package is not installed, or the session is of the wrong kind."""
+
+
 class UnexportableModelError(ChurnError):
     """A fitted pipeline is not of the kind whose trees can be written down and scored with outside Spark."""
 

@@ -90,6 +90,7 @@ _MEANS = {
     Verdict.FAIL: "It missed a criterion; the gate stays shut for it.",
     Verdict.NOT_EVALUABLE: "It could not be judged, so nobody knows how good it is; the gate stays shut for it.",
 }
+_LEARNED_BY = {"gbt": "Spark ML", "xgboost": "Spark ML, learned by XGBoost"}
 _WEIGHTS = {"none": "no class weights", "balanced": "churners and others weighing the same in the fit"}
 
 
@@ -97,9 +98,9 @@ def _summary(facts: CardFacts) -> Iterator[str]:
     policy, settings, verdict = facts.policy, facts.settings, facts.evaluation.verdict
     yield f"**{verdict.value}.** {_MEANS[verdict]}"
     described = {
-        "Model": f"gradient-boosted trees (Spark ML), {settings.iterations} of depth {settings.max_depth}, step "
-        f"{settings.step_size:g}, at least {settings.min_leaf_share:.2%} of the rows in a leaf, "
-        f"{_WEIGHTS[policy.model.class_weights]}",
+        "Model": f"gradient-boosted trees ({_LEARNED_BY[settings.estimator]}), {settings.iterations} of depth "
+        f"{settings.max_depth}, step {settings.step_size:g}, at least {settings.min_leaf_share:.2%} of the rows in a "
+        f"leaf, {_WEIGHTS[policy.model.class_weights]}",
         "Trained": f"{facts.trained_at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,
         "Model digest": facts.evidence.model_digest,

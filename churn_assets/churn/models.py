@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -15,13 +15,16 @@ from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import assembler_and_trees, exported_trees
+from churn_assets.churn.xgboost_trees import as_spark_trees, in_single_range, spark_classifier
 
 if TYPE_CHECKING:
     # At run time it is imported where it is needed: at load it cost 45 ms of the 280 this package adds (2026-11-25).
     from pyspark.ml import PipelineModel
+    from pyspark.ml.feature import VectorAssembler
 
 ROWS_PER_PARTITION = 25_000
 SEED = 42
+Estimator = Literal["gbt", "xgboost"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class GradientBoosting:
     """Settings of the gradient-boosted trees; why these: docs/decisions/0003.
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
+    estimator: who learns them, "gbt" Spark itself, "xgboost" XGBoost (docs/decisions/0013).
     """
 
     max_depth: int = 5
     iterations: int = 20
     step_size: float = 0.1
     min_leaf_share: float = 0.0125
+    estimator: Estimator = "gbt"
 
 
 @dataclass(frozen=True)
@@ -91,43 +96,80 @@ def fit_churn_model(
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
     class_weights: "balanced" gives churners and others the same total weight. The same rows give the same model on any
-    machine. Raises UntrainableError if the rows hold fewer than two classes.
+    machine. Raises UntrainableError if the rows hold fewer than two classes, and UnavailableEstimatorError.
     """
-    from pyspark.ml import Pipeline
-    from pyspark.ml.classification import GBTClassifier
     from pyspark.ml.feature import VectorAssembler
 
-    learned = in_canonical_order(train.where(~is_validation()), rows).select(*features, "label").persist()
+    # XGBoost learns in one task, and would gather several partitions in whatever order they come.
+    partitions = 1 if settings.estimator == "xgboost" else max(1, math.ceil(rows / ROWS_PER_PARTITION))
+    ordered = in_canonical_order(train.where(~is_validation()), partitions)
+    learned = ordered.select(*features, "label").persist()
     try:
         churners, others = _two_classes(learned)
+        weighted = learned
+        if class_weights == "balanced":
+            half = (churners + others) / 2
+            weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
+            weighted = learned.withColumn("weight", weight)
         assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
-        trees = GBTClassifier(
-            labelCol="label",
-            featuresCol="features",
-            maxDepth=settings.max_depth,
-            maxIter=settings.iterations,
-            stepSize=settings.step_size,
-            minWeightFractionPerNode=settings.min_leaf_share,
-            seed=SEED,
-        )
-        if class_weights == "none":
-            return Pipeline(stages=[assembler, trees]).fit(learned)
-        half = (churners + others) / 2
-        weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
-        weighted = Pipeline(stages=[assembler, trees.setWeightCol("weight")])
-        return weighted.fit(learned.withColumn("weight", weight))
+        if settings.estimator == "xgboost":
+            return _fitted_by_xgboost(assembler, weighted, settings, churners, others)
+        return _fitted_by_spark(assembler, weighted, settings)
     finally:
         learned.unpersist()
 
 
-def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:
-    """The rows in partitions that depend on the data alone: their number by `rows`, their content by customer.
+def _fitted_by_spark(assembler: "VectorAssembler", learned: DataFrame, settings: GradientBoosting) -> "PipelineModel":
+    from pyspark.ml import Pipeline
+    from pyspark.ml.classification import GBTClassifier
+
+    trees = GBTClassifier(
+        labelCol="label",
+        featuresCol="features",
+        maxDepth=settings.max_depth,
+        maxIter=settings.iterations,
+        stepSize=settings.step_size,
+        minWeightFractionPerNode=settings.min_leaf_share,
+        seed=SEED,
+    )
+    if "weight" in learned.columns:
+        trees.setWeightCol("weight")
+    return Pipeline(stages=[assembler, trees]).fit(learned)
+
+
+def _fitted_by_xgboost(
+    assembler: "VectorAssembler", learned: DataFrame, settings: GradientBoosting, churners: int, others: int
+) -> "PipelineModel":
+    from pyspark.ml import Pipeline, PipelineModel
+
+    is_weighted = "weight" in learned.columns
+    share = 0.5 if is_weighted else churners / (churners + others)
+    trees = spark_classifier(
+        label_col="label",
+        features_col="features",
+        max_depth=settings.max_depth,
+        n_estimators=settings.iterations,
+        learning_rate=settings.step_size,
+        # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
+        min_child_weight=settings.min_leaf_share * (churners + others) * share * (1 - share),
+        base_score=share,
+        random_state=SEED,
+    )
+    if is_weighted:
+        trees.setParams(weight_col="weight")
+    features = assembler.getInputCols()
+    in_range = learned.withColumns({name: in_single_range(name) for name in features})
+    boosted: Any = Pipeline(stages=[assembler, trees]).fit(in_range).stages[1]
+    return PipelineModel([assembler, as_spark_trees(boosted.get_booster(), boosted.uid, len(features))])
+
+
+def in_canonical_order(rows: DataFrame, partitions: int) -> DataFrame:
+    """The rows in so many partitions, their content and order by customer and date.
 
     A fit depends on partitioning and row order through float sums and sampled bins; so neither may come from the cores
     or from how a table happens to be filed.
     """
-    partitions = max(1, math.ceil(rows / ROWS_PER_PARTITION))
-    return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
+    return rows.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 
 def _two_classes(learned: DataFrame) -> tuple[int, int]:

@@ -47,6 +47,10 @@ DEFAULTS = models.GradientBoosting()
 class TrainingConfig(dg.Config):
     """Knobs of one training run."""
 
+    estimator: models.Estimator = Field(
+        DEFAULTS.estimator,
+        description="Who learns the trees: Spark itself (gbt), or XGBoost, which needs churn_assets[xgboost].",
+    )
     max_depth: int = Field(
         DEFAULTS.max_depth,
         ge=1,

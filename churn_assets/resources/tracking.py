@@ -137,7 +137,8 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        tags, params = run.data.tags, run.data.params
+        # A run from before there was a choice of estimators does not name one.
+        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -35,6 +36,7 @@ from churn_assets_tests.panels import frame, rows_of
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5)
+BY_XGBOOST = replace(SMALL, estimator="xgboost")
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 
@@ -65,10 +67,10 @@ def fitted(panel: DataFrame, settings: GradientBoosting = SMALL) -> PipelineMode
     return fit_churn_model(train, FEATURES, settings, rows=480)
 
 
-def outcome(panel: DataFrame) -> tuple:
+def outcome(panel: DataFrame, settings: GradientBoosting = SMALL) -> tuple:
     """Everything a training decides: the digest, the threshold, every score and the figures on the test rows."""
     dates = splits.split_dates(panel, POLICY)
-    model = fitted(panel)
+    model = fitted(panel, settings)
     train = splits.train_rows(panel, dates, POLICY)
     validation = score_counts(with_churn_probability(model, train.where(splits.is_validation())))
     current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, POLICY)))
@@ -98,6 +100,16 @@ def test_the_same_rows_give_the_same_model_scores_and_recall_to_the_last_digit(s
 def test_shuffled_and_repartitioned_rows_give_the_same_model_scores_and_recall(spark, panel_rows, first):
     shuffled = random.Random(1).sample(panel_rows, len(panel_rows))
     assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio")) == first
+
+
+def test_shuffled_and_repartitioned_rows_give_the_same_model_by_xgboost_and_another_than_by_spark(
+    spark, panel_rows, first
+):
+    found = outcome(spark.createDataFrame(panel_rows, SCHEMA), BY_XGBOOST)
+    assert len(set(found[2].values())) > 10
+    assert found[0] != first[0]
+    shuffled = random.Random(1).sample(panel_rows, len(panel_rows))
+    assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio"), BY_XGBOOST) == found
 
 
 def test_the_validation_rows_are_not_learned_from(spark, panel_rows, first):

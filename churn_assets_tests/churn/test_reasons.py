@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.features import FEATURES
-from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
+from churn_assets.churn.models import Estimator, GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import (
     SENTENCES,
@@ -142,9 +142,10 @@ def panel(spark: SparkSession) -> Any:
     return spark.createDataFrame(rows, f"{columns}, {rest}")
 
 
-def test_reasons_add_up_to_sparks_own_score_whatever_the_partitions(spark: SparkSession) -> None:
+@pytest.mark.parametrize("estimator", ["gbt", "xgboost"])
+def test_reasons_add_up_to_sparks_own_score_whatever_the_partitions(spark: SparkSession, estimator: Estimator) -> None:
     rows = panel(spark)
-    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=5), rows=600)
+    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=5, estimator=estimator), rows=600)
     exported = exported_trees(model, 0.5)
     usual = usual_by_date(rows, exported)
     assert sorted(usual) == sorted(DAYS)

@@ -51,6 +51,19 @@ def model(train: DataFrame) -> PipelineModel:
     return fit_churn_model(train, FEATURES, GradientBoosting(max_depth=4, iterations=6), rows=400)
 
 
+@pytest.fixture(scope="module")
+def xgboost_model(train: DataFrame) -> PipelineModel:
+    settings = GradientBoosting(max_depth=4, iterations=6, estimator="xgboost")
+    return fit_churn_model(train, FEATURES, settings, rows=400)
+
+
+@pytest.fixture(params=["model", "xgboost_model"])
+def either_model(request: pytest.FixtureRequest) -> PipelineModel:
+    """A model of each estimator."""
+    found: PipelineModel = request.getfixturevalue(request.param)
+    return found
+
+
 def probability(exported: dict[str, Any], values: list[float]) -> float:
     """One row at a time, as the docstring of `exported_trees` tells it."""
     margin = 0.0
@@ -63,8 +76,8 @@ def probability(exported: dict[str, Any], values: list[float]) -> float:
     return 1 - 1 / (1 + math.exp(2 * margin))
 
 
-def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_at_the_extremes(spark, model):
-    exported = json.loads(exported_trees(model, None))
+def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_at_the_extremes(spark, either_model):
+    exported = json.loads(exported_trees(either_model, None))
     rng = random.Random(2)
     at: list[list[float]] = [[0.0, -0.0, 5e-324, 1e300, -1e300, math.inf, -math.inf] for _ in FEATURES]
     for tree in exported["trees"]:
@@ -73,32 +86,34 @@ def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_a
                 at[feature] += [split, math.nextafter(split, math.inf), math.nextafter(split, -math.inf)]
     assert all(len(values) > 10 for values in at)
     rows = [tuple(rng.choice(values) for values in at) for _ in range(2_000)]
-    scored = rows_of(with_churn_probability(model, spark.createDataFrame(rows, list(FEATURES))))
+    scored = rows_of(with_churn_probability(either_model, spark.createDataFrame(rows, list(FEATURES))))
     assert len({row["churn_probability"] for row in scored}) > 50
     for row in scored:
         ours = probability(exported, [row[name] for name in FEATURES])
         assert ours == pytest.approx(row["churn_probability"], abs=1e-12)
 
 
-def test_the_text_is_canonical_and_survives_saving_and_loading(model, tmp_path):
-    text = exported_trees(model, 0.1 + 0.2)
+def test_the_text_is_canonical_and_survives_saving_and_loading(either_model, tmp_path):
+    text = exported_trees(either_model, 0.1 + 0.2)
     exported = json.loads(text)
     assert json.dumps(exported, sort_keys=True, separators=(",", ":")) == text
     assert list(exported) == ["features", "threshold", "trees"]
     assert exported["features"] == list(FEATURES)
     assert exported["threshold"] == 0.1 + 0.2
-    assert json.loads(exported_trees(model, None))["threshold"] is None
-    model.save(str(tmp_path / "model"))
+    assert json.loads(exported_trees(either_model, None))["threshold"] is None
+    either_model.save(str(tmp_path / "model"))
     loaded = PipelineModel.load(str(tmp_path / "model"))
     assert exported_trees(loaded, 0.1 + 0.2) == text
-    assert model_digest(loaded, 0.3) == model_digest(model, 0.3) != model_digest(model, 0.1 + 0.2)
+    assert model_digest(loaded, 0.3) == model_digest(either_model, 0.3) != model_digest(either_model, 0.1 + 0.2)
 
 
-def test_trees_of_a_single_leaf_are_exported(spark, train):
+@pytest.mark.parametrize(("estimator", "leaves"), [("gbt", 2), ("xgboost", 3)])
+def test_trees_of_a_single_leaf_are_exported(spark, train, estimator, leaves):
     constant = train.withColumns(dict.fromkeys(FEATURES, F.lit(1.0)))
-    model = fit_churn_model(constant, FEATURES, GradientBoosting(max_depth=2, iterations=2), rows=400)
+    settings = GradientBoosting(max_depth=2, iterations=2, estimator=estimator)
+    model = fit_churn_model(constant, FEATURES, settings, rows=400)
     exported = json.loads(exported_trees(model, 0.5))
-    assert [tree["feature"] for tree in exported["trees"]] == [[LEAF], [LEAF]]
+    assert [tree["feature"] for tree in exported["trees"]] == [[LEAF]] * leaves
     row = rows_of(with_churn_probability(model, constant.limit(1)))[0]
     assert probability(exported, [1.0, 1.0, 1.0]) == pytest.approx(row["churn_probability"], abs=1e-15)
 

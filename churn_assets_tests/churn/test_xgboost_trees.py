@@ -1,0 +1,183 @@
+"""XGBoost's trees in Spark's model: the same leaf for every row, and a reason where they cannot be learned."""
+
+import math
+import random
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml.feature import VectorAssembler
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from xgboost import DMatrix
+
+from churn_assets.churn.errors import UnavailableEstimatorError
+from churn_assets.churn.models import (
+    GradientBoosting,
+    feature_importances,
+    fit_churn_model,
+    model_digest,
+    with_churn_probability,
+)
+from churn_assets.churn.xgboost_trees import as_spark_trees, largest_on_the_left, spark_classifier
+
+FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
+SETTINGS = GradientBoosting(max_depth=4, iterations=20, estimator="xgboost")
+
+
+@pytest.fixture(scope="module")
+def train(spark: SparkSession) -> DataFrame:
+    rng = random.Random(11)
+    rows = []
+    for number in range(600):
+        # Over so many magnitudes that the splits need all their digits.
+        values = rng.uniform(-30, 30), rng.expovariate(0.5) * 10.0 ** rng.randint(-30, 30), float(rng.randint(1, 5))
+        rows.append((f"c-{number:03}", *values, float(rng.random() < 0.15 + (values[0] > 0) * 0.2)))
+    schema = f"customer_id string, {', '.join(f'{name} double' for name in FEATURES)}, label double"
+    return spark.createDataFrame(rows, schema).withColumns({"as_of": F.lit(1), "fold": F.lit(50)})
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A booster of XGBoost, and the pipeline of Spark's that is made of it."""
+
+    booster: Any
+    pipeline: PipelineModel
+
+    @property
+    def tables(self) -> Any:
+        return self.booster.trees_to_dataframe()
+
+
+@pytest.fixture(scope="module")
+def learned(train: DataFrame) -> Learned:
+    assembler = VectorAssembler(inputCols=list(FEATURES), outputCol="features", handleInvalid="error")
+    classifier = spark_classifier(label_col="label", n_estimators=20, max_depth=4, base_score=0.25, random_state=42)
+    booster = Pipeline(stages=[assembler, classifier]).fit(train.repartition(1)).stages[1].get_booster()
+    return Learned(booster, PipelineModel([assembler, as_spark_trees(booster, "made", len(FEATURES))]))
+
+
+SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(split=SINGLES.filter(lambda value: value > -3.4e38), value=st.floats(allow_nan=False))
+def test_a_value_is_on_the_left_of_the_double_where_its_single_is_less_than_the_split(split, value):
+    largest = largest_on_the_left(split)
+    near = [math.nextafter(to, way) for to in (largest, split) for way in (-math.inf, math.inf)]
+    with np.errstate(over="ignore"):
+        for each in (value, largest, split, *near):
+            assert (each <= largest) == bool(np.float32(each) < np.float32(split))
+
+
+def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(spark, learned):
+    rng = random.Random(2)
+    at: list[list[float]] = [[0.0, -0.0, 1e-45, 3e38, -3e38] for _ in FEATURES]
+    nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
+    for feature, split in zip(nodes["Feature"], nodes["Split"], strict=True):
+        single = np.float32(split)
+        neighbours = [float(np.nextafter(single, np.float32(way))) for way in (-np.inf, np.inf)]
+        half_way = (neighbours[0] + float(single)) / 2
+        doubles = [math.nextafter(half_way, way) for way in (-math.inf, math.inf)]
+        at[int(feature.removeprefix("f"))] += [
+            float(single),
+            *neighbours,
+            half_way,
+            *doubles,
+        ]
+    assert all(len(values) > 10 for values in at)
+    rows = [tuple(rng.choice(values) for values in at) for _ in range(3_000)]
+    scored = learned.pipeline.transform(spark.createDataFrame(rows, list(FEATURES))).select("rawPrediction").collect()
+    ours = np.array([2 * row.rawPrediction[1] for row in scored])
+    theirs = learned.booster.predict(DMatrix(np.array(rows, dtype=np.float32)), output_margin=True)
+    # XGBoost adds 20 leaves up in single precision, each sum below 4 and so rounded by 1.2e-7 at most.
+    assert np.abs(ours).max() < 4
+    assert np.abs(ours - theirs).max() <= 21 * 1.2e-7
+    leaves = learned.tables.loc[learned.tables["Feature"] == "Leaf", "Gain"].abs()
+    # So a single row in another leaf would show.
+    assert len(set(ours.round(5))) > 100
+    assert leaves.median() > 100 * 21 * 1.2e-7
+
+
+def test_importances_are_the_shares_of_xgboosts_gain(learned):
+    nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
+    gain = nodes.groupby("Feature")["Gain"].sum()
+    found = feature_importances(learned.pipeline)
+    assert sorted(found.values()) == pytest.approx(sorted(gain / gain.sum()), abs=1e-6)
+
+
+def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train):
+    def digest(**changed: Any) -> str:
+        return model_digest(
+            fit_churn_model(train, FEATURES, GradientBoosting(**(vars(small) | changed)), rows=600), 0.5
+        )
+
+    small = GradientBoosting(max_depth=3, iterations=3, step_size=0.2, estimator="xgboost")
+    changes: list[dict[str, Any]] = [
+        {},
+        {"max_depth": 2},
+        {"iterations": 4},
+        {"step_size": 0.1},
+        {"min_leaf_share": 0.2},
+        {"estimator": "gbt"},
+    ]
+    assert len({digest(**changed) for changed in changes}) == len(changes)
+    model = fit_churn_model(train, FEATURES, small, rows=600)
+    described = model.stages[1].toDebugString
+    rate = train.agg(F.avg("label")).collect()[0][0]
+    assert float(described.split("Predict: ")[1].split()[0]) == pytest.approx(math.log(rate / (1 - rate)), abs=1e-6)
+    assert model.stages[1].getNumTrees == 4
+
+
+def test_no_leaf_holds_much_less_than_the_smallest_share_of_the_rows(train):
+    model = fit_churn_model(train, FEATURES, GradientBoosting(min_leaf_share=0.1, estimator="xgboost"), rows=600)
+    rows = with_churn_probability(model, train).groupBy("churn_probability").count().collect()
+    assert len(rows) > 3
+    one = GradientBoosting(min_leaf_share=0.1, iterations=1, estimator="xgboost")
+    of_one_tree = with_churn_probability(fit_churn_model(train, FEATURES, one, rows=600), train)
+    # In the first tree all rows weigh the same, so there the bound is exactly of rows.
+    assert min(row["count"] for row in of_one_tree.groupBy("churn_probability").count().collect()) >= 60
+
+
+def test_balanced_class_weights_raise_the_scores_to_a_half(train):
+    model = fit_churn_model(train, FEATURES, SETTINGS, rows=600, class_weights="balanced")
+    assert with_churn_probability(model, train).agg(F.avg("churn_probability")).collect()[0][0] == pytest.approx(
+        0.5, abs=0.05
+    )
+
+
+@pytest.mark.parametrize("extreme", [1e300, -1e300, 5e-324, math.inf])
+def test_values_beyond_single_precision_are_learned_from_and_scored(train, extreme):
+    is_hit = F.col("label") == 1.0
+    spoiled = train.withColumn("gap_ratio", F.when(is_hit, extreme).otherwise(1.0)).withColumn(
+        "avg_star_rating", F.lit(extreme)
+    )
+    model = fit_churn_model(spoiled, FEATURES, SETTINGS, rows=600)
+    by_label = dict(with_churn_probability(model, spoiled).groupBy("label").agg(F.avg("churn_probability")).collect())
+    assert by_label[1.0] > by_label[0.0] + 0.1
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan])
+def test_an_unknown_feature_is_refused_and_not_learned_as_a_value(train, unknown):
+    spoiled = train.withColumn("gap_ratio", F.lit(unknown).cast("double"))
+    with pytest.raises((PySparkException, Py4JJavaError), match=r"(null|NaN) while assembling"):
+        fit_churn_model(spoiled, FEATURES, SETTINGS, rows=600)
+
+
+def test_without_the_package_the_error_says_what_to_install(train, monkeypatch):
+    monkeypatch.delitem(sys.modules, "xgboost.spark")
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    with pytest.raises(UnavailableEstimatorError, match=r'pip install "churn_assets\[xgboost\]"'):
+        fit_churn_model(train, FEATURES, SETTINGS, rows=600)
+
+
+def test_through_spark_connect_the_error_says_which_estimator_can_be_fitted(monkeypatch):
+    monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")
+    with pytest.raises(UnavailableEstimatorError, match='train with estimator = "gbt"'):
+        spark_classifier()

@@ -1,0 +1,44 @@
+"""The second estimator through the flow: what is made of a model does not depend on who learned its trees."""
+
+import pytest
+
+from churn_assets.definitions import LIFECYCLE
+from churn_assets.defs.retention import TARGETS
+from churn_assets.defs.scoring import SCORES
+from churn_assets.resources.tracking import TrainedModel
+from churn_assets_tests.conftest import Project, causes_of, checks_of
+
+MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
+PRODUCTION = "production_churn_model"
+
+
+@pytest.mark.slow
+def test_a_model_by_xgboost_is_judged_registered_promoted_scores_and_gives_reasons(project: Project) -> None:
+    knobs = {MODEL: {"estimator": "xgboost"}}
+    result = project.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION, config=knobs)
+    assert result.success, causes_of(result)
+    checks = checks_of(result)
+    assert checks[f"{MODEL}: serving_contract"]
+    assert (project.alias("staging"), project.alias("production")) == ("2", "2")
+    version = project.tracking.version_under("production")
+    assert version is not None
+    trained = project.tracking.trained_model_of(version)
+    assert trained.settings.estimator == "xgboost"
+    assert trained.verdict == "PASS"
+    # The leaf of XGBoost's base score comes before its trees.
+    assert project.tracking.exported_trees("2").count('"weight":0.5') == trained.settings.iterations + 1
+    week = project.weeks()[-1]
+    result = project.score(week, week)
+    assert result.success, causes_of(result)
+    listed = {name: found for name, found in checks_of(result).items() if name.startswith((SCORES, TARGETS))}
+    assert listed
+    assert set(listed.values()) == {True}, listed
+    versions = project.lakehouse.read(SCORES).select("model_version").distinct().collect()
+    assert [row.model_version for row in versions] == ["2"]
+    assert project.lakehouse.read(TARGETS).where("size(reasons) > 0").count() > 0
+
+
+def test_a_run_that_names_no_estimator_is_of_spark(project: Project) -> None:
+    run = project.tracking.client.search_runs(["1"])[0]
+    assert run.data.params.pop("estimator") == "gbt"
+    assert TrainedModel.of(run).settings.estimator == "gbt"
