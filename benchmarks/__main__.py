@@ -4,7 +4,18 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import checks, feasibility, feature_sets, gate, imbalance, learners, scoring, serving, training
+from benchmarks import (
+    checks,
+    estimators,
+    feasibility,
+    feature_sets,
+    gate,
+    imbalance,
+    learners,
+    scoring,
+    serving,
+    training,
+)
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training.main,
@@ -13,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "imbalance": imbalance.main,
     "feature_sets": feature_sets.main,
     "learners": learners.main,
+    "estimators": estimators.main,
     "serving": serving.main,
     "scoring": scoring.main,
     "checks": checks.main,

@@ -14,7 +14,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.feature import VectorAssembler
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from xgboost import DMatrix
 
@@ -110,6 +110,20 @@ def test_importances_are_the_shares_of_xgboosts_gain(learned):
     gain = nodes.groupby("Feature")["Gain"].sum()
     found = feature_importances(learned.pipeline)
     assert sorted(found.values()) == pytest.approx(sorted(gain / gain.sum()), abs=1e-6)
+
+
+def test_so_many_rows_that_their_order_would_change_the_bins_give_the_same_model_in_any_order(spark):
+    # A share of 0 to 1 for each row and purpose, whatever the partitions.
+    def share(purpose: str) -> Column:
+        return F.pmod(F.xxhash64("customer_id", F.lit(purpose)), F.lit(2**40)) / F.lit(2.0**40)
+
+    keys = {"customer_id": F.col("id").cast("string"), "as_of": F.lit(1), "fold": F.lit(50)}
+    rows = spark.range(20_000).withColumns(keys).withColumns({name: share(name) for name in FEATURES})
+    rows = rows.withColumn("label", (share("label") < F.col("gap_ratio") / 4).cast("double"))
+    # Sorted by another column, they come in another order also after a shuffle by customer.
+    others = rows.orderBy(F.desc("recency_days")).repartition(3, "avg_star_rating")
+    one, other = (fit_churn_model(each, FEATURES, SETTINGS, rows=20_000) for each in (rows, others))
+    assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 
 def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train):

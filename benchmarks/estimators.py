@@ -1,0 +1,70 @@
+"""The time of a fit by each estimator of the flow as the training rows grow, in alternating rounds on a warm JVM."""
+
+import os
+import platform
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from statistics import median
+
+import psutil
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from benchmarks.panels import demo_panel, spark_session, write_result
+from churn_assets.churn import splits
+from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.models import GradientBoosting, fit_churn_model
+from churn_assets.churn.policy import load_policy
+from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.settings import CHECKOUT
+
+COPIES = (1, 10)
+ROUNDS = 3
+PACKAGES = ("pyspark", "xgboost-cpu")
+ESTIMATORS = {
+    "gbt": GradientBoosting(),
+    "xgboost": replace(GradientBoosting(), estimator="xgboost"),
+}
+
+
+def main() -> None:
+    spark, policy = spark_session(), load_policy(CHECKOUT / "policy.toml")
+    lines = [
+        f"# Time of a fit by estimator, {datetime.now(timezone.utc):%Y-%m-%d}",
+        "",
+        "The default demo's training rows, once and ten times over (each copy with customers of its own), shipped",
+        f"settings. {ROUNDS} alternating rounds after a warm-up, medians. Each fit includes the shuffle to canonical",
+        "order and the count of both classes.",
+        "",
+        "| rows | `gbt` | `xgboost` | ratio within a round |",
+        "|-|-|-|-|",
+    ]
+    features = FEATURE_SETS[policy.model.feature_set]
+    with demo_panel(spark, DemoSettings(campaign=None), policy) as built:
+        once = splits.train_rows(built.panel, splits.split_dates(built.panel, policy), policy)
+        for copies in COPIES:
+            train = _copied(once, copies).persist()
+            rows = train.count()
+            seconds: dict[str, list[float]] = {name: [] for name in ESTIMATORS}
+            for turn in range(ROUNDS + 1):
+                for name, settings in ESTIMATORS.items():
+                    begun = time.perf_counter()
+                    fit_churn_model(train, features, settings, rows=rows)
+                    seconds[name].append(time.perf_counter() - begun)
+                print(f"  {rows:,} rows, round {turn}: {[round(of[-1], 1) for of in seconds.values()]}", flush=True)
+            train.unpersist()
+            gbt, xgboost = (of[1:] for of in seconds.values())
+            ratios = [ours / theirs for ours, theirs in zip(xgboost, gbt, strict=True)]
+            cells = f"{median(gbt):.1f} s | {median(xgboost):.1f} s | {median(ratios):.2f}"
+            lines.append(f"| {rows:,} | {cells} ({min(ratios):.2f} to {max(ratios):.2f}) |")
+    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()}"
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    lines += ["", f"Machine: {machine}, Python {platform.python_version()}. Versions: {versions}."]
+    write_result("estimators", lines)
+
+
+def _copied(rows: DataFrame, copies: int) -> DataFrame:
+    numbered = rows.withColumn("copy", F.explode(F.sequence(F.lit(1), F.lit(copies))))
+    return numbered.withColumn("customer_id", F.concat_ws("-", "customer_id", "copy")).drop("copy")
