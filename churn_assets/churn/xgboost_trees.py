@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from xgboost.spark import SparkXGBClassifier
 
 LARGEST = float(np.finfo(np.float32).max)
-LEAF = -1
+# What XGBoost writes for the children of a leaf.
+NO_CHILD = -1
 
 
 def spark_classifier(**params: Any) -> "SparkXGBClassifier":
@@ -120,7 +121,7 @@ class _SparkNodes:
     def of(self, tree: Mapping[str, Any], node: int = 0) -> Any:
         """The node of an XGBoost tree, with all below it."""
         left, right, at = (tree[name][node] for name in ("left_children", "right_children", "split_conditions"))
-        if left == LEAF:
+        if left == NO_CHILD:
             return self.leaf(float(np.float32(at)))
         split = self._split(tree["split_indices"][node], largest_on_the_left(at))
         gain = float(tree["loss_changes"][node])
