@@ -25,6 +25,7 @@ from churn_assets.resources.storage import delete_folder, filesystem_of, python_
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable, Schema
+    from pyarrow.dataset import Dataset
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -185,7 +186,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         import pyarrow as pa
 
-        schema = self._open(table, version).to_pyarrow_dataset().schema
+        schema = _dataset(self._open(table, version)).schema
         if column not in schema.names or not pa.types.is_date(schema.field(column).type):
             raise UnsupportedTableError(
                 f"{table} has no column {column} of type date.", next_step=f"write {column} as a date"
@@ -200,7 +201,7 @@ class LakehouseResource(dg.ConfigurableResource):
         import pyarrow as pa
 
         found: Counter[tuple[Any, ...]] = Counter()
-        for batch in self._open(table, version).to_pyarrow_dataset().to_batches(columns=list(columns)):
+        for batch in _dataset(self._open(table, version)).to_batches(columns=list(columns)):
             groups = pa.Table.from_batches([batch]).group_by(list(columns), use_threads=False)
             counted = groups.aggregate([([], "count_all")])
             keys = zip(*[counted.column(name).to_pylist() for name in columns], strict=True)
@@ -211,7 +212,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         import pyarrow.compute as pc
 
-        return int(self._open(table, version).to_pyarrow_dataset().count_rows(filter=pc.field(column).is_valid()))
+        return int(_dataset(self._open(table, version)).count_rows(filter=pc.field(column).is_valid()))
 
     def statistics(self, table: str, version: int | None = None) -> dict[str, ColumnStatistics]:
         """What the log's file statistics say of the values of each column, None where they are not there for all rows.
@@ -230,13 +231,7 @@ class LakehouseResource(dg.ConfigurableResource):
 
     def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
-        from pyarrow.fs import SubTreeFileSystem
-
-        filesystem, folder = filesystem_of(self.path(table))
-        # Arrow's own file system: deltalake's is Python, and a thread of it still busy when the interpreter ends
-        # aborts the process (2026-11-25, a run that had ended well).
-        stored = self._open(table, version).to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
-        rows: list[dict[str, Any]] = stored.to_table().to_pylist()
+        rows: list[dict[str, Any]] = _dataset(self._open(table, version)).to_table().to_pylist()
         return rows
 
     def committed_at(self, table: str, version: int) -> datetime:
@@ -387,15 +382,14 @@ def _column_statistics(name: str, files: Sequence[Mapping[str, Any]]) -> ColumnS
 
 def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
     """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
-    import numpy as np
     import pandas as pd
 
     names = sorted(field.name for field in table.schema().fields)
-    rows, total = 0, np.uint64(0)
-    for batch in table.to_pyarrow_dataset().to_batches(columns=names):
+    rows, total = 0, 0
+    for batch in _dataset(table).to_batches(columns=names):
         hashes = pd.util.hash_pandas_object(batch.to_pandas(date_as_object=False), index=False)
-        rows, total = rows + len(hashes), total + hashes.to_numpy().sum(dtype=np.uint64)
-    return rows, int(total)
+        rows, total = rows + len(hashes), total + sum(hashes.to_list())
+    return rows, total % 2**64
 
 
 def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":
@@ -472,6 +466,18 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
         rows = spark.read.schema(in_files).parquet(*of_values)
         frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
     return reduce(DataFrame.unionByName, frames)
+
+
+def _dataset(table: "DeltaTable") -> "Dataset":
+    """The files of an opened table version, through Arrow's own file system.
+
+    deltalake's is Python: a thread of it still busy when the interpreter ends aborts the process (2026-11-25, one of
+    six runs that had ended well).
+    """
+    from pyarrow.fs import SubTreeFileSystem
+
+    filesystem, folder = filesystem_of(table.table_uri)
+    return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
 
 
 def _schema(table: "DeltaTable") -> "StructType":
