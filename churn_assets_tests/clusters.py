@@ -17,10 +17,12 @@ from churn_assets_tests.processes import free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
 PATIENCE_SECONDS = 30
-# For the few rows of a test; that the local session of the tests has another number of partitions is meant.
+# For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
 PROPERTIES = """
 spark.ui.enabled false
 spark.sql.shuffle.partitions 4
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 """
 
 

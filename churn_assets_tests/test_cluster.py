@@ -13,13 +13,14 @@ import pytest
 from deltalake import DeltaTable
 
 from churn_assets_tests.clusters import connect_server, running, spark_environ, standalone_cluster
-from churn_assets_tests.conftest import TABLES, TINY_DEMO, TINY_POLICY, Project, causes_of
+from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}
+SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
 EXPORT = "exports/retention_targets"
 
 
@@ -52,10 +53,11 @@ def local(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The same flow by `churn-assets run` in a process of its own, told where Spark is by its environment alone."""
+def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is."""
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
-    project = Project.create(folder / "project", policy=TINY_POLICY, sources=TINY_DEMO)
+    sources = [f'[{name}]\nformat = "delta"\npath = "{local.lakehouse.path(f"demo/{name}")}"\n' for name in SOURCES]
+    project = Project.create(folder / "project", policy=TINY_POLICY, sources="\n".join(sources))
     with kind.provided(folder) as address:
         environ = {name: value for name, value in spark_environ(folder).items() if name not in kind.drops}
         environ |= {
@@ -73,9 +75,10 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def tables(project: Project) -> dict[str, pa.Table]:
-    """Every Delta table of the lakehouse as it stands, without what is of the run."""
+    """Every Delta table that the flow wrote, without what is of the run."""
     root = Path(project.settings.lakehouse)
-    found = {str(log.parent.relative_to(root)): DeltaTable(str(log.parent)) for log in root.rglob("_delta_log")}
+    names = [str(log.parent.relative_to(root)) for log in root.rglob("_delta_log")]
+    found = {name: DeltaTable(str(root / name)) for name in names if not name.startswith("demo/")}
     rows = {name: table.to_pyarrow_dataset().to_table() for name, table in found.items()}
     return {name: of.drop_columns(sorted(OF_THE_RUN & {*of.column_names})) for name, of in rows.items()}
 
