@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_PARTITION = 25_000
 # Spark adds up what the partitions found in the order in which it arrives, and only of two is the sum always the same:
-# of 8 partitions on two executors three fits gave three models (2026-11-25).
+# of 10 partitions on two executors three fits gave three models (2026-11-25).
 MOST_PARTITIONS = 2
 SEED = 42
 
