@@ -21,6 +21,11 @@ pytestmark = pytest.mark.slow
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}
 SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
+SOURCE = """[{name}]
+format = "delta"
+path = "{path}"
+select = "SELECT * FROM raw_{name}"
+"""
 EXPORT = "exports/retention_targets"
 
 
@@ -56,7 +61,8 @@ def local(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is."""
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
-    sources = [f'[{name}]\nformat = "delta"\npath = "{local.lakehouse.path(f"demo/{name}")}"\n' for name in SOURCES]
+    landed = {name: local.lakehouse.path(f"demo/{name}") for name in SOURCES}
+    sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
     project = Project.create(folder / "project", policy=TINY_POLICY, sources="\n".join(sources))
     with kind.provided(folder) as address:
         environ = {name: value for name, value in spark_environ(folder).items() if name not in kind.drops}
