@@ -64,9 +64,8 @@ def running(log: Path, *command: str, environ: Mapping[str, str]) -> Iterator[su
 @contextmanager
 def standalone_cluster(folder: Path) -> Iterator[str]:
     """The address of a master with two workers of one core and 1 GB each."""
-    environ = spark_environ(folder)
-    address = f"spark://127.0.0.1:{(port := free_port())}"
-    page = f"http://127.0.0.1:{(page_port := free_port())}/json/"
+    environ, port, page_port = spark_environ(folder), free_port(), free_port()
+    address, page = f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{page_port}/json/"
     spark_class, deploy = str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"
     place = ("--host", "127.0.0.1", "--port", str(port), "--webui-port", str(page_port))
     with ExitStack() as stack:
