@@ -152,49 +152,25 @@ def _on_or_after_monday(day: date) -> date:
 
 def each_as_of(rows: DataFrame, first: Column, last: Column, calendar: AsOfCalendar) -> DataFrame:
     """Every row once for each of the calendar's as-of dates (column `as_of`) from date `first` to date `last`."""
-    # next_day is the first Monday strictly after its argument, so a Monday `first` has to be moved back a day.
-    first_monday = F.next_day(F.greatest(first, F.lit(calendar.first)) - F.expr("interval 1 day"), "MON")
-    last_day = F.least(last, F.lit(calendar.last))
-    mondays = F.when(first_monday <= last_day, F.sequence(first_monday, last_day, F.expr("interval 7 days")))
-    return rows.withColumn("as_of", F.explode(mondays))
-
-
-def _observed(silver: DataFrame, clock: str, days: int, calendar: AsOfCalendar, *columns: Column) -> DataFrame:
-    """(customer_id, as_of, *columns) for each as-of date t whose window [t - days, t) holds the `clock` time."""
-    events = silver.where(F.col(clock).isNotNull()).select("customer_id", F.col(clock).alias("event_at"), *columns)
-    # event < t: the first date after the event's day. t - days <= event: t at or before the day of event + days.
-    day = F.col("event_at").cast("date")
-    return each_as_of(events, F.date_add(day, 1), F.date_add(day, days), calendar)
+    # As day numbers: a sequence of dates by an interval is slower. Mondays are those with the calendar's remainder.
+    begin, end = (F.unix_date(F.lit(day)) for day in (calendar.first, calendar.last))
+    from_day, to_day = F.greatest(F.unix_date(first), begin), F.least(F.unix_date(last), end)
+    first_monday = from_day + F.pmod(begin - from_day, F.lit(7))
+    mondays = F.when(first_monday <= to_day, F.sequence(first_monday, to_day, F.lit(7)))
+    return rows.withColumn("as_of", F.explode(mondays)).withColumn("as_of", F.date_from_unix_date("as_of"))
 
 
 def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
     """What is known of each eligible customer at each as-of date.
 
-    In: silver orders. Out: customer_id, as_of (date), total_orders, last_ordered_at, first_ordered_at, spend (decimal),
-    segment_index, promised_deliveries, late_deliveries, has_crisis_delivery, recent_delay_minutes, scores (array in
-    order of review time), orders_ever, median_gap_days (null below two orders). Windows go by each event's own clock.
+    In: silver orders. Out: customer_id, as_of (date), total_orders, last_ordered_at, spend (decimal), segment_index,
+    promised_deliveries, late_deliveries, has_crisis_delivery, recent_delay_minutes, reviews, mean_score, worst_score,
+    steepest_fall (the last three null without a review, or a pair of them), first_ordered_at, orders_ever,
+    median_gap_days (null below two orders). Windows go by each event's own clock.
     """
-    days = policy.windows.observation_days
-    delay_micros = F.unix_micros("delivered_at") - F.unix_micros("promised_at")
-    orders = _observed(
-        silver,
-        "ordered_at",
-        days,
-        calendar,
-        F.col("ordered_at"),
-        # A decimal sum does not depend on the order of its terms; a float sum would move customers between quintiles.
-        F.col("subtotal").cast("decimal(28,10)").alias("spend"),
-        F.col("segment_index"),
-    )
-    deliveries = _observed(
-        silver, "delivered_at", days, calendar, delay_micros.alias("delay_micros"), F.col("delivered_at")
-    ).where("delay_micros is not null")
-    recently = F.date_sub("as_of", policy.windows.eligibility_days).cast("timestamp")
-    is_recently_late = (F.col("delay_micros") > 0) & (F.col("delivered_at") >= recently)
-    reviews = _observed(
-        silver, "reviewed_at", days, calendar, F.struct("reviewed_at", "order_id", "review_score").alias("review")
-    )
-    events = orders.unionByName(deliveries, allowMissingColumns=True).unionByName(reviews, allowMissingColumns=True)
+    events = _each_observed(_with_history(silver), calendar, policy)
+    reviews = F.count("reviewed_at")
+    # Every state is a number or a time, which keeps the grouping compiled; arrays and structs would have it sort.
     snapshots = events.groupBy("customer_id", "as_of").agg(
         F.count("ordered_at").cast("double").alias("total_orders"),
         F.max("ordered_at").alias("last_ordered_at"),
@@ -205,12 +181,99 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
         F.coalesce(
             F.bool_or(F.col("delay_micros") > F.lit(int(policy.crisis_delay_minutes * MINUTE_MICROS))), F.lit(False)
         ).alias("has_crisis_delivery"),
-        (F.coalesce(F.sum(F.when(is_recently_late, F.col("delay_micros"))), F.lit(0)) / F.lit(MINUTE_MICROS)).alias(
-            "recent_delay_minutes"
-        ),
-        F.transform(F.array_sort(F.collect_list("review")), lambda review: review["review_score"]).alias("scores"),
+        (F.coalesce(F.sum("recent_delay_micros"), F.lit(0)) / F.lit(MINUTE_MICROS)).alias("recent_delay_minutes"),
+        reviews.alias("reviews"),
+        (F.sum("exact_score").cast("double") / F.nullif(reviews, F.lit(0))).alias("mean_score"),
+        F.min("exact_score").cast("double").alias("worst_score"),
+        F.min("change_of_score").alias("steepest_fall"),
+        F.min("first_ordered_at").alias("first_ordered_at"),
+        F.max("orders_so_far").alias("orders_ever"),
+        F.max_by("median_gap_days", "orders_so_far").alias("median_gap_days"),
     )
-    return _with_history(snapshots.where(F.col("last_ordered_at") >= recently), silver)
+    return snapshots.where(F.col("last_ordered_at") >= _midnight_before(policy.windows.eligibility_days))
+
+
+def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """Orders `_with_history` once for each as-of date that observes their order, delivery or review; the others null.
+
+    An order's three windows lie nearly upon each other: so these are far fewer rows than one for each in each.
+    """
+    days = policy.windows.observation_days
+    delay_micros = F.unix_micros("delivered_at") - F.unix_micros("promised_at")
+    clocks = {
+        "ordered": F.col("ordered_at"),
+        "delivered": F.when(delay_micros.isNotNull(), F.col("delivered_at")),
+        "reviewed": F.col("reviewed_at"),
+    }
+    # event < t: the first date after the event's day. t - days <= event: t at or before the day of event + days.
+    first = {name: F.date_add(clock.cast("date"), 1) for name, clock in clocks.items()}
+    last = {name: F.date_add(clock.cast("date"), days) for name, clock in clocks.items()}
+    rows = each_as_of(orders, F.least(*first.values()), F.greatest(*last.values()), calendar)
+
+    def observed(name: str, value: Column) -> Column:
+        return F.when(F.col("as_of").between(first[name], last[name]), value)
+
+    is_recently_late = (delay_micros > 0) & (F.col("delivered_at") >= _midnight_before(policy.windows.eligibility_days))
+    is_change_observed = F.col("earlier_reviewed_at") >= _midnight_before(days)
+    # Decimal sums do not depend on the order of their terms; a float sum would move customers between quintiles.
+    spend, exact_score = F.col("subtotal").cast("decimal(28,10)"), F.col("review_score").cast("decimal(20,10)")
+    return rows.select(
+        "customer_id",
+        "as_of",
+        "first_ordered_at",
+        *[
+            observed("ordered", value).alias(name)
+            for name, value in {
+                "ordered_at": F.col("ordered_at"),
+                "spend": spend,
+                "segment_index": F.col("segment_index"),
+                "orders_so_far": F.col("orders_so_far"),
+                "median_gap_days": F.col("median_gap_days"),
+            }.items()
+        ],
+        observed("delivered", delay_micros).alias("delay_micros"),
+        observed("delivered", F.when(is_recently_late, delay_micros)).alias("recent_delay_micros"),
+        observed("reviewed", F.col("reviewed_at")).alias("reviewed_at"),
+        observed("reviewed", exact_score).alias("exact_score"),
+        observed("reviewed", F.when(is_change_observed, F.col("change_of_score"))).alias("change_of_score"),
+    )
+
+
+def _midnight_before(days: int) -> Column:
+    return F.date_sub("as_of", days).cast("timestamp")
+
+
+def _with_history(silver: DataFrame) -> DataFrame:
+    """Silver orders with what was known of the customer with each of them.
+
+    Added: orders_so_far, first_ordered_at and median_gap_days of all orders up to this one, and change_of_score since
+    the customer's review before this one, of earlier_reviewed_at. All rows of a customer are in one partition.
+    """
+    customer = Window.partitionBy("customer_id")
+    by_order, by_review = customer.orderBy("ordered_at"), customer.orderBy("reviewed_at", "order_id")
+    so_far = by_order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    ordered_at = F.unix_micros("ordered_at")
+    # One shuffle of the orders, and none of the many more rows that come of them: their groups lie within a customer's
+    # partition.
+    orders = silver.repartition("customer_id").select(
+        "*",
+        F.lag("reviewed_at").over(by_review).alias("earlier_reviewed_at"),
+        (F.col("review_score") - F.lag("review_score").over(by_review)).alias("change_of_score"),
+        (ordered_at - F.lag(ordered_at).over(by_order)).alias("gap_micros"),
+    )
+    return orders.select(
+        *[name for name in orders.columns if name != "gap_micros"],
+        F.row_number().over(by_order).alias("orders_so_far"),
+        F.min("ordered_at").over(so_far).alias("first_ordered_at"),
+        (_middle(F.sort_array(F.collect_list("gap_micros").over(so_far))) / F.lit(DAY_MICROS)).alias("median_gap_days"),
+    )
+
+
+def _middle(ordered: Column) -> Column:
+    """The median of an ascending array; null of an empty one. F.percentile over a growing window took twice as long."""
+    count = F.size(ordered)
+    lower, upper = (F.get(ordered, F.floor(place / 2).cast("int")) for place in (count - 1, count))
+    return F.when(count > 0, (lower + upper) / F.lit(2))
 
 
 def require_eligible_customers(snapshots: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> None:
@@ -223,35 +286,12 @@ def require_eligible_customers(snapshots: DataFrame, calendar: AsOfCalendar, pol
         )
 
 
-def _with_history(snapshots: DataFrame, silver: DataFrame) -> DataFrame:
-    """Adds first_ordered_at, orders_ever and median_gap_days, which look at all orders before the as-of date."""
-    history = silver.groupBy("customer_id").agg(F.array_sort(F.collect_list("ordered_at")).alias("ordered"))
-    as_of_at = F.col("as_of").cast("timestamp")
-    past = F.filter("ordered", lambda ordered_at: ordered_at < as_of_at)
-    gaps = F.zip_with(
-        F.slice("past", 2, F.greatest(F.size("past") - 1, F.lit(0))),
-        F.slice("past", 1, F.greatest(F.size("past") - 1, F.lit(0))),
-        lambda later, earlier: F.unix_micros(later) - F.unix_micros(earlier),
-    )
-    count = F.size("gaps")
-    middle = F.get("gaps", F.floor((count - 1) / 2).cast("int")) + F.get("gaps", F.floor(count / 2).cast("int"))
-    return (
-        snapshots.join(history, "customer_id")
-        .withColumn("past", past)
-        .withColumn("first_ordered_at", F.get("past", F.lit(0)))
-        .withColumn("orders_ever", F.size("past"))
-        .withColumn("gaps", F.array_sort(gaps))
-        .withColumn("median_gap_days", F.when(count > 0, middle / F.lit(2 * DAY_MICROS)))
-        .drop("ordered", "past", "gaps")
-    )
-
-
 def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     """Adds the retention team's rule: `risk_segment`, and `risk_score` in [0, 1), ranking by segment, then silence."""
     silent_days = _days_between("last_ordered_at")
     is_silent = silent_days > policy.baseline.long_silence_days
     had_bad_experience = (F.col("late_deliveries") > 0) | F.coalesce(
-        F.array_min("scores") <= policy.baseline.bad_review_score, F.lit(False)
+        F.col("worst_score") <= policy.baseline.bad_review_score, F.lit(False)
     )
     tier = F.when(is_silent & had_bad_experience, 2).when(is_silent, 1).otherwise(0)
     segment = (
@@ -271,7 +311,7 @@ def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     every median is the middle two over two, so that no order of the rows changes a digit.
     """
     snapshot = Window.partitionBy("as_of")
-    own_rating = _mean_score(F.col("scores"))
+    own_rating = F.col("mean_score")
     usual_rating = F.sum(own_rating.cast("decimal(20,12)")).over(snapshot).cast("double") / F.count(own_rating).over(
         snapshot
     )
@@ -284,7 +324,7 @@ def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
         ),
         "segment_index": F.col("segment_index"),
         "crisis_exposure_index": F.col("has_crisis_delivery").cast("double"),
-        "sentiment_velocity": _steepest_fall(F.col("scores")),
+        "sentiment_velocity": F.coalesce("steepest_fall", F.lit(0.0)),
         "rfm_score": 100 * _quintile(-F.unix_micros("last_ordered_at"))
         + 10 * (6 - _quintile(F.col("total_orders")))
         + (6 - _quintile(F.col("spend"))),
@@ -313,20 +353,6 @@ def own_gap_days(policy: ChurnPolicy) -> Column:
 def _days_between(earlier: str) -> Column:
     """Exact days (double) from timestamp column `earlier` to the as-of date."""
     return (F.unix_micros(F.col("as_of").cast("timestamp")) - F.unix_micros(earlier)) / F.lit(DAY_MICROS)
-
-
-def _mean_score(scores: Column) -> Column:
-    exact = F.transform(scores, lambda score: score.cast("decimal(20,10)"))
-    total = F.aggregate(
-        exact, F.lit(0).cast("decimal(20,10)"), lambda sum_, score: (sum_ + score).cast("decimal(20,10)")
-    )
-    return F.when(F.size(scores) > 0, total.cast("double") / F.size(scores))
-
-
-def _steepest_fall(scores: Column) -> Column:
-    pairs = F.greatest(F.size(scores) - 1, F.lit(0))
-    changes = F.zip_with(F.slice(scores, 2, pairs), F.slice(scores, 1, pairs), lambda later, earlier: later - earlier)
-    return F.coalesce(F.array_min(changes), F.lit(0.0))
 
 
 def _quintile(value: Column) -> Column:

@@ -26,14 +26,18 @@ def with_outcomes(
 ) -> DataFrame:
     """customer_id, as_of and total_orders of `snapshots`, with what `label` needs of up to `days` days of outcome.
 
-    orders_after: times of the orders in [as_of, as_of + days); gap_days: the customer's own median gap.
+    next_ordered_at: the first order in [as_of, as_of + days), null without one. orders_after: the number of orders in
+    the policy's outcome window. gap_days: the customer's own median gap.
     """
     # t <= ordered_at < t + days, for dates t: from the day that is `days - 1` before the order's day to that day.
     day = F.col("ordered_at").cast("date")
+    # One shuffle of the orders, as in `customer_snapshots`.
+    orders = silver.select("customer_id", "ordered_at").repartition("customer_id")
+    is_within = day < F.date_add("as_of", policy.windows.outcome_days)
     after = (
-        each_as_of(silver.select("customer_id", "ordered_at"), F.date_sub(day, days - 1), day, calendar)
+        each_as_of(orders, F.date_sub(day, days - 1), day, calendar)
         .groupBy("customer_id", "as_of")
-        .agg(F.collect_list("ordered_at").alias("orders_after"))
+        .agg(F.min("ordered_at").alias("next_ordered_at"), F.count_if(is_within).alias("orders_after"))
     )
     observed = snapshots.select("customer_id", "as_of", "total_orders", own_gap_days(policy).alias("gap_days"))
     return observed.join(after, ["customer_id", "as_of"], "left")
@@ -42,23 +46,21 @@ def with_outcomes(
 def label(calendar: AsOfCalendar, policy: ChurnPolicy) -> Column:
     """The label by the policy's definition, of rows of `with_outcomes` with at least its outcome days."""
     days = policy.windows.outcome_days
-    orders = _orders_within(F.lit(float(days)))
     usual = F.col("total_orders") * days / policy.windows.observation_days
     # Its own silence, but no longer than the outcome window, for the label is to be known when that is over.
     silence = F.least(policy.churn.gap_multiple * F.col("gap_days"), F.lit(float(days)))
     is_churner = {
-        "inactivity": orders == 0,
-        "rate_drop": orders < policy.churn.rate_drop_share * usual,
-        "long_gap": _orders_within(silence) == 0,
+        "inactivity": _is_silent_for(F.lit(float(days))),
+        "rate_drop": F.coalesce("orders_after", F.lit(0)) < policy.churn.rate_drop_share * usual,
+        "long_gap": _is_silent_for(silence),
     }[policy.churn.definition]
     is_known = F.date_add("as_of", days) <= F.lit(calendar.watermark + timedelta(days=1))
     return F.when(is_known, is_churner.cast("double"))
 
 
-def _orders_within(days: Column) -> Column:
+def _is_silent_for(days: Column) -> Column:
     end = F.unix_micros(F.col("as_of").cast("timestamp")) + days * F.lit(DAY_MICROS)
-    within = F.filter("orders_after", lambda ordered_at: F.unix_micros(ordered_at) < end)
-    return F.coalesce(F.size(within), F.lit(0))
+    return F.coalesce(F.unix_micros("next_ordered_at") >= end, F.lit(True))
 
 
 @dataclass(frozen=True)

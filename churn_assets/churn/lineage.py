@@ -34,7 +34,12 @@ SNAPSHOT_COLUMNS = {
     "recent_delay_minutes": Observed(
         "minutes after the promise, summed over the eligibility window", ("promised_at", "delivered_at")
     ),
-    "scores": Observed("review scores in order of review time", ("reviewed_at", "review_score")),
+    "reviews": Observed("reviews in the window", ("reviewed_at",)),
+    "mean_score": Observed("mean of their scores; null without any", ("reviewed_at", "review_score")),
+    "worst_score": Observed("the lowest of their scores", ("reviewed_at", "review_score")),
+    "steepest_fall": Observed(
+        "most negative change between consecutive scores of the window", ("reviewed_at", "review_score")
+    ),
     "first_ordered_at": Observed("the first order ever", ("ordered_at",)),
     "orders_ever": Observed("orders before the as-of date", ("ordered_at",)),
     "median_gap_days": Observed("days between two orders, median over all history", ("ordered_at",)),
@@ -45,11 +50,11 @@ SNAPSHOT_COLUMNS = {
 # What each feature of the catalogue reads of the snapshots.
 FEATURE_READS = {
     "total_orders": ("total_orders",),
-    "avg_star_rating": ("scores",),
+    "avg_star_rating": ("mean_score",),
     "late_order_ratio": ("late_deliveries", "promised_deliveries"),
     "segment_index": ("segment_index",),
     "crisis_exposure_index": ("has_crisis_delivery",),
-    "sentiment_velocity": ("scores",),
+    "sentiment_velocity": ("steepest_fall",),
     "rfm_score": ("last_ordered_at", "total_orders", "spend"),
     "recency_days": ("last_ordered_at",),
     "tenure_days": ("first_ordered_at",),

@@ -64,7 +64,7 @@ PANEL_RULE_MEANINGS = {
     group_name=GROUP,
     kinds=TABLE_KINDS,
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
 def gold_customer_churn_risk(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]

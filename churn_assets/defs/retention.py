@@ -171,7 +171,7 @@ def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
         F.col("spend").cast("double").alias("recent_spend"),
         "promised_deliveries",
         "late_deliveries",
-        F.size("scores").alias("reviews"),
+        F.col("reviews").cast("int").alias("reviews"),
         F.lit(panel_version).cast("long").alias("features_version"),
     )
 

@@ -43,7 +43,7 @@ def computed(silver: DataFrame, calendar: AsOfCalendar) -> pd.DataFrame:
     panel = feature_panel(snapshots, POLICY).join(
         churn_labels(snapshots, silver, calendar, POLICY), ["customer_id", "as_of"]
     )
-    observed = snapshots.where("size(scores) > 0").withColumn("scores", F.to_json("scores"))
+    observed = snapshots.where("reviews > 0")
     frames = [
         rows.toPandas().set_index(["customer_id", "as_of"]).add_prefix(prefix)
         for rows, prefix in ((observed, "snapshot "), (panel, "panel "))

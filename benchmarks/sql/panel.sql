@@ -1,0 +1,127 @@
+-- The feature panel as one would write it for DuckDB: the features and labels of churn_assets/churn under the shipped
+-- policy (observation 60 days, eligibility and outcome 30, crisis 45 minutes). Dates are day numbers since 1970.
+copy (
+    with silver as (
+        select
+            *,
+            datediff('day', date '1970-01-01', ordered_at::date) as ordered_on,
+            datediff('day', date '1970-01-01', delivered_at::date) as delivered_on,
+            datediff('day', date '1970-01-01', reviewed_at::date) as reviewed_on,
+            epoch_us(ordered_at) as ordered_us,
+            epoch_us(reviewed_at) as reviewed_us,
+            epoch_us(delivered_at) as delivered_us,
+            epoch_us(delivered_at) - epoch_us(promised_at) as delay_us
+        from read_parquet($silver)
+    ),
+    gaps as (
+        select *, ordered_us - lag(ordered_us) over (partition by customer_id order by ordered_us) as gap_us from silver
+    ),
+    orders as (
+        select
+            *,
+            count(*) over so_far as orders_ever,
+            min(ordered_us) over so_far as first_us,
+            median(gap_us) over so_far / 86400e6 as median_gap_days,
+            lead(ordered_us) over (partition by customer_id order by ordered_us) as next_us
+        from gaps
+        window so_far as (partition by customer_id order by ordered_us rows unbounded preceding)
+    ),
+    reviews as (
+        select
+            *,
+            lag(reviewed_us) over in_time as previous_us,
+            review_score - lag(review_score) over in_time as change
+        from silver
+        where reviewed_at is not null
+        window in_time as (partition by customer_id order by reviewed_us, order_id)
+    ),
+    ordered as (
+        select
+            customer_id,
+            as_of,
+            count(*)::double as total_orders,
+            max(ordered_us) as last_us,
+            sum(subtotal::decimal(28, 10)) as spend,
+            max(segment_index) as segment_index,
+            arg_max({'n': orders_ever, 'first': first_us, 'gap': median_gap_days, 'next': next_us}, orders_ever) as history
+        from (
+            select *, unnest(range(
+                greatest($first, ordered_on + 1 + (3 - ordered_on) % 7 + case when (3 - ordered_on) % 7 < 0 then 7 else 0 end),
+                least($last, ordered_on + 60) + 1,
+                7
+            )) as as_of
+            from orders
+        )
+        group by all
+        having last_us >= (as_of - 30) * 86400e6::bigint
+    ),
+    delivered as (
+        select
+            customer_id,
+            as_of,
+            count(delay_us) as promised,
+            count(*) filter (delay_us > 0) as late,
+            bool_or(delay_us > 45 * 60e6::bigint) as is_crisis,
+            sum(delay_us) filter (delay_us > 0 and delivered_us >= (as_of - 30) * 86400e6::bigint) as delay_us
+        from (
+            select *, unnest(range(
+                greatest($first, delivered_on + 1 + (3 - delivered_on) % 7 + case when (3 - delivered_on) % 7 < 0 then 7 else 0 end),
+                least($last, delivered_on + 60) + 1,
+                7
+            )) as as_of
+            from silver
+            where delay_us is not null
+        )
+        group by all
+    ),
+    reviewed as (
+        select
+            customer_id,
+            as_of,
+            sum(review_score::decimal(20, 10))::double / count(*) as rating,
+            min(change) filter (previous_us >= (as_of - 60) * 86400e6::bigint) as fall
+        from (
+            select *, unnest(range(
+                greatest($first, reviewed_on + 1 + (3 - reviewed_on) % 7 + case when (3 - reviewed_on) % 7 < 0 then 7 else 0 end),
+                least($last, reviewed_on + 60) + 1,
+                7
+            )) as as_of
+            from reviews
+        )
+        group by all
+    ),
+    snapshots as (
+        select *, as_of * 86400e6::bigint as as_of_us
+        from ordered
+        left join delivered using (customer_id, as_of)
+        left join reviewed using (customer_id, as_of)
+    )
+    select
+        customer_id,
+        date '1970-01-01' + as_of::integer as as_of,
+        total_orders,
+        coalesce(
+            rating,
+            sum(rating::decimal(20, 12)) over snapshot::double / count(rating) over snapshot,
+            3.0
+        ) as avg_star_rating,
+        coalesce(late / nullif(promised, 0), 0.0) as late_order_ratio,
+        segment_index,
+        coalesce(is_crisis, false)::double as crisis_exposure_index,
+        coalesce(fall, 0.0) as sentiment_velocity,
+        (
+            100 * (1 + 5 * (rank() over (partition by as_of order by last_us desc) - 1) // count(*) over snapshot)
+            + 10 * (5 - 5 * (rank() over (partition by as_of order by total_orders) - 1) // count(*) over snapshot)
+            + (5 - 5 * (rank() over (partition by as_of order by spend) - 1) // count(*) over snapshot)
+        )::double as rfm_score,
+        (as_of_us - last_us) / 86400e6 as recency_days,
+        (as_of_us - history.first) / 86400e6 as tenure_days,
+        recency_days / greatest(coalesce(history.gap, median(history.gap) over snapshot, 30.0), 1.0) as gap_ratio,
+        recency_days * history.n / tenure_days as missed_orders,
+        coalesce(delay_us, 0) / 60e6 as recent_delay_minutes,
+        case when as_of + 30 <= $watermark + 1
+            then coalesce(history.next >= as_of_us + 30 * 86400e6::bigint, true)::double
+        end as label
+    from snapshots
+    window snapshot as (partition by as_of)
+) to $panel (format parquet, compression zstd);
