@@ -47,8 +47,8 @@ def spark_resource(settings: Settings) -> LazyPySparkResource:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if settings.spark_remote:
         # A model still alive when the interpreter ends asks the server to forget it, and waits for an answer that can
-        # no longer come (pyspark 4.3.0, 2026-11-25: a failed run hung for good). A client that is closed asks nothing;
-        # only with this is it closed in time.
+        # no longer come (pyspark 4.3.0, 2026-11-25: a failed run still hung after 8 minutes). A client that is closed
+        # asks nothing; only with this is it closed in time.
         os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
     return LazyPySparkResource(spark_config=spark_config(settings))
 
