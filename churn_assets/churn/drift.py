@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
-from math import inf, log, nextafter, sqrt
+from math import fsum, inf, log, nextafter, sqrt
 from statistics import NormalDist
 from typing import Any
 
@@ -204,7 +204,7 @@ def _shares(expected: Mapping[int, float], actual: Mapping[int, float]) -> list[
     places = sorted(place for place in expected.keys() | actual.keys() if expected.get(place) or actual.get(place))
     sides = []
     for counts in (expected, actual):
-        total = sum(counts.values()) + PSEUDO_COUNT * len(places)
+        total = fsum(counts.values()) + PSEUDO_COUNT * len(places)
         sides.append([(counts.get(place, 0) + PSEUDO_COUNT) / total for place in places])
     return list(zip(*sides, strict=True))
 
@@ -227,7 +227,7 @@ def chance_stability(expected: Mapping[int, float], actual: Mapping[int, float],
     fact many are the same, so chance gives less. Infinite where a side has nobody.
     """
     degrees = len(_shares(expected, actual)) - 1
-    people = [sum(counts.values()) for counts in (expected, actual)]
+    people = [fsum(counts.values()) for counts in (expected, actual)]
     if not all(people):
         return inf
     if degrees < 1:

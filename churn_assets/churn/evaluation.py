@@ -215,7 +215,8 @@ def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], conf
         "lift": lift,
         "pr_auc": ranking.average_precision,
         "roc_auc": ranking.roc_auc,
-        "brier": lambda weights: weights @ squared_error / weights.sum(axis=1),
+        # Not by @: in which order BLAS adds depends on where the rows lie in memory, and the last digit with it.
+        "brier": lambda weights: (weights * squared_error).sum(axis=1) / weights.sum(axis=1),
     }
     as_observed = np.ones((1, len(labels)))
     values = {name: float(statistic(as_observed)[0]) for name, statistic in statistics.items()}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pyspark.ml.feature import VectorAssembler
 
 ROWS_PER_PARTITION = 25_000
+# Spark adds up what the partitions found in the order in which it arrives, and only of two is the sum always the same:
+# of 10 partitions on two executors three fits gave three models (2026-11-25).
+MOST_PARTITIONS = 2
 SEED = 42
 Estimator = Literal["gbt", "xgboost"]
 
@@ -101,8 +104,8 @@ def fit_churn_model(
     from pyspark.ml.feature import VectorAssembler
 
     # XGBoost learns in one task, and would gather several partitions in whatever order they come.
-    partitions = 1 if settings.estimator == "xgboost" else max(1, math.ceil(rows / ROWS_PER_PARTITION))
-    ordered = in_canonical_order(train.where(~is_validation()), partitions)
+    most_partitions = 1 if settings.estimator == "xgboost" else MOST_PARTITIONS
+    ordered = in_canonical_order(train.where(~is_validation()), rows, most_partitions)
     learned = ordered.select(*features, "label").persist()
     try:
         churners, others = _two_classes(learned)
@@ -163,13 +166,14 @@ def _fitted_by_xgboost(
     return PipelineModel([assembler, as_spark_trees(boosted.get_booster(), boosted.uid, len(features))])
 
 
-def in_canonical_order(rows: DataFrame, partitions: int) -> DataFrame:
-    """The rows in so many partitions, their content and order by customer and date.
+def in_canonical_order(rows_: DataFrame, rows: int, most_partitions: int = MOST_PARTITIONS) -> DataFrame:
+    """The rows in partitions that depend on the data alone: their number by `rows`, their content by customer.
 
     A fit depends on partitioning and row order through float sums and sampled bins; so neither may come from the cores
     or from how a table happens to be filed.
     """
-    return rows.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
+    partitions = min(max(1, math.ceil(rows / ROWS_PER_PARTITION)), most_partitions)
+    return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 
 def _two_classes(learned: DataFrame) -> tuple[int, int]:

@@ -20,12 +20,12 @@ from pydantic import PrivateAttr
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.statistics import ColumnStatistics
+from churn_assets.resources.storage import delete_folder, filesystem_of, python_uri, spark_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable, Schema
     from pyarrow.dataset import Dataset
-    from pyarrow.fs import FileSystem
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
@@ -78,7 +78,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """The table's latest version; None if there is no such table. Needs no JVM."""
         from deltalake import DeltaTable
 
-        uri = _delta_uri(self.path(table))
+        uri = python_uri(self.path(table))
         return DeltaTable(uri).version() if DeltaTable.is_deltatable(uri) else None
 
     def has(self, table: str) -> bool:
@@ -136,7 +136,7 @@ class LakehouseResource(dg.ConfigurableResource):
             actions = _add_actions(staged, write_id)
         except BaseException:
             # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
-            _delete_folder(staged)
+            delete_folder(staged)
             raise
         # From here on the files stay: an error after the commit must not take them from a table that has them, and
         # those of a failed commit are no version of any table.
@@ -170,7 +170,7 @@ class LakehouseResource(dg.ConfigurableResource):
         except BaseException:
             # As in `write`.
             for folder in staged.values():
-                _delete_folder(folder)
+                delete_folder(folder)
             raise
         commits = []
         for table, rows in tables.items():
@@ -255,7 +255,7 @@ class LakehouseResource(dg.ConfigurableResource):
     def write_file(self, name: str, content: bytes) -> str:
         """Writes a file for people at `root`/`name`, in place of an earlier one, and returns where it lies."""
         path = f"{self.root.rstrip('/')}/{name}"
-        filesystem, place = _filesystem(path)
+        filesystem, place = filesystem_of(path)
         folder, _, base = place.rpartition("/")
         filesystem.create_dir(folder, recursive=True)
         # Whoever reads it meanwhile has the earlier one whole.
@@ -274,7 +274,7 @@ class LakehouseResource(dg.ConfigurableResource):
         from deltalake.exceptions import DeltaError
 
         properties = CommitProperties(custom_metadata={"dagster_run_id": self._run_id}, max_commit_retries=0)
-        uri = _delta_uri(self.path(table))
+        uri = python_uri(self.path(table))
         try:
             # At an opened version a commit takes the next number or fails; by path it would take any number.
             opened = uri if version is None else DeltaTable(uri, version=version)
@@ -305,7 +305,7 @@ class LakehouseResource(dg.ConfigurableResource):
         from deltalake import CommitProperties, DeltaTable, Schema
         from deltalake.transaction import create_table_with_add_actions
 
-        uri = _delta_uri(self.path(table))
+        uri = python_uri(self.path(table))
         delta_schema = Schema.from_json(schema.json())
         partition_by = None if replaced is None else [replaced[0]]
         filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
@@ -397,7 +397,7 @@ def open_delta(path: str, version: int | None = None, *, next_step: str) -> "Del
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
-    uri = _delta_uri(path)
+    uri = python_uri(path)
     if not DeltaTable.is_deltatable(uri):
         raise MissingTableError(f"There is no Delta table at {path}.", next_step=next_step)
     try:
@@ -426,7 +426,7 @@ def _commit_info(path: str, version: int) -> dict[str, Any]:
 
     Not DeltaTable.history(): it begins at the newest commit, whatever version is open (deltalake 1.6.6).
     """
-    filesystem, folder = _filesystem(path)
+    filesystem, folder = filesystem_of(path)
     try:
         with filesystem.open_input_stream(f"{folder}/_delta_log/{version:020}.json") as stream:
             entries = [json.loads(line) for line in stream.read().decode().splitlines()]
@@ -450,7 +450,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
     if not actions:
         return spark.createDataFrame([], schema)
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
-    folder = _spark_uri(unquote(table.table_uri)).rstrip("/")
+    folder = spark_uri(unquote(table.table_uri)).rstrip("/")
     # Partition values live in the log, not in the files: a frame for each combination of them.
     files: dict[tuple[Any, ...], list[str]] = {}
     for action in actions:
@@ -459,8 +459,12 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
     in_files = StructType([field for field in schema if field.name not in partitions])
     frames = []
     for values, of_values in files.items():
-        kept = {name: F.lit(value).cast(schema[name].dataType) for name, value in zip(partitions, values, strict=True)}
-        frames.append(spark.read.schema(in_files).parquet(*of_values).withColumns(kept).select(schema.fieldNames()))
+        kept = {
+            name: F.lit(value).cast(schema[name].dataType).alias(name)
+            for name, value in zip(partitions, values, strict=True)
+        }
+        rows = spark.read.schema(in_files).parquet(*of_values)
+        frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
     return reduce(DataFrame.unionByName, frames)
 
 
@@ -470,9 +474,9 @@ def _dataset(table: "DeltaTable") -> "Dataset":
     deltalake's is Python: a thread of it still busy when the interpreter ends aborts the process (2026-11-25, one of
     six runs that had ended well).
     """
-    from pyarrow.fs import FileSystem, SubTreeFileSystem
+    from pyarrow.fs import SubTreeFileSystem
 
-    filesystem, folder = FileSystem.from_uri(_delta_uri(table.table_uri))
+    filesystem, folder = filesystem_of(table.table_uri)
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
 
 
@@ -495,29 +499,6 @@ def _as_arrow(exported: Any) -> Any:
     return pa.table(exported)
 
 
-def _filesystem(path: str) -> tuple["FileSystem", str]:
-    from pyarrow.fs import FileSystem
-
-    return FileSystem.from_uri(_delta_uri(path) if "://" in path else path)
-
-
-def _delta_uri(path: str) -> str:
-    """Hadoop's scheme for S3 is s3a; everyone else's is s3."""
-    return path.replace("s3a://", "s3://", 1)
-
-
-def _spark_uri(uri: str) -> str:
-    return uri.replace("s3://", "s3a://", 1)
-
-
-def _delete_folder(path: str) -> None:
-    from pyarrow.fs import FileType
-
-    filesystem, folder = _filesystem(path)
-    if filesystem.get_file_info(folder).type == FileType.Directory:
-        filesystem.delete_dir(folder)
-
-
 def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:
     """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers.
 
@@ -527,7 +508,7 @@ def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | N
     from deltalake.transaction import AddAction
     from pyarrow.fs import FileSelector
 
-    filesystem, folder = _filesystem(staged)
+    filesystem, folder = filesystem_of(staged)
     actions = []
     for file in sorted(filesystem.get_file_info(FileSelector(folder)), key=lambda info: info.base_name):
         if not file.base_name.endswith(".parquet"):
@@ -544,7 +525,7 @@ def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
     """The files in the folders `by`=DATE of folder `staged`. Raises ValueError for a folder of another date."""
     from pyarrow.fs import FileSelector, FileType
 
-    filesystem, folder = _filesystem(staged)
+    filesystem, folder = filesystem_of(staged)
     found = filesystem.get_file_info(FileSelector(folder))
     names = sorted(info.base_name for info in found if info.type == FileType.Directory)
     days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}

@@ -45,6 +45,11 @@ def spark_resource(settings: Settings) -> LazyPySparkResource:
         # PySpark reads this from the environment only; without it workers run whatever `python3` is on the PATH, which
         # has no pyarrow. On a cluster the workers' Python is not this one.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if settings.spark_remote:
+        # A model still alive when the interpreter ends asks the server to forget it, and waits for an answer that can
+        # no longer come (pyspark 4.3.0, 2026-11-25: a failed run still hung after 8 minutes). A client that is closed
+        # asks nothing; only with this is it closed in time.
+        os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
     return LazyPySparkResource(spark_config=spark_config(settings))
 
 

@@ -14,6 +14,7 @@ from datetime import date, datetime, timezone
 from functools import cached_property
 from importlib.metadata import version as version_of
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -281,10 +282,14 @@ class TrackingResource(dg.ConfigurableResource):
         )
 
     def load_model(self, uri: str) -> "PipelineModel":
-        import mlflow.spark
+        import mlflow
+
+        from churn_assets.serving.pipelines import PIPELINE, load_pipeline
 
         self._use_store()
-        return mlflow.spark.load_model(uri, dfs_tmpdir=self.dfs_tmpdir)
+        with TemporaryDirectory(prefix="churn-model-") as folder:
+            local = mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{PIPELINE}", dst_path=folder)
+            return load_pipeline(Path(local), self.dfs_tmpdir)
 
     def load_scorer(self, version: "ModelVersion") -> "Scorer":
         """The scorer of exactly this version, wherever an alias points meanwhile. Raises ChangedModelError."""

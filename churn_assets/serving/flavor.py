@@ -5,8 +5,8 @@ Pass this module to `mlflow.models.Model.log(flavor=…)`. Reading a logged mode
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from pyspark.ml import PipelineModel
 
 from churn_assets.churn.trees import assembler_and_trees, exported_trees
+from churn_assets.serving.pipelines import PIPELINE, save_pipeline
 
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 EXAMPLE_ROWS = 5
@@ -75,19 +76,12 @@ def save_model(
                 "threshold": threshold,
             },
         )
-        # MLflow's Spark flavor brings a pyfunc of its own, which needs a JVM and returns hard labels: saved apart, only
-        # its pipeline is kept.
-        apart = Model()
-        mlflow.spark.save_model(
-            pipeline,
-            str(Path(folder, "spark")),
-            mlflow_model=apart,
-            pip_requirements=list(pip_requirements),
-            dfs_tmpdir=dfs_tmpdir,
-        )
-        flavor = apart.flavors[mlflow.spark.FLAVOR_NAME]
-        shutil.move(Path(folder, "spark", flavor["model_data"]), Path(path, flavor["model_data"]))
-    model.add_flavor(mlflow.spark.FLAVOR_NAME, **flavor)
+    # MLflow's Spark flavor would bring a pyfunc of its own, which needs a JVM and returns hard labels.
+    save_pipeline(pipeline, Path(path, PIPELINE), dfs_tmpdir)
+    kind = f"{type(pipeline).__module__}.{type(pipeline).__qualname__}"
+    model.add_flavor(
+        mlflow.spark.FLAVOR_NAME, pyspark_version=version("pyspark"), model_data=PIPELINE, code=None, model_class=kind
+    )
     model.model_size_bytes = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
     model.save(str(Path(path, "MLmodel")))
 

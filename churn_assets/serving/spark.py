@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
-import mlflow.spark
 from mlflow.models import Model
 from pyspark.ml import PipelineModel
 from pyspark.sql import Column, DataFrame
@@ -17,6 +16,7 @@ from pyspark.sql import types as T
 from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.models import model_digest, with_alerts
 from churn_assets.churn.trees import assembler_and_trees
+from churn_assets.serving.pipelines import PIPELINE, load_pipeline
 
 # What scoring adds or drops on its way.
 RESERVED = ("churn_probability", "is_alert", "features", "rawPrediction", "probability", "prediction")
@@ -79,7 +79,7 @@ def load_scorer(uri: str, dfs_tmpdir: str | None = None) -> Scorer:
                 f"{uri} records no model_digest, so nothing shows that it is the model that was trained.",
                 next_step="train and register it again",
             )
-        pipeline = mlflow.spark.load_model(local, dfs_tmpdir=dfs_tmpdir)
+        pipeline = load_pipeline(Path(local, PIPELINE), dfs_tmpdir)
     threshold = logged.get("threshold")
     if model_digest(pipeline, threshold) != logged["model_digest"]:
         raise ChangedModelError(

@@ -221,6 +221,14 @@ def test_the_index_of_two_shares_is_the_published_formula() -> None:
     assert population_stability({0: 30, 1: 70}, {0: 30, 1: 70}) == 0.0
 
 
+def test_the_order_in_which_bins_were_counted_changes_no_digit() -> None:
+    expected = {place: 0.1 * (place + 1) for place in range(14)}
+    actual = dict.fromkeys(expected, 7)
+    falling = dict(sorted(expected.items(), reverse=True))
+    assert population_stability(falling, actual) == population_stability(expected, actual)
+    assert chance_stability(falling, actual, 0.99) == chance_stability(expected, actual, 0.99)
+
+
 def test_an_empty_bin_is_finite_and_one_empty_on_both_sides_is_none() -> None:
     found = population_stability({0: 100, 1: 0}, {0: 90, 1: 10})
     assert 0 < found < 1

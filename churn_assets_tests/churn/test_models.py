@@ -112,6 +112,13 @@ def test_shuffled_and_repartitioned_rows_give_the_same_model_by_xgboost_and_anot
     assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio"), BY_XGBOOST) == found
 
 
+@pytest.mark.parametrize(("rows", "partitions"), [(1, 1), (100, 1), (101, 2), (10_000_000, 2)])
+def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(spark, rows, partitions):
+    panel = spark.range(1000).selectExpr("cast(id as string) as customer_id", "current_date() as as_of")
+    ordered = models.in_canonical_order(panel.repartition(7), rows)
+    assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
+
+
 def test_the_validation_rows_are_not_learned_from(spark, panel_rows, first):
     panel = spark.createDataFrame(panel_rows, SCHEMA)
     is_seen = splits.fold(F.col("customer_id"), POLICY.split.salt) >= splits.VALIDATION_FOLDS.stop

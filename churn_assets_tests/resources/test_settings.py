@@ -117,3 +117,17 @@ def test_local_workers_run_this_python_and_those_of_a_cluster_their_own(monkeypa
     assert "PYSPARK_PYTHON" not in places.os.environ
     spark_resource(settings_from_env({"SPARK_MASTER": "local[2]"}))
     assert places.os.environ["PYSPARK_PYTHON"] == sys.executable
+
+
+def test_a_client_of_spark_connect_ends_its_session_with_the_process_unless_told_not_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "SPARK_CONNECT_RELEASE_SESSION_ON_EXIT"
+    monkeypatch.setenv(name, "false")
+    spark_resource(settings_from_env({"SPARK_REMOTE": "sc://host:15002"}))
+    assert places.os.environ[name] == "false"
+    monkeypatch.delenv(name)
+    spark_resource(settings_from_env({"SPARK_MASTER": "spark://host:7077"}))
+    assert name not in places.os.environ
+    spark_resource(settings_from_env({"SPARK_REMOTE": "sc://host:15002"}))
+    assert places.os.environ[name] == "true"

@@ -1,0 +1,31 @@
+"""Places that Spark and Python both reach: a folder, or a URI such as s3://bucket/folder. Not what lies there."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+
+def filesystem_of(path: str) -> tuple["FileSystem", str]:
+    """Arrow's file system for `path`, and the path within it."""
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(python_uri(path) if "://" in path else path)
+
+
+def python_uri(path: str) -> str:
+    """Hadoop's scheme for S3 is s3a; everyone else's is s3."""
+    return path.replace("s3a://", "s3://", 1)
+
+
+def spark_uri(path: str) -> str:
+    return path.replace("s3://", "s3a://", 1)
+
+
+def delete_folder(path: str) -> None:
+    """Deletes the folder with all that is in it; one that is not there is none to delete."""
+    from pyarrow.fs import FileType
+
+    filesystem, folder = filesystem_of(path)
+    if filesystem.get_file_info(folder).type == FileType.Directory:
+        filesystem.delete_dir(folder)

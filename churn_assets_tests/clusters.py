@@ -1,0 +1,119 @@
+"""Spark as others run it, from the installed pyspark, on loopback and free ports; it ends with its context."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pyspark
+
+from churn_assets_tests.processes import free_port, wait_for
+
+SPARK_HOME = Path(pyspark.__file__).parent
+PATIENCE_SECONDS = 30
+# For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
+PROPERTIES = """
+spark.ui.enabled false
+spark.sql.shuffle.partitions 4
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+"""
+
+
+def spark_environ(folder: Path) -> dict[str, str]:
+    """The environment of Spark's own processes and of drivers; the workers' Python is this one."""
+    (folder / "spark-defaults.conf").write_text(PROPERTIES, encoding="utf-8")
+    java = {"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}
+    return java | {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "SPARK_HOME": str(SPARK_HOME),
+        "SPARK_CONF_DIR": str(folder),
+        "SPARK_LOCAL_DIRS": str(folder),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYSPARK_PYTHON": sys.executable,
+    }
+
+
+@contextmanager
+def running(log: Path, *command: str, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process whose output goes to `log`; it and all it started are ended at the end, whatever happened."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for signalled in (psutil.Process.terminate, psutil.Process.kill):
+            for member in family:
+                with suppress(psutil.NoSuchProcess):
+                    signalled(member)
+            _, family = psutil.wait_procs(family, PATIENCE_SECONDS)
+        process.wait(PATIENCE_SECONDS)
+        assert not family, f"these did not end: {family}"
+
+
+@contextmanager
+def standalone_cluster(folder: Path) -> Iterator[str]:
+    """The address of a master with two workers of one core and 1 GB each."""
+    environ, port, page_port = spark_environ(folder), free_port(), free_port()
+    address, page = f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{page_port}/json/"
+    spark_class, deploy = str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"
+    place = ("--host", "127.0.0.1", "--port", str(port), "--webui-port", str(page_port))
+    with ExitStack() as stack:
+        log = folder / "master.log"
+        master = stack.enter_context(running(log, spark_class, f"{deploy}.master.Master", *place, environ=environ))
+        wait_for("the master", lambda: _listens(master, log, page_port))
+        for number in (1, 2):
+            size = ("--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--webui-port", "0")
+            work = ("--work-dir", str(folder / f"worker-{number}"))
+            command = (spark_class, f"{deploy}.worker.Worker", *size, *work, address)
+            stack.enter_context(running(folder / f"worker-{number}.log", *command, environ=environ))
+        wait_for("two workers", lambda: _state(page)["aliveworkers"] == 2)
+        yield address
+        wait_for("the application's end", lambda: not _state(page)["activeapps"])
+        (done,) = _state(page)["completedapps"]
+        assert (done["name"], done["state"], done["cores"]) == ("churn_assets", "FINISHED", 2)
+
+
+@contextmanager
+def connect_server(folder: Path) -> Iterator[str]:
+    """The address of a Spark Connect server that runs on two local cores."""
+    port, log = free_port(), folder / "connect.log"
+    settings = {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
+    given = [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    server = ("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal")
+    submit = (
+        str(SPARK_HOME / "bin" / "spark-submit"),
+        "--master",
+        "local[2]",
+        "--driver-memory",
+        "2g",
+        *given,
+        *server,
+    )
+    with running(log, *submit, environ=spark_environ(folder)) as process:
+        wait_for("the Spark Connect server", lambda: _listens(process, log, port))
+        yield f"sc://127.0.0.1:{port}"
+
+
+def _listens(process: subprocess.Popen[bytes], log: Path, port: int) -> bool:
+    assert process.poll() is None, log.read_text(encoding="utf-8")
+    return any(
+        found.status == psutil.CONN_LISTEN and found.laddr.port == port
+        for found in psutil.Process(process.pid).net_connections(kind="tcp")
+    )
+
+
+def _state(page: str) -> dict[str, Any]:
+    with urlopen(page) as answer:
+        state: dict[str, Any] = json.load(answer)
+    return state

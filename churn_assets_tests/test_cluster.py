@@ -1,0 +1,136 @@
+"""The same flow on a local session, on a standalone cluster and through Spark Connect: the same tables and figures."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from churn_assets_tests.clusters import connect_server, running, spark_environ, standalone_cluster
+from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
+from churn_assets_tests.processes import PATIENCE_SECONDS
+
+pytestmark = pytest.mark.slow
+
+# What every run has of its own: its ids and its clock.
+OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}
+SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
+SOURCE = """[{name}]
+format = "delta"
+path = "{path}"
+select = "SELECT * FROM raw_{name}"
+"""
+EXPORT = "exports/retention_targets"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A way to run Spark: what provides it, and the one variable that names its address.
+
+    drops: what the driver's environment has and this kind can do without.
+    """
+
+    provided: Callable[[Path], AbstractContextManager[str]]
+    variable: str
+    drops: tuple[str, ...] = ()
+
+
+KINDS = {
+    "standalone": Kind(standalone_cluster, "SPARK_MASTER"),
+    # A client of Spark Connect has no JVM of its own, so none is to be found.
+    "connect": Kind(connect_server, "SPARK_REMOTE", drops=("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")),
+}
+
+
+@pytest.fixture(scope="module")
+def local(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The flow on the local session of the tests: all that `churn-assets run` does, the last week scored."""
+    project = built.copied_to(tmp_path_factory.mktemp("local") / "project")
+    result = project.score(project.weeks()[-1], project.weeks()[-1])
+    assert result.success, causes_of(result)
+    return project
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is."""
+    kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
+    landed = {name: local.lakehouse.path(f"demo/{name}") for name in SOURCES}
+    sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
+    project = Project.create(folder / "project", policy=TINY_POLICY, sources="\n".join(sources))
+    with kind.provided(folder) as address:
+        environ = {name: value for name, value in spark_environ(folder).items() if name not in kind.drops}
+        environ |= {
+            kind.variable: address,
+            "CHURN_PROJECT": str(project.settings.project),
+            "MLFLOW_DFS_TMP": str(folder / "models"),
+            "SPARK_DRIVER_MEMORY": "1g",
+        }
+        run = (sys.executable, "-m", "churn_assets.cli", "run")
+        with running(folder / "run.log", *run, environ=environ) as process:
+            exit_code = process.wait(PATIENCE_SECONDS)
+    assert exit_code == 0, (folder / "run.log").read_text(encoding="utf-8")
+    assert list((folder / "models").iterdir()) == [], "a model on its way to or from MLflow stays behind"
+    return project
+
+
+def tables(project: Project) -> dict[str, pa.Table]:
+    """Every Delta table that the flow wrote, without what is of the run."""
+    root = Path(project.settings.lakehouse)
+    names = [str(log.parent.relative_to(root)) for log in root.rglob("_delta_log")]
+    found = {name: DeltaTable(str(root / name)) for name in names if not name.startswith("demo/")}
+    rows = {name: table.to_pyarrow_dataset().to_table() for name, table in found.items()}
+    return {name: of.drop_columns(sorted(OF_THE_RUN & {*of.column_names})) for name, of in rows.items()}
+
+
+def sorted_rows(table: pa.Table) -> list[str]:
+    """As text, in which a double has all its digits and the order of a map's entries, which says nothing, is one."""
+    rows = table.to_pylist(maps_as_pydicts="strict")
+    return sorted(json.dumps(row, sort_keys=True, default=str) for row in rows)
+
+
+def test_every_table_has_the_same_rows_as_from_the_local_session(local: Project, elsewhere: Project) -> None:
+    here, there = tables(local), tables(elsewhere)
+    assert {*TABLES, "food_delivery/churn_scores", "food_delivery/retention_targets"} <= {*here} == {*there}
+    assert {name: table.schema for name, table in there.items()} == {name: table.schema for name, table in here.items()}
+    rows = {name: (sorted_rows(table), sorted_rows(there[name])) for name, table in here.items()}
+    differing = {name: [pair for pair in zip(*of, strict=False) if pair[0] != pair[1]][:3] for name, of in rows.items()}
+    assert {name: pairs for name, pairs in differing.items() if pairs} == {}
+    assert {name: len(of) for name, (_, of) in rows.items()} == {name: len(of) for name, (of, _) in rows.items()}
+
+
+def test_the_trained_model_and_every_recorded_figure_are_the_same(local: Project, elsewhere: Project) -> None:
+    assert elsewhere.tracking.exported_trees("1") == local.tracking.exported_trees("1")
+    assert record(elsewhere) == record(local)
+    assert record(elsewhere)["metrics"]["recall_churn"] > 0
+    assert (elsewhere.alias("staging"), elsewhere.alias("production")) == ("1", "1")
+
+
+def record(project: Project) -> Mapping[str, Any]:
+    """What MLflow holds of the one training, but for what is of the run and of the code's checkout."""
+    version = project.tracking.version("1")
+    assert version is not None
+    run = project.tracking.client.get_run(version.run_id)
+    tags = ("model_digest", "policy_digest", "data_versions", "features", "threshold", "served_digest", "verdict")
+    return {
+        "status": run.info.status,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "tags": {name: run.data.tags[name] for name in tags},
+        "inputs": sorted((found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs),
+    }
+
+
+def test_the_retention_teams_file_is_the_same(local: Project, elsewhere: Project) -> None:
+    here, there = (
+        {file.name: file.read_bytes() for file in Path(project.settings.lakehouse, EXPORT).iterdir()}
+        for project in (local, elsewhere)
+    )
+    assert there == here
+    assert len(there) == 1
