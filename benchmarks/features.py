@@ -23,7 +23,7 @@ from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 
 # Orders and rounds.
-SIZES = {2_000_000: 3, 20_000_000: 2}
+SIZES = {2_000_000: 3, 20_000_000: 1}
 CUSTOMERS = 1_000_000
 MEMORY = "4g"
 SQL = Path(__file__).parent / "sql"
