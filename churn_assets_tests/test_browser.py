@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from churn_assets.definitions import LIFECYCLE, TRAINING
+from churn_assets.defs.automation import GOING_ON
 from churn_assets.defs.features import PANEL
 from churn_assets.resources.tracking import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project
@@ -93,6 +94,14 @@ class Interface:
         expect(self.page.get_by_text(re.compile(f"Version {version}")).first).to_be_visible()
         expect(self.page.get_by_text("production").first).to_be_visible()
 
+    def wait_until_idle(self) -> None:
+        """A sensor may have begun a run on the same features; meanwhile their checks are shown as in progress."""
+        wait_for("the end of every run", self._is_idle)
+
+    def _is_idle(self) -> bool:
+        with self.served.project.instance() as instance:
+            return not instance.get_runs(dg.RunsFilter(statuses=list(GOING_ON)))
+
     def _runs(self, job: str) -> set[str]:
         """The runs a person started; sensors start others."""
         with self.served.project.instance() as instance:
@@ -141,6 +150,7 @@ def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interfa
     break_features(project)
     stopped = interface.materialize_all(TRAINING)
     interface.watch(stopped, "Failure")
+    interface.wait_until_idle()
     interface.check(PANEL, "no_nulls")
     expect(interface.page.get_by_text("Failed").first).to_be_visible()
     expect(interface.page.get_by_text(re.compile("observed: 7 offending rows")).first).to_be_visible()
