@@ -119,6 +119,21 @@ def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(s
     assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
 
 
+@pytest.mark.parametrize(("settings", "partitions"), [(SMALL, 2), (BY_XGBOOST, 1)])
+def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(monkeypatch, spark, panel_rows, settings, partitions):
+    given = []
+    in_canonical_order = models.in_canonical_order
+
+    def recorded(*arguments):
+        ordered = in_canonical_order(*arguments)
+        given.append(ordered.select(F.spark_partition_id()).distinct().count())
+        return ordered
+
+    monkeypatch.setattr(models, "in_canonical_order", recorded)
+    fitted(spark.createDataFrame(panel_rows, SCHEMA), settings)
+    assert given == [partitions]
+
+
 def test_the_validation_rows_are_not_learned_from(spark, panel_rows, first):
     panel = spark.createDataFrame(panel_rows, SCHEMA)
     is_seen = splits.fold(F.col("customer_id"), POLICY.split.salt) >= splits.VALIDATION_FOLDS.stop
