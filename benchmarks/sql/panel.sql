@@ -1,5 +1,10 @@
 -- The feature panel as one would write it for DuckDB: the features and labels of churn_assets/churn under the shipped
 -- policy (observation 60 days, eligibility and outcome 30, crisis 45 minutes). Dates are day numbers since 1970.
+-- Day 4 was a Monday.
+create macro mondays_observing(day) as range(
+    greatest($first, day + 1 + ((3 - day) % 7 + 7) % 7), least($last, day + 60) + 1, 7
+);
+
 copy (
     with silver as (
         select
@@ -45,11 +50,7 @@ copy (
             max(segment_index) as segment_index,
             arg_max({'n': orders_ever, 'first': first_us, 'gap': median_gap_days, 'next': next_us}, orders_ever) as history
         from (
-            select *, unnest(range(
-                greatest($first, ordered_on + 1 + (3 - ordered_on) % 7 + case when (3 - ordered_on) % 7 < 0 then 7 else 0 end),
-                least($last, ordered_on + 60) + 1,
-                7
-            )) as as_of
+            select *, unnest(mondays_observing(ordered_on)) as as_of
             from orders
         )
         group by all
@@ -64,11 +65,7 @@ copy (
             bool_or(delay_us > 45 * 60e6::bigint) as is_crisis,
             sum(delay_us) filter (delay_us > 0 and delivered_us >= (as_of - 30) * 86400e6::bigint) as delay_us
         from (
-            select *, unnest(range(
-                greatest($first, delivered_on + 1 + (3 - delivered_on) % 7 + case when (3 - delivered_on) % 7 < 0 then 7 else 0 end),
-                least($last, delivered_on + 60) + 1,
-                7
-            )) as as_of
+            select *, unnest(mondays_observing(delivered_on)) as as_of
             from silver
             where delay_us is not null
         )
@@ -81,11 +78,7 @@ copy (
             sum(review_score::decimal(20, 10))::double / count(*) as rating,
             min(change) filter (previous_us >= (as_of - 60) * 86400e6::bigint) as fall
         from (
-            select *, unnest(range(
-                greatest($first, reviewed_on + 1 + (3 - reviewed_on) % 7 + case when (3 - reviewed_on) % 7 < 0 then 7 else 0 end),
-                least($last, reviewed_on + 60) + 1,
-                7
-            )) as as_of
+            select *, unnest(mondays_observing(reviewed_on)) as as_of
             from reviews
         )
         group by all
