@@ -4,20 +4,17 @@ Both are timed in one process whose JVM is warm, which is in the favor of Spark;
 shared. The rows are made up and written by the project's own lakehouse.
 """
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timezone
-from importlib.metadata import version
 from statistics import median
 from tempfile import TemporaryDirectory
 
-import psutil
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from benchmarks.measuring import machine
 from benchmarks.panels import write_result
 from churn_assets.churn.contract import ONE_ROW_EACH, PANEL_RULES, Outcome, panel_outcomes
 from churn_assets.churn.features import FEATURES
@@ -77,8 +74,6 @@ def _timed(way: Callable[[], Sequence[Outcome]], seconds: list[float]) -> Sequen
 
 
 def _report(seconds: dict[str, list[float]]) -> None:
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()}"
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
     lines = [
         f"# The rules of the feature table without a JVM, {datetime.now(timezone.utc):%Y-%m-%d}",
@@ -92,6 +87,6 @@ def _report(seconds: dict[str, list[float]]) -> None:
         *[f"| {way} | {median(of):.2f} s | {min(of):.2f} to {max(of):.2f} s |" for way, of in seconds.items()],
         f"| ratio within a round | {median(ratios):.3f} | {min(ratios):.3f} to {max(ratios):.3f} |",
         "",
-        f"Machine: {machine}, Python {platform.python_version()}. Versions: {versions}.",
+        machine(*PACKAGES),
     ]
     write_result("checks", lines)

@@ -1,17 +1,14 @@
 """The time of a fit by each estimator of the flow as the training rows grow, in alternating rounds on a warm JVM."""
 
-import os
-import platform
 import time
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from statistics import median
 
-import psutil
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from benchmarks.measuring import machine
 from benchmarks.panels import demo_panel, spark_session, write_result
 from churn_assets.churn import splits
 from churn_assets.churn.features import FEATURE_SETS
@@ -59,9 +56,7 @@ def main() -> None:
             ratios = [ours / theirs for ours, theirs in zip(xgboost, gbt, strict=True)]
             cells = f"{median(gbt):.1f} s | {median(xgboost):.1f} s | {median(ratios):.2f}"
             lines.append(f"| {rows:,} | {cells} ({min(ratios):.2f} to {max(ratios):.2f}) |")
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()}"
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    lines += ["", f"Machine: {machine}, Python {platform.python_version()}. Versions: {versions}."]
+    lines += ["", machine(*PACKAGES)]
     write_result("estimators", lines)
 
 

@@ -6,20 +6,17 @@ default model's settings, as far as it has them.
 """
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib.metadata import version
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 from lightgbm import LGBMClassifier
 from pyspark.sql import DataFrame
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -29,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from xgboost import XGBClassifier
 
+from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, example_panel, spark_session, write_result
 from churn_assets.churn import splits
 from churn_assets.churn.features import FEATURE_SETS
@@ -171,9 +169,7 @@ def main() -> None:
             lines += _lines("UCI Online Retail", built, policy)
     else:
         print("UCI Online Retail is left out: set UCI_ONLINE_RETAIL to its Parquet file", flush=True)
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()}"
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    lines += ["", f"Machine: {machine}, Python {platform.python_version()}. Versions: {versions}."]
+    lines += ["", machine(*PACKAGES)]
     write_result("learners", lines)
 
 

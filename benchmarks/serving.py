@@ -6,7 +6,6 @@ be shared. The model is of the default size, on made-up rows with the features o
 
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -21,11 +20,11 @@ from tempfile import TemporaryDirectory
 import mlflow
 import numpy as np
 import pandas as pd
-import psutil
 from mlflow.models import Model
 from pyspark.ml import PipelineModel
 from pyspark.sql import functions as F
 
+from benchmarks.measuring import machine
 from benchmarks.panels import spark_session, write_result
 from churn_assets.churn.features import FEATURES
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
@@ -155,8 +154,6 @@ def _microseconds(call: Callable[[], object], *, calls: int) -> float:
 
 
 def _report(seconds: dict[str, list[float]], per_row: dict[str, float]) -> None:
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GB, {platform.system()}"
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
     settings = GradientBoosting()
     lines = [
@@ -175,6 +172,6 @@ def _report(seconds: dict[str, list[float]], per_row: dict[str, float]) -> None:
         "|-|-|",
         *[f"| {what} | {taken:,.{0 if taken >= 10 else 1}f} µs |" for what, taken in per_row.items()],
         "",
-        f"Machine: {machine}, Python {platform.python_version()}. Versions: {versions}.",
+        machine(*PACKAGES),
     ]
     write_result("serving", lines)
