@@ -11,7 +11,7 @@ import pandas as pd
 
 from churn_assets.cards import as_html
 from churn_assets.churn import judged, models
-from churn_assets.churn.contract import Outcome, split_outcomes
+from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import ChangedModelError
 from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, figures_table, judge
 from churn_assets.churn.ledger import Action
@@ -30,7 +30,7 @@ from churn_assets.defs.decisions import POLICY, record_refusal, settle, subject_
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, bullets, check_result, picture, table_result
-from churn_assets.defs.splits import TEST, TRAIN
+from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
 from churn_assets.pictures import calibration, feature_importances, precision_recall, score_distribution
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -158,9 +158,7 @@ def _in_short(error: Exception) -> str:
 
 def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: ChurnPolicy) -> list[str]:
     """What is wrong with the very versions of the splits that the model was trained beside, whoever wrote them."""
-    versions = trained.evidence.data_versions
-    train, test, panel = (lakehouse.read(table, versions[table]) for table in (TRAIN, TEST, PANEL))
-    outcomes = split_outcomes(train, test, panel, policy.windows.outcome_days)
+    outcomes = stored_split_outcomes(lakehouse, trained.evidence.data_versions, policy)
     broken = [outcome for outcome in outcomes if not outcome.is_passed and not outcome.is_warning]
     return [f"the splits break {outcome.rule}: {outcome.observed}; allowed {outcome.allowed}" for outcome in broken]
 

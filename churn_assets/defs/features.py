@@ -14,7 +14,6 @@ from churn_assets.churn.contract import (
     outcomes_by_statistics,
     panel_outcomes,
     panel_schema_outcome,
-    require,
 )
 from churn_assets.churn.features import (
     FEATURES,
@@ -27,6 +26,7 @@ from churn_assets.churn.features import (
 from churn_assets.churn.labels import churn_labels, definition, snapshot_shares
 from churn_assets.churn.lineage import FEATURE_READS, KEYS, SNAPSHOT_COLUMNS, label_reads
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import (
     OWNERS,
@@ -112,7 +112,9 @@ def ml_churn_features(
     commit = lakehouse.write(
         PANEL,
         panel,
-        audit=lambda staged: require([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL),
+        audit=lambda staged: audited(
+            [*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL, policy
+        ),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
     shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
@@ -172,24 +174,28 @@ def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:
 def ml_churn_features_contract(
     context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
-    """The rules of the panel as it stands, whoever wrote it. A JVM starts only for what its statistics leave open."""
+    """The rules of the panel as it stands, whoever wrote it. A JVM starts only for what no record decides."""
     asked = {key.name for key in context.selected_asset_check_keys}
-    version = lakehouse.pin(PANEL)[PANEL]
-    for outcome in stored_outcomes(lakehouse, version, asked - {NO_FUTURE_LEAKAGE}):
+    for outcome in stored_outcomes(lakehouse, lakehouse.pin(PANEL)[PANEL], asked, policy):
         yield check_result(outcome, PANEL)
-    if NO_FUTURE_LEAKAGE in asked:
-        silver_version = lakehouse.inputs(PANEL, version).get(SILVER)
-        silver = None if silver_version is None else lakehouse.read(SILVER, silver_version)
-        yield check_result(future_outcome(lakehouse.read(PANEL, version), silver, policy), PANEL)
 
 
-def stored_outcomes(lakehouse: LakehouseResource, version: int, rules: Set[str]) -> Iterator[Outcome]:
-    """Those of the panel's `rules` that are asked for; Spark reads only for what the statistics leave open."""
+def stored_outcomes(
+    lakehouse: LakehouseResource, version: int, rules: Set[str], policy: ChurnPolicy
+) -> Iterator[Outcome]:
+    """Those of the panel's `rules` that are asked for; Spark reads only for what statistics and audit leave open."""
     decided = outcomes_without_spark(lakehouse, version)
     yield from (outcome for outcome in decided if outcome.rule in rules)
     left = rules - {outcome.rule for outcome in decided}
-    if left:
+    audit = remembered_outcomes(lakehouse, {PANEL: version}, policy) if left else []
+    yield from (outcome for outcome in audit if outcome.rule in left)
+    left -= {outcome.rule for outcome in audit}
+    if left - {NO_FUTURE_LEAKAGE}:
         yield from panel_outcomes(lakehouse.read(PANEL, version), left)
+    if NO_FUTURE_LEAKAGE in left:
+        silver_version = lakehouse.inputs(PANEL, version).get(SILVER)
+        silver = None if silver_version is None else lakehouse.read(SILVER, silver_version)
+        yield future_outcome(lakehouse.read(PANEL, version), silver, policy)
 
 
 def outcomes_without_spark(lakehouse: LakehouseResource, version: int) -> list[Outcome]:

@@ -8,7 +8,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import Outcome, require
+from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import MOST_REASONS, TOLD_COLUMNS, Wording, explained, usual_by_date
@@ -23,6 +23,7 @@ from churn_assets.churn.retention import (
 )
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
+from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
 from churn_assets.defs.lakehouse import SEGMENTS, landed
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
@@ -115,8 +116,8 @@ def retention_targets(
     targets = listed.join(reduce(DataFrame.unionByName, told), [*KEYS])
     targets = targets.withColumn("suggested_action", suggested_action(policy.retention.actions))
 
-    def audit(staged: Mapping[str, DataFrame]) -> None:
-        require(target_outcomes(staged[TARGETS], staged[EXCLUSIONS], alerted, capacity), TARGETS)
+    def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
+        return audited(target_outcomes(staged[TARGETS], staged[EXCLUSIONS], alerted, capacity), TARGETS, policy)
 
     listed_at = F.lit(datetime.now(timezone.utc)).alias("listed_at")
     stamps = ("model_version", "features_version")
@@ -222,11 +223,17 @@ def retention_targets_contract(
             observed = unmade if versions is None else unknown
             yield check_result(Outcome(rule, versions is None, observed, RULE_MEANINGS[rule]), TARGETS)
         return
+    outcomes = remembered_outcomes(lakehouse, lakehouse.pin(TARGETS, EXCLUSIONS), policy)
+    for outcome in outcomes or _last_lists_outcomes(lakehouse, versions, policy):
+        yield check_result(outcome, TARGETS)
+
+
+def _last_lists_outcomes(
+    lakehouse: LakehouseResource, versions: Mapping[str, int], policy: ChurnPolicy
+) -> Sequence[Outcome]:
     targets, excluded = lakehouse.read(TARGETS), lakehouse.read(EXCLUSIONS)
     both = targets.select("as_of", "listed_at").unionByName(excluded.select("as_of", "listed_at")).distinct().collect()
     last = max((row.listed_at for row in both), default=None)
     dates = [row.as_of for row in both if row.listed_at == last]
     scores, capacity = _scores(lakehouse, policy, versions, dates)
-    outcomes = target_outcomes(of_dates(targets, dates), of_dates(excluded, dates), scores.where("is_alert"), capacity)
-    for outcome in outcomes:
-        yield check_result(outcome, TARGETS)
+    return target_outcomes(of_dates(targets, dates), of_dates(excluded, dates), scores.where("is_alert"), capacity)

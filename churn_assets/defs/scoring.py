@@ -7,7 +7,7 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import Outcome, require
+from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import UnscorableWeekError
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import (
@@ -20,6 +20,7 @@ from churn_assets.churn.scoring import (
     unscorable,
     with_risk_tier,
 )
+from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.decisions import PRODUCTION_MODEL
 from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
@@ -103,8 +104,8 @@ def churn_scores(
     scored = scorer.score(scorable(eligible, scorer.features))
     unscored = unscorable(eligible, scorer.features)
 
-    def audit(staged: Mapping[str, DataFrame]) -> None:
-        require(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES)
+    def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
+        return audited(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES, policy)
 
     number, scored_at = str(version.version), datetime.now(timezone.utc)
     tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring)}
@@ -116,7 +117,7 @@ def churn_scores(
         "as_of",
         dates,
         audit=audit,
-        metadata={"inputs": inputs},
+        metadata={"inputs": inputs, "weeks": [str(day) for day in dates]},
     )
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number}, NOTES)
@@ -129,25 +130,33 @@ def churn_scores(
         for rule in SCORE_RULES
     ],
 )
-def churn_scores_contract(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
+def churn_scores_contract(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.AssetCheckResult]:
     """The rules of the weeks scored on the features that the latest scores rest on."""
     if not lakehouse.has(SCORES):
         for rule in SCORE_RULES:
             yield check_result(Outcome(rule, True, "no week has been scored yet", RULE_MEANINGS[rule]), SCORES)
         return
+    versions = lakehouse.pin(SCORES, UNSCORED)
     stamps = {
         stamp
-        for table in (SCORES, UNSCORED)
-        for stamp in lakehouse.counts(table, ["scored_at", "features_version", "as_of"])
+        for table, of_table in versions.items()
+        for stamp in lakehouse.counts(table, ["scored_at", "features_version", "as_of"], of_table)
         if None not in stamp
     }
-    _, version, _ = max(stamps, default=(None, None, None))
-    scores, unscored = (
-        lakehouse.read(table).where(F.col("features_version") == version) for table in (SCORES, UNSCORED)
-    )
-    weeks = {week for _, features_version, week in stamps if features_version == version}
-    eligible = of_dates(lakehouse.read(PANEL, version), sorted(weeks))
-    for outcome in score_outcomes(scores, unscored, eligible):
+    _, features, _ = max(stamps, default=(None, None, None))
+    weeks = sorted({week for _, features_version, week in stamps if features_version == features})
+    # An audit saw the weeks it let through, and those scored before on the same features not again.
+    seen = lakehouse.commit_metadata(SCORES, versions[SCORES]).get("weeks")
+    outcomes = remembered_outcomes(lakehouse, versions, policy) if seen == [str(week) for week in weeks] else []
+    if not outcomes:
+        scores, unscored = (
+            lakehouse.read(table, of_table).where(F.col("features_version") == features)
+            for table, of_table in versions.items()
+        )
+        outcomes = score_outcomes(scores, unscored, of_dates(lakehouse.read(PANEL, features), weeks))
+    for outcome in outcomes:
         yield check_result(outcome, SCORES)
 
 

@@ -1,12 +1,14 @@
 """Stage 4: the two splits of the panel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
+from pyspark.sql import DataFrame
 
 from churn_assets.churn import splits
-from churn_assets.churn.contract import SPLIT_RULES, require, split_outcomes
+from churn_assets.churn.contract import SPLIT_RULES, Outcome, split_outcomes
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL, panel_notes
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
@@ -51,14 +53,17 @@ def train_and_test_features(
     dates = splits.split_dates(panel, policy)
     train = splits.train_rows(panel, dates, policy)
     test = splits.held_out_rows(panel, dates, policy)
-    require(split_outcomes(train, test, panel, policy.windows.outcome_days), f"{TRAIN} and {TEST}")
-    metadata = {"inputs": inputs}
+
+    def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
+        found = split_outcomes(staged[TRAIN], staged[TEST], panel, policy.windows.outcome_days)
+        return audited(found, f"{TRAIN} and {TEST}", policy)
+
+    commits = lakehouse.write_together({TRAIN: train, TEST: test}, audit=audit, metadata={"inputs": inputs})
     span = {"test_as_of": str(dates.test), "train_as_of": [str(day) for day in dates.train]}
     meanings = {name: note.meaning for name, note in panel_notes(policy).items()}
     fold = ColumnNote("hash of the customer, 0 to 99", [(PANEL, "customer_id")])
     notes = same_columns(list(meanings), PANEL, meanings) | {"fold": fold}
-    for table, rows in ((TRAIN, train), (TEST, test)):
-        commit = lakehouse.write(table, rows, metadata=metadata)
+    for commit in commits:
         yield table_result(commit, {"inputs": inputs, **span, "is_out_of_time": dates.is_out_of_time}, notes)
 
 
@@ -79,6 +84,18 @@ def train_and_test_features_contract(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """The rules that make the test a test, on the tables as they stand."""
-    panel = lakehouse.read(PANEL, lakehouse.inputs(TEST)[PANEL])
-    for outcome in split_outcomes(lakehouse.read(TRAIN), lakehouse.read(TEST), panel, policy.windows.outcome_days):
+    versions = lakehouse.pin(TRAIN, TEST)
+    for outcome in stored_split_outcomes(lakehouse, versions | lakehouse.inputs(TEST, versions[TEST]), policy):
         yield check_result(outcome, TEST)
+
+
+def stored_split_outcomes(
+    lakehouse: LakehouseResource, versions: Mapping[str, int], policy: ChurnPolicy
+) -> Sequence[Outcome]:
+    """The rules of these versions of both splits, against the version of the panel that is named with them."""
+    if lakehouse.inputs(TEST, versions[TEST]).get(PANEL) == versions[PANEL]:
+        audit = remembered_outcomes(lakehouse, {table: versions[table] for table in (TRAIN, TEST)}, policy)
+        if audit:
+            return audit
+    train, test, panel = (lakehouse.read(table, versions[table]) for table in (TRAIN, TEST, PANEL))
+    return split_outcomes(train, test, panel, policy.windows.outcome_days)

@@ -119,30 +119,26 @@ class LakehouseResource(dg.ConfigurableResource):
         rows: "DataFrame",
         *,
         mode: Literal["overwrite", "append"] = "overwrite",
-        audit: Callable[["DataFrame"], None] | None = None,
+        audit: Callable[["DataFrame"], Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> TableCommit:
         """Writes `rows` and commits them as the table's next version, or leaves the table as it was.
 
-        audit: called with the written rows before they are published; what it raises stops the commit.
-        metadata: kept in the commit beside the Dagster run id.
+        audit: called with the written rows before they are published; what it raises stops the commit, what it returns
+        is kept in it. metadata: kept in the commit beside the Dagster run id.
         """
-        write_id = uuid.uuid4().hex
-        staged = f"{self.path(table)}/{write_id}"
-        try:
-            rows.write.option("compression", "zstd").parquet(staged)
-            if audit is not None:
-                audit(self.spark.read.schema(rows.schema).parquet(staged))
-            actions = _add_actions(staged, write_id)
-        except BaseException:
-            # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
-            delete_folder(staged)
-            raise
-        # From here on the files stay: an error after the commit must not take them from a table that has them, and
-        # those of a failed commit are no version of any table.
-        schema = _nullable(rows.schema)
-        version = self._commit(table, actions, schema, mode, {"write_id": write_id, **(metadata or {})})
-        return TableCommit(table, version, self.row_count(table, version), schema)
+        of_table = None if audit is None else lambda staged: audit(staged[table])
+        return self._publish({table: rows}, of_table, metadata, mode=mode)[0]
+
+    def write_together(
+        self,
+        tables: Mapping[str, "DataFrame"],
+        *,
+        audit: Callable[[Mapping[str, "DataFrame"]], Any],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[TableCommit]:
+        """As `write` for tables that only hold together: `audit` is called with all of them before any is published."""
+        return self._publish(tables, audit, metadata)
 
     def replace_dates(
         self,
@@ -150,32 +146,61 @@ class LakehouseResource(dg.ConfigurableResource):
         by: str,
         dates: Sequence[date],
         *,
-        audit: Callable[[Mapping[str, "DataFrame"]], None],
+        audit: Callable[[Mapping[str, "DataFrame"]], Any],
         metadata: Mapping[str, Any] | None = None,
     ) -> list[TableCommit]:
-        """Replaces the rows of `dates` in each table, one commit a table; all other rows stay in their files.
+        """As `write_together` for the rows of `dates` in each table; all other rows stay in their files.
 
-        tables: rows with a date column `by`, which the tables are partitioned by. audit: called with all written rows
-        before any are published. A failure until then leaves every table as it was. Raises ValueError for rows of
-        other dates.
+        tables: rows with a date column `by`, which the tables are partitioned by. Raises ValueError for rows of other
+        dates.
         """
-        write_id = uuid.uuid4().hex
-        staged = {table: f"{self.path(table)}/{write_id}" for table in tables}
+        return self._publish(tables, audit, metadata, replaced=(by, dates))
+
+    def audit(self, versions: Mapping[str, int]) -> Any:
+        """What the audit returned that let these versions through, one of them all; None if there was no such audit.
+
+        Whatever is committed later, by whomever, is a version that this audit did not see. Needs no JVM.
+        """
+        commits = [self.commit_metadata(table, version) for table, version in versions.items()]
+        is_one_write = len({commit.get("write_id") for commit in commits}) == 1
+        return commits[0].get("audit") if is_one_write else None
+
+    def _publish(
+        self,
+        tables: Mapping[str, "DataFrame"],
+        audit: Callable[[Mapping[str, "DataFrame"]], Any] | None,
+        metadata: Mapping[str, Any] | None,
+        *,
+        mode: Literal["overwrite", "append"] = "overwrite",
+        replaced: tuple[str, Sequence[date]] | None = None,
+    ) -> list[TableCommit]:
+        """One commit a table, in the order of `tables`. A failure before the first leaves every table as it was."""
+        noted = {**(metadata or {}), "write_id": uuid.uuid4().hex}
+        staged = {table: f"{self.path(table)}/{noted['write_id']}" for table in tables}
         try:
             for table, rows in tables.items():
-                rows.write.option("compression", "zstd").partitionBy(by).parquet(staged[table])
-            written = {table: self.spark.read.schema(tables[table].schema) for table in tables}
-            audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
-            actions = {table: _dated_actions(folder, by, dates) for table, folder in staged.items()}
+                writer = rows.write.option("compression", "zstd")
+                (writer.partitionBy(replaced[0]) if replaced else writer).parquet(staged[table])
+            if audit is not None:
+                written = {table: self.spark.read.schema(rows.schema) for table, rows in tables.items()}
+                found = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
+                # What was found of the rows appended says nothing of the table.
+                noted |= {} if found is None or mode == "append" else {"audit": found}
+            actions = {
+                table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
+                for table, folder in staged.items()
+            }
         except BaseException:
-            # As in `write`.
+            # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
             for folder in staged.values():
                 delete_folder(folder)
             raise
+        # From here on the files stay: an error after the commit must not take them from a table that has them, and
+        # those of a failed commit are no version of any table.
         commits = []
         for table, rows in tables.items():
-            schema, noted = _nullable(rows.schema), {"write_id": write_id, **(metadata or {})}
-            version = self._commit(table, actions[table], schema, "overwrite", noted, replaced=(by, dates))
+            schema = _nullable(rows.schema)
+            version = self._commit(table, actions[table], schema, mode, noted, replaced=replaced)
             commits.append(TableCommit(table, version, self.row_count(table, version), schema))
         return commits
 

@@ -21,6 +21,7 @@ from churn_assets.churn.contract import (
     Outcome,
     panel_outcomes,
 )
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL, outcomes_without_spark, stored_outcomes
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -62,7 +63,7 @@ def assert_both_ways_agree(lakehouse: LakehouseResource, broken: set[str]) -> di
     decided, seen = by_rule(outcomes_without_spark(lakehouse, version)), by_rule(panel_outcomes(lakehouse.read(PANEL)))
     assert {rule for rule, outcome in seen.items() if not outcome.is_passed} == broken
     assert decided == {rule: seen[rule] for rule in decided}
-    assert by_rule(stored_outcomes(lakehouse, version, set(PANEL_RULES))) == seen
+    assert by_rule(stored_outcomes(lakehouse, version, set(PANEL_RULES), ChurnPolicy())) == seen
     return decided
 
 
@@ -147,7 +148,7 @@ def test_a_nan_that_another_writer_hides_between_its_bounds_is_found_in_the_rows
     decided = assert_both_ways_agree(lakehouse, {"no_nulls"})
     # These are decided by the distinct values of a column, whoever wrote it.
     assert set(decided) == {"columns_and_types", "label_is_binary", "no_empty_snapshot"}
-    found = by_rule(stored_outcomes(lakehouse, 1, {"no_nulls"}))["no_nulls"]
+    found = by_rule(stored_outcomes(lakehouse, 1, {"no_nulls"}, ChurnPolicy()))["no_nulls"]
     assert found.keys == ("hidden at 2024-03-25",)
 
 

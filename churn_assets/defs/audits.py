@@ -1,0 +1,46 @@
+"""What the audit of a version found is kept in its commit, so that a check need not find it again."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from churn_assets import churn
+from churn_assets.churn.contract import Outcome, require
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.resources.lakehouse import LakehouseResource
+
+
+def audited(outcomes: Sequence[Outcome], table: str, policy: ChurnPolicy) -> dict[str, Any]:
+    """The audit's outcomes as the commit is to keep them. Raises BrokenContractError, which stops the commit."""
+    require(outcomes, table)
+    return {"rules": rules_digest(policy), "outcomes": [asdict(outcome) for outcome in outcomes]}
+
+
+def remembered_outcomes(
+    lakehouse: LakehouseResource, versions: Mapping[str, int], policy: ChurnPolicy
+) -> list[Outcome]:
+    """What one audit of all these versions found; empty if there was none, or none by the rules and policy of today.
+
+    A version never changes, so its outcomes do not either: only what is judged by may. Needs no JVM.
+    """
+    audit = lakehouse.audit(versions)
+    if audit is None or audit["rules"] != rules_digest(policy):
+        return []
+    return [Outcome(**{**outcome, "keys": tuple(outcome["keys"])}) for outcome in audit["outcomes"]]
+
+
+def rules_digest(policy: ChurnPolicy) -> str:
+    """A hash of all that decides an outcome beside the rows: the code of `churn/`, Spark's version, the policy."""
+    return hashlib.sha256(f"{_code_digest()} {policy.model_dump_json()}".encode()).hexdigest()[:16]
+
+
+@cache
+def _code_digest() -> str:
+    code = hashlib.sha256(version("pyspark").encode())
+    for file in sorted(Path(churn.__path__[0]).glob("*.py")):
+        code.update(file.name.encode() + file.read_bytes())
+    return code.hexdigest()

@@ -1,0 +1,195 @@
+"""What an audit found is believed of just the versions it saw, under just the rules it judged by; and it is right."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import deltalake
+import pytest
+from pyspark.sql import SparkSession
+
+from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, ONE_ROW_EACH, SPLIT_RULES, Outcome
+from churn_assets.churn.errors import BrokenContractError
+from churn_assets.churn.policy import ChurnPolicy, Retention
+from churn_assets.churn.retention import TARGET_RULES
+from churn_assets.churn.scoring import SCORE_RULES
+from churn_assets.defs import audits
+from churn_assets.defs.audits import audited, remembered_outcomes
+from churn_assets.defs.features import PANEL, stored_outcomes
+from churn_assets.defs.retention import EXCLUSIONS, TARGETS, retention_targets_contract
+from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
+from churn_assets.defs.splits import TEST, TRAIN, stored_split_outcomes, train_and_test_features_contract
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.conftest import Project
+
+TABLE, OTHER = "food_delivery/one", "food_delivery/other"
+FOUND = [
+    Outcome("sound", True, "0 offending rows", "none"),
+    Outcome("rare", False, "1 row", "0 rows", ("a at 2024-01-01",), is_warning=True),
+]
+POLICY = ChurnPolicy()
+
+
+@pytest.fixture
+def lakehouse(spark: SparkSession, tmp_path: Path) -> LakehouseResource:
+    settings = settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})
+    return LakehouseResource(root=str(tmp_path), pyspark=spark_resource(settings))
+
+
+def remembered(lakehouse: LakehouseResource, *tables: str, policy: ChurnPolicy = POLICY) -> list[Outcome]:
+    return remembered_outcomes(lakehouse, lakehouse.pin(*tables), policy)
+
+
+def test_an_audits_outcomes_are_those_of_its_version(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
+    assert remembered(lakehouse, TABLE) == FOUND
+    lakehouse.write(TABLE, spark.range(4))
+    assert remembered(lakehouse, TABLE) == []
+    assert remembered_outcomes(lakehouse, {TABLE: 0}, POLICY) == FOUND
+
+
+def test_other_rules_and_another_policy_believe_no_earlier_audit(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
+    other = POLICY.model_copy(update={"retention": Retention(weekly_capacity=7)})
+    assert remembered(lakehouse, TABLE, policy=other) == []
+    monkeypatch.setattr(audits, "_code_digest", lambda: "other code")
+    assert remembered(lakehouse, TABLE) == []
+
+
+def test_every_file_of_churn_is_among_the_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"one.py": "RULE = 1", "other.py": "RULE = 2"}
+    found = set()
+    for changed in (None, *files):
+        folder = tmp_path / str(changed)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text + (" + 1" if name == changed else ""))
+        monkeypatch.setattr(audits.churn, "__path__", [str(folder)])
+        audits._code_digest.cache_clear()
+        found.add(audits.rules_digest(POLICY))
+    audits._code_digest.cache_clear()
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        lambda table: table.delete("id = 1"),
+        lambda table: table.optimize.compact(),
+        lambda table: table.restore(0),
+        lambda table: deltalake.write_deltalake(table, table.to_pyarrow_table(), mode="append"),
+    ],
+    ids=["delete", "compact", "restore", "append"],
+)
+def test_no_commit_of_another_writer_inherits_an_audit(
+    lakehouse: LakehouseResource, spark: SparkSession, commit: Callable[[deltalake.DeltaTable], Any]
+) -> None:
+    rows = spark.range(6).repartition(3)
+    lakehouse.write(TABLE, spark.range(1))
+    lakehouse.write(TABLE, rows, audit=lambda _: audited(FOUND, TABLE, POLICY))
+    commit(deltalake.DeltaTable(lakehouse.path(TABLE)))
+    assert lakehouse.version(TABLE) == 2
+    assert remembered(lakehouse, TABLE) == []
+
+
+def test_tables_written_apart_have_no_audit_in_common(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    rows = spark.range(3)
+    for _ in range(2):
+        lakehouse.write_together({TABLE: rows, OTHER: rows}, audit=lambda _: audited(FOUND, TABLE, POLICY))
+    assert remembered(lakehouse, TABLE, OTHER) == FOUND
+    assert remembered_outcomes(lakehouse, {TABLE: 0, OTHER: 1}, POLICY) == []
+
+
+def test_an_append_is_audited_and_nothing_is_believed_of_the_table(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    for _ in range(2):
+        lakehouse.write(TABLE, spark.range(3), mode="append", audit=lambda _: audited(FOUND, TABLE, POLICY))
+    assert remembered(lakehouse, TABLE) == []
+
+
+def test_metadata_copied_from_an_audited_commit_does_not_make_another_write_that_one(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    rows = spark.range(3)
+    lakehouse.write_together({TABLE: rows, OTHER: rows}, audit=lambda _: audited(FOUND, TABLE, POLICY))
+    copied = {name: lakehouse.commit_metadata(TABLE)[name] for name in ("write_id", "audit")}
+    lakehouse.write(TABLE, spark.range(5), metadata=copied)
+    assert remembered(lakehouse, TABLE, OTHER) == []
+
+
+def test_tables_together_are_published_together_or_not_at_all(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    broken = [Outcome("sound", False, "1 offending row", "none")]
+    with pytest.raises(BrokenContractError, match="1 offending row"):
+        lakehouse.write_together(
+            {TABLE: spark.range(3), OTHER: spark.range(3)}, audit=lambda _: audited(broken, TABLE, POLICY)
+        )
+    assert not lakehouse.has(TABLE)
+    assert not lakehouse.has(OTHER)
+
+
+def found_by(results: Iterator[dg.AssetCheckResult]) -> dict[str | None, tuple[bool, str]]:
+    return {found.check_name: (found.passed, str(found.metadata["observed"].value)) for found in results}
+
+
+def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    lakehouse, policy = listed.lakehouse, listed.policy
+
+    def evaluated() -> list[Any]:
+        splits, panel = lakehouse.pin(TRAIN, TEST), lakehouse.pin(PANEL)
+        last_on_the_panel = set(stored_outcomes(lakehouse, panel[PANEL], {ONE_ROW_EACH, NO_FUTURE_LEAKAGE}, policy))
+        return [
+            {outcome.rule: outcome for outcome in last_on_the_panel},
+            list(stored_split_outcomes(lakehouse, splits | panel, policy)),
+            found_by(train_and_test_features_contract(lakehouse=lakehouse, policy=policy)),
+            found_by(churn_scores_contract(lakehouse=lakehouse, policy=policy)),
+            found_by(retention_targets_contract(lakehouse=lakehouse, policy=policy)),
+        ]
+
+    remembering = evaluated()
+    assert [len(found) for found in remembering] == [
+        2, len(SPLIT_RULES), len(SPLIT_RULES), len(SCORE_RULES), len(TARGET_RULES)
+    ]  # fmt: skip
+    for tables in ([PANEL], [TRAIN, TEST], [SCORES, UNSCORED], [TARGETS, EXCLUSIONS]):
+        assert remembered(lakehouse, *tables, policy=policy), tables
+    monkeypatch.setattr(audits, "_code_digest", lambda: "other code")
+    assert evaluated() == remembering
+
+
+CHECK_WITHOUT_JVM = """
+import sys
+import dagster as dg
+from churn_assets.checking import run_checks
+from churn_assets.definitions import build_defs, default_resources
+from churn_assets.resources.settings import settings_from_env
+defs = build_defs(default_resources(settings_from_env()))
+with dg.DagsterInstance.ephemeral() as instance:
+    for found in run_checks(defs, instance, sys.argv[1:]):
+        print(found.asset, found.status.name)
+"""
+
+
+def test_tables_as_they_were_published_are_checked_without_a_jvm(listed: Project, tmp_path: Path) -> None:
+    tables = [PANEL, TEST, SCORES, TARGETS]
+    checked = subprocess.run(
+        [sys.executable, "-c", CHECK_WITHOUT_JVM, *tables],
+        # A PATH without java and no JAVA_HOME: whoever starts a JVM fails.
+        env={"PATH": "/nonexistent", "CHURN_PROJECT": str(listed.settings.project), "HOME": str(tmp_path)},
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    found = checked.stdout.splitlines()
+    assert {line.split()[1] for line in found} == {"PASSED"}, found
+    assert {line.split()[0] for line in found} == set(tables)
