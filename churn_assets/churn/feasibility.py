@@ -1,10 +1,11 @@
 """Can a verdict be reached at all? Each candidate churn definition against the data, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from churn_assets.churn.contract import Outcome
@@ -63,27 +64,32 @@ class Feasibility:
 def label_feasibility(
     snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
 ) -> list[Feasibility]:
-    """Every candidate definition, the policy's own included, in one pass over `customer_snapshots`."""
+    """Every candidate definition, the policy's own included, in one pass over `customer_snapshots`.
+
+    Each is judged at the latest date whose outcome it knows, so only these dates are looked at.
+    """
     compared = candidates(policy)
-    longest = max(candidate.windows.outcome_days for candidate in compared)
-    outcomes = with_outcomes(snapshots, silver, calendar, longest, policy)
-    labels = [label(calendar, candidate).alias(f"label_{number}") for number, candidate in enumerate(compared)]
-    by_date = (
-        outcomes.select("as_of", *labels)
-        .groupBy("as_of")
-        .agg(
-            F.count(F.lit(1)).alias("eligible"),
-            *[F.sum(f"label_{number}").alias(f"churners_{number}") for number in range(len(compared))],
+    dates = [calendar.last_labelled(candidate.windows.outcome_days) for candidate in compared]
+    looked_at = sorted({day for day in dates if day is not None})
+    counted: dict[date, Row] = {}
+    if looked_at:
+        outcomes = with_outcomes(
+            snapshots.where(F.col("as_of").isin(looked_at)),
+            silver,
+            AsOfCalendar(looked_at[0], looked_at[-1], calendar.watermark),
+            max(candidate.windows.outcome_days for candidate in compared),
+            policy,
         )
-        .orderBy("as_of")
-        .collect()
-    )
+        labels = [label(calendar, candidate).alias(f"label_{number}") for number, candidate in enumerate(compared)]
+        churners = [F.sum(f"label_{number}").alias(f"churners_{number}") for number in range(len(compared))]
+        by_date = outcomes.select("as_of", *labels).groupBy("as_of")
+        counted = {row.as_of: row for row in by_date.agg(F.count(F.lit(1)).alias("eligible"), *churners).collect()}
     found = []
-    for number, candidate in enumerate(compared):
-        known = [row for row in by_date if row[f"churners_{number}"] is not None]
-        as_of, eligible = (known[-1].as_of, known[-1].eligible) if known else (None, 0)
-        churners = int(known[-1][f"churners_{number}"]) if known else 0
-        found.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churners))
+    for number, (candidate, day) in enumerate(zip(compared, dates, strict=True)):
+        row = None if day is None else counted.get(day)
+        as_of, eligible = (None, 0) if row is None else (day, row.eligible)
+        churned = 0 if row is None else int(row[f"churners_{number}"])
+        found.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churned))
     return found
 
 
@@ -163,15 +169,15 @@ def _numbers(found: Feasibility) -> str:
     return f"{found.churners:,} churners among {found.eligible:,} customers at {found.as_of} ({found.prevalence:.2%})"
 
 
-def require_feasible(rows: DataFrame | None, policy: ChurnPolicy) -> None:
-    """Raises NotFeasibleError unless the label_feasibility table says FEASIBLE of the policy's own definition."""
-    row = None if rows is None else rows.where(F.col("is_chosen")).first()
+def require_feasible(rows: Sequence[Mapping[str, Any]], policy: ChurnPolicy) -> None:
+    """Raises NotFeasibleError unless the rows of label_feasibility say FEASIBLE of the policy's own definition."""
+    row = next((row for row in rows if row["is_chosen"]), None)
     if row is None:
         problems = ["label_feasibility has no row for the policy's churn definition"]
-    elif row.policy_digest != policy.digest:
-        problems = [f"it was found under policy {row.policy_digest}, and the policy now is {policy.digest}"]
+    elif row["policy_digest"] != policy.digest:
+        problems = [f"it was found under policy {row['policy_digest']}, and the policy now is {policy.digest}"]
     else:
-        problems = [] if row.is_feasible else list(row.reasons)
+        problems = [] if row["is_feasible"] else list(row["reasons"])
     if problems:
         raise NotFeasibleError(
             f"Training is refused: {definition(policy)} is not known to be a feasible churn definition.",

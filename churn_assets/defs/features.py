@@ -112,9 +112,7 @@ def ml_churn_features(
     commit = lakehouse.write(
         PANEL,
         panel,
-        audit=lambda staged: audited(
-            [*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL, policy
-        ),
+        audit=lambda staged: audited([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL, policy),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
     )
     shares = snapshot_shares(lakehouse.read(PANEL, commit.version))

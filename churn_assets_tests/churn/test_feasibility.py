@@ -5,10 +5,9 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from churn_assets.churn.feasibility import (
-    FEASIBILITY_SCHEMA,
     Feasibility,
     NotFeasibleError,
     feasibility,
@@ -181,15 +180,15 @@ def test_the_table_has_a_line_for_each_candidate_with_verdict_and_reasons_and_th
 # ---- the table that training asks
 
 
-def table(spark: SparkSession, rows: list[Feasibility], policy: ChurnPolicy = POLICY) -> DataFrame:
-    return spark.createDataFrame([row.row(policy) for row in rows], FEASIBILITY_SCHEMA)
+def table(rows: list[Feasibility], policy: ChurnPolicy = POLICY) -> list[dict[str, object]]:
+    return [row.row(policy) for row in rows]
 
 
-def test_training_is_allowed_where_the_policys_own_definition_is_recorded_feasible(spark: SparkSession):
-    require_feasible(table(spark, all_found(days_30=True)), POLICY)
+def test_training_is_allowed_where_the_policys_own_definition_is_recorded_feasible():
+    require_feasible(table(all_found(days_30=True)), POLICY)
 
 
-def refused(rows: DataFrame | None, policy: ChurnPolicy = POLICY) -> tuple[str, ...]:
+def refused(rows: list[dict[str, object]], policy: ChurnPolicy = POLICY) -> tuple[str, ...]:
     with pytest.raises(NotFeasibleError) as error:
         require_feasible(rows, policy)
     assert "no order for 30 days is not known to be a feasible churn definition" in str(error.value)
@@ -197,25 +196,24 @@ def refused(rows: DataFrame | None, policy: ChurnPolicy = POLICY) -> tuple[str, 
     return error.value.problems
 
 
-def test_training_is_refused_without_a_row_for_the_policy(spark: SparkSession):
+def test_training_is_refused_without_a_row_for_the_policy():
     told = ("label_feasibility has no row for the policy's churn definition",)
-    assert refused(None) == told
-    assert refused(table(spark, [])) == told
+    assert refused(table([])) == told
     others = [replace(row, is_chosen=False) for row in all_found(days_7=True, days_30=True)]
-    assert refused(table(spark, others)) == told
+    assert refused(table(others)) == told
 
 
-def test_training_is_refused_where_feasibility_was_found_under_other_rules(spark: SparkSession):
+def test_training_is_refused_where_feasibility_was_found_under_other_rules():
     other = ChurnPolicy(gate=Gate(min_recall=0.29))
     told = f"it was found under policy {other.digest}, and the policy now is {POLICY.digest}"
-    assert refused(table(spark, all_found(days_30=True), other)) == (told,)
+    assert refused(table(all_found(days_30=True), other)) == (told,)
 
 
-def test_training_is_refused_where_only_others_are_feasible_with_the_recorded_reasons(spark: SparkSession):
+def test_training_is_refused_where_only_others_are_feasible_with_the_recorded_reasons():
     rows = all_found(days_7=True)
     chosen = next(row for row in rows if row.is_chosen)
     assert chosen.reasons
-    assert refused(table(spark, rows)) == chosen.reasons
+    assert refused(table(rows)) == chosen.reasons
 
 
 # ---- counted on rows

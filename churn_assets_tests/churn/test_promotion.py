@@ -119,7 +119,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
         # The same trees and threshold out of another training run.
         row(NOTHING, asked, minutes=9, run_id="another run"),
     ]
-    table = spark.createDataFrame(rows, EVALUATION_SCHEMA)
+    table = [row.asDict() for row in spark.createDataFrame(rows, EVALUATION_SCHEMA).collect()]
     latest = recorded_evaluation(table, "model", "run")
     assert latest is not None
     assert refusals(asked, latest) == []
@@ -130,7 +130,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
         assert other.verdict is Verdict.NOT_EVALUABLE
     assert recorded_evaluation(table, "unknown", "run") is None
     assert recorded_evaluation(table, "model", "unknown") is None
-    assert recorded_evaluation(None, "model", "run") is None
+    assert recorded_evaluation([], "model", "run") is None
 
 
 def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict(spark: SparkSession):
