@@ -1,5 +1,6 @@
 """Which rows train, which choose the threshold and which test: out of sample by customer, out of time by date."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -44,9 +45,12 @@ def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
 
     Raises NoLabelledSnapshotError if no label is known yet.
     """
-    labelled = [
-        row.as_of for row in panel.where("label is not null").select("as_of").distinct().orderBy("as_of").collect()
-    ]
+    labelled = panel.where("label is not null").select("as_of").distinct().orderBy("as_of")
+    return dates_of([row.as_of for row in labelled.collect()], policy)
+
+
+def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
+    """The split of a panel with labels at the dates `labelled`, ascending. Raises NoLabelledSnapshotError."""
     if not labelled:
         raise NoLabelledSnapshotError(
             "No snapshot has a known label yet.",

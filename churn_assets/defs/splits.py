@@ -50,7 +50,7 @@ def train_and_test_features(
     """Both splits from one version of the panel, audited together before either is published."""
     inputs = lakehouse.pin(PANEL)
     panel = lakehouse.read(PANEL, inputs[PANEL])
-    dates = splits.split_dates(panel, policy)
+    dates = stored_dates(lakehouse, inputs[PANEL], policy)
     train = splits.train_rows(panel, dates, policy)
     test = splits.held_out_rows(panel, dates, policy)
 
@@ -87,6 +87,12 @@ def train_and_test_features_contract(
     versions = lakehouse.pin(TRAIN, TEST)
     for outcome in stored_split_outcomes(lakehouse, versions | lakehouse.inputs(TEST, versions[TEST]), policy):
         yield check_result(outcome, TEST)
+
+
+def stored_dates(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> splits.SplitDates:
+    """The dates of the split of a version of the panel. Needs no JVM. Raises NoLabelledSnapshotError."""
+    found = lakehouse.counts(PANEL, ["as_of", "label"], panel_version)
+    return splits.dates_of(sorted({as_of for as_of, label in found if label is not None}), policy)
 
 
 def stored_split_outcomes(

@@ -16,11 +16,11 @@ from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.ranking import precision_recall_curve
-from churn_assets.churn.splits import SplitDates, current_rows, split_dates
+from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition, require_panel_of
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, check_result, picture
-from churn_assets.defs.splits import TEST, TRAIN
+from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pictures import feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import (
@@ -97,7 +97,7 @@ def churn_pipeline_model(
     features = FEATURE_SETS[policy.model.feature_set]
     train = lakehouse.read(TRAIN, versions[TRAIN])
     panel = lakehouse.read(PANEL, versions[PANEL])
-    dates = split_dates(panel, policy)
+    dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     settings = models.GradientBoosting(**config.model_dump())
     with tracking.training_run(context) as run_id:

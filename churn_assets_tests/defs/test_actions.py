@@ -1,0 +1,37 @@
+"""Spark's own record of a training run: nothing is asked of it twice."""
+
+import re
+from collections import Counter
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from churn_assets.definitions import TRAINING
+from churn_assets_tests.conftest import Project, causes_of
+
+
+def executions(spark: SparkSession) -> dict[int, str]:
+    """The plans of the SQL queries so far, by their numbers."""
+    store: Any = spark._jsparkSession.sharedState().statusStore()  # type: ignore[attr-defined]
+    listed = store.executionsList()
+    return {
+        int(each.executionId()): str(each.physicalPlanDescription())
+        for each in (listed.apply(place) for place in range(listed.size()))
+    }
+
+
+def asked(plan: str) -> str:
+    """A plan without what differs from one run of the same query to the next: numbers of columns, plans and jobs."""
+    final = plan.split("== Initial Plan ==")[0]
+    return re.sub(r"#\d+L?|plan_id=\d+|\[codegen id : \d+\]|\(\d+\)|rdd_\d+|lambda x_\d+|\s+", " ", final)
+
+
+def test_a_training_run_asks_nothing_twice(project: Project, spark: SparkSession) -> None:
+    before = set(executions(spark))
+    result = project.run(TRAINING)
+    assert result.success, causes_of(result)
+    plans = [asked(plan) for number, plan in executions(spark).items() if number not in before]
+    # Training alone fits, scores twice and looks at some rows.
+    assert len(plans) > 5
+    twice = {plan: times for plan, times in Counter(plans).items() if times > 1}
+    assert not twice, "\n\n".join(f"{times} times: {plan[:1500]}" for plan, times in twice.items())
