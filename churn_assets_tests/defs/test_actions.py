@@ -22,16 +22,17 @@ def executions(spark: SparkSession) -> dict[int, str]:
 
 def asked(plan: str) -> str:
     """A plan without what differs from one run of the same query to the next: numbers of columns, plans and jobs."""
-    final = plan.split("== Initial Plan ==")[0]
-    return re.sub(r"#\d+L?|plan_id=\d+|\[codegen id : \d+\]|\(\d+\)|rdd_\d+|lambda x_\d+|\s+", " ", final)
+    return re.sub(r"#\d+L?|plan_id=\d+|\[codegen id : \d+\]|rdd_\d+|lambda x_\d+|\s+", " ", plan)
 
 
 def test_a_training_run_asks_nothing_twice(project: Project, spark: SparkSession) -> None:
     before = set(executions(spark))
     result = project.run(TRAINING)
     assert result.success, causes_of(result)
-    plans = [asked(plan) for number, plan in executions(spark).items() if number not in before]
-    # Training alone fits, scores twice and looks at some rows.
-    assert len(plans) > 5
+    queries = [plan for number, plan in executions(spark).items() if number not in before]
+    # Spark itself reads what it noted of a saved model's stages more than once.
+    plans = [asked(plan) for plan in queries if "Scan text" not in plan]
+    # Feasibility, both splits and their audit, the fit's two classes, two folds of scores, the judged customers.
+    assert len(plans) > 7
     twice = {plan: times for plan, times in Counter(plans).items() if times > 1}
     assert not twice, "\n\n".join(f"{times} times: {plan[:1500]}" for plan, times in twice.items())
