@@ -7,9 +7,8 @@ from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.resources.settings import Settings
 
-
-# A run is minutes, most of them code that runs a few times: with ten times the JVM's own thresholds only what is hot for
-# long is optimized, and the cores do the work meanwhile.
+# Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
+# and the cores do the work meanwhile (docs/decisions/0017).
 LOCAL_JVM = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
     "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:+UseParallelGC"
