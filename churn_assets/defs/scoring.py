@@ -117,7 +117,7 @@ def churn_scores(
         "as_of",
         dates,
         audit=audit,
-        metadata={"inputs": inputs, "weeks": [str(day) for day in dates]},
+        metadata={"inputs": inputs},
     )
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number}, NOTES)
@@ -148,7 +148,7 @@ def churn_scores_contract(
     _, features, _ = max(stamps, default=(None, None, None))
     weeks = sorted({week for _, features_version, week in stamps if features_version == features})
     # An audit saw the weeks it let through, and those scored before on the same features not again.
-    seen = lakehouse.commit_metadata(SCORES, versions[SCORES]).get("weeks")
+    seen = lakehouse.commit_metadata(SCORES, versions[SCORES]).get("dates")
     outcomes = remembered_outcomes(lakehouse, versions, policy) if seen == [str(week) for week in weeks] else []
     if not outcomes:
         scores, unscored = (

@@ -151,19 +151,30 @@ class LakehouseResource(dg.ConfigurableResource):
     ) -> list[TableCommit]:
         """As `write_together` for the rows of `dates` in each table; all other rows stay in their files.
 
-        tables: rows with a date column `by`, which the tables are partitioned by. Raises ValueError for rows of other
-        dates.
+        tables: rows with a date column `by`, which the tables are partitioned by. The commits keep the `dates`. Raises
+        ValueError for rows of other dates.
         """
         return self._publish(tables, audit, metadata, replaced=(by, dates))
 
     def audit(self, versions: Mapping[str, int]) -> Any:
         """What the audit returned that let these versions through, one of them all; None if there was no such audit.
 
-        Whatever is committed later, by whomever, is a version that this audit did not see. Needs no JVM.
+        Whatever is committed later, by whomever, is a version that this audit did not see; nor did it see what another
+        writer committed at the same time, whose files then lie beside its own. Needs no JVM.
         """
         commits = [self.commit_metadata(table, version) for table, version in versions.items()]
         is_one_write = len({commit.get("write_id") for commit in commits}) == 1
-        return commits[0].get("audit") if is_one_write else None
+        is_all_seen = all(map(self._is_all_of_its_write, versions, versions.values(), commits))
+        return commits[0].get("audit") if is_one_write and is_all_seen else None
+
+    def _is_all_of_its_write(self, table: str, version: int, commit: Mapping[str, Any]) -> bool:
+        """Whether what the commit replaced, all or some dates, now lies in its write's own files."""
+        opened = self._open(table, version)
+        foreign = _files_beside(opened, commit.get("write_id"))
+        if "dates" in commit:
+            (by,) = opened.metadata().partition_columns
+            foreign = [file for file in foreign if str(file[f"partition.{by}"]) in commit["dates"]]
+        return not foreign
 
     def _publish(
         self,
@@ -176,6 +187,8 @@ class LakehouseResource(dg.ConfigurableResource):
     ) -> list[TableCommit]:
         """One commit a table, in the order of `tables`. A failure before the first leaves every table as it was."""
         noted = {**(metadata or {}), "write_id": uuid.uuid4().hex}
+        if replaced:
+            noted["dates"] = [day.isoformat() for day in replaced[1]]
         staged = {table: f"{self.path(table)}/{noted['write_id']}" for table in tables}
         try:
             for table, rows in tables.items():
@@ -249,8 +262,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         opened = self._open(table, version)
         files = _as_arrow(opened.get_add_actions(flatten=True)).to_pylist()
-        write_id = _commit_info(self.path(table), opened.version()).get("write_id")
-        if any(file["path"].split("/")[0] != write_id for file in files):
+        if _files_beside(opened, _commit_info(self.path(table), opened.version()).get("write_id")):
             return {}
         return {field.name: _column_statistics(field.name, files) for field in opened.schema().fields}
 
@@ -362,6 +374,12 @@ class LakehouseResource(dg.ConfigurableResource):
         commits = range(delta.version(), opened_at, -1)
         path, write_id = self.path(table), metadata["write_id"]
         return next(version for version in commits if _commit_info(path, version).get("write_id") == write_id)
+
+
+def _files_beside(table: "DeltaTable", write_id: str | None) -> list[dict[str, Any]]:
+    """The table's files that the write of this id did not make."""
+    files: list[dict[str, Any]] = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
+    return [file for file in files if file["path"].split("/")[0] != write_id]
 
 
 def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import deltalake
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
@@ -97,6 +99,36 @@ def test_no_commit_of_another_writer_inherits_an_audit(
     commit(deltalake.DeltaTable(lakehouse.path(TABLE)))
     assert lakehouse.version(TABLE) == 2
     assert remembered(lakehouse, TABLE) == []
+
+
+def test_rows_that_another_writer_commits_at_the_same_time_are_not_covered(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, spark.range(1))
+    commit = deltalake.DeltaTable.create_write_transaction
+
+    def commit_after_another(*arguments: Any, **named: Any) -> None:
+        deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [7]}), mode="append")
+        commit(*arguments, **named)
+
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", commit_after_another)
+    written = lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
+    assert written.version == 2
+    assert sorted(row.id for row in lakehouse.read(TABLE).collect()) == [0, 1, 2, 7]
+    assert remembered(lakehouse, TABLE) == []
+
+
+def test_an_audit_of_some_dates_is_of_their_files_alone(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, second = date(2024, 1, 1), date(2024, 1, 8)
+
+    def replace(day: date) -> None:
+        rows = spark.createDataFrame([(1, day)], "id long, as_of date")
+        lakehouse.replace_dates({TABLE: rows}, "as_of", [day], audit=lambda _: audited(FOUND, TABLE, POLICY))
+
+    replace(first)
+    replace(second)
+    assert remembered(lakehouse, TABLE) == FOUND
+    assert lakehouse.commit_metadata(TABLE)["dates"] == [str(second)]
 
 
 def test_tables_written_apart_have_no_audit_in_common(lakehouse: LakehouseResource, spark: SparkSession) -> None:
