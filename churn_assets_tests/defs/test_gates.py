@@ -300,8 +300,8 @@ def test_a_write_that_fails_between_the_splits_is_noticed_before_training(
 ) -> None:
     commit = LakehouseResource._commit
 
-    def commit_all_but_test(self: LakehouseResource, table: str, *rest: Any) -> tuple[int, int]:
-        return fail() if table == "food_delivery/test_features" else commit(self, table, *rest)  # type: ignore
+    def commit_all_but_test(self: LakehouseResource, table: str, *rest: Any, **named: Any) -> int:
+        return fail() if table == "food_delivery/test_features" else commit(self, table, *rest, **named)  # type: ignore
 
     assert project.run(LIFECYCLE, PANEL).success
     with monkeypatch.context() as injected:
