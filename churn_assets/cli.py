@@ -129,7 +129,7 @@ def _check(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log:
     except ChurnError as problem:
         print(f"\n{problem}", file=terminal)
         return UNEVALUATED
-    except Exception as broken:  # noqa: BLE001 - without Java or Dagster's history none was asked, so none failed
+    except Exception as broken:  # noqa: BLE001 - without Dagster's history none was asked, so none failed
         traceback.print_exc()
         print(f"\n{type(broken).__name__}: {broken}\nNext step: look for the cause in {log}", file=terminal)
         return UNEVALUATED

@@ -1,4 +1,4 @@
-"""Servers as people start them, on free ports, and waiting for what they do."""
+"""Processes as people start them: servers on free ports and waiting for what they do, and checks without a JVM."""
 
 import os
 import signal
@@ -25,6 +25,37 @@ class Served:
     process: subprocess.Popen[bytes]
     dagster_port: int
     mlflow_port: int
+
+
+_CHECK = """
+import sys
+import dagster as dg
+from churn_assets.checking import run_checks
+from churn_assets.definitions import build_defs, default_resources
+from churn_assets.resources.settings import settings_from_env
+defs = build_defs(default_resources(settings_from_env()))
+with dg.DagsterInstance.ephemeral() as instance:
+    for found in run_checks(defs, instance, sys.argv[1:]):
+        print(found.asset, found.check, found.status.name)
+    print("the run", instance.get_runs()[0].status.name)
+"""
+
+
+def checked_without_jvm(*names: str, **environment: str) -> list[str]:
+    """What the checks that `names` ask for say, "asset check STATUS", in a process that can start no JVM."""
+    checked = subprocess.run(
+        [sys.executable, "-c", _CHECK, *names],
+        # A PATH without java and no JAVA_HOME: whoever starts a JVM fails.
+        env={"PATH": "/nonexistent", **environment},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    *found, run = checked.stdout.splitlines()
+    assert run == "the run SUCCESS"
+    return found
 
 
 def wait_for(what: str, is_so: Callable[[], bool]) -> None:

@@ -1,7 +1,5 @@
 """What an audit found is believed of just the versions it saw, under just the rules it judged by; and it is right."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -28,6 +26,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets_tests.conftest import Project
+from churn_assets_tests.processes import checked_without_jvm
 
 TABLE, OTHER = "food_delivery/one", "food_delivery/other"
 FOUND = [
@@ -197,31 +196,8 @@ def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: p
     assert evaluated() == remembering
 
 
-CHECK_WITHOUT_JVM = """
-import sys
-import dagster as dg
-from churn_assets.checking import run_checks
-from churn_assets.definitions import build_defs, default_resources
-from churn_assets.resources.settings import settings_from_env
-defs = build_defs(default_resources(settings_from_env()))
-with dg.DagsterInstance.ephemeral() as instance:
-    for found in run_checks(defs, instance, sys.argv[1:]):
-        print(found.asset, found.status.name)
-"""
-
-
 def test_tables_as_they_were_published_are_checked_without_a_jvm(listed: Project, tmp_path: Path) -> None:
     tables = [PANEL, TEST, SCORES, TARGETS]
-    checked = subprocess.run(
-        [sys.executable, "-c", CHECK_WITHOUT_JVM, *tables],
-        # A PATH without java and no JAVA_HOME: whoever starts a JVM fails.
-        env={"PATH": "/nonexistent", "CHURN_PROJECT": str(listed.settings.project), "HOME": str(tmp_path)},
-        cwd=Path(__file__).resolve().parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stderr
-    found = checked.stdout.splitlines()
-    assert {line.split()[1] for line in found} == {"PASSED"}, found
+    found = checked_without_jvm(*tables, CHURN_PROJECT=str(listed.settings.project), HOME=str(tmp_path))
+    assert {line.split()[-1] for line in found} == {"PASSED"}, found
     assert {line.split()[0] for line in found} == set(tables)

@@ -1,8 +1,6 @@
 """The feature table's rules come out the same from its statistics and from its rows, and neither lets a fault pass."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +25,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets_tests.panels import FIRST, Row, frame, sound_row, sound_rows
+from churn_assets_tests.processes import checked_without_jvm
 
 BY_STATISTICS = set(PANEL_RULES) - {ONE_ROW_EACH}
 
@@ -152,34 +151,9 @@ def test_a_nan_that_another_writer_hides_between_its_bounds_is_found_in_the_rows
     assert found.keys == ("hidden at 2024-03-25",)
 
 
-CHECK_WITHOUT_JVM = """
-import sys
-import dagster as dg
-from churn_assets.checking import run_checks
-from churn_assets.definitions import build_defs, default_resources
-from churn_assets.resources.settings import settings_from_env
-defs = build_defs(default_resources(settings_from_env()))
-with dg.DagsterInstance.ephemeral() as instance:
-    for found in run_checks(defs, instance, sys.argv[1:]):
-        print(found.check, found.status.name)
-    print("the run", instance.get_runs()[0].status.name)
-"""
-
-
 def test_the_rules_that_statistics_decide_are_checked_without_a_jvm(
     lakehouse: LakehouseResource, spark: SparkSession, tmp_path: Path
 ) -> None:
     lakehouse.write(PANEL, frame(spark, sound_rows(), PANEL_SCHEMA))
-    # A PATH without java and no JAVA_HOME: whoever starts a JVM fails.
-    checked = subprocess.run(
-        [sys.executable, "-c", CHECK_WITHOUT_JVM, *sorted(BY_STATISTICS)],
-        env={"PATH": "/nonexistent", "CHURN_LAKEHOUSE": lakehouse.root, "HOME": str(tmp_path)},
-        cwd=Path(__file__).resolve().parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stderr
-    *found, run = checked.stdout.splitlines()
-    assert sorted(found) == sorted(f"{rule} PASSED" for rule in BY_STATISTICS)
-    assert run == "the run SUCCESS"
+    found = checked_without_jvm(*BY_STATISTICS, CHURN_LAKEHOUSE=lakehouse.root, HOME=str(tmp_path))
+    assert sorted(found) == sorted(f"{PANEL} {rule} PASSED" for rule in BY_STATISTICS)
