@@ -162,19 +162,10 @@ class LakehouseResource(dg.ConfigurableResource):
         Whatever is committed later, by whomever, is a version that this audit did not see; nor did it see what another
         writer committed at the same time, whose files then lie beside its own. Needs no JVM.
         """
-        commits = [self.commit_metadata(table, version) for table, version in versions.items()]
+        opened = [self._open(table, version) for table, version in versions.items()]
+        commits = [_commit_info(self.path(table), version) for table, version in versions.items()]
         is_one_write = len({commit.get("write_id") for commit in commits}) == 1
-        is_all_seen = all(map(self._is_all_of_its_write, versions, versions.values(), commits))
-        return commits[0].get("audit") if is_one_write and is_all_seen else None
-
-    def _is_all_of_its_write(self, table: str, version: int, commit: Mapping[str, Any]) -> bool:
-        """Whether what the commit replaced, all or some dates, now lies in its write's own files."""
-        opened = self._open(table, version)
-        foreign = _files_beside(opened, commit.get("write_id"))
-        if "dates" in commit:
-            (by,) = opened.metadata().partition_columns
-            foreign = [file for file in foreign if str(file[f"partition.{by}"]) in commit["dates"]]
-        return not foreign
+        return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, opened, commits)) else None
 
     def _publish(
         self,
@@ -261,8 +252,8 @@ class LakehouseResource(dg.ConfigurableResource):
         Raises MissingTableError and UnsupportedTableError.
         """
         opened = self._open(table, version)
-        files = _as_arrow(opened.get_add_actions(flatten=True)).to_pylist()
-        if _files_beside(opened, _commit_info(self.path(table), opened.version()).get("write_id")):
+        files, write_id = _files(opened), _commit_info(self.path(table), opened.version()).get("write_id")
+        if not all(_is_of_write(file, write_id) for file in files):
             return {}
         return {field.name: _column_statistics(field.name, files) for field in opened.schema().fields}
 
@@ -376,10 +367,23 @@ class LakehouseResource(dg.ConfigurableResource):
         return next(version for version in commits if _commit_info(path, version).get("write_id") == write_id)
 
 
-def _files_beside(table: "DeltaTable", write_id: str | None) -> list[dict[str, Any]]:
-    """The table's files that the write of this id did not make."""
+def _files(table: "DeltaTable") -> list[dict[str, Any]]:
+    """The files of an opened version, with their partition values and statistics by flat names."""
     files: list[dict[str, Any]] = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
-    return [file for file in files if file["path"].split("/")[0] != write_id]
+    return files
+
+
+def _is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
+    return bool(file["path"].split("/")[0] == write_id)
+
+
+def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool:
+    """Whether what the commit of this version replaced, all or some dates, lies in its write's own files alone."""
+    replaced = _files(table)
+    if "dates" in commit:
+        (by,) = table.metadata().partition_columns
+        replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
+    return all(_is_of_write(file, commit.get("write_id")) for file in replaced)
 
 
 def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:
@@ -398,7 +402,7 @@ def _columns(table: "DeltaTable") -> str:
 
 def _summary(table: "DeltaTable") -> str | None:
     """Rows, and each column's least and greatest value and nulls, over all files; None where a file lacks any."""
-    files = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
+    files = _files(table)
     columns = sorted({name for file in files for name in file if name.split(".")[0] in ("null_count", "min", "max")})
     if any(file.get(name) is None for file in files for name in columns if name.startswith("null_count")):
         return None
@@ -489,7 +493,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
 
     schema = _schema(table)
     partitions = table.metadata().partition_columns
-    actions = _as_arrow(table.get_add_actions(flatten=True)).to_pylist()
+    actions = _files(table)
     if not actions:
         return spark.createDataFrame([], schema)
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.

@@ -163,6 +163,16 @@ def test_a_customer_lost_from_the_table_fails_its_check(scored: Project) -> None
     assert outcomes == {"values": True, "coverage": False}
 
 
+def test_a_customer_lost_from_an_earlier_week_is_found_though_the_last_was_scored_again(scored: Project) -> None:
+    earlier, last = scored.weeks()[-2:]
+    lost = next(row for row in rows(scored) if row["as_of"] == earlier)
+    table = deltalake.DeltaTable(scored.lakehouse.path(SCORES))
+    table.delete(f"customer_id = '{lost['customer_id']}' and as_of = '{earlier}'")
+    score(scored, last, last)
+    found = churn_scores_contract(lakehouse=scored.lakehouse, policy=scored.policy)
+    assert {each.check_name: each.passed for each in found} == {"values": True, "coverage": False}
+
+
 def test_before_any_week_is_scored_the_checks_say_so(built: Project) -> None:
     found = list(churn_scores_contract(lakehouse=built.lakehouse, policy=built.policy))
     assert [(each.check_name, each.passed) for each in found] == [("values", True), ("coverage", True)]
