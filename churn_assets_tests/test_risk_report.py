@@ -48,7 +48,8 @@ def rows(project: Project, table: str) -> list[dict[str, Any]]:
 
 
 def of_week(project: Project, table: str) -> list[dict[str, Any]]:
-    return [row for row in rows(project, table) if row["as_of"] == project.weeks()[-1]]
+    last = project.weeks()[-1]
+    return [row for row in rows(project, table) if row["as_of"] == last]
 
 
 def figure(page: Page, name: str) -> str:
