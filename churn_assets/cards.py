@@ -6,11 +6,10 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from churn_assets.pictures import data_uri
+from churn_assets.pictures import Picture
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
-    from matplotlib.figure import Figure
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2329; --soft: #5b6570; --line: #d5dae0; --paper: #ffffff; --tint: #f4f6f8; }
@@ -43,7 +42,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 _ALLOWED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def as_html(markdown: str, pictures: "Mapping[str, Figure]") -> str:
+def as_html(markdown: str, pictures: "Mapping[str, Picture]") -> str:
     """`markdown` as one HTML page, its title the first heading, with the pictures by their captions at the end.
 
     Tags, links and images in the text stay text, so that the page names no other place and runs nothing.
@@ -55,7 +54,7 @@ def as_html(markdown: str, pictures: "Mapping[str, Figure]") -> str:
     for part in (part for token in tokens for part in token.children or ()):
         part.content = _RANGE.sub(lambda found: found.group().replace(" ", _NO_BREAK), part.content)
     body = parser.renderer.render(tokens, parser.options, {})
-    shown = [_picture(caption, figure) for caption, figure in pictures.items()]
+    shown = [_shown(caption, picture) for caption, picture in pictures.items()]
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -84,6 +83,6 @@ def _title(tokens: "list[Token]") -> str:
     return ""
 
 
-def _picture(caption: str, figure: "Figure") -> str:
+def _shown(caption: str, picture: Picture) -> str:
     named = escape(caption)
-    return f'<figure><img src="{data_uri(figure)}" alt="{named}"><figcaption>{named}</figcaption></figure>'
+    return f'<figure><img src="{picture.data_uri}" alt="{named}"><figcaption>{named}</figcaption></figure>'

@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.risk_report import ServingModel, WeekAtRisk
-from churn_assets.pictures import data_uri
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from churn_assets.pictures import Picture
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -30,7 +26,7 @@ class RiskReport:
     made_from: Sequence[str]
 
 
-def risk_report_page(report: RiskReport, trend: "Figure") -> str:
+def risk_report_page(report: RiskReport, trend: Picture) -> str:
     """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
     from jinja2 import Environment, StrictUndefined
 
@@ -38,9 +34,7 @@ def risk_report_page(report: RiskReport, trend: "Figure") -> str:
     environment.filters["count"] = lambda number: f"{number:,.0f}"
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        report=report, week=report.week, trend_picture=data_uri(trend), trend_told=told(report.trend)
-    )
+    return template.render(report=report, week=report.week, trend_picture=trend.data_uri, trend_told=told(report.trend))
 
 
 def told(trend: Sequence[SnapshotShares]) -> str:

@@ -4,11 +4,10 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from matplotlib.figure import Figure
 
 from churn_assets.cards import as_html
 from churn_assets.churn.model_card import model_card
-from churn_assets.pictures import data_uri, feature_importances
+from churn_assets.pictures import Picture, drawn, feature_importances
 from churn_assets_tests.churn.test_model_card import CARDS, HOSTILE, facts, judged, parts
 from churn_assets_tests.judged_customers import customers
 
@@ -56,8 +55,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def picture() -> Figure:
-    return feature_importances({"recency_days": 0.7, "total_orders": 0.3}, "Importance")
+def picture() -> Picture:
+    return drawn(feature_importances({"recency_days": 0.7, "total_orders": 0.3}, "Importance"))
 
 
 @pytest.mark.parametrize("case", CARDS)
@@ -66,7 +65,7 @@ def test_a_card_is_a_well_formed_page_of_plain_tags_that_names_no_other_place(ca
     page = Page(html)
     assert {tag for tag, _ in page.tags} <= ALLOWED
     assert page.texts["title"] == page.texts["h1"] == ["Model card: quickbite_churn_predictor"]
-    without_pictures = html.replace(data_uri(picture), "")
+    without_pictures = html.replace(picture.data_uri, "")
     assert len(without_pictures) < len(html)
     assert re.search(r"https?:|//|<script|@import|url\(", without_pictures) is None
     assert {name for tag, attributes in page.tags if tag != "meta" for name in attributes} <= {
@@ -78,10 +77,10 @@ def test_a_card_is_a_well_formed_page_of_plain_tags_that_names_no_other_place(ca
 
 
 def test_pictures_are_in_the_page_with_their_captions(picture):
-    other = feature_importances({"tenure_days": 1.0}, "Other")
+    other = drawn(feature_importances({"tenure_days": 1.0}, "Other"))
     page = Page(as_html("# Card", {"What it uses": picture, 'A "quoted" <caption>': other}))
     shown = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert [attributes["src"] for attributes in shown] == [data_uri(picture), data_uri(other)]
+    assert [attributes["src"] for attributes in shown] == [picture.data_uri, other.data_uri]
     assert [attributes["alt"] for attributes in shown] == ["What it uses", 'A "quoted" <caption>']
     assert page.texts["figcaption"] == ["What it uses", 'A "quoted" <caption>']
 

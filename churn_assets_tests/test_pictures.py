@@ -14,10 +14,9 @@ from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.pictures import (
     JudgedVersion,
-    as_markdown,
     calibration,
     churn_by_date,
-    data_uri,
+    drawn,
     drift_over_dates,
     feature_importances,
     precision_recall,
@@ -31,12 +30,12 @@ EMPTY = (np.array([]), np.array([]))
 LIMITS = [("precision floor", 0.25), ("recall minimum", 0.3)]
 
 
-def drawn(chosen: tuple[float, float] | None = (0.6, 0.5), **curves: tuple) -> Figure:
+def curves_of(chosen: tuple[float, float] | None = (0.6, 0.5), **curves: tuple) -> Figure:
     return precision_recall(curves or {"model": CURVE, "rule": CURVE}, title="The test", chosen=chosen, limits=LIMITS)
 
 
 def test_a_picture_in_markdown_is_a_png_that_needs_no_server():
-    found = re.fullmatch(r"!\[The test\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)", as_markdown(drawn()))
+    found = re.fullmatch(r"!\[The test\]\(data:image/png;base64,([A-Za-z0-9+/=]+)\)", drawn(curves_of()).markdown)
     assert found is not None
     png = base64.b64decode(found.group(1), validate=True)
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -45,7 +44,7 @@ def test_a_picture_in_markdown_is_a_png_that_needs_no_server():
 
 
 def test_every_curve_limit_and_the_threshold_is_named_in_the_legend():
-    (axes,) = drawn().axes
+    (axes,) = curves_of().axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "model",
         "rule",
@@ -56,7 +55,7 @@ def test_every_curve_limit_and_the_threshold_is_named_in_the_legend():
 
 
 def test_recall_limits_are_upright_and_precision_limits_level():
-    lines = {line.get_label(): line for line in drawn().axes[0].get_lines()}
+    lines = {line.get_label(): line for line in curves_of().axes[0].get_lines()}
     assert list(lines["recall minimum 0.30"].get_xdata()) == [0.3, 0.3]
     assert list(lines["precision floor 0.25"].get_ydata()) == [0.25, 0.25]
     assert list(lines["model"].get_xdata()) == CURVE[0].tolist()
@@ -66,7 +65,7 @@ def test_recall_limits_are_upright_and_precision_limits_level():
 @pytest.mark.parametrize("curves", [{}, {"model": EMPTY}], ids=["no curve", "an empty curve"])
 def test_without_a_curve_or_a_threshold_there_is_still_a_picture(curves):
     figure = precision_recall(curves, title="NOT_EVALUABLE", chosen=None, limits=LIMITS)
-    assert as_markdown(figure).startswith("![NOT_EVALUABLE](data:image/png;base64,")
+    assert drawn(figure).markdown.startswith("![NOT_EVALUABLE](data:image/png;base64,")
     assert not any(line.get_label().startswith("threshold") for line in figure.axes[0].get_lines())
 
 
@@ -145,7 +144,7 @@ def test_customers_of_one_score_are_in_one_group_whatever_their_order():
 )
 def test_few_customers_or_one_outcome_still_give_a_picture(scores, labels, drawn_rows):
     figure = calibration(np.array(scores), np.array(labels), title="Calibration")
-    assert data_uri(figure).startswith("data:image/png;base64,")
+    assert drawn(figure).data_uri.startswith("data:image/png;base64,")
     if drawn_rows:
         assert counts(figure) == drawn_rows
     else:
@@ -170,7 +169,7 @@ def test_the_distribution_counts_each_outcome_and_who_is_alerted():
 @pytest.mark.parametrize("scores", [[], [np.nan], [0.0, 0.0]], ids=["nobody", "nothing known", "all zero"])
 def test_a_distribution_of_next_to_nothing_is_still_a_picture(scores):
     figure = score_distribution(np.array(scores), np.zeros(len(scores)), None, "Scores")
-    assert data_uri(figure).startswith("data:image/png;base64,")
+    assert drawn(figure).data_uri.startswith("data:image/png;base64,")
 
 
 def weeks(*shares: tuple[float | None, float]) -> list[SnapshotShares]:
@@ -213,7 +212,7 @@ def test_every_judged_version_has_its_recall_with_interval_and_its_verdict():
 
 
 def test_without_any_version_there_is_still_a_picture():
-    assert data_uri(recall_over_versions([], 0.3)).startswith("data:image/png;base64,")
+    assert drawn(recall_over_versions([], 0.3)).data_uri.startswith("data:image/png;base64,")
 
 
 def measured(metric: Metric, subject: str, week: int, value: float | None, status: Status, version: str = "1"):
@@ -248,7 +247,7 @@ def test_the_drift_of_each_subject_and_date_is_written_in_its_cell_with_a_mark_w
     }
     assert [label.get_text() for label in axes.get_yticklabels()] == ["recency_days", "score"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep", "8 Sep"]
-    assert as_markdown(drift_over_dates([])).startswith("![Population stability against the training data")
+    assert drawn(drift_over_dates([])).markdown.startswith("![Population stability against the training data")
 
 
 def test_realised_recall_is_marked_by_version_and_by_whether_it_flatters():

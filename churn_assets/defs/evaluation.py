@@ -29,10 +29,10 @@ from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.defs.decisions import POLICY, record_refusal, settle, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
-from churn_assets.defs.results import OWNERS, bullets, check_result, picture, table_result
+from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
-from churn_assets.pictures import calibration, feature_importances, precision_recall, score_distribution
+from churn_assets.pictures import Picture, calibration, drawn, feature_importances, precision_recall, score_distribution
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import (
@@ -88,14 +88,14 @@ def recall_churn(
         evaluated_at=datetime.now(timezone.utc),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
-    figures = _figures(scored, evaluation, policy, trained.threshold)
-    card, page = _card(tracking, trained, evidence, policy, evaluation, figures)
+    pictures = _pictures(scored, evaluation, policy, trained.threshold)
+    card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
         {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
-        figures=figures,
+        pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
     if evaluation.verdict is not Verdict.PASS:
@@ -110,7 +110,7 @@ def recall_churn(
             "verdict": evaluation.verdict.value,
             "reasons": bullets(evaluation.reasons),
             "warnings": bullets(evaluation.warnings or ["none"]),
-            **{name.removesuffix(".png"): picture(figure) for name, figure in figures.items()},
+            **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
             **shown,
@@ -214,9 +214,9 @@ def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
     return {row["segment_index"]: row["segment"] for row in lakehouse.records(SEGMENTS)}
 
 
-def _figures(
+def _pictures(
     scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy, threshold: float | None
-) -> dict[str, "Figure"]:
+) -> dict[str, Picture]:
     """The evaluation's pictures by the names of their files."""
     figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
     if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
@@ -226,7 +226,7 @@ def _figures(
         figures["calibration.png"] = calibration(
             scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
         )
-    return figures
+    return {name: drawn(figure) for name, figure in figures.items()}
 
 
 def _card(
@@ -235,7 +235,7 @@ def _card(
     evidence: Evidence,
     policy: ChurnPolicy,
     evaluation: Evaluation,
-    figures: Mapping[str, "Figure"],
+    pictures: Mapping[str, Picture],
 ) -> tuple[str, str]:
     """The model card as Markdown and as a page with the pictures."""
     importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
@@ -255,9 +255,8 @@ def _card(
         evaluation=evaluation,
     )
     card = model_card(facts)
-    pictures = {figure.axes[0].get_title(): figure for figure in figures.values()}
-    pictures["What the trees use"] = feature_importances(importances, "What the trees use")
-    return card, as_html(card, pictures)
+    importances_chart = drawn(feature_importances(importances, "What the trees use"))
+    return card, as_html(card, {picture.title: picture for picture in (*pictures.values(), importances_chart)})
 
 
 def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> "Figure":

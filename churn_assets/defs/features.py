@@ -32,12 +32,12 @@ from churn_assets.defs.results import (
     OWNERS,
     TABLE_KINDS,
     ColumnNote,
+    as_metadata,
     check_result,
-    picture,
     same_columns,
     table_result,
 )
-from churn_assets.pictures import churn_by_date
+from churn_assets.pictures import churn_by_date, drawn
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "s2_features"
@@ -122,7 +122,7 @@ def ml_churn_features(
         commit,
         {
             "inputs": inputs,
-            "churn_by_as_of_date": picture(churn_by_date(shares, policy.crisis_delay_minutes)),
+            "churn_by_as_of_date": as_metadata(drawn(churn_by_date(shares, policy.crisis_delay_minutes))),
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
             "churn_definition": definition(policy),

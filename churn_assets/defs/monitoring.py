@@ -24,10 +24,10 @@ from churn_assets.churn.monitoring import (
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, bullets, check_result, picture, table_result
+from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
-from churn_assets.pictures import drift_over_dates, realised_recall
+from churn_assets.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource, TableCommit
 from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
 
@@ -137,10 +137,14 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
             "weeks": len(weeks),
             **{status.value: counts[status.value] for status in Status},
             "alarms": bullets(alarms or ["none"]),
-            "population_stability": picture(drift_over_dates([each for each in found if each.metric is Metric.PSI])),
-            "realised_recall": picture(
-                realised_recall(
-                    [each for each in found if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
+            "population_stability": as_metadata(
+                drawn(drift_over_dates([each for each in found if each.metric is Metric.PSI]))
+            ),
+            "realised_recall": as_metadata(
+                drawn(
+                    realised_recall(
+                        [each for each in found if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
+                    )
                 )
             ),
         },

@@ -13,9 +13,9 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, refuse, settle, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
-from churn_assets.defs.results import OWNERS, picture
+from churn_assets.defs.results import OWNERS, as_metadata
 from churn_assets.defs.training import latest_training_run
-from churn_assets.pictures import JudgedVersion, recall_over_versions
+from churn_assets.pictures import JudgedVersion, drawn, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource, TrainedModel
@@ -63,8 +63,8 @@ def registered_churn_model(
             "version": int(version.version),
             "alias": STAGING,
             "inputs": dict(trained.evidence.data_versions),
-            "recall_over_versions": picture(
-                recall_over_versions(_judged_versions(lakehouse, tracking), policy.gate.min_recall)
+            "recall_over_versions": as_metadata(
+                drawn(recall_over_versions(_judged_versions(lakehouse, tracking), policy.gate.min_recall))
             ),
         },
     )

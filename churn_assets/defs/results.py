@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from pyspark.sql.types import StructType
 
 from churn_assets.churn.contract import Outcome
-from churn_assets.pictures import as_markdown
+from churn_assets.pictures import Picture
 from churn_assets.resources.lakehouse import TableCommit
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 OWNERS = ["team:retention-ml"]
 TABLE_KINDS = {"pyspark", "delta"}
@@ -79,9 +76,9 @@ def _column_deps(note: ColumnNote) -> list[dg.TableColumnDep]:
     return [dg.TableColumnDep(dg.AssetKey(table.split("/")), column) for table, column in note.reads]
 
 
-def picture(figure: "Figure") -> dg.MarkdownMetadataValue:
+def as_metadata(picture: Picture) -> dg.MarkdownMetadataValue:
     """A picture that Dagster's UI shows beside the other metadata."""
-    return dg.MetadataValue.md(as_markdown(figure))
+    return dg.MetadataValue.md(picture.markdown)
 
 
 def bullets(lines: Sequence[str]) -> dg.MarkdownMetadataValue:

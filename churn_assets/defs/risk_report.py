@@ -20,7 +20,7 @@ from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
-from churn_assets.pictures import churn_by_date
+from churn_assets.pictures import churn_by_date, drawn
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.risk_report import RiskReport, risk_report_page
@@ -70,7 +70,7 @@ def churn_risk_report(
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
     )
-    page = risk_report_page(report, churn_by_date(trend, policy.crisis_delay_minutes)).encode()
+    page = risk_report_page(report, drawn(churn_by_date(trend, policy.crisis_delay_minutes))).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
     path = lakehouse.write_file(f"{FOLDER}/{REPORT}.html", page)
     return dg.MaterializeResult(

@@ -19,9 +19,9 @@ from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition, require_panel_of
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, check_result, picture
+from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
-from churn_assets.pictures import feature_importances, precision_recall
+from churn_assets.pictures import drawn, feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import (
     IMPORTANCES_FILE,
@@ -120,8 +120,8 @@ def churn_pipeline_model(
             "validation_recall": threshold.recall if threshold else "undefined",
             "validation_precision": threshold.precision if threshold else "undefined",
             "validation_alert_share": threshold.alert_share if threshold else "undefined",
-            "precision_recall_curve": picture(logged.figures[VALIDATION_CURVE]),
-            "feature_importances": picture(logged.figures[IMPORTANCES_CHART]),
+            "precision_recall_curve": as_metadata(logged.pictures[VALIDATION_CURVE]),
+            "feature_importances": as_metadata(logged.pictures[IMPORTANCES_CHART]),
             "inputs": versions,
         },
     )
@@ -164,9 +164,9 @@ def _logged(
             THRESHOLD_FILE: {"threshold": model.cut_off, **validated},
             IMPORTANCES_FILE: importances,
         },
-        figures={
-            VALIDATION_CURVE: _validation_curve(model, policy),
-            IMPORTANCES_CHART: feature_importances(importances, "What the trees use"),
+        pictures={
+            VALIDATION_CURVE: drawn(_validation_curve(model, policy)),
+            IMPORTANCES_CHART: drawn(feature_importances(importances, "What the trees use")),
         },
     )
 

@@ -26,11 +26,11 @@ from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence, PromotionRefusedError
 from churn_assets.churn.splits import SplitDates
+from churn_assets.pictures import Picture
 from churn_assets.resources.settings import CHECKOUT
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
@@ -67,7 +67,7 @@ class LoggedTraining:
     """What a training leaves in its MLflow run.
 
     reference: rows of the features with the `churn_probability` Spark gave them, for the serving contract. inputs: the
-    folder or URI of each input table. documents, figures: by the name of their artifact.
+    folder or URI of each input table. documents, pictures: by the name of their file in the run.
     """
 
     evidence: Evidence
@@ -79,7 +79,7 @@ class LoggedTraining:
     metrics: Mapping[str, float]
     inputs: Mapping[str, str]
     documents: Mapping[str, Mapping[str, Any]]
-    figures: Mapping[str, "Figure"]
+    pictures: Mapping[str, Picture]
 
 
 class UnknownVersionError(ChurnError):
@@ -268,8 +268,8 @@ class TrackingResource(dg.ConfigurableResource):
             mlflow.log_input(dataset, context=table.rsplit("/", 1)[1])
         for name, content in logged.documents.items():
             mlflow.log_dict(dict(content), name)
-        for name, figure in logged.figures.items():
-            mlflow.log_figure(figure, name)
+        with _written(logged.pictures) as folder:
+            mlflow.log_artifacts(folder)
         Model.log(
             artifact_path=None,
             name=MODEL_ARTIFACT,
@@ -350,7 +350,7 @@ class TrackingResource(dg.ConfigurableResource):
         metrics: Mapping[str, float | None],
         tags: Mapping[str, str],
         *,
-        figures: Mapping[str, "Figure"],
+        pictures: Mapping[str, Picture],
         texts: Mapping[str, str],
     ) -> None:
         """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged."""
@@ -359,8 +359,8 @@ class TrackingResource(dg.ConfigurableResource):
         now = int(time.time() * 1000)
         logged = [Metric(name, value, now, 0) for name, value in metrics.items() if value is not None]
         self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
-        for name, figure in figures.items():
-            self.client.log_figure(run_id, figure, name)
+        with _written(pictures) as folder:
+            self.client.log_artifacts(run_id, folder)
         for name, text in texts.items():
             self.client.log_text(run_id, text, name)
 
@@ -456,6 +456,15 @@ def checkout_commit() -> str:
     # Only the package: sources.toml and policy.toml are there to be edited, and the policy is recorded itself.
     is_changed = _git("status", "--porcelain", "--", "churn_assets") != ""
     return _git("rev-parse", "HEAD") + ("+changes" if is_changed else "")
+
+
+@contextmanager
+def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
+    """A folder with the pictures as files, for MLflow to copy."""
+    with TemporaryDirectory() as folder:
+        for name, picture in pictures.items():
+            Path(folder, name).write_bytes(picture.png)
+        yield folder
 
 
 def _git(*arguments: str) -> str:
