@@ -1,13 +1,15 @@
 """The notebook's training steps as a plain script: the other side of the comparison with the job `churn_training`.
 
 Its seven features from the same feature table, random split, GBT of depth 5, recall, two log_model calls (the second
-with signature and input example) and a registration. Nothing is judged, so it does less than the job.
+with signature and input example) and a registration. Nothing is judged, so it does less than the job. Its session is
+Spark's own, with the job's memory: what this project sets for short local work is part of what is compared.
 """
 
 import argparse
 
 import mlflow
 import mlflow.spark
+from dagster_pyspark import LazyPySparkResource
 from mlflow.models.signature import infer_signature
 from pyspark.ml import Pipeline
 from pyspark.ml.classification import GBTClassifier
@@ -17,14 +19,16 @@ from pyspark.ml.feature import VectorAssembler
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
-from churn_assets.resources.spark import spark_resource
 
 FEATURES = list(FEATURE_SETS["seed"])
 
 
 def main(table: str) -> None:
     settings = settings_from_env()
-    lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=spark_resource(settings))
+    session = LazyPySparkResource(
+        spark_config={"spark.master": settings.spark_master, "spark.driver.memory": settings.driver_memory}
+    )
+    lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=session)
     labelled = lakehouse.read(table).where("label is not null")
     train, test = labelled.randomSplit([0.8, 0.2], seed=42)
     trees = GBTClassifier(labelCol="label", featuresCol="features", maxDepth=5)
