@@ -32,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     again = commands.add_parser("reproduce", help="make a version again from its recorded inputs and compare")
     again.add_argument("version", help="the number of the registered version")
     checks = commands.add_parser("check", help="run the asset checks on the tables as they stand; makes nothing")
-    checks.add_argument("--select", nargs="+", default=[], metavar="NAME", help="only these assets' checks or checks")
+    checks.add_argument(
+        "--select",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="only these assets' checks or checks; may be repeated",
+    )
     checks.add_argument("--junit", type=Path, metavar="FILE", help="write the results for a CI system")
     checks.add_argument("--markdown", type=Path, metavar="FILE", help="write the results for a pull request")
     commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")

@@ -45,7 +45,7 @@ def test_a_failed_check_exits_with_1(
 ) -> None:
     orders = project.lakehouse.read("food_delivery/orders").drop("subtotal")
     project.lakehouse.write("food_delivery/orders", orders)
-    assert checked_by_command(project, monkeypatch, "--select", SCHEMA) == 1
+    assert checked_by_command(project, monkeypatch, "--select", SCHEMA, "--select", "reviews__schema") == 1
     assert "subtotal (double) is missing" in capfd.readouterr().out
 
 
