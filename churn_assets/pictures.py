@@ -292,7 +292,7 @@ def _by_score(scores: NDArray[float64], labels: NDArray[float64]) -> list[tuple[
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as it was drawn, once for all that show it (a quarter of a second each)."""
+    """A figure as it was drawn, once for all that show it: drawing takes a tenth of a second or more."""
 
     title: str
     png: bytes
