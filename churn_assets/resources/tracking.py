@@ -458,6 +458,11 @@ def checkout_commit() -> str:
     return _git("rev-parse", "HEAD") + ("+changes" if is_changed else "")
 
 
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 @contextmanager
 def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
     """A folder with the pictures as files, for MLflow to copy."""
@@ -465,11 +470,6 @@ def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
         for name, picture in pictures.items():
             Path(folder, name).write_bytes(picture.png)
         yield folder
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(CHECKOUT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _this_process() -> dict[str, Any]:
