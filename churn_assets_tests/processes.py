@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from churn_assets_tests.conftest import Project
@@ -97,3 +98,16 @@ def dev_servers(project: Project, folder: Path) -> Iterator[Served]:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             process.wait(60)
+        tell(project, log)
+
+
+def tell(project: Project, log: Path) -> None:
+    """What went on, for the report of a test that fails: every run, and the servers' own words."""
+    with project.instance() as instance:
+        records = instance.get_run_records(ascending=True)
+    for record in records:
+        run = record.dagster_run
+        started, ended = (datetime.fromtimestamp(at) if at else "never" for at in (record.start_time, record.end_time))
+        asked_by = run.tags.get("dagster/sensor_name", "a person")
+        print(f"{run.run_id} {run.job_name}, asked for by {asked_by}: {run.status.name}, {started} to {ended}")
+    print(log.read_text(encoding="utf-8"))

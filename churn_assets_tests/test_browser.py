@@ -95,7 +95,7 @@ class Interface:
         expect(self.page.get_by_text("production").first).to_be_visible()
 
     def wait_until_idle(self) -> None:
-        """A sensor may have begun a run on the same features; meanwhile their checks are shown as in progress."""
+        """The sensor may have seen the same features just before the button; its checks are shown as in progress."""
         wait_for("the end of every run", self._is_idle)
 
     def _is_idle(self) -> bool:
@@ -157,7 +157,11 @@ def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interfa
     interface.keep("check_failed")
     with project.instance() as instance:
         made = instance.all_logs(stopped, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        checked = instance.all_logs(stopped, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
     assert made == []
+    # The run of the button itself found it, though the button leaves out the checks of what it does not make.
+    found = [event.dagster_event.asset_check_evaluation_data for event in checked if event.dagster_event]
+    assert {evaluation.check_name for evaluation in found if not evaluation.passed} == {"no_nulls", "no_future_leakage"}
     assert {name: version for name, version in project.versions().items() if version != before[name]} == {
         PANEL: (before[PANEL] or 0) + 1
     }

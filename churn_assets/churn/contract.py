@@ -3,7 +3,7 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
@@ -35,6 +35,8 @@ PANEL_RULES = (
     "informative_features",
 )
 NO_FUTURE_LEAKAGE = "no_future_leakage"
+PANEL_CHECKS = (*PANEL_RULES, NO_FUTURE_LEAKAGE)
+WITHOUT_THE_FUTURE = "the features are the same without all that happened from the date on"
 # Columns of few values, whose rules no least and greatest value decides.
 ENUMERATED_COLUMNS = ("as_of", "label", "crisis_exposure_index")
 
@@ -62,18 +64,24 @@ class Outcome:
 
 def require(outcomes: Sequence[Outcome], table: str) -> None:
     """Raises BrokenContractError with every broken rule that is not a mere warning."""
-    broken = [outcome for outcome in outcomes if not outcome.is_passed and not outcome.is_warning]
+    broken = broken_rules(outcomes)
     if broken:
         raise BrokenContractError(
             f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
             "the table stays at its last good version.",
-            [
-                f"{outcome.rule}: observed {outcome.observed}; allowed {outcome.allowed}"
-                + (f"; for example {', '.join(outcome.keys)}" if outcome.keys else "")
-                for outcome in broken
-            ],
+            broken,
             next_step="look at the named rows in the silver table, or at the code that computes these columns",
         )
+
+
+def broken_rules(outcomes: Iterable[Outcome]) -> list[str]:
+    """A line for every broken rule that is not a mere warning: observed, allowed, offenders."""
+    return [
+        f"{outcome.rule}: observed {outcome.observed}; allowed {outcome.allowed}"
+        + (f"; for example {', '.join(outcome.keys)}" if outcome.keys else "")
+        for outcome in outcomes
+        if not outcome.is_passed and not outcome.is_warning
+    ]
 
 
 def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:
@@ -261,22 +269,19 @@ def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcom
     return Outcome("informative_features", not constant, observed, "no feature is constant", is_warning=True)
 
 
-def future_outcome(panel: DataFrame, silver: DataFrame | None, policy: ChurnPolicy) -> Outcome:
+def future_outcome(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> Outcome:
     """Whether the features of the latest labelled date come out the same from what was known by then alone.
 
-    In: the `panel`, and the `silver` orders it was computed from; None if nobody knows them, which is no pass.
+    In: the `panel`, and the `silver` orders and the policy it was computed from.
     A feature that changes when everything from the date on is taken away has seen the future.
     """
-    allowed = "the features are the same without all that happened from the date on"
     names = [feature.name for feature in FEATURES]
     if not {"customer_id", "as_of", "label", *names} <= set(panel.columns):
-        return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: columns are missing", allowed)
-    if silver is None:
-        return Outcome(NO_FUTURE_LEAKAGE, False, "not evaluable: the orders behind this version are unknown", allowed)
+        return unevaluable_future("columns are missing")
     labelled = F.max(F.when(F.col("label").isNotNull(), F.col("as_of")))
     as_of = panel.select(F.coalesce(labelled, F.max("as_of"))).collect()[0][0]
     if as_of is None:
-        return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", allowed)
+        return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", WITHOUT_THE_FUTURE)
     day = AsOfCalendar(as_of, as_of, as_of - timedelta(days=1))
     past = feature_panel(customer_snapshots(known_before(silver, as_of), day, policy), policy)
     there = panel.where(F.col("as_of") == F.lit(as_of)).select("customer_id", *names).alias("there")
@@ -291,7 +296,13 @@ def future_outcome(panel: DataFrame, silver: DataFrame | None, policy: ChurnPoli
         F.min_by("customer_id", "customer_id", MAX_KEYS),
     ).collect()[0]
     observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
-    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, allowed, tuple(f"{key} at {as_of}" for key in keys or ()))
+    offenders = tuple(f"{key} at {as_of}" for key in keys or ())
+    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, WITHOUT_THE_FUTURE, offenders)
+
+
+def unevaluable_future(reason: str) -> Outcome:
+    """That nobody can tell whether the features have seen the future, and why; no pass."""
+    return Outcome(NO_FUTURE_LEAKAGE, False, f"not evaluable: {reason}", WITHOUT_THE_FUTURE)
 
 
 def known_before(silver: DataFrame, day: date) -> DataFrame:

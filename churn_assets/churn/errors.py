@@ -50,6 +50,10 @@ class TornTablesError(ChurnError):
     """Tables that belong together come from different versions of their input; a write was interrupted between them."""
 
 
+class BrokenPanelError(ChurnError):
+    """The panel as it stands breaks its contract, whoever wrote it, so nothing is trained on it."""
+
+
 class StalePanelError(ChurnError):
     """The panel was built under other rules than the policy's; its labels and features mean something else."""
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 import dagster as dg
 
 from churn_assets.churn import retraining
-from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, PANEL_RULES
+from churn_assets.churn.contract import PANEL_CHECKS
 from churn_assets.churn.ledger import Decision, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
@@ -133,7 +133,7 @@ def _trained_version(instance: dg.DagsterInstance) -> int | None:
 def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
     """What the panel's blocking checks found wrong after `since`, when its present version was committed."""
     panel, found = dg.AssetKey(PANEL.split("/")), []
-    for rule in (*PANEL_RULES, NO_FUTURE_LEAKAGE):
+    for rule in PANEL_CHECKS:
         record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(panel, rule))
         # The record's own time is cut to the second.
         if record is None or record.event is None or record.event.timestamp < since.timestamp():

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from churn_assets.churn.errors import StalePanelError
+from churn_assets.churn.contract import PANEL_CHECKS, broken_rules
+from churn_assets.churn.errors import BrokenPanelError
 from churn_assets.churn.feasibility import (
     FEASIBILITY_SCHEMA,
     Feasibility,
@@ -13,9 +14,9 @@ from churn_assets.churn.feasibility import (
 )
 from churn_assets.churn.features import as_of_calendar
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
 from churn_assets.defs.lakehouse import SILVER
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_result, table_result
+from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "s3_feasibility"
@@ -31,11 +32,11 @@ FEASIBILITY = "food_delivery/label_feasibility"
     code_version="1",
 )
 def churn_label_feasibility(
-    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.MaterializeResult:
     """Each candidate churn definition: how many churners it gives, how sure a recall would be, what is attainable."""
     inputs = lakehouse.pin(PANEL)
-    require_panel_of(lakehouse, inputs[PANEL], policy)
+    require_checked_panel(context, lakehouse, inputs[PANEL], policy)
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
     silver = lakehouse.read(SILVER, inputs[SILVER])
     found = label_feasibility(
@@ -55,15 +56,32 @@ def churn_label_feasibility(
     )
 
 
-def require_panel_of(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy) -> None:
-    """Raises StalePanelError if the panel's rows follow other rules (windows, churn definition, …) than the policy."""
-    built_by = lakehouse.commit_metadata(PANEL, version).get("panel_digest")
-    if built_by != policy.panel_digest:
-        raise StalePanelError(
-            f"Version {version} of {PANEL} was built under other rules than policy.toml states now.",
-            [f"its windows, churn definition or cleaning have digest {built_by}; now it is {policy.panel_digest}"],
-            next_step=f"materialize {PANEL} and what is upstream of it again",
+def require_checked_panel(
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, version: int, policy: ChurnPolicy
+) -> None:
+    """Runs the panel's checks unless this run has: a run of chosen assets leaves out the checks of those not chosen.
+
+    That is what Dagster's *Materialize* buttons start. What is found is recorded as the outcome of those checks.
+    Raises BrokenPanelError.
+    """
+    if all(_is_checked_in(context.instance, context.run.run_id, rule) for rule in PANEL_CHECKS):
+        return
+    outcomes = list(stored_outcomes(lakehouse, version, set(PANEL_CHECKS), policy))
+    for outcome in outcomes:
+        context.log_event(check_evaluation(outcome, PANEL))
+    broken = broken_rules(outcomes)
+    if broken:
+        raise BrokenPanelError(
+            f"Version {version} of {PANEL} breaks {len(broken)} of its rules, so nothing is trained on it.",
+            broken,
+            next_step=f"materialize {PANEL} again, or ask whoever wrote this version",
         )
+
+
+def _is_checked_in(instance: dg.DagsterInstance, run_id: str, rule: str) -> bool:
+    """Whether the latest check of this rule of the panel is this run's."""
+    record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey(PANEL.split("/")), rule))
+    return record is not None and record.run_id == run_id
 
 
 def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> None:

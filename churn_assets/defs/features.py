@@ -8,12 +8,13 @@ import dagster as dg
 from churn_assets.churn.contract import (
     ENUMERATED_COLUMNS,
     NO_FUTURE_LEAKAGE,
-    PANEL_RULES,
+    PANEL_CHECKS,
     Outcome,
     future_outcome,
     outcomes_by_statistics,
     panel_outcomes,
     panel_schema_outcome,
+    unevaluable_future,
 )
 from churn_assets.churn.features import (
     FEATURES,
@@ -165,7 +166,7 @@ def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:
             blocking=rule != "informative_features",
             description=PANEL_RULE_MEANINGS[rule],
         )
-        for rule in (*PANEL_RULES, NO_FUTURE_LEAKAGE)
+        for rule in PANEL_CHECKS
     ],
     can_subset=True,
 )
@@ -191,9 +192,26 @@ def stored_outcomes(
     if left - {NO_FUTURE_LEAKAGE}:
         yield from panel_outcomes(lakehouse.read(PANEL, version), left)
     if NO_FUTURE_LEAKAGE in left:
-        silver_version = lakehouse.inputs(PANEL, version).get(SILVER)
-        silver = None if silver_version is None else lakehouse.read(SILVER, silver_version)
-        yield future_outcome(lakehouse.read(PANEL, version), silver, policy)
+        yield stored_future_outcome(lakehouse, version, policy)
+
+
+def stored_future_outcome(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy) -> Outcome:
+    """Whether the panel has seen the future, if the orders and the rules that it was computed from are known."""
+    silver_version = lakehouse.inputs(PANEL, version).get(SILVER)
+    if silver_version is None:
+        return unevaluable_future("the orders behind this version are unknown")
+    other = other_rules(lakehouse, version, policy)
+    if other is not None:
+        return unevaluable_future(f"this version was built under other rules than policy.toml states now: {other}")
+    return future_outcome(lakehouse.read(PANEL, version), lakehouse.read(SILVER, silver_version), policy)
+
+
+def other_rules(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy) -> str | None:
+    """How the rules behind the panel's rows (windows, churn definition, …) differ from the policy's; None if not."""
+    built_by = lakehouse.commit_metadata(PANEL, version).get("panel_digest")
+    if built_by == policy.panel_digest:
+        return None
+    return f"its windows, churn definition or cleaning have digest {built_by}; now it is {policy.panel_digest}"
 
 
 def outcomes_without_spark(lakehouse: LakehouseResource, version: int) -> list[Outcome]:

@@ -99,3 +99,16 @@ def check_result(outcome: Outcome, table: str | None = None) -> dg.AssetCheckRes
         asset_key=None if table is None else table.split("/"),
         check_name=None if table is None else outcome.rule,
     )
+
+
+def check_evaluation(outcome: Outcome, table: str) -> dg.AssetCheckEvaluation:
+    """One rule's outcome as an event, for a step that is not the check's own."""
+    result = check_result(outcome, table)
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(table.split("/")),
+        check_name=outcome.rule,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )

@@ -11,14 +11,14 @@ from pydantic import Field
 
 from churn_assets.churn import models
 from churn_assets.churn.contract import Outcome
-from churn_assets.churn.errors import TornTablesError
+from churn_assets.churn.errors import StalePanelError, TornTablesError
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
-from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition, require_panel_of
-from churn_assets.defs.features import PANEL
+from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
+from churn_assets.defs.features import PANEL, other_rules
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pictures import drawn, feature_importances, precision_recall
@@ -92,7 +92,13 @@ def churn_pipeline_model(
         )
     versions |= lakehouse.inputs(TRAIN)
     # Asked again here, because a blocking check only blocks within its own run.
-    require_panel_of(lakehouse, versions[PANEL], policy)
+    other = other_rules(lakehouse, versions[PANEL], policy)
+    if other is not None:
+        raise StalePanelError(
+            f"Version {versions[PANEL]} of {PANEL} was built under other rules than policy.toml states now.",
+            [other],
+            next_step=f"materialize {PANEL} and what is upstream of it again",
+        )
     require_feasible_definition(lakehouse, versions[PANEL], policy)
     features = FEATURE_SETS[policy.model.feature_set]
     train = lakehouse.read(TRAIN, versions[TRAIN])

@@ -343,12 +343,6 @@ def test_what_cannot_be_compared_with_the_past_is_no_pass(
     assert (outcome.is_passed, outcome.is_warning, outcome.observed) == (False, False, told)
 
 
-def test_a_panel_of_unknown_orders_is_no_pass(spark: SparkSession):
-    outcome = future_outcome(panel_of(inline_silver(spark)), None, POLICY)
-    assert (outcome.is_passed, outcome.is_warning) == (False, False)
-    assert outcome.observed == "not evaluable: the orders behind this version are unknown"
-
-
 def test_what_is_known_before_a_day_ends_at_its_midnight_by_each_events_own_clock(spark: SparkSession):
     before = AS_OF - INSTANT
 

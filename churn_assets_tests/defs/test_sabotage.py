@@ -488,9 +488,10 @@ def test_luck_that_can_be_judged_is_judged_to_be_luck(spark: SparkSession, tmp_p
 
 def test_a_panel_built_under_another_churn_definition_trains_nothing(project: Project) -> None:
     week = project.under(changed(project.policy, "windows", outcome_days=7))
-    for keys in ((FEASIBILITY,), (MODEL,)):
-        (cause,) = causes_of(week.run(LIFECYCLE, *keys))
-        assert "StalePanelError" in cause
+    for asset, error in ((FEASIBILITY, "BrokenPanelError"), (MODEL, "StalePanelError")):
+        (cause,) = causes_of(week.run(LIFECYCLE, asset))
+        assert error in cause
+        assert "was built under other rules than policy.toml states now" in cause
         assert f"Next step: materialize {PANEL}" in cause
     assert_champion_serves(project)
 
