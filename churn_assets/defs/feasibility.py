@@ -81,7 +81,10 @@ def require_checked_panel(
 def _is_checked_in(instance: dg.DagsterInstance, run_id: str, rule: str) -> bool:
     """Whether the latest check of this rule of the panel is this run's."""
     record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(dg.AssetKey(PANEL.split("/")), rule))
-    return record is not None and record.run_id == run_id
+    if record is None or record.run_id != run_id or record.event is None or record.event.dagster_event is None:
+        return False
+    # Until then it is only planned.
+    return record.event.dagster_event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
 
 
 def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> None:
