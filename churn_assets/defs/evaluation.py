@@ -43,6 +43,7 @@ from churn_assets.resources.tracking import (
     TrackingResource,
     TrainedModel,
 )
+from churn_assets.serving.probe import prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +79,9 @@ def recall_churn(
     champion = tracking.version_under(PRODUCTION)
     scored, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
     evaluation = judge(scored, policy, has_threshold=trained.threshold is not None, obstacles=obstacles)
+    if evaluation.verdict is Verdict.PASS and policy.promotion.mode == "auto":
+        # It is promoted next, once it has been loaded and scored with.
+        prepare(tracking.tracking_uri)
     evidence = trained.evidence_under(policy.digest, None if champion is None else str(champion.version))
     row = evaluation_row(
         evaluation,

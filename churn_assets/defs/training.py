@@ -32,7 +32,7 @@ from churn_assets.resources.tracking import (
     LoggedTraining,
     TrackingResource,
 )
-from churn_assets.serving.probe import probe
+from churn_assets.serving.probe import prepare, probe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,6 +107,8 @@ def churn_pipeline_model(
     current = current_rows(panel, dates, policy)
     settings = models.GradientBoosting(**config.model_dump())
     with tracking.training_run(context) as run_id:
+        # The serving contract comes next, and the fit leaves time.
+        prepare(tracking.tracking_uri)
         model = models.train_churn_model(
             train, current, settings, policy, rows=lakehouse.row_count(TRAIN, versions[TRAIN])
         )

@@ -3,7 +3,6 @@
 What scores are right is not decided here: Spark's own, logged with the version, are.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -11,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,48 +39,86 @@ def probe(
     probability and alert; a null, a missing column or text is refused by the name of the feature; further columns and
     the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a problem too.
     """
-    with TemporaryDirectory(prefix="churn-probe-") as folder:
-        result, errors = Path(folder, "problems.json"), Path(folder, "stderr")
-        command = [sys.executable, "-m", "churn_assets.serving.probe", uri, str(result)]
-        if expected_digest is not None:
-            command += ["--expected-digest", expected_digest]
-        with errors.open("wb") as stderr:
-            try:
-                code = subprocess.run(
-                    command,
-                    env={
-                        **os.environ,
-                        "MLFLOW_TRACKING_URI": tracking_uri,
-                        # A progress bar would be all that is left of its last words.
-                        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-                    },
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    timeout=timeout_seconds,
-                    check=False,
-                ).returncode
-                ended = f"ended with exit code {code}"
-            except subprocess.TimeoutExpired:
-                ended = f"was not done after {timeout_seconds:g} seconds"
-        if ended == "ended with exit code 0" and result.exists():
-            return list(json.loads(result.read_text(encoding="utf-8")))
-        tail = errors.read_text(encoding="utf-8", errors="replace").strip()[-STDERR_CHARACTERS:]
+    process = _prepared.pop() if _prepared else None
+    if process is None or not process.waits_for(tracking_uri):
+        process = _Process(tracking_uri)
+    return process.problems(uri, expected_digest, timeout_seconds)
+
+
+def prepare(tracking_uri: str) -> None:
+    """Starts the process of the next `probe` in this store now, so that it loads MLflow while other work goes on.
+
+    That is most of what a probe takes. One that is never asked ends with this process at the latest.
+    """
+    if not _prepared or not _prepared[0].waits_for(tracking_uri):
+        _prepared[:] = [_Process(tracking_uri)]
+
+
+class _Process:
+    """A Python process that loads MLflow, waits to be told of a version, and judges this one only."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        folder = TemporaryDirectory(prefix="churn-probe-")
+        self._result, self._errors = Path(folder.name, "problems.json"), Path(folder.name, "stderr")
+        with self._errors.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "churn_assets.serving.probe"],
+                env={
+                    **os.environ,
+                    "MLFLOW_TRACKING_URI": tracking_uri,
+                    # A progress bar would be all that is left of its last words.
+                    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+        weakref.finalize(self, _end, self._process, folder)
+
+    def waits_for(self, tracking_uri: str) -> bool:
+        return self._tracking_uri == tracking_uri and self._process.poll() is None
+
+    def problems(self, uri: str, expected_digest: str | None, timeout_seconds: float) -> list[str]:
+        asked = json.dumps({"uri": uri, "expected_digest": expected_digest, "result": str(self._result)})
+        try:
+            self._process.communicate(asked.encode(), timeout_seconds)
+            ended = f"ended with exit code {self._process.returncode}"
+        except subprocess.TimeoutExpired:
+            ended = f"was not done after {timeout_seconds:g} seconds"
+        if ended == "ended with exit code 0" and self._result.exists():
+            return list(json.loads(self._result.read_text(encoding="utf-8")))
+        tail = self._errors.read_text(encoding="utf-8", errors="replace").strip()[-STDERR_CHARACTERS:]
         return [f"the probe of {uri} {ended}; the end of what it said: {tail or 'nothing'}"]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The probe's own process: writes the list of problems as JSON to the file `result`."""
-    parser = argparse.ArgumentParser(prog="churn_assets.serving.probe", description=__doc__)
-    parser.add_argument("uri")
-    parser.add_argument("result", type=Path)
-    parser.add_argument("--expected-digest")
-    asked = parser.parse_args(arguments)
+def _end(process: "subprocess.Popen[bytes]", folder: "TemporaryDirectory[str]") -> None:
+    with process:
+        process.kill()
+    folder.cleanup()
+
+
+# At most one, for the next call of `probe`.
+_prepared: list[_Process] = []
+
+
+def main() -> int:
+    """The probe's own process: reads what to judge as JSON, and writes the list of problems to the file `result`."""
     # An import of these now fails, here and in MLflow, as where they are not installed.
     sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
+    import mlflow
+    import mlflow.pyfunc
+
+    # Opens the store, whose modules take a while to load.
+    mlflow.MlflowClient()
+    request = sys.stdin.read()
+    if not request:
+        # Whoever prepared this process is gone.
+        return 0
+    asked = json.loads(request)
     with TemporaryDirectory(prefix="churn-model-") as folder:
-        problems = list(problems_of(asked.uri, folder, asked.expected_digest))
-    asked.result.write_text(json.dumps(problems), encoding="utf-8")
+        problems = list(problems_of(asked["uri"], folder, asked["expected_digest"]))
+    Path(asked["result"]).write_text(json.dumps(problems), encoding="utf-8")
     return 0
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from churn_assets.churn.models import model_digest
-from churn_assets.serving.probe import probe, problems_of
+from churn_assets.serving.probe import prepare, probe, problems_of
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
 
 
@@ -62,6 +63,36 @@ def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(serve
     (told,) = probe(URI, other.tracking_uri)
     assert "ended with exit code 3" in told
     assert told.endswith("last words")
+
+
+def waiting() -> list[psutil.Process]:
+    """The probes' processes that this one has started and that have not ended."""
+    return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
+
+
+def test_a_process_prepared_ahead_judges_one_version_of_its_store(served, other):
+    digest = model_digest(served.pipeline, served.threshold)
+    prepare(other.tracking_uri)
+    (of_other,) = waiting()
+    prepare(served.tracking_uri)
+    (prepared,) = waiting()
+    prepare(served.tracking_uri)
+    assert of_other not in waiting()
+    assert waiting() == [prepared]
+    assert probe(URI, served.tracking_uri, expected_digest=digest) == []
+    assert waiting() == []
+
+
+def test_a_prepared_process_of_another_store_or_one_that_died_is_not_asked(served, other):
+    shutil.rmtree(other.artifacts)
+    prepare(other.tracking_uri)
+    assert probe(URI, served.tracking_uri) == []
+    assert waiting() == []
+    prepare(served.tracking_uri)
+    (prepared,) = waiting()
+    prepared.kill()
+    prepared.wait()
+    assert probe(URI, served.tracking_uri) == []
 
 
 def test_code_that_needs_pyspark_cannot_be_loaded(other):
