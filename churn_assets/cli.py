@@ -7,13 +7,16 @@ import traceback
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
+
+if TYPE_CHECKING:
+    from dagster_pyspark import LazyPySparkResource
 
 DONE, FAILED, UNEVALUATED, INTERRUPTED = 0, 1, 2, 130  # 130 is what shells say after Ctrl-C
 INTERRUPTION = """
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.command == "doctor":
         return _doctor(settings_from_env())
     bodies = {
-        "run": _run_jobs,
+        "run": _run,
         "audit": _audit,
         "reproduce": lambda settings, terminal, log: _reproduce(asked.version, settings, terminal, log),
         "check": lambda settings, terminal, log: _check(asked, settings, terminal, log),
@@ -151,15 +154,36 @@ def _check(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log:
     return UNEVALUATED if Status.UNKNOWN in statuses else FAILED if Status.FAILED in statuses else DONE
 
 
-def _run_jobs(settings: Settings, terminal: TextIO, log: Path) -> int:
+def _run(settings: Settings, terminal: TextIO, log: Path) -> int:
+    from churn_assets.resources.class_archive import begun_recording
+    from churn_assets.resources.spark import spark_resource
+
+    # A run of everything loads the classes that any later one needs.
+    recording = begun_recording(settings)
+    try:
+        code = _run_jobs(settings, spark_resource(settings, recording), terminal, log)
+        if recording is not None and code == DONE:
+            print(
+                "\nKeeping the classes Spark has loaded, so that later runs start sooner (Ctrl-C skips it) …",
+                file=terminal,
+            )
+            with suppress(KeyboardInterrupt):
+                recording.keep()
+    finally:
+        if recording is not None:
+            recording.drop()
+    return code
+
+
+def _run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: TextIO, log: Path) -> int:
     import dagster as dg
 
     from churn_assets.churn.errors import ChurnError
     from churn_assets.console import StageProgress, closing, was_interrupted
-    from churn_assets.definitions import build_defs, default_resources, jobs_to_run
+    from churn_assets.definitions import build_defs, default_resources, jobs_to_run, stores
 
     try:
-        resources = default_resources(settings)
+        resources = default_resources(settings) | {"pyspark": pyspark, **stores(settings, pyspark)}
     except ChurnError as invalid:
         print(f"\n{invalid}", file=terminal)
         return FAILED

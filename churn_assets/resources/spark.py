@@ -5,6 +5,7 @@ import sys
 
 from dagster_pyspark import LazyPySparkResource
 
+from churn_assets.resources.class_archive import Recording, using_options
 from churn_assets.resources.settings import Settings
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
@@ -15,8 +16,8 @@ LOCAL_JVM = (
 )
 
 
-def spark_config(settings: Settings) -> dict[str, str]:
-    """Spark properties for these settings.
+def spark_config(settings: Settings, jvm: str = LOCAL_JVM) -> dict[str, str]:
+    """Spark properties for these settings; `jvm`: the options of a local JVM.
 
     The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
     statistics. With Spark Connect only session properties are sent: the server owns its memory and its Python.
@@ -42,13 +43,13 @@ def spark_config(settings: Settings) -> dict[str, str]:
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": "16",
-            "spark.driver.defaultJavaOptions": LOCAL_JVM,
+            "spark.driver.defaultJavaOptions": jvm,
         }
     return cluster | session
 
 
-def spark_resource(settings: Settings) -> LazyPySparkResource:
-    """The lazy resource of these settings."""
+def spark_resource(settings: Settings, recording: Recording | None = None) -> LazyPySparkResource:
+    """The lazy resource of these settings. recording: the archive of classes that its JVM is to make."""
     if settings.spark_master.startswith("local"):
         # PySpark reads this from the environment only; without it workers run whatever `python3` is on the PATH, which
         # has no pyarrow. On a cluster the workers' Python is not this one.
@@ -58,7 +59,8 @@ def spark_resource(settings: Settings) -> LazyPySparkResource:
         # no longer come (pyspark 4.3.0, 2026-11-25: a failed run still hung after 8 minutes). A client that is closed
         # asks nothing; only with this is it closed in time.
         os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
-    return LazyPySparkResource(spark_config=spark_config(settings))
+    classes = using_options() if recording is None else recording.options
+    return LazyPySparkResource(spark_config=spark_config(settings, f"{LOCAL_JVM} {classes}"))
 
 
 def brief_spark_resource(settings: Settings) -> LazyPySparkResource:
@@ -66,8 +68,5 @@ def brief_spark_resource(settings: Settings) -> LazyPySparkResource:
     pyspark = spark_resource(settings)
     if settings.spark_remote or not settings.spark_master.startswith("local"):
         return pyspark
-    brief = {
-        "spark.sql.shuffle.partitions": "2",
-        "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    }
-    return LazyPySparkResource(spark_config=spark_config(settings) | brief)
+    config = spark_config(settings, f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {using_options()}")
+    return LazyPySparkResource(spark_config=config | {"spark.sql.shuffle.partitions": "2"})
