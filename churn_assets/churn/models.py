@@ -129,9 +129,9 @@ def fit_churn_model(
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
     if settings.estimator == "xgboost":
-        return _fitted_by_xgboost(
-            assembler, in_canonical_order(learnable, rows, 1), settings, is_balanced, shared_folder
-        )
+        # One partition is one order of all rows, and XGBoost's bins and sums depend on it.
+        ordered = in_canonical_order(learnable, rows, 1)
+        return _fitted_by_xgboost(assembler, ordered, settings, is_balanced, shared_folder)
     return _fitted_by_spark(assembler, in_canonical_order(learnable, rows), settings, is_balanced)
 
 

@@ -34,8 +34,6 @@ SAVED_NODE = (
     " leftChild: int, rightChild: int,"
     " split: struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>"
 )
-
-
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
 
