@@ -125,12 +125,11 @@ def _check(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log:
     from churn_assets.check_reports import as_junit, as_markdown, as_table
     from churn_assets.checking import Status, run_checks, selected
     from churn_assets.churn.errors import ChurnError
-    from churn_assets.definitions import build_defs, default_resources, stores
+    from churn_assets.definitions import build_defs, default_resources
     from churn_assets.resources.spark import brief_spark_resource
 
     try:
-        pyspark = brief_spark_resource(settings)
-        resources = default_resources(settings) | {"pyspark": pyspark, **stores(settings, pyspark)}
+        resources = default_resources(settings, brief_spark_resource(settings))
         defs = build_defs(resources)
         selected(defs, asked.select)
         begun = perf_counter()
@@ -180,10 +179,10 @@ def _run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: Text
 
     from churn_assets.churn.errors import ChurnError
     from churn_assets.console import StageProgress, closing, was_interrupted
-    from churn_assets.definitions import build_defs, default_resources, jobs_to_run, stores
+    from churn_assets.definitions import build_defs, default_resources, jobs_to_run
 
     try:
-        resources = default_resources(settings) | {"pyspark": pyspark, **stores(settings, pyspark)}
+        resources = default_resources(settings, pyspark)
     except ChurnError as invalid:
         print(f"\n{invalid}", file=terminal)
         return FAILED

@@ -35,12 +35,14 @@ from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
 
 
-def default_resources(settings: Settings) -> dict[str, Any]:
-    """Everything the assets need, at the places `settings` names. Opens nothing.
+def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = None) -> dict[str, Any]:
+    """Everything the assets need, at the places `settings` names, with another session than theirs if given one.
+
+    Opens nothing.
 
     Raises InvalidPolicyError or InvalidSourcesError.
     """
-    pyspark = spark_resource(settings)
+    pyspark = pyspark or spark_resource(settings)
     return {
         "pyspark": pyspark,
         **stores(settings, pyspark),

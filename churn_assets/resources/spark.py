@@ -16,7 +16,7 @@ LOCAL_JVM = (
 )
 
 
-def spark_config(settings: Settings, jvm: str = LOCAL_JVM) -> dict[str, str]:
+def spark_config(settings: Settings, jvm: str) -> dict[str, str]:
     """Spark properties for these settings; `jvm`: the options of a local JVM.
 
     The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
