@@ -77,7 +77,7 @@ def _of_the_flow(settings: GradientBoosting, fold: Fold) -> Callable[[], Floats]
 def _in_memory(classifier: Callable[[int, float], Any], fold: Fold) -> Callable[[], Floats]:
     """classifier: made for so many rows of such a churn rate."""
     values, labels = fold.learned[[*fold.features]].to_numpy(float), fold.learned["label"].to_numpy(float)
-    # One thread, as XGBoost has in a Spark task: beside another process OpenMP's waiting threads made a fit of 0.3 s
+    # One thread, as XGBoost has in the flow: beside another process OpenMP's waiting threads made a fit of 0.3 s
     # take 10 (2026-11-25).
     with threadpool_limits(1):
         fitted = classifier(len(labels), float(labels.mean())).fit(values, labels)

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 
 from churn_assets_tests.clusters import connect_server, running, spark_environ, standalone_cluster
 from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
+from churn_assets_tests.fit_by_xgboost import described_fit
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
@@ -75,9 +76,17 @@ def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: 
         run = (sys.executable, "-m", "churn_assets.cli", "run")
         with running(folder / "run.log", *run, environ=environ) as process:
             exit_code = process.wait(PATIENCE_SECONDS)
-    assert exit_code == 0, (folder / "run.log").read_text(encoding="utf-8")
+        assert exit_code == 0, (folder / "run.log").read_text(encoding="utf-8")
+        fit = (sys.executable, "-m", "churn_assets_tests.fit_by_xgboost", str(fit_of(project)))
+        with running(folder / "fit.log", *fit, environ=environ) as process:
+            exit_code = process.wait(PATIENCE_SECONDS)
+        assert exit_code == 0, (folder / "fit.log").read_text(encoding="utf-8")
     assert list((folder / "models").iterdir()) == [], "a model on its way to or from MLflow stays behind"
     return project
+
+
+def fit_of(project: Project) -> Path:
+    return project.settings.project / "fit_by_xgboost.txt"
 
 
 def tables(project: Project) -> dict[str, pa.Table]:
@@ -125,6 +134,13 @@ def record(project: Project) -> Mapping[str, Any]:
         "tags": {name: run.data.tags[name] for name in tags},
         "inputs": sorted((found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs),
     }
+
+
+def test_xgboost_learns_the_same_trees_and_importances(local: Project, elsewhere: Project) -> None:
+    found = fit_of(elsewhere).read_text(encoding="utf-8")
+    assert found == described_fit(local.settings)
+    # The leaf of the base score comes before the trees.
+    assert found.count('"weight":0.5') == 21
 
 
 def test_the_retention_teams_file_is_the_same(local: Project, elsewhere: Project) -> None:

@@ -59,11 +59,11 @@ class StalePanelError(ChurnError):
 
 
 class UntrainableError(ChurnError):
-    """The training rows cannot teach a classifier: none, or only one class."""
+    """The training rows cannot teach a classifier: none, only one class, or with unknown features."""
 
 
 class UnavailableEstimatorError(ChurnError):
-    """The chosen estimator cannot be fitted here: its package is not installed, or the session is of the wrong kind."""
+    """The chosen estimator cannot be fitted here: its package is not installed, or Spark Connect has no folder."""
 
 
 class UnexportableModelError(ChurnError):

@@ -13,6 +13,7 @@ from churn_assets.churn import splits
 from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
 from churn_assets.churn.models import GradientBoosting, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.xgboost_trees import SharedFolder
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
@@ -26,15 +27,24 @@ def held_out_scores(model: "PipelineModel", test: DataFrame, cut_off: float | No
 
 
 def crossfit_scores(
-    held_out: DataFrame, panel: DataFrame, settings: GradientBoosting, policy: ChurnPolicy
+    held_out: DataFrame,
+    panel: DataFrame,
+    settings: GradientBoosting,
+    policy: ChurnPolicy,
+    *,
+    shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """Every customer of the test date, each scored by a model that never saw that customer.
 
-    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`. Each other fifth of the customers is
+    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `shared_folder` as
+    `models.fit_churn_model`. Each other fifth of the customers is
     scored and alerted by a model made as the registered one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
-    others = [crossfitted(panel, dates, settings, policy, rotation) for rotation in splits.ROTATIONS[1:]]
+    others = [
+        crossfitted(panel, dates, settings, policy, rotation, shared_folder=shared_folder)
+        for rotation in splits.ROTATIONS[1:]
+    ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
     return reduce(DataFrame.unionByName, pooled)
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -15,7 +16,7 @@ from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import assembler_and_trees, exported_trees
-from churn_assets.churn.xgboost_trees import as_spark_trees, in_single_range, spark_classifier
+from churn_assets.churn.xgboost_trees import SharedFolder, as_spark_trees, boosted, collected
 
 if TYPE_CHECKING:
     # At run time it is imported where it is needed: at load it cost 45 ms of the 280 this package adds (2026-11-25).
@@ -62,22 +63,36 @@ class ChurnModel:
 
 
 def train_churn_model(
-    train: DataFrame, current: DataFrame, settings: GradientBoosting, policy: ChurnPolicy, *, rows: int
+    train: DataFrame,
+    current: DataFrame,
+    settings: GradientBoosting,
+    policy: ChurnPolicy,
+    *,
+    rows: int,
+    shared_folder: SharedFolder | None = None,
 ) -> ChurnModel:
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
-    In: `train` as `fit_churn_model`, the policy's features; `current`, the same features of the customers to serve.
+    In: `train` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features of the
+    customers to serve.
     Raises UntrainableError.
     """
     features = FEATURE_SETS[policy.model.feature_set]
-    pipeline = fit_churn_model(train, features, settings, rows=rows, class_weights=policy.model.class_weights)
+    weights = policy.model.class_weights
+    pipeline = fit_churn_model(train, features, settings, rows=rows, class_weights=weights, shared_folder=shared_folder)
     validation = score_counts(with_churn_probability(pipeline, train.where(is_validation())))
     alerted = score_counts(with_churn_probability(pipeline, current))
     return ChurnModel(pipeline, choose_threshold(validation, alerted, policy), validation)
 
 
 def crossfitted(
-    panel: DataFrame, dates: SplitDates, settings: GradientBoosting, policy: ChurnPolicy, rotation: int
+    panel: DataFrame,
+    dates: SplitDates,
+    settings: GradientBoosting,
+    policy: ChurnPolicy,
+    rotation: int,
+    *,
+    shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """The test rows of a rotation of the split, with `churn_probability` and `is_alert` of a model made for it.
 
@@ -86,43 +101,43 @@ def crossfitted(
     train = train_rows(panel, dates, policy, rotation).persist()
     try:
         current = current_rows(panel, dates, policy, rotation)
-        model = train_churn_model(train, current, settings, policy, rows=train.count())
+        rows = train.count()
+        model = train_churn_model(train, current, settings, policy, rows=rows, shared_folder=shared_folder)
     finally:
         train.unpersist()
     return with_alerts(model.pipeline, held_out_rows(panel, dates, policy, rotation), model.cut_off)
 
 
 def fit_churn_model(
-    train: DataFrame, features: Sequence[str], settings: GradientBoosting, *, rows: int, class_weights: str = "none"
+    train: DataFrame,
+    features: Sequence[str],
+    settings: GradientBoosting,
+    *,
+    rows: int,
+    class_weights: str = "none",
+    shared_folder: SharedFolder | None = None,
 ) -> "PipelineModel":
     """The pipeline (assembler, gradient-boosted trees) fitted on the training folds of `train`.
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
-    class_weights: "balanced" gives churners and others the same total weight. The same rows give the same model on any
-    machine. Raises UntrainableError if the rows hold fewer than two classes, and UnavailableEstimatorError.
+    class_weights: "balanced" gives churners and others the same total weight. shared_folder: where XGBoost's trees can
+    pass to a Spark Connect server; nothing else needs it. The same rows give the same model on any machine. Raises
+    UntrainableError if the rows hold fewer than two classes, and UnavailableEstimatorError.
     """
     from pyspark.ml.feature import VectorAssembler
 
-    # XGBoost learns in one task, and would gather several partitions in whatever order they come.
-    most_partitions = 1 if settings.estimator == "xgboost" else MOST_PARTITIONS
-    ordered = in_canonical_order(train.where(~is_validation()), rows, most_partitions)
-    learned = ordered.select(*features, "label").persist()
-    try:
-        churners, others = _two_classes(learned)
-        weighted = learned
-        if class_weights == "balanced":
-            half = (churners + others) / 2
-            weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
-            weighted = learned.withColumn("weight", weight)
-        assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
-        if settings.estimator == "xgboost":
-            return _fitted_by_xgboost(assembler, weighted, settings, churners, others)
-        return _fitted_by_spark(assembler, weighted, settings)
-    finally:
-        learned.unpersist()
+    assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
+    learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
+    if settings.estimator == "xgboost":
+        # One partition is one order of all rows, and XGBoost's bins and sums depend on it.
+        ordered = in_canonical_order(learnable, rows, 1)
+        return _fitted_by_xgboost(assembler, ordered, settings, is_balanced, shared_folder)
+    return _fitted_by_spark(assembler, in_canonical_order(learnable, rows), settings, is_balanced)
 
 
-def _fitted_by_spark(assembler: "VectorAssembler", learned: DataFrame, settings: GradientBoosting) -> "PipelineModel":
+def _fitted_by_spark(
+    assembler: "VectorAssembler", ordered: DataFrame, settings: GradientBoosting, is_balanced: bool
+) -> "PipelineModel":
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import GBTClassifier
 
@@ -135,35 +150,50 @@ def _fitted_by_spark(assembler: "VectorAssembler", learned: DataFrame, settings:
         minWeightFractionPerNode=settings.min_leaf_share,
         seed=SEED,
     )
-    if "weight" in learned.columns:
-        trees.setWeightCol("weight")
-    return Pipeline(stages=[assembler, trees]).fit(learned)
+    learned = ordered.select(*assembler.getInputCols(), "label").persist()
+    try:
+        counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
+        churners, others = _two_classes(counts)
+        weighted = learned
+        if is_balanced:
+            half = (churners + others) / 2
+            weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
+            weighted = learned.withColumn("weight", weight)
+            trees.setWeightCol("weight")
+        return Pipeline(stages=[assembler, trees]).fit(weighted)
+    finally:
+        learned.unpersist()
 
 
 def _fitted_by_xgboost(
-    assembler: "VectorAssembler", learned: DataFrame, settings: GradientBoosting, churners: int, others: int
+    assembler: "VectorAssembler",
+    ordered: DataFrame,
+    settings: GradientBoosting,
+    is_balanced: bool,
+    shared_folder: SharedFolder | None,
 ) -> "PipelineModel":
-    from pyspark.ml import Pipeline, PipelineModel
+    from pyspark.ml import PipelineModel
 
-    is_weighted = "weight" in learned.columns
-    share = 0.5 if is_weighted else churners / (churners + others)
-    trees = spark_classifier(
-        label_col="label",
-        features_col="features",
+    features = assembler.getInputCols()
+    values, labels = collected(ordered, features)
+    found, counts = np.unique(labels, return_counts=True)
+    churners, others = _two_classes(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    rows, share, weights = churners + others, churners / (churners + others), None
+    if is_balanced:
+        weights, share = np.where(labels == 1.0, rows / 2 / churners, rows / 2 / others), 0.5
+    booster = boosted(
+        values,
+        labels,
+        weights,
+        rounds=settings.iterations,
         max_depth=settings.max_depth,
-        n_estimators=settings.iterations,
         learning_rate=settings.step_size,
         # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
-        min_child_weight=settings.min_leaf_share * (churners + others) * share * (1 - share),
+        min_child_weight=settings.min_leaf_share * rows * share * (1 - share),
         base_score=share,
-        random_state=SEED,
+        seed=SEED,
     )
-    if is_weighted:
-        trees.setParams(weight_col="weight")
-    features = assembler.getInputCols()
-    in_range = learned.withColumns({name: in_single_range(name) for name in features})
-    boosted: Any = Pipeline(stages=[assembler, trees]).fit(in_range).stages[1]
-    return PipelineModel([assembler, as_spark_trees(boosted.get_booster(), boosted.uid, len(features))])
+    return PipelineModel([assembler, as_spark_trees(booster, len(features), shared_folder)])
 
 
 def in_canonical_order(rows_: DataFrame, rows: int, most_partitions: int = MOST_PARTITIONS) -> DataFrame:
@@ -176,8 +206,7 @@ def in_canonical_order(rows_: DataFrame, rows: int, most_partitions: int = MOST_
     return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 
-def _two_classes(learned: DataFrame) -> tuple[int, int]:
-    counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
+def _two_classes(counts: Mapping[float, int]) -> tuple[int, int]:
     if not counts.get(1.0) or not counts.get(0.0):
         raise UntrainableError(
             "The training folds cannot teach a classifier.",

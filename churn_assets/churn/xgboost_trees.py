@@ -6,47 +6,77 @@ the fit needs the package. docs/decisions/0013.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.utils import is_remote
 
-from churn_assets.churn.errors import UnavailableEstimatorError
+from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 
 if TYPE_CHECKING:
     from pyspark.ml.classification import GBTClassificationModel
-    from xgboost.spark import SparkXGBClassifier
+    from xgboost import Booster
 
 LARGEST = float(np.finfo(np.float32).max)
-# What XGBoost writes for the children of a leaf.
+# What XGBoost writes for the children of a leaf, and Spark too.
 NO_CHILD = -1
+TREE_WEIGHT = 0.5
+# Spark multiplies a gain by the rows counted here; XGBoost's is of all rows of the node already.
+STATISTICS, ROW_COUNT = [1.0, 0.0, 0.0], 1
+SAVED_NODE = (
+    "id: int, prediction: double, impurity: double, impurityStats: array<double>, rawCount: bigint, gain: double,"
+    " leftChild: int, rightChild: int,"
+    " split: struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>"
+)
+# Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
+SharedFolder = Callable[[], AbstractContextManager[str]]
 
 
-def spark_classifier(**params: Any) -> "SparkXGBClassifier":
-    """XGBoost's estimator for Spark pipelines: one task with one thread, so that no machine's cores change a sum.
+def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The features of `rows`, a row each, and their `label`, both in single precision and in the rows' order.
 
-    Raises UnavailableEstimatorError where the package is not installed, and under Spark Connect.
+    Half of what doubles would take, and XGBoost rounds to it anyway. Raises UntrainableError for an unknown value.
+    """
+    columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
+    table = rows.select(*[value.cast("float").alias(name) for name, value in columns.items()]).toArrow()
+    values = np.empty((table.num_rows, len(features)), dtype=np.float32)
+    for number, name in enumerate(features):
+        values[:, number] = table[name].to_numpy()
+    unknown = np.isnan(values).sum(axis=0)
+    if unknown.any():
+        raise UntrainableError(
+            "The training rows hold unknown features.",
+            [f"{name}: {count} null or NaN" for name, count in zip(features, unknown, strict=True) if count],
+            next_step="give every feature a value in every row",
+        )
+    return values, table["label"].to_numpy()
+
+
+def boosted(
+    values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, *, rounds: int, **params: Any
+) -> "Booster":
+    """XGBoost's trees of the rows, learned in this process by one thread, so that no machine's cores change a sum.
+
+    Raises UnavailableEstimatorError where the package is not installed.
     """
     try:
-        from xgboost.spark import SparkXGBClassifier
+        import xgboost
     except ModuleNotFoundError as missing:
-        if missing.name not in ("xgboost", "xgboost.spark"):
+        if missing.name != "xgboost":
             raise
         raise UnavailableEstimatorError(
             'estimator = "xgboost" needs a package that is not installed.',
             ["xgboost-cpu: missing"],
             next_step='install it with pip install "churn_assets[xgboost]", or train with estimator = "gbt"',
         ) from None
-    if is_remote():
-        raise UnavailableEstimatorError(
-            'estimator = "xgboost" cannot be fitted through Spark Connect.',
-            ["xgboost.spark asks for the driver's sparkContext, which a Connect client does not have"],
-            next_step='train with estimator = "gbt", or with SPARK_MASTER instead of SPARK_REMOTE',
-        )
-    return SparkXGBClassifier(num_workers=1, verbose=False, **params)
+    rows = xgboost.DMatrix(values, labels, weight=weights, nthread=1)
+    return xgboost.train({"objective": "binary:logistic", "nthread": 1, **params}, rows, rounds)
 
 
 def in_single_range(name: str) -> Column:
@@ -59,19 +89,30 @@ def in_single_range(name: str) -> Column:
     return within.otherwise(value)
 
 
-def as_spark_trees(booster: Any, uid: str, features: int) -> "GBTClassificationModel":
-    """A binary:logistic `xgboost.Booster` over so many features as the model of Spark's gradient-boosted trees.
+def as_spark_trees(
+    booster: "Booster", features: int, shared_folder: SharedFolder | None = None
+) -> "GBTClassificationModel":
+    """A binary:logistic booster over so many features as the model of Spark's gradient-boosted trees.
 
     Spark's margin is half the log-odds, so every tree weighs one half; the first is a leaf of XGBoost's base score.
     Splits and leaves are XGBoost's exactly. Spark adds the leaves up in double precision and XGBoost in single, which
-    is all that their margins differ by. The importance of a feature is XGBoost's gain of its splits.
+    is all that their margins differ by. The importance of a feature is XGBoost's gain of its splits. shared_folder: for
+    Spark Connect, which needs one. Raises UnavailableEstimatorError there without it.
     """
     learner = json.loads(booster.save_raw("json"))["learner"]
     described = learner["gradient_booster"]["model"]["trees"]
-    nodes = _SparkNodes(features)
-    trees = [nodes.tree(nodes.leaf(_base_margin(booster)))]
-    trees += [nodes.tree(nodes.of(tree)) for tree in described]
-    return nodes.model(uid, trees, [0.5] * len(trees))
+    trees = [[_Node(prediction=_base_margin(booster))], *[_nodes(tree) for tree in described]]
+    uid = f"XGBoost_{uuid.uuid4().hex[-12:]}"
+    if not is_remote():
+        return _made_in_the_jvm(uid, trees, features)
+    if shared_folder is None:
+        raise UnavailableEstimatorError(
+            'estimator = "xgboost" needs a shared folder under Spark Connect.',
+            ["shared_folder: None"],
+            next_step="pass `shared_folder`, as the resource `tracking` has it",
+        )
+    with shared_folder() as folder:
+        return _made_of_files(uid, trees, features, folder)
 
 
 def largest_on_the_left(split: float) -> float:
@@ -85,61 +126,104 @@ def largest_on_the_left(split: float) -> float:
     return half_way if np.float32(half_way) < exact else math.nextafter(half_way, -math.inf)
 
 
-def _base_margin(booster: Any) -> float:
+def _base_margin(booster: "Booster") -> float:
     """The log-odds that every row begins with."""
     told = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
     probability = float(np.float32(told.strip("[]")))
     return math.log(probability / (1 - probability))
 
 
-class _SparkNodes:
-    """Makes Spark's trees in the driver's JVM.
+@dataclass
+class _Node:
+    """A node of a tree; `left` and `right` are numbers in the tree's list, where children come after their parent."""
 
-    The one place that reaches into it: Spark has no other way to make a model from trees than to write them to a folder
-    that all workers share, in a format that is no more public than these constructors.
-    """
+    prediction: float = 0.0
+    gain: float = -1.0
+    left: int = NO_CHILD
+    right: int = NO_CHILD
+    feature: int = -1
+    split: float = math.nan
 
-    def __init__(self, features: int) -> None:
-        self._features = features
-        self._gateway = cast(Any, SparkSession.active().sparkContext._gateway)
-        spark = self._gateway.jvm.org.apache.spark
-        # Looked up once: each name costs a call to the JVM.
-        self._leaf, self._inner, self._split = (
-            spark.ml.tree.LeafNode,
-            spark.ml.tree.InternalNode,
-            spark.ml.tree.ContinuousSplit,
-        )
-        self._tree = spark.ml.regression.DecisionTreeRegressionModel
-        self._model = spark.ml.classification.GBTClassificationModel
-        # Spark multiplies a gain by the rows counted here; XGBoost's is of all rows of the node already.
-        counted = self._array(self._gateway.jvm.double, [1.0, 0.0, 0.0])
-        self._statistics = spark.mllib.tree.impurity.VarianceCalculator(counted, 1)
 
-    def leaf(self, prediction: float) -> Any:
-        return self._leaf(prediction, 0.0, self._statistics)
+def _nodes(tree: Mapping[str, Any]) -> list[_Node]:
+    """The nodes of an XGBoost tree, numbered anew: its own numbers may have gaps where it has pruned."""
+    found: list[_Node] = []
 
-    def of(self, tree: Mapping[str, Any], node: int = 0) -> Any:
-        """The node of an XGBoost tree, with all below it."""
-        left, right, at = (tree[name][node] for name in ("left_children", "right_children", "split_conditions"))
+    def add(at: int) -> int:
+        number, left, split = len(found), tree["left_children"][at], tree["split_conditions"][at]
         if left == NO_CHILD:
-            return self.leaf(float(np.float32(at)))
-        split = self._split(tree["split_indices"][node], largest_on_the_left(at))
-        gain = float(tree["loss_changes"][node])
-        return self._inner(0.0, 0.0, gain, self.of(tree, left), self.of(tree, right), split, self._statistics)
-
-    def tree(self, root: Any) -> Any:
-        return self._tree(root, self._features)
-
-    def model(self, uid: str, trees: Sequence[Any], weights: Sequence[float]) -> "GBTClassificationModel":
-        from pyspark.ml.classification import GBTClassificationModel
-
-        made = self._model(
-            uid, self._array(self._tree, trees), self._array(self._gateway.jvm.double, weights), self._features
+            found.append(_Node(prediction=float(np.float32(split))))
+            return number
+        node = _Node(
+            gain=float(tree["loss_changes"][at]),
+            feature=tree["split_indices"][at],
+            split=largest_on_the_left(split),
         )
-        return GBTClassificationModel(made)
+        found.append(node)
+        node.left, node.right = add(left), add(tree["right_children"][at])
+        return number
 
-    def _array(self, kind: Any, values: Sequence[Any]) -> Any:
-        array = self._gateway.new_array(kind, len(values))
+    add(0)
+    return found
+
+
+def _made_in_the_jvm(uid: str, trees: Sequence[Sequence[_Node]], features: int) -> "GBTClassificationModel":
+    """Made by constructors that are not public, in milliseconds: the one place that reaches into the driver's JVM."""
+    from pyspark.ml.classification import GBTClassificationModel
+
+    gateway = cast(Any, SparkSession.active().sparkContext._gateway)
+    spark = gateway.jvm.org.apache.spark
+
+    def array(kind: Any, values: Sequence[Any]) -> Any:
+        made = gateway.new_array(kind, len(values))
         for number, value in enumerate(values):
-            array[number] = value
-        return array
+            made[number] = value
+        return made
+
+    # Looked up once: each name costs a call to the JVM.
+    leaf, inner, split = spark.ml.tree.LeafNode, spark.ml.tree.InternalNode, spark.ml.tree.ContinuousSplit
+    tree, double = spark.ml.regression.DecisionTreeRegressionModel, gateway.jvm.double
+    statistics = spark.mllib.tree.impurity.VarianceCalculator(array(double, STATISTICS), ROW_COUNT)
+
+    def made(nodes: Sequence[_Node], number: int = 0) -> Any:
+        node = nodes[number]
+        if node.left == NO_CHILD:
+            return leaf(node.prediction, 0.0, statistics)
+        children = made(nodes, node.left), made(nodes, node.right)
+        return inner(0.0, 0.0, node.gain, *children, split(node.feature, node.split), statistics)
+
+    roots = array(tree, [tree(made(nodes), features) for nodes in trees])
+    weights = array(double, [TREE_WEIGHT] * len(trees))
+    return GBTClassificationModel(spark.ml.classification.GBTClassificationModel(uid, roots, weights, features))
+
+
+def _made_of_files(uid: str, trees: Sequence[Sequence[_Node]], features: int, folder: str) -> "GBTClassificationModel":
+    """Written to `folder` as Spark's `save` does, by Spark, and loaded: a Connect client has no JVM of its own."""
+    from pyspark.ml.classification import GBTClassificationModel
+
+    spark = SparkSession.active()
+
+    def described(kind: str, uid: str, **more: Any) -> str:
+        content = {"class": f"org.apache.spark.ml.{kind}", "timestamp": 0, "sparkVersion": spark.version, "uid": uid}
+        # The impurity says how the statistics of a node are to be read; what is not named keeps its default.
+        return json.dumps(content | {"paramMap": {}, "defaultParamMap": {"impurity": "variance"}} | more)
+
+    model = described("classification.GBTClassificationModel", uid, numFeatures=features, numTrees=len(trees))
+    heads = [
+        (number, described("regression.DecisionTreeRegressionModel", f"{uid}_{number}"), TREE_WEIGHT)
+        for number in range(len(trees))
+    ]
+    nodes = [(tree, _as_saved(number, node)) for tree, of in enumerate(trees) for number, node in enumerate(of)]
+    written = (
+        ("metadata", "text", [(model,)], "value string"),
+        ("treesMetadata", "parquet", heads, "treeID int, metadata string, weights double"),
+        ("data", "parquet", nodes, f"treeID int, nodeData struct<{SAVED_NODE}>"),
+    )
+    for name, kind, rows, schema in written:
+        spark.createDataFrame(rows, schema).coalesce(1).write.format(kind).save(f"{folder}/{name}")
+    return GBTClassificationModel.load(folder)
+
+
+def _as_saved(number: int, node: _Node) -> tuple[Any, ...]:
+    split = (node.feature, [] if node.left == NO_CHILD else [node.split], -1)
+    return number, node.prediction, 0.0, STATISTICS, ROW_COUNT, node.gain, node.left, node.right, split

@@ -177,7 +177,8 @@ def _challenger_rows(
     rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
-        rows = judged.crossfit_scores(rows, lakehouse.read(PANEL, versions[PANEL]), trained.settings, policy)
+        panel, settings = lakehouse.read(PANEL, versions[PANEL]), trained.settings
+        rows = judged.crossfit_scores(rows, panel, settings, policy, shared_folder=tracking.shared_folder)
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
     rule = baseline.select("customer_id", "as_of", "risk_score")
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()

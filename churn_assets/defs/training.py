@@ -109,12 +109,13 @@ def churn_pipeline_model(
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
         prepare(tracking.tracking_uri)
+        rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
-            train, current, settings, policy, rows=lakehouse.row_count(TRAIN, versions[TRAIN])
+            train, current, settings, policy, rows=rows, shared_folder=tracking.shared_folder
         )
         evidence = Evidence(models.model_digest(model.pipeline, model.cut_off), policy.digest, versions)
-        rows = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
-        reference = models.with_churn_probability(model.pipeline, rows).toPandas()
+        first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
+        reference = models.with_churn_probability(model.pipeline, first).toPandas()
         inputs = {table: lakehouse.path(table) for table in versions}
         logged = _logged(model, evidence, policy, settings, dates, reference, inputs)
         tracking.log_training(logged)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timezone
 from functools import cached_property
@@ -280,6 +280,12 @@ class TrackingResource(dg.ConfigurableResource):
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
             dfs_tmpdir=self.dfs_tmpdir,
         )
+
+    def shared_folder(self) -> AbstractContextManager[str]:
+        """A name for a folder that Spark and this process share, which is gone afterwards."""
+        from churn_assets.serving.pipelines import shared_folder
+
+        return shared_folder(self.dfs_tmpdir)
 
     def load_model(self, uri: str) -> "PipelineModel":
         import mlflow

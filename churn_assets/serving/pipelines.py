@@ -22,26 +22,26 @@ PIPELINE = "sparkml"
 
 def save_pipeline(pipeline: PipelineModel, folder: Path, dfs_tmpdir: str | None) -> None:
     """Saves `pipeline` as the new folder `folder` of this machine, by way of `dfs_tmpdir` (None: MLflow's own)."""
-    with _shared_folder(dfs_tmpdir) as shared:
-        pipeline.save(spark_uri(shared))
+    with shared_folder(dfs_tmpdir) as shared:
+        pipeline.save(shared)
         there, place = filesystem_of(shared)
         copy_files(place, str(folder), there, LocalFileSystem())
 
 
 def load_pipeline(folder: Path, dfs_tmpdir: str | None) -> PipelineModel:
     """The pipeline that `save_pipeline` left in `folder`, loaded into the active session."""
-    with _shared_folder(dfs_tmpdir) as shared:
+    with shared_folder(dfs_tmpdir) as shared:
         there, place = filesystem_of(shared)
         copy_files(str(folder), place, LocalFileSystem(), there)
         # All of it is read at once, so nothing is asked of the copy later.
-        return PipelineModel.load(spark_uri(shared))
+        return PipelineModel.load(shared)
 
 
 @contextmanager
-def _shared_folder(dfs_tmpdir: str | None) -> Iterator[str]:
-    """A name for a folder under `dfs_tmpdir`, which is gone afterwards."""
+def shared_folder(dfs_tmpdir: str | None) -> Iterator[str]:
+    """Spark's name for a folder under `dfs_tmpdir` (None: MLflow's own), which is gone afterwards."""
     shared = f"{(dfs_tmpdir or MLFLOW_DFS_TMP.get()).rstrip('/')}/{uuid.uuid4().hex}"
     try:
-        yield shared
+        yield spark_uri(shared)
     finally:
         delete_folder(shared)

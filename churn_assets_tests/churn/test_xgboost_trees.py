@@ -4,21 +4,21 @@ import math
 import random
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
-from pyspark.ml import Pipeline, PipelineModel
+from pyspark.ml import PipelineModel
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from xgboost import DMatrix
 
-from churn_assets.churn.errors import UnavailableEstimatorError
+from churn_assets.churn import xgboost_trees
+from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.models import (
     GradientBoosting,
     feature_importances,
@@ -26,7 +26,9 @@ from churn_assets.churn.models import (
     model_digest,
     with_churn_probability,
 )
-from churn_assets.churn.xgboost_trees import as_spark_trees, largest_on_the_left, spark_classifier
+from churn_assets.churn.trees import exported_trees
+from churn_assets.churn.xgboost_trees import as_spark_trees, boosted, collected, largest_on_the_left
+from churn_assets.serving.pipelines import shared_folder
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 SETTINGS = GradientBoosting(max_depth=4, iterations=20, estimator="xgboost")
@@ -58,10 +60,13 @@ class Learned:
 
 @pytest.fixture(scope="module")
 def learned(train: DataFrame) -> Learned:
-    assembler = VectorAssembler(inputCols=list(FEATURES), outputCol="features", handleInvalid="error")
-    classifier = spark_classifier(label_col="label", n_estimators=20, max_depth=4, base_score=0.25, random_state=42)
-    booster = Pipeline(stages=[assembler, classifier]).fit(train.repartition(1)).stages[1].get_booster()
-    return Learned(booster, PipelineModel([assembler, as_spark_trees(booster, "made", len(FEATURES))]))
+    values, labels = collected(train, FEATURES)
+    booster = boosted(values, labels, None, rounds=20, max_depth=4, base_score=0.25, seed=42)
+    return Learned(booster, PipelineModel([assembler(), as_spark_trees(booster, len(FEATURES))]))
+
+
+def assembler() -> VectorAssembler:
+    return VectorAssembler(inputCols=list(FEATURES), outputCol="features", handleInvalid="error")
 
 
 SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -179,19 +184,39 @@ def test_values_beyond_single_precision_are_learned_from_and_scored(train, extre
 
 @pytest.mark.parametrize("unknown", [None, math.nan])
 def test_an_unknown_feature_is_refused_and_not_learned_as_a_value(train, unknown):
-    spoiled = train.withColumn("gap_ratio", F.lit(unknown).cast("double"))
-    with pytest.raises((PySparkException, Py4JJavaError), match=r"(null|NaN) while assembling"):
+    is_spoiled = F.col("customer_id") < "c-002"
+    spoiled = train.withColumn("gap_ratio", F.when(is_spoiled, unknown).otherwise(F.col("gap_ratio")))
+    with pytest.raises(UntrainableError, match="gap_ratio: 2 null or NaN"):
         fit_churn_model(spoiled, FEATURES, SETTINGS, rows=600)
 
 
 def test_without_the_package_the_error_says_what_to_install(train, monkeypatch):
-    monkeypatch.delitem(sys.modules, "xgboost.spark")
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(UnavailableEstimatorError, match=r'pip install "churn_assets\[xgboost\]"'):
         fit_churn_model(train, FEATURES, SETTINGS, rows=600)
 
 
-def test_through_spark_connect_the_error_says_which_estimator_can_be_fitted(monkeypatch):
-    monkeypatch.setenv("SPARK_CONNECT_MODE_ENABLED", "1")
-    with pytest.raises(UnavailableEstimatorError, match='train with estimator = "gbt"'):
-        spark_classifier()
+def test_a_model_made_of_files_is_the_one_that_the_drivers_jvm_makes(train, learned, tmp_path, monkeypatch):
+    # As under Spark Connect; through a server it is tried in test_cluster.
+    monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
+    folder = partial(shared_folder, str(tmp_path))
+    by_files = PipelineModel([assembler(), as_spark_trees(learned.booster, len(FEATURES), folder)])
+    assert list(tmp_path.iterdir()) == []
+    assert exported_trees(by_files, 0.5) == exported_trees(learned.pipeline, 0.5)
+    assert feature_importances(by_files) == feature_importances(learned.pipeline)
+    settings = [
+        {name.name: value for name, value in model.stages[1].extractParamMap().items()}
+        for model in (by_files, learned.pipeline)
+    ]
+    assert settings[0] == settings[1]
+    one, other = (
+        [tuple(row) for row in with_churn_probability(model, train).orderBy("customer_id").collect()]
+        for model in (by_files, learned.pipeline)
+    )
+    assert one == other
+
+
+def test_under_spark_connect_a_model_without_a_shared_folder_says_what_is_missing(learned, monkeypatch):
+    monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
+    with pytest.raises(UnavailableEstimatorError, match="pass `shared_folder`"):
+        as_spark_trees(learned.booster, len(FEATURES))
