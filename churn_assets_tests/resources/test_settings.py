@@ -95,7 +95,7 @@ def test_dagsters_home_sends_no_usage_data_and_keeps_its_owners_file(tmp_path: P
 
 
 def test_spark_connect_wins_and_sends_only_what_a_client_may_set() -> None:
-    config = spark_config(settings_from_env({"SPARK_MASTER": "local[4]", "SPARK_REMOTE": "sc://host:15002"}))
+    config = spark_config(settings_from_env({"SPARK_MASTER": "local[4]", "SPARK_REMOTE": "sc://host:15002"}), "-Xint")
     assert config["spark.remote"] == "sc://host:15002"
     assert all(name == "spark.remote" or name.startswith("spark.sql.") for name in config)
     assert config["spark.sql.session.timeZone"] == "UTC"
@@ -103,12 +103,13 @@ def test_spark_connect_wins_and_sends_only_what_a_client_may_set() -> None:
 
 @pytest.mark.parametrize("master", ["local[2]", "spark://host:7077"])
 def test_every_session_is_in_utc_and_writes_microseconds(master: str) -> None:
-    config = spark_config(settings_from_env({"SPARK_MASTER": master, "SPARK_DRIVER_MEMORY": "5g"}))
+    config = spark_config(settings_from_env({"SPARK_MASTER": master, "SPARK_DRIVER_MEMORY": "5g"}), "-Xint")
     assert config["spark.master"] == master
     assert config["spark.driver.memory"] == "5g"
     assert config["spark.sql.session.timeZone"] == "UTC"
     assert config["spark.sql.parquet.outputTimestampType"] == "TIMESTAMP_MICROS"
     assert ("spark.driver.host" in config) == master.startswith("local")
+    assert config.get("spark.driver.defaultJavaOptions") == ("-Xint" if master.startswith("local") else None)
 
 
 def test_local_workers_run_this_python_and_those_of_a_cluster_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
