@@ -1,15 +1,24 @@
-"""The job `churn_training` in a fresh process: from the feature panel to the judged and promoted version."""
+"""The job `churn_training` in a fresh process, started as the command line starts a job: from panel to version."""
 
+import atexit
+import gc
 import sys
 
 import dagster as dg
 
-from churn_assets.definitions import TRAINING, build_defs, default_resources
 from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import import_ahead, spark_resource, start_ahead
 
 
 def main() -> int:
-    job = build_defs(default_resources(settings_from_env())).resolve_job_def(TRAINING)
+    atexit.register(gc.freeze)
+    settings = settings_from_env()
+    pyspark = spark_resource(settings)
+    start_ahead(pyspark)
+    from churn_assets.definitions import TRAINING, build_defs, default_resources
+
+    import_ahead()
+    job = build_defs(default_resources(settings, pyspark)).resolve_job_def(TRAINING)
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(instance=instance, raise_on_error=False)
     print("promoted" if result.success else "refused or failed")

@@ -93,6 +93,15 @@ def python_and_packages(settings: Settings) -> str:
     return f"Python {sys.version.split()[0]}, {len(found)} packages fit"
 
 
+def xgboost(settings: Settings) -> str:
+    try:
+        found = import_module("xgboost")
+    except Exception as broken:
+        fix = "run `make install`; on a Mac also `brew install libomp`; or train with `estimator: gbt`"
+        raise Wrong(f"cannot be loaded: {broken}", fix) from broken
+    return f"version {found.__version__} can be loaded"
+
+
 def _fits(wanted: Requirement, found: dict[str, str]) -> bool:
     return wanted.specifier.contains(found[wanted.name], prereleases=True)
 
@@ -189,6 +198,7 @@ def ports(settings: Settings) -> str:
 PROBES: tuple[Probe, ...] = (
     java,
     python_and_packages,
+    xgboost,
     memory,
     disk,
     lakehouse,

@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,11 @@ def test_a_java_too_old_is_wrong(settings: Settings, tmp_path: Path, monkeypatch
 def test_a_package_outside_its_range_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "0.1")
     assert "mlflow 0.1, not" in found_by(doctor.python_and_packages, settings).found
+
+
+def test_a_package_that_cannot_load_its_library_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    assert "or train with `estimator: gbt`" in found_by(doctor.xgboost, settings).fix
 
 
 def test_more_memory_than_there_is_is_wrong(settings: Settings) -> None:

@@ -320,20 +320,24 @@ def known_before(silver: DataFrame, day: date) -> DataFrame:
 
 def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_days: int) -> list[Outcome]:
     """The rules of `train_features` and `test_features`, against the `panel` they were cut from."""
-    first_train, last_train, train_rows = train.agg(F.min("as_of"), F.max("as_of"), F.count("*")).collect()[0]
-    first_test, test_rows = test.agg(F.min("as_of"), F.count("*")).collect()[0]
+    tables = {"train": train, "test": test, "panel": panel}
+    by_date = [rows.groupBy(F.lit(name).alias("table"), "as_of").count() for name, rows in tables.items()]
+    counts: dict[str, dict[date, int]] = {name: {} for name in tables}
+    for row in reduce(DataFrame.unionByName, by_date).collect():
+        counts[row["table"]][row["as_of"]] = row["count"]
+    train_rows, test_rows = sum(counts["train"].values()), sum(counts["test"].values())
     if not train_rows or not test_rows:
         empty = f"{train_rows:,} training rows, {test_rows:,} test rows"
         return [Outcome(rule, False, empty, "rows on both sides") for rule in SPLIT_RULES]
+    trained, (first_test, *_) = (sorted(day for day in counts[side] if day is not None) for side in ("train", "test"))
     common = train.select("customer_id").distinct().join(test.select("customer_id").distinct(), "customer_id")
     shared = [row.customer_id for row in common.orderBy("customer_id").limit(MAX_KEYS).collect()]
-    eligible = panel.where(F.col("as_of") == F.lit(first_test)).count()
     return [
         Outcome(
             "disjoint_customers", not shared, f"{len(shared)} shared (at most {MAX_KEYS} counted)", "0", tuple(shared)
         ),
-        _later_outcome(first_train, last_train, first_test, outcome_days),
-        _share_outcome(test_rows, eligible),
+        _later_outcome(trained[0], trained[-1], first_test, outcome_days),
+        _share_outcome(test_rows, counts["panel"].get(first_test, 0)),
     ]
 
 

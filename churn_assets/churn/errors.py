@@ -63,7 +63,7 @@ class UntrainableError(ChurnError):
 
 
 class UnavailableEstimatorError(ChurnError):
-    """The chosen estimator cannot be fitted here: its package is not installed, or Spark Connect has no folder."""
+    """The chosen estimator cannot be fitted here: its package cannot be loaded, or Spark Connect has no folder."""
 
 
 class UnexportableModelError(ChurnError):

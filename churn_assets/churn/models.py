@@ -43,7 +43,7 @@ class GradientBoosting:
     iterations: int = 20
     step_size: float = 0.1
     min_leaf_share: float = 0.0125
-    estimator: Estimator = "gbt"
+    estimator: Estimator = "xgboost"
 
 
 @dataclass(frozen=True)

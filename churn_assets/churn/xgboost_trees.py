@@ -1,4 +1,4 @@
-"""The second learner: XGBoost finds the trees, and Spark's own model holds and scores them.
+"""The default learner: XGBoost finds the trees, and Spark's own model holds and scores them.
 
 So whatever reads, logs, explains or serves a model of `models.fit_churn_model` need not know who learned it, and only
 the fit needs the package. docs/decisions/0013.
@@ -63,18 +63,17 @@ def boosted(
 ) -> "Booster":
     """XGBoost's trees of the rows, learned in this process by one thread, so that no machine's cores change a sum.
 
-    Raises UnavailableEstimatorError where the package is not installed.
+    Raises UnavailableEstimatorError where the package is not installed or cannot load its library.
     """
     try:
         import xgboost
-    except ModuleNotFoundError as missing:
-        if missing.name != "xgboost":
-            raise
+    except Exception as broken:
+        # Without its library it raises an error of its own, which has no name as long as the package is not loaded.
         raise UnavailableEstimatorError(
-            'estimator = "xgboost" needs a package that is not installed.',
-            ["xgboost-cpu: missing"],
-            next_step='install it with pip install "churn_assets[xgboost]", or train with estimator = "gbt"',
-        ) from None
+            'estimator = "xgboost" needs the package of that name, which cannot be loaded.',
+            [str(broken)],
+            next_step='see what `churn-assets doctor` says of it, or train with estimator = "gbt"',
+        ) from broken
     rows = xgboost.DMatrix(values, labels, weight=weights, nthread=1)
     return xgboost.train({"objective": "binary:logistic", "nthread": 1, **params}, rows, rounds)
 

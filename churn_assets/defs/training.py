@@ -49,7 +49,7 @@ class TrainingConfig(dg.Config):
 
     estimator: models.Estimator = Field(
         DEFAULTS.estimator,
-        description="Who learns the trees: Spark itself (gbt), or XGBoost, which needs churn_assets[xgboost].",
+        description="Who learns the trees: XGBoost in this process, or Spark itself (gbt).",
     )
     max_depth: int = Field(
         DEFAULTS.max_depth,

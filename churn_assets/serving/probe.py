@@ -3,6 +3,8 @@
 What scores are right is not decided here: Spark's own, logged with the version, are.
 """
 
+import atexit
+import gc
 import hashlib
 import json
 import math
@@ -104,6 +106,9 @@ _prepared: list[_Process] = []
 
 def main() -> int:
     """The probe's own process: reads what to judge as JSON, and writes the list of problems to the file `result`."""
+    # It lives for seconds, and looking for garbage would be a good part of them, most of it at the end.
+    gc.disable()
+    atexit.register(gc.freeze)
     # An import of these now fails, here and in MLflow, as where they are not installed.
     sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
     import mlflow

@@ -1,4 +1,4 @@
-"""A program of `test_cluster`: fits XGBoost on a project's training rows, wherever its environment says Spark is."""
+"""A program of `test_cluster`: Spark itself learns from a project's training rows, wherever the environment has it."""
 
 import sys
 from pathlib import Path
@@ -18,9 +18,8 @@ def described_fit(settings: Settings) -> str:
     model = fit_churn_model(
         lakehouse.read(TRAIN),
         FEATURE_SETS[policy.model.feature_set],
-        GradientBoosting(estimator="xgboost"),
+        GradientBoosting(estimator="gbt"),
         rows=lakehouse.row_count(TRAIN, lakehouse.version(TRAIN)),
-        shared_folder=resources["tracking"].shared_folder,
     )
     return f"{exported_trees(model, None)}\n{feature_importances(model)}\n"
 
