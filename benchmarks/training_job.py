@@ -7,7 +7,7 @@ import sys
 import dagster as dg
 
 from churn_assets.resources.settings import settings_from_env
-from churn_assets.resources.spark import import_ahead, spark_resource, start_ahead
+from churn_assets.resources.spark import spark_resource, start_ahead
 
 
 def main() -> int:
@@ -17,7 +17,6 @@ def main() -> int:
     start_ahead(pyspark)
     from churn_assets.definitions import TRAINING, build_defs, default_resources
 
-    import_ahead()
     job = build_defs(default_resources(settings, pyspark)).resolve_job_def(TRAINING)
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(instance=instance, raise_on_error=False)

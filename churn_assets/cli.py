@@ -179,7 +179,7 @@ def _run(settings: Settings, terminal: TextIO, log: Path) -> int:
 
 
 def _run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: TextIO, log: Path) -> int:
-    from churn_assets.resources.spark import import_ahead, start_ahead
+    from churn_assets.resources.spark import start_ahead
 
     start_ahead(pyspark)
     import dagster as dg
@@ -188,7 +188,6 @@ def _run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: Text
     from churn_assets.console import StageProgress, closing, was_interrupted
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
 
-    import_ahead()
     try:
         resources = default_resources(settings, pyspark)
     except ChurnError as invalid:

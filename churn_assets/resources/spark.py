@@ -2,7 +2,6 @@
 
 import os
 import sys
-from importlib import import_module
 from threading import Thread
 
 from dagster_pyspark import LazyPySparkResource
@@ -15,13 +14,6 @@ from churn_assets.resources.settings import Settings
 LOCAL_JVM = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
     "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:+UseParallelGC"
-)
-# Together some 2 s of a training (2026-11-27).
-NEEDED_LATE = (
-    "mlflow.store.tracking.sqlalchemy_store",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_agg",
-    "xgboost",
 )
 
 
@@ -87,8 +79,3 @@ def start_ahead(pyspark: LazyPySparkResource) -> None:
     Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there.
     """
     Thread(target=lambda: pyspark.spark_session, name="spark", daemon=True).start()
-
-
-def import_ahead() -> None:
-    """Imports in a thread of its own what a training needs late, while this process waits for Spark."""
-    Thread(target=lambda: [import_module(name) for name in NEEDED_LATE], name="imports", daemon=True).start()
