@@ -21,7 +21,7 @@ COPIES = (1, 10)
 ROUNDS = 3
 PACKAGES = ("pyspark", "xgboost-cpu")
 ESTIMATORS = {
-    "gbt": GradientBoosting(),
+    "gbt": replace(GradientBoosting(), estimator="gbt"),
     "xgboost": replace(GradientBoosting(), estimator="xgboost"),
 }
 

@@ -36,7 +36,7 @@ class GradientBoosting:
     """Settings of the gradient-boosted trees; why these: docs/decisions/0003.
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
-    estimator: who learns them, "gbt" Spark itself, "xgboost" XGBoost (docs/decisions/0013).
+    estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013).
     """
 
     max_depth: int = 5

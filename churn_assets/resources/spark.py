@@ -76,6 +76,8 @@ def brief_spark_resource(settings: Settings) -> LazyPySparkResource:
 def start_ahead(pyspark: LazyPySparkResource) -> None:
     """Starts the session in a thread of its own, so that this process can load what it runs while the JVM begins.
 
-    Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there.
+    Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there. With
+    Spark Connect there is no JVM to wait for, and a session belongs to the thread that made it: none is started.
     """
-    Thread(target=lambda: pyspark.spark_session, name="spark", daemon=True).start()
+    if "spark.remote" not in pyspark.spark_config:
+        Thread(target=lambda: pyspark.spark_session, name="spark", daemon=True).start()

@@ -36,7 +36,8 @@ from churn_assets_tests.panels import frame, rows_of
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5)
-BY_XGBOOST = replace(SMALL, estimator="xgboost")
+BY_SPARK = replace(SMALL, estimator="gbt")
+EITHER = pytest.mark.parametrize("settings", [SMALL, BY_SPARK], ids=["xgboost", "gbt"])
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 
@@ -102,14 +103,14 @@ def test_shuffled_and_repartitioned_rows_give_the_same_model_scores_and_recall(s
     assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio")) == first
 
 
-def test_shuffled_and_repartitioned_rows_give_the_same_model_by_xgboost_and_another_than_by_spark(
+def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark_and_another_than_by_xgboost(
     spark, panel_rows, first
 ):
-    found = outcome(spark.createDataFrame(panel_rows, SCHEMA), BY_XGBOOST)
+    found = outcome(spark.createDataFrame(panel_rows, SCHEMA), BY_SPARK)
     assert len(set(found[2].values())) > 10
     assert found[0] != first[0]
     shuffled = random.Random(1).sample(panel_rows, len(panel_rows))
-    assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio"), BY_XGBOOST) == found
+    assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio"), BY_SPARK) == found
 
 
 @pytest.mark.parametrize(("rows", "partitions"), [(1, 1), (100, 1), (101, 2), (10_000_000, 2)])
@@ -119,7 +120,7 @@ def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(s
     assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
 
 
-@pytest.mark.parametrize(("settings", "partitions"), [(SMALL, 2), (BY_XGBOOST, 1)])
+@pytest.mark.parametrize(("settings", "partitions"), [(SMALL, 1), (BY_SPARK, 2)])
 def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(monkeypatch, spark, panel_rows, settings, partitions):
     given = []
     in_canonical_order = models.in_canonical_order
@@ -184,14 +185,15 @@ def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(spa
         with_churn_probability(model, unknown).collect()
 
 
+@EITHER
 @pytest.mark.parametrize(("label", "told"), [(1.0, "others: 0"), (0.0, "churners: 0")])
-def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(spark, label, told):
+def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(spark, label, told, settings):
     rows = [(f"c-{number}", FIRST, 1.0, 1.0, 1.0, label, 50) for number in range(5)]
     # The other class is only where the threshold is chosen.
     rows.append(("validation", FIRST, 1.0, 1.0, 1.0, 1 - label, 20))
     train = spark.createDataFrame(rows, f"{SCHEMA}, fold int")
     with pytest.raises(UntrainableError, match=told):
-        fit_churn_model(train, FEATURES, SMALL, rows=6)
+        fit_churn_model(train, FEATURES, settings, rows=6)
 
 
 def test_score_counts_add_up_equal_scores_and_labels(spark):
@@ -208,24 +210,28 @@ def mean_score(model: PipelineModel, rows: DataFrame) -> float:
     return with_churn_probability(model, rows).agg(F.avg("churn_probability")).collect()[0][0]
 
 
-def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(spark, panel_rows):
+@EITHER
+def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(
+    spark, panel_rows, settings
+):
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     rate = train.agg(F.avg("label")).collect()[0][0]
     assert rate < 0.45
-    plain = fit_churn_model(train, FEATURES, SMALL, rows=900)
-    unweighted = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="none")
-    balanced = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="balanced")
+    plain = fit_churn_model(train, FEATURES, settings, rows=900)
+    unweighted = fit_churn_model(train, FEATURES, settings, rows=900, class_weights="none")
+    balanced = fit_churn_model(train, FEATURES, settings, rows=900, class_weights="balanced")
     assert model_digest(unweighted, 0.5) == model_digest(plain, 0.5) != model_digest(balanced, 0.5)
     assert mean_score(plain, train) == pytest.approx(rate, abs=0.05)
     assert mean_score(balanced, train) == pytest.approx(0.5, abs=0.05)
     assert mean_score(balanced, train) > mean_score(plain, train) + 0.05
 
 
-def test_balanced_weights_of_as_many_churners_as_others_change_nothing(spark, panel_rows):
+@EITHER
+def test_balanced_weights_of_as_many_churners_as_others_change_nothing(spark, panel_rows, settings):
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     churners = train.where("label = 1").orderBy("customer_id", "as_of").limit(200)
     even = churners.unionByName(train.where("label = 0").orderBy("customer_id", "as_of").limit(200)).persist()
-    one, other = (fit_churn_model(even, FEATURES, SMALL, rows=400, class_weights=by) for by in ("none", "balanced"))
+    one, other = (fit_churn_model(even, FEATURES, settings, rows=400, class_weights=by) for by in ("none", "balanced"))
     assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 

@@ -48,7 +48,7 @@ def train(spark: SparkSession) -> DataFrame:
 
 @pytest.fixture(scope="module")
 def model(train: DataFrame) -> PipelineModel:
-    return fit_churn_model(train, FEATURES, GradientBoosting(max_depth=4, iterations=6), rows=400)
+    return fit_churn_model(train, FEATURES, GradientBoosting(max_depth=4, iterations=6, estimator="gbt"), rows=400)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,17 @@
 """Where things run: from the environment and nothing else."""
 
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import yaml
 
 from churn_assets.resources import settings as places
 from churn_assets.resources.settings import prepare_dagster_home, settings_from_env
-from churn_assets.resources.spark import spark_config, spark_resource
+from churn_assets.resources.spark import spark_config, spark_resource, start_ahead
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -132,3 +134,26 @@ def test_a_client_of_spark_connect_ends_its_session_with_the_process_unless_told
     assert name not in places.os.environ
     spark_resource(settings_from_env({"SPARK_REMOTE": "sc://host:15002"}))
     assert places.os.environ[name] == "true"
+
+
+class SlowToStart:
+    """Stands in for the lazy resource: notes which thread asked for the session, and lets it wait."""
+
+    def __init__(self, **spark_config: str) -> None:
+        self.spark_config = spark_config
+        self.may_start, self.asked_by = threading.Event(), SimpleQueue[str]()
+
+    @property
+    def spark_session(self) -> None:
+        self.asked_by.put(threading.current_thread().name)
+        self.may_start.wait()
+
+
+def test_a_session_is_started_ahead_without_waiting_for_it_and_a_connect_client_makes_its_own() -> None:
+    local, remote = SlowToStart(), SlowToStart(**{"spark.remote": "sc://host:15002"})
+    started_before = set(threading.enumerate())
+    start_ahead(remote)
+    assert set(threading.enumerate()) == started_before
+    start_ahead(local)
+    assert local.asked_by.get(timeout=30) != threading.current_thread().name
+    local.may_start.set()
