@@ -158,9 +158,9 @@ def test_a_card_names_run_code_digests_settings_dates_and_each_table_version():
 
 
 def test_a_card_says_who_learned_the_trees():
-    assert "gradient-boosted trees (Spark ML), 20 of depth 5" in model_card(facts())
-    by_xgboost = model_card(facts(settings=GradientBoosting(estimator="xgboost")))
-    assert "gradient-boosted trees (Spark ML, learned by XGBoost), 20 of depth 5" in by_xgboost
+    assert "gradient-boosted trees (Spark ML, learned by XGBoost), 20 of depth 5" in model_card(facts())
+    by_spark = model_card(facts(settings=GradientBoosting(estimator="gbt")))
+    assert "gradient-boosted trees (Spark ML), 20 of depth 5" in by_spark
 
 
 def test_a_model_trained_under_another_policy_than_the_one_that_judged_says_so():
