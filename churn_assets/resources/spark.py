@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from threading import Thread
 
 from dagster_pyspark import LazyPySparkResource
@@ -79,5 +80,11 @@ def start_ahead(pyspark: LazyPySparkResource) -> None:
     Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there. With
     Spark Connect there is no JVM to wait for, and a session belongs to the thread that made it: none is started.
     """
+
+    def start() -> None:
+        # Told to nobody here: the process may be about to end without ever asking.
+        with suppress(Exception):
+            _ = pyspark.spark_session
+
     if "spark.remote" not in pyspark.spark_config:
-        Thread(target=lambda: pyspark.spark_session, name="spark", daemon=True).start()
+        Thread(target=start, name="spark", daemon=True).start()
