@@ -146,7 +146,7 @@ class SlowToStart:
     @property
     def spark_session(self) -> None:
         self.asked_by.put(threading.current_thread().name)
-        self.may_start.wait()
+        self.may_start.wait(30)
 
 
 def test_a_session_is_started_ahead_without_waiting_for_it_and_a_connect_client_makes_its_own() -> None:
