@@ -37,8 +37,8 @@ def crossfit_scores(
     """Every customer of the test date, each scored by a model that never saw that customer.
 
     In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `shared_folder` as
-    `models.fit_churn_model`. Each other fifth of the customers is
-    scored and alerted by a model made as the registered one was, so this costs a fit more for each of them.
+    `models.fit_churn_model`. Each other fifth of the customers is scored and alerted by a model made as the registered
+    one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
     others = [

@@ -122,7 +122,8 @@ def fit_churn_model(
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
     class_weights: "balanced" gives churners and others the same total weight. shared_folder: where XGBoost's trees can
     pass to a Spark Connect server; nothing else needs it. The same rows give the same model on any machine. Raises
-    UntrainableError if the rows hold fewer than two classes, and UnavailableEstimatorError.
+    UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
+    UnavailableEstimatorError.
     """
     from pyspark.ml.feature import VectorAssembler
 

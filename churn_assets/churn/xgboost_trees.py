@@ -68,7 +68,7 @@ def boosted(
     try:
         import xgboost
     except Exception as broken:
-        # Without its library it raises an error of its own, which has no name as long as the package is not loaded.
+        # Where its library cannot be loaded it raises a class of its own, which nobody can name before the import.
         raise UnavailableEstimatorError(
             'estimator = "xgboost" needs the package of that name, which cannot be loaded.',
             [str(broken)],
