@@ -7,7 +7,7 @@ shared. The rows are made up and written by the project's own lakehouse.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -16,8 +16,9 @@ from pyspark.sql import functions as F
 
 from benchmarks.measuring import machine
 from benchmarks.panels import write_result
-from churn_assets.churn.contract import ONE_ROW_EACH, PANEL_RULES, Outcome, panel_outcomes
+from churn_assets.churn.contract import ONE_ROW_EACH, PANEL_RULES, panel_outcomes
 from churn_assets.churn.features import FEATURES
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.defs.features import PANEL, outcomes_without_spark
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -76,7 +77,7 @@ def _timed(way: Callable[[], Sequence[Outcome]], seconds: list[float]) -> Sequen
 def _report(seconds: dict[str, list[float]]) -> None:
     ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
     lines = [
-        f"# The rules of the feature table without a JVM, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# The rules of the feature table without a JVM, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"{ROWS:,} rows. {len(RULES)} rules: {', '.join(RULES)}.",
         f"One row for each customer and date is not among them: no statistics decide it. {ROUNDS} alternating rounds",

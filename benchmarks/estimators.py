@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from statistics import median
 
 from pyspark.sql import DataFrame
@@ -13,8 +13,8 @@ from benchmarks.panels import demo_panel, spark_session, write_result
 from churn_assets.churn import splits
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
-from churn_assets.churn.policy import load_policy
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 COPIES = (1, 10)
@@ -29,7 +29,7 @@ ESTIMATORS = {
 def main() -> None:
     spark, policy = spark_session(), load_policy(CHECKOUT / "policy.toml")
     lines = [
-        f"# Time of a fit by estimator, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Time of a fit by estimator, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "The default demo's training rows, once and ten times over (each copy with customers of its own), shipped",
         f"settings. {ROUNDS} alternating rounds after a warm-up, medians. Each fit includes the shuffle to canonical",

@@ -1,16 +1,17 @@
 """Where churn can be judged at all: the candidate definitions on the notebook's recipe and on the demo."""
 
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
 from benchmarks.notebook_recipe import random_orders
 from benchmarks.panels import StudyPanel, demo_panel, panel_of, spark_session, write_result
 from churn_assets.churn.feasibility import feasibility_table, label_feasibility
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, REVIEWS
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 CUSTOMERS_OF_THE_RECIPE = 12_000
@@ -25,7 +26,7 @@ def main() -> None:
     write_result(
         "feasibility",
         [
-            f"# Candidate churn definitions, {datetime.now(timezone.utc):%Y-%m-%d}",
+            f"# Candidate churn definitions, {datetime.now(UTC):%Y-%m-%d}",
             "",
             f"The notebook's recipe: orders given to {CUSTOMERS_OF_THE_RECIPE:,} customers at random, of whom 0.12 %",
             "are silent for 30 days; the shipped policy.",

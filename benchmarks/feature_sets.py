@@ -1,7 +1,7 @@
 """The feature sets against each other on the demo and on real orders: paired differences of cross-fitted scores."""
 
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial, reduce
 
 import numpy as np
@@ -13,9 +13,10 @@ from churn_assets.churn import splits
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.intervals import bootstrap, percentile_interval
 from churn_assets.churn.models import GradientBoosting, crossfitted
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 METRICS = {"PR-AUC": Ranking.average_precision, "ROC-AUC": Ranking.roc_auc}
@@ -24,7 +25,7 @@ METRICS = {"PR-AUC": Ranking.average_precision, "ROC-AUC": Ranking.roc_auc}
 def main() -> None:
     spark = spark_session()
     lines = [
-        f"# Feature sets, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Feature sets, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "Every customer of the test date scored by a model that never saw that customer (five folds), shipped",
         "settings. Differences are paired over resampled customers, with 95 % intervals; `total_orders` is that count",

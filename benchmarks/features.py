@@ -7,7 +7,7 @@ memory as Spark's driver.
 
 import sys
 from collections.abc import Callable
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -117,7 +117,7 @@ def _report(found: dict[int, list[dict[str, Measured]]]) -> None:
         )
         rows.append(f"| {orders:,} | | ratio within a round | {wall:.2f} | {cpu:.2f} | |")
     lines = [
-        f"# Orders to feature panel, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Orders to feature panel, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"Made-up orders of {CUSTOMERS:,} customers over half a year, 18 as-of dates; medians of alternating rounds.",
         f"Both sides have {MEMORY} of memory and gave the same panel, to the last digit. Spark also writes the",

@@ -7,7 +7,7 @@ two cores.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
 
@@ -16,8 +16,9 @@ from churn_assets.churn import judged, splits
 from churn_assets.churn.evaluation import Evaluation, Verdict, judge
 from churn_assets.churn.feasibility import feasibility, label_feasibility
 from churn_assets.churn.models import GradientBoosting, train_churn_model
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 SEEDS = range(1, 21)
@@ -86,7 +87,7 @@ def _in_short(evaluation: Evaluation | None) -> str:
 
 def _report(trials: Sequence[Trial], policy: ChurnPolicy) -> None:
     lines = [
-        f"# How often a model passes the gate, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# How often a model passes the gate, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"The demo with {len(SEEDS)} seeds at each signal strength, under the shipped policy; judged on the test fold",
         "as shipped, and on all customers (gate.evaluation = crossfit). At strength 0 all customers are alike and",

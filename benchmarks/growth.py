@@ -1,7 +1,7 @@
 """What ten times the customers cost: the whole lifecycle and one week's scoring, in fresh processes."""
 
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,7 +57,7 @@ def _report(found: dict[int, dict[str, Measured]], rows: dict[int, int]) -> None
             )
             before = run
     lines = [
-        f"# Growth, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Growth, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "The demo at one, ten and a hundred times its smallest size, one run each. The lifecycle goes from the source",
         "tables to the version in production, all checks included; the scoring is one week with its list, reasons,",

@@ -1,6 +1,6 @@
 """What class weights do to ranking, calibration and alerts at 10 %, 2 % and 0.5 % churn; cross-fitted scores."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import reduce
 
 import numpy as np
@@ -12,8 +12,9 @@ from churn_assets.churn import splits
 from churn_assets.churn.evaluation import Figures, figures
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.models import GradientBoosting, crossfitted
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 PREVALENCES = (0.10, 0.02, 0.005)
@@ -23,7 +24,7 @@ WEIGHTS = ("none", "balanced")
 def main() -> None:
     spark, policy = spark_session(), load_policy(CHECKOUT / "policy.toml")
     lines = [
-        f"# Class weights, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Class weights, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "The demo with 12,000 customers at three prevalences; every customer of the test date scored by a model that",
         "never saw that customer (five folds), shipped settings. Alerts: the highest-scored, as many as the",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from statistics import median
 from typing import Any
@@ -32,9 +32,10 @@ from churn_assets.churn import splits
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.intervals import Floats, bootstrap, percentile_interval
 from churn_assets.churn.models import SEED, GradientBoosting, fit_churn_model, with_churn_probability
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 OURS = GradientBoosting()
@@ -145,7 +146,7 @@ LEARNERS: Mapping[str, Fit] = {
 def main() -> None:
     spark = spark_session()
     lines = [
-        f"# Learners, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Learners, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "Every customer of the test date scored by models that never saw that customer (five folds), all learners",
         "on the same rows and features. Nothing is tuned. Our settings:",

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -63,7 +63,7 @@ def _ticks() -> dict[str, list[float]]:
 def _report(seconds: dict[str, list[float]], ticks: dict[str, list[float]]) -> None:
     ratios = [ours / theirs for theirs, ours in zip(seconds[LIBRARIES], seconds[OURS], strict=True)]
     lines = [
-        f"# Loading the code location, and a sensor's tick, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Loading the code location, and a sensor's tick, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"Medians of {PAIRS} alternating pairs of processes, from the start of Python to its end, and of {TICKS} ticks",
         "of `retrain_on_feature_refresh`.",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -86,7 +86,7 @@ def panel_of(orders: DataFrame, reviews: DataFrame, customers: DataFrame, policy
             rows.write.parquet(f"{folder}/{name}")
             return spark.read.parquet(f"{folder}/{name}")
 
-        cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(timezone.utc))
+        cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(UTC))
         numbered = stored("segments", cleaning.numbered_segments(cleaned.customers, None))
         silver = stored("silver", cleaning.with_segments(cleaned.orders, cleaned.customers, numbered))
         cleaned.release()

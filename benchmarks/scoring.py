@@ -6,7 +6,7 @@ why, gives tiers and stamps, and audits every row before it publishes them; reas
 
 import shutil
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -118,7 +118,7 @@ def _lines(customers: int, seconds: dict[str, list[float]]) -> list[str]:
 
 def _report(rows: list[str]) -> None:
     lines = [
-        f"# Scoring, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Scoring, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"Medians of {ROUNDS} rounds after one to warm up; both sides alternate in one session.",
         "",

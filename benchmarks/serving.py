@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -157,7 +157,7 @@ def _report(seconds: dict[str, list[float]], per_row: dict[str, float]) -> None:
     ratios = [ours / theirs for ours, theirs in zip(*seconds.values(), strict=True)]
     settings = GradientBoosting()
     lines = [
-        f"# Serving a version with and without a JVM, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Serving a version with and without a JVM, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"{settings.iterations} trees of depth {settings.max_depth} over {len(NAMES)} features, loaded by alias from a",
         f"SQLite store. Time to the first prediction: {PAIRS} alternating pairs of fresh processes, medians, from the",

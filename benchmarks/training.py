@@ -4,7 +4,7 @@ Wall times include the start of Python and Spark on both sides, because both hav
 may be shared. The gate is lenient, so that the job goes all the way at every size.
 """
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -81,7 +81,7 @@ def build_panel() -> None:
 
 def _report(rows: list[str]) -> None:
     lines = [
-        f"# Feature panel to registered version, {datetime.now(timezone.utc):%Y-%m-%d}",
+        f"# Feature panel to registered version, {datetime.now(UTC):%Y-%m-%d}",
         "",
         "The demo's labelled rows; medians of alternating pairs of processes. The job also checks the panel, splits",
         "out of time, chooses the threshold, judges the model and promotes it. What the audit of the panel and of the",

@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
-from churn_assets.churn.policy import load_policy
 from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
@@ -27,6 +26,7 @@ from churn_assets.defs import (
     training,
 )
 from churn_assets.resources.alerts import AlertsResource
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env

@@ -14,9 +14,10 @@ import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from pyspark.sql import SparkSession
 
-from churn_assets.churn.policy import ChurnPolicy, load_policy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs.scoring import SCORING
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -134,7 +135,7 @@ class Project:
         """Runs the asset `key` and everything downstream of it."""
         graph = build_defs(self.resources).resolve_asset_graph()
         # Scoring is partitioned and has a job of its own, with all that follows from the scores.
-        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("s8_scoring", "s9_monitoring")
+        flow = dg.AssetSelection.keys(key).downstream() - dg.AssetSelection.groups("scoring", "monitoring")
         chosen = flow.required_multi_asset_neighbors().resolve(graph)
         steps = [asset for asset in chosen if asset in graph.materializable_asset_keys]
         return self.run(LIFECYCLE, *["/".join(asset.path) for asset in steps], resources=resources)

@@ -6,7 +6,7 @@ What the right values are does not belong here: `reference.py` and the tests kno
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -38,7 +38,7 @@ def frame(spark: SparkSession, rows: Iterable[Row], schema: T.StructType) -> Dat
 def _in_utc(value: Any) -> Any:
     # Spark would take a naive datetime in the zone of the machine.
     is_naive = isinstance(value, datetime) and value.tzinfo is None
-    return value.replace(tzinfo=timezone.utc) if is_naive else value
+    return value.replace(tzinfo=UTC) if is_naive else value
 
 
 def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
@@ -83,7 +83,7 @@ def cleaned(
     frames: tuple[DataFrame, DataFrame, DataFrame], *, now: datetime = LATER, policy: ChurnPolicy = POLICY
 ) -> Cleaned:
     """`frames` (orders, reviews, customers) cleaned; `now` is naive UTC."""
-    return clean(*frames, policy=policy, now=now.replace(tzinfo=timezone.utc))
+    return clean(*frames, policy=policy, now=now.replace(tzinfo=UTC))
 
 
 def panel_frame(

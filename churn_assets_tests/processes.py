@@ -31,7 +31,7 @@ class Served:
 _CHECK = """
 import sys
 import dagster as dg
-from churn_assets.checking import run_checks
+from churn_assets.commands.check import run_checks
 from churn_assets.definitions import build_defs, default_resources
 from churn_assets.resources.settings import settings_from_env
 defs = build_defs(default_resources(settings_from_env()))

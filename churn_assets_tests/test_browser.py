@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 LOCATION = "churn_assets.definitions"
 SLOW_MS = 60_000
-STAGES = ("s1_lakehouse", "s2_features", "s3_feasibility", "s4_splits", "s5_training", "s6_evaluation", "s7_registry")
+STAGES = ("lakehouse", "features", "feasibility", "splits", "training", "evaluation", "registry")
 
 
 @pytest.fixture

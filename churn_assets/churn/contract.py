@@ -3,8 +3,7 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, timedelta
 from functools import reduce
 from math import isfinite, sqrt
@@ -15,14 +14,14 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
-from churn_assets.churn.errors import BrokenContractError, SourceSchemaError
+from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import FEATURES, AsOfCalendar, Feature, customer_snapshots, feature_panel
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.churn.tables import SourceTable, check_source_schema
 
-MAX_KEYS = 10
 COLUMNS_AND_TYPES = "columns_and_types"
 ONE_ROW_EACH = "one_row_per_customer_and_date"
 PANEL_RULES = (
@@ -48,40 +47,6 @@ PANEL_SCHEMA = T.StructType(
         T.StructField("label", T.DoubleType()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One rule's result. keys: up to ten offenders ("customer at date"). is_warning: no reason to stop."""
-
-    rule: str
-    is_passed: bool
-    observed: str
-    allowed: str
-    keys: tuple[str, ...] = ()
-    is_warning: bool = False
-
-
-def require(outcomes: Sequence[Outcome], table: str) -> None:
-    """Raises BrokenContractError with every broken rule that is not a mere warning."""
-    broken = broken_rules(outcomes)
-    if broken:
-        raise BrokenContractError(
-            f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
-            "the table stays at its last good version.",
-            broken,
-            next_step="look at the named rows in the silver table, or at the code that computes these columns",
-        )
-
-
-def broken_rules(outcomes: Iterable[Outcome]) -> list[str]:
-    """A line for every broken rule that is not a mere warning: observed, allowed, offenders."""
-    return [
-        f"{outcome.rule}: observed {outcome.observed}; allowed {outcome.allowed}"
-        + (f"; for example {', '.join(outcome.keys)}" if outcome.keys else "")
-        for outcome in outcomes
-        if not outcome.is_passed and not outcome.is_warning
-    ]
 
 
 def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:

@@ -8,11 +8,11 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.features import AsOfCalendar
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """What was decided. All but REFUSED move the alias `production`."""
 
     PROMOTED = "promoted"  # the recorded evaluation had earned it

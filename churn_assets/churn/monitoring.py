@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from churn_assets.churn.policy import ChurnPolicy, Monitoring
 SEGMENT = "segment_index"
 
 
-class Metric(str, Enum):
+class Metric(StrEnum):
     """What is measured. psi is of each feature and of the score; the realised ones once the labels are known."""
 
     PSI = "psi"
@@ -39,7 +39,7 @@ class Metric(str, Enum):
 REALISED = (Metric.REALISED_RECALL, Metric.REALISED_PRECISION)
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """OK: within the first limit; WARN: beyond it; FAIL: beyond the second."""
 
     OK = "ok"

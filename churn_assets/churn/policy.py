@@ -2,20 +2,11 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from churn_assets.churn.errors import ChurnError, InvalidPolicyError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Days = Annotated[int, Field(ge=1, le=3650)]
@@ -258,51 +249,3 @@ PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "basel
 
 def _digest(rules: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load_policy(path: Path) -> ChurnPolicy:
-    """The policy in the TOML file `path`.
-
-    Raises InvalidPolicyError, naming every wrong key with what was found and what is allowed.
-    """
-    return validated(ChurnPolicy, read_toml(path, InvalidPolicyError), path, InvalidPolicyError)
-
-
-def read_toml(path: Path, error: type[ChurnError]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error(
-            f"{path}: there is no such file.",
-            next_step="create it (start from the project's own), or point CHURN_PROJECT at its folder",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as unreadable:
-        raise error(f"{path}: cannot be read as TOML: {unreadable}", next_step="mend the file at that place") from None
-
-
-Parsed = TypeVar("Parsed", bound=BaseModel)
-
-
-def validated(model: type[Parsed], content: Mapping[str, Any], path: Path, error: type[ChurnError]) -> Parsed:
-    """`content` as a `model`; raises `error` with a line for each wrong key: where, what was found, what is allowed."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as invalid:
-        problems = [_problem(dict(detail)) for detail in invalid.errors()]
-        raise error(
-            f"{path}: {len(problems)} value(s) are not allowed.",
-            problems,
-            next_step="correct these keys; nothing is replaced by a default",
-        ) from None
-
-
-def _problem(detail: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in detail["loc"]) or "(whole file)"
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    if detail["type"] == "value_error":
-        return f"{key}: {detail['ctx']['error']}"
-    if detail["type"] == "missing":
-        return f"{key}: is required"
-    allowed = detail["msg"].removeprefix("Input ")
-    return f"{key}: found {detail['input']!r}, {allowed}"

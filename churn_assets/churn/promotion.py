@@ -1,61 +1,12 @@
 """Whether a version has earned its place: what is recorded of an evaluation, and the decision that reads it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from operator import itemgetter
-from typing import Any
-
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
-from churn_assets.churn.policy import ChurnPolicy
-
-_FIGURES = (
-    "rows long, churners long, alerts long, caught long, prevalence double, "
-    "recall double, recall_low double, recall_high double, "
-    "precision double, precision_low double, precision_high double, "
-    "alert_share double, alert_share_low double, alert_share_high double, "
-    "lift double, lift_low double, lift_high double, "
-    "pr_auc double, pr_auc_low double, pr_auc_high double, "
-    "roc_auc double, roc_auc_low double, roc_auc_high double, "
-    "brier double, brier_low double, brier_high double"
-)
-# The recall_churn table: one row per evaluation.
-EVALUATION_SCHEMA = (
-    "evaluated_at timestamp, run_id string, model_digest string, policy_digest string, data_versions map<string,long>, "
-    "champion string, evaluation string, verdict string, reasons array<string>, warnings array<string>, "
-    f"threshold double, alert_budget double, {_FIGURES}, rule_pr_auc double, "
-    "comparisons array<struct<rival string, rows long, pr_auc double, challenger_pr_auc double, "
-    "difference double, difference_low double, difference_high double, recall double, challenger_recall double>>, "
-    f"slices array<struct<slice string, part string, is_judgeable boolean, {_FIGURES}>>, "
-    "leakage array<struct<feature string, roc_auc double>>"
-)
+from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.evaluations import Evidence, RecordedEvaluation
 
 
 class PromotionRefusedError(ChurnError):
     """A model was not registered or promoted; the serving model is as it was."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a decision is bound to: the model's digest, the policy's, the version of each input table, and the champion.
-
-    champion: the version in production that the model was compared with; None if there was none.
-    """
-
-    model_digest: str
-    policy_digest: str
-    data_versions: Mapping[str, int]
-    champion: str | None = None
-
-
-@dataclass(frozen=True)
-class RecordedEvaluation:
-    """One row of the recall_churn table, as far as promotion needs it."""
-
-    verdict: Verdict
-    reasons: Sequence[str]
-    evidence: Evidence
 
 
 def refusals(asked: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
@@ -82,61 +33,3 @@ def refusals(asked: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
 
 def _version(champion: str | None) -> str:
     return "no champion" if champion is None else f"champion version {champion}"
-
-
-def evaluation_row(
-    evaluation: Evaluation,
-    evidence: Evidence,
-    policy: ChurnPolicy,
-    *,
-    run_id: str,
-    threshold: float | None,
-    evaluated_at: datetime,
-) -> dict[str, Any]:
-    """An evaluation as a row of EVALUATION_SCHEMA, bound to the policy that judged, whichever policy trained."""
-    compared = [
-        {
-            "rival": found.rival,
-            "rows": found.rows,
-            "pr_auc": found.pr_auc,
-            "challenger_pr_auc": found.challenger_pr_auc,
-            "difference": found.difference.value,
-            "difference_low": found.difference.low,
-            "difference_high": found.difference.high,
-            "recall": found.recall,
-            "challenger_recall": found.challenger_recall,
-        }
-        for found in evaluation.comparisons
-    ]
-    return {
-        "evaluated_at": evaluated_at,
-        "run_id": run_id,
-        "model_digest": evidence.model_digest,
-        "policy_digest": policy.digest,
-        "data_versions": dict(evidence.data_versions),
-        "champion": evidence.champion,
-        "evaluation": policy.gate.evaluation,
-        "verdict": evaluation.verdict.value,
-        "reasons": list(evaluation.reasons),
-        "warnings": list(evaluation.warnings),
-        "threshold": threshold,
-        "alert_budget": policy.alerts.budget,
-        **evaluation.figures.flat(),
-        "rule_pr_auc": next((found.pr_auc for found in evaluation.comparisons if found.rival == RULE), None),
-        "comparisons": compared,
-        "slices": [
-            {"slice": part.slice, "part": part.part, "is_judgeable": part.is_judgeable, **part.figures.flat()}
-            for part in evaluation.slices
-        ],
-        "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
-    }
-
-
-def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, run_id: str) -> RecordedEvaluation | None:
-    """The latest row of the recall_churn table about this model of this training run; None if there is none."""
-    asked = [row for row in rows if (row["model_digest"], row["run_id"]) == (model_digest, run_id)]
-    if not asked:
-        return None
-    row = max(asked, key=itemgetter("evaluated_at"))
-    evidence = Evidence(row["model_digest"], row["policy_digest"], dict(row["data_versions"]), row["champion"])
-    return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence)

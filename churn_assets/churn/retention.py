@@ -6,7 +6,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import Action, ChurnPolicy
 from churn_assets.churn.scoring import KEYS, offenders
 

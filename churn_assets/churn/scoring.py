@@ -9,8 +9,9 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from churn_assets.churn.contract import MAX_KEYS, PANEL_SCHEMA, Outcome
+from churn_assets.churn.contract import PANEL_SCHEMA
 from churn_assets.churn.features import FEATURES, Feature
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import Scoring
 
 KEYS = ("customer_id", "as_of")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster import DagsterEventType
@@ -70,7 +70,7 @@ def alert_on_failure(
     tracking: TrackingResource,
 ) -> dg.SkipReason:
     """Asks for no run. At most one notice for each target in a tick, so that a slow target holds nothing up."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     ledger = promotions.state().ledger if promotions.lakehouse.has(LEDGER) else ()
     if context.cursor is None or not alerts.targets:
         # Nobody wants the news of before.
@@ -79,7 +79,7 @@ def alert_on_failure(
         where = "set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP to be told of failures"
         return dg.SkipReason("Watching from now on." if alerts.targets else f"Nobody to tell: {where}.")
     told = Told.of(context.cursor)
-    ended = _ended(context.instance, datetime.fromtimestamp(told.since, timezone.utc))
+    ended = _ended(context.instance, datetime.fromtimestamp(told.since, UTC))
     runs = [run for run in ended if run.run_id not in told.known]
     notices = [
         *_of_runs(context.instance, runs, tracking),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from churn_assets import churn
-from churn_assets.churn.contract import Outcome, require
+from churn_assets.churn.outcomes import Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.resources.lakehouse import LakehouseResource
 

@@ -6,7 +6,7 @@ Ticks read Delta logs and Dagster's history only; none starts a JVM.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -87,11 +87,11 @@ def retrain_on_feature_refresh(
         return dg.SkipReason(f"Version {version} of {PANEL} waits for the run {going_on} to end.")
     if seen.requested_at is not None:
         rested = datetime.fromisoformat(seen.requested_at) + timedelta(hours=policy.automation.retrain_cooldown_hours)
-        if datetime.now(timezone.utc) < rested:
+        if datetime.now(UTC) < rested:
             return dg.SkipReason(
                 f"Version {version} of {PANEL} waits for the cooldown to end at {rested:%F %H:%M} UTC."
             )
-    context.update_cursor(Seen(version, datetime.now(timezone.utc).isoformat()).cursor())
+    context.update_cursor(Seen(version, datetime.now(UTC).isoformat()).cursor())
     # The key makes a tick that is repeated after a crash ask for the same run.
     return dg.RunRequest(run_key=f"{PANEL}@{version}", tags={"churn/panel_version": str(version)})
 
@@ -149,7 +149,7 @@ def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
 
 def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:
     """A run of one of the jobs that has not ended."""
-    after = datetime.now(timezone.utc) - LOST_AFTER
+    after = datetime.now(UTC) - LOST_AFTER
     for job in jobs:
         filters = dg.RunsFilter(job_name=job, statuses=list(GOING_ON), created_after=after)
         for run in instance.get_runs(filters, limit=1):

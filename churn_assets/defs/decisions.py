@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import dagster as dg
 
-from churn_assets.churn.contract import Outcome
+from churn_assets.churn.evaluations import RecordedEvaluation
 from churn_assets.churn.ledger import Decision, Subject, serving
-from churn_assets.churn.promotion import PromotionRefusedError, RecordedEvaluation
+from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.results import OWNERS, check_result
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource, TrainedModel
@@ -25,7 +26,7 @@ ledger_spec = dg.AssetSpec(
     LEDGER.split("/"),
     deps=[PRODUCTION_MODEL],
     description="Append-only: who was promoted, refused or rolled back, when, why, on which data, and who decided.",
-    group_name="s7_registry",
+    group_name="registry",
     kinds={"delta"},
     owners=OWNERS,
 )

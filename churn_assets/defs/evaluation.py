@@ -2,29 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
 
-from churn_assets.cards import as_html
 from churn_assets.churn import judged, models
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import ChangedModelError
 from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, figures_table, judge
-from churn_assets.churn.ledger import Action
-from churn_assets.churn.model_card import CardFacts, model_card
-from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import (
+from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
     RecordedEvaluation,
     evaluation_row,
     recorded_evaluation,
-    refusals,
 )
+from churn_assets.churn.ledger import Action
+from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.promotion import refusals
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.defs.decisions import POLICY, record_refusal, settle, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
@@ -32,7 +30,16 @@ from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
-from churn_assets.pictures import Picture, calibration, drawn, feature_importances, precision_recall, score_distribution
+from churn_assets.pages.card_page import as_html
+from churn_assets.pages.model_card import CardFacts, model_card
+from churn_assets.pages.pictures import (
+    Picture,
+    calibration,
+    drawn,
+    feature_importances,
+    precision_recall,
+    score_distribution,
+)
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import (
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
 
-GROUP = "s6_evaluation"
+GROUP = "evaluation"
 EVALUATIONS = "recall_churn"
 
 
@@ -89,7 +96,7 @@ def recall_churn(
         policy,
         run_id=trained.run_id,
         threshold=trained.threshold,
-        evaluated_at=datetime.now(timezone.utc),
+        evaluated_at=datetime.now(UTC),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
     pictures = _pictures(scored, evaluation, policy, trained.threshold)

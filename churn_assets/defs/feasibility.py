@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from churn_assets.churn.contract import PANEL_CHECKS, broken_rules
+from churn_assets.churn.contract import PANEL_CHECKS
 from churn_assets.churn.errors import BrokenPanelError
 from churn_assets.churn.feasibility import (
     FEASIBILITY_SCHEMA,
@@ -13,13 +13,14 @@ from churn_assets.churn.feasibility import (
     require_feasible,
 )
 from churn_assets.churn.features import as_of_calendar
+from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.resources.lakehouse import LakehouseResource
 
-GROUP = "s3_feasibility"
+GROUP = "feasibility"
 FEASIBILITY = "food_delivery/label_feasibility"
 
 

@@ -9,7 +9,6 @@ from churn_assets.churn.contract import (
     ENUMERATED_COLUMNS,
     NO_FUTURE_LEAKAGE,
     PANEL_CHECKS,
-    Outcome,
     future_outcome,
     outcomes_by_statistics,
     panel_outcomes,
@@ -26,6 +25,7 @@ from churn_assets.churn.features import (
 )
 from churn_assets.churn.labels import churn_labels, definition, snapshot_shares
 from churn_assets.churn.lineage import FEATURE_READS, KEYS, SNAPSHOT_COLUMNS, label_reads
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.lakehouse import SILVER
@@ -38,10 +38,10 @@ from churn_assets.defs.results import (
     same_columns,
     table_result,
 )
-from churn_assets.pictures import churn_by_date, drawn
+from churn_assets.pages.pictures import churn_by_date, drawn
 from churn_assets.resources.lakehouse import LakehouseResource
 
-GROUP = "s2_features"
+GROUP = "features"
 BASELINE = "food_delivery/gold_customer_churn_risk"
 PANEL = "food_delivery/ml_churn_features"
 # The panel is one table; what is scored by week is partitioned by its snapshots.

@@ -1,7 +1,7 @@
 """Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ from churn_assets.defs.results import OWNERS, ColumnNote, check_result, same_col
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 
-GROUP = "s1_lakehouse"
+GROUP = "lakehouse"
 SILVER = "food_delivery/silver_orders_enriched"
 SILVER_CUSTOMERS = "food_delivery/silver_customers"
 SEGMENTS = "food_delivery/segment_dimension"
@@ -95,7 +95,7 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
     cleaned = cleaning.clean(
         *[lakehouse.read(landed(table), inputs[landed(table)]) for table in (ORDERS, REVIEWS, CUSTOMERS)],
         policy=policy,
-        now=datetime.now(timezone.utc),
+        now=datetime.now(UTC),
     )
     known = lakehouse.read(SEGMENTS) if lakehouse.has(SEGMENTS) else None
     metadata = {"inputs": inputs}

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import dagster as dg
 import pyarrow as pa
 from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import UnprofiledVersionError
 from churn_assets.churn.features import FEATURES
 from churn_assets.churn.monitoring import (
@@ -21,13 +20,14 @@ from churn_assets.churn.monitoring import (
     measurements,
     served_weeks,
 )
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
-from churn_assets.pictures import drawn, drift_over_dates, realised_recall
+from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource, TableCommit
 from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
 
@@ -172,7 +172,7 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
     as_of = max((each.as_of for each in found), default=None)
     decision = retraining.decide(found, retraining.latest(made, before=as_of), policy.monitoring)
     if decision is not None and decision != retraining.latest(made):
-        row = decision.row(datetime.now(timezone.utc))
+        row = decision.row(datetime.now(UTC))
         version = lakehouse.append_after(DECISIONS, version, pa.Table.from_pylist([row], retraining.DECISION_SCHEMA))
     if decision is None or version is None:
         return dg.MaterializeResult(metadata={"decision": "no week is scored yet", "inputs": inputs})

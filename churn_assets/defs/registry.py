@@ -15,12 +15,12 @@ from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, ref
 from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS, as_metadata
 from churn_assets.defs.training import latest_training_run
-from churn_assets.pictures import JudgedVersion, drawn, recall_over_versions
+from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource, TrainedModel
 
-GROUP = "s7_registry"
+GROUP = "registry"
 SHOWN_VERSIONS = 30
 
 
@@ -230,7 +230,9 @@ def roll_back(
     elif wanted == state.champion:
         against.append(f"version {wanted} serves already")
     if against or version is None or trained is None:
-        refuse(context, promotions, decision, against, "The rollback", next_step="see the versions: churn-assets audit")
+        refuse(
+            context, promotions, decision, against, "The rollback", next_step="see the versions: churn-assets history"
+        )
     carry_out(context, promotions, tracking, decision, trained)
     report_serving(context, promotions, tracking)
 

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 from pyspark.sql.types import StructType
 
-from churn_assets.churn.contract import Outcome
-from churn_assets.pictures import Picture
+from churn_assets.churn.outcomes import Outcome
+from churn_assets.pages.pictures import Picture
 from churn_assets.resources.lakehouse import TableCommit
 
 OWNERS = ["team:retention-ml"]

@@ -1,15 +1,15 @@
 """Stage 8, for people: each week's list of whom to contact, with reasons, and who was kept off it and why."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from functools import reduce
 
 import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import UnlistableWeekError
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import MOST_REASONS, TOLD_COLUMNS, Wording, explained, usual_by_date
 from churn_assets.churn.retention import (
@@ -119,7 +119,7 @@ def retention_targets(
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         return audited(target_outcomes(staged[TARGETS], staged[EXCLUSIONS], alerted, capacity), TARGETS, policy)
 
-    listed_at = F.lit(datetime.now(timezone.utc)).alias("listed_at")
+    listed_at = F.lit(datetime.now(UTC)).alias("listed_at")
     stamps = ("model_version", "features_version")
     columns = [name for name in NOTES if name in targets.columns]
     commits = lakehouse.replace_dates(

@@ -11,7 +11,7 @@ from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.labels import snapshot_shares
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.risk_report import ServingModel, week_at_risk
+from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
@@ -20,10 +20,10 @@ from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
-from churn_assets.pictures import churn_by_date, drawn
+from churn_assets.pages.pictures import churn_by_date, drawn
+from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
-from churn_assets.risk_report import RiskReport, risk_report_page
 
 REPORT = "churn_risk_report"
 # Beside the tables: the latest, and one to keep for each week.

@@ -1,14 +1,14 @@
 """Stage 8: the scores of each week's eligible customers by the version in production, and who could not be scored."""
 
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 
 import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import UnscorableWeekError
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import (
     SCORE_RULES,
@@ -27,9 +27,9 @@ from churn_assets.defs.results import ColumnNote, check_result, same_columns, ta
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
-GROUP = "s8_scoring"
+GROUP = "scoring"
 # What is watched of the scores is brought up to date with them.
-MONITORING_GROUP = "s9_monitoring"
+MONITORING_GROUP = "monitoring"
 SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
@@ -107,7 +107,7 @@ def churn_scores(
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         return audited(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES, policy)
 
-    number, scored_at = str(version.version), datetime.now(timezone.utc)
+    number, scored_at = str(version.version), datetime.now(UTC)
     tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring)}
     commits = lakehouse.replace_dates(
         {

@@ -6,7 +6,8 @@ import dagster as dg
 from pyspark.sql import DataFrame
 
 from churn_assets.churn import splits
-from churn_assets.churn.contract import SPLIT_RULES, Outcome, split_outcomes
+from churn_assets.churn.contract import SPLIT_RULES, split_outcomes
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.feasibility import FEASIBILITY
@@ -14,7 +15,7 @@ from churn_assets.defs.features import PANEL, panel_notes
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 
-GROUP = "s4_splits"
+GROUP = "splits"
 TRAIN = "food_delivery/train_features"
 TEST = "food_delivery/test_features"
 

@@ -10,18 +10,18 @@ import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
-from churn_assets.churn.contract import Outcome
 from churn_assets.churn.errors import StalePanelError, TornTablesError
+from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
 from churn_assets.defs.features import PANEL, other_rules
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
-from churn_assets.pictures import drawn, feature_importances, precision_recall
+from churn_assets.pages.pictures import drawn, feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import (
     IMPORTANCES_FILE,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-GROUP = "s5_training"
+GROUP = "training"
 REFERENCE_ROWS = 200
 VALIDATION_CURVE, IMPORTANCES_CHART = "validation_precision_recall.png", "feature_importances.png"
 DEFAULTS = models.GradientBoosting()

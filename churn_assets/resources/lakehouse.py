@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from functools import reduce
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import PrivateAttr
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.statistics import ColumnStatistics
-from churn_assets.resources.storage import delete_folder, filesystem_of, python_uri, spark_uri
+from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri, spark_uri
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -265,7 +265,7 @@ class LakehouseResource(dg.ConfigurableResource):
     def committed_at(self, table: str, version: int) -> datetime:
         """When a version was committed, by the clock of whoever did. Needs no JVM."""
         written = _commit_info(self.path(table), version)["timestamp"]
-        return datetime.fromtimestamp(written / 1000, timezone.utc)
+        return datetime.fromtimestamp(written / 1000, UTC)
 
     def holds_same_rows(self, table: str, one: int, other: int) -> bool:
         """Whether two versions hold the same rows and columns in any order and any files. Needs no JVM.
@@ -620,6 +620,6 @@ def _has_delta_form(value: Any) -> bool:
 
 def _delta_value(value: Any) -> Any:
     if isinstance(value, datetime):
-        utc = value.astimezone(timezone.utc) if value.tzinfo else value
+        utc = value.astimezone(UTC) if value.tzinfo else value
         return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return value.isoformat() if isinstance(value, date) else value

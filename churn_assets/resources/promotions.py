@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -98,7 +98,7 @@ class PromotionsResource(dg.ConfigurableResource):
         raise PromotionRefusedError(
             f"The decision about version {decision.subject.version} was not carried out: another was first.",
             [told],
-            next_step="look at what serves now (churn-assets audit) and decide again",
+            next_step="look at what serves now (churn-assets history) and decide again",
         )
 
     def refuse(self, decision: Decision, reasons: Sequence[str]) -> Decision:
@@ -106,7 +106,7 @@ class PromotionsResource(dg.ConfigurableResource):
         refused = replace(
             decision,
             decision_id=new_id(),
-            decided_at=datetime.now(timezone.utc),
+            decided_at=datetime.now(UTC),
             action=Action.REFUSED,
             reasons=tuple(reasons),
         )
@@ -128,7 +128,7 @@ class PromotionsResource(dg.ConfigurableResource):
             repaired = replace(
                 last,
                 decision_id=new_id(),
-                decided_at=datetime.now(timezone.utc),
+                decided_at=datetime.now(UTC),
                 action=Action.REPAIRED,
                 reasons=(f"{told} before the alias moved; it is carried out now",),
                 dagster_run_id=dagster_run_id,
@@ -189,7 +189,7 @@ def decision_now(
     """A new decision, as of now."""
     return Decision(
         new_id(),
-        datetime.now(timezone.utc),
+        datetime.now(UTC),
         action,
         subject,
         previous_version,

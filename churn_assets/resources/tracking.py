@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -22,11 +22,12 @@ import psutil
 from dagster_mlflow import mlflow_tracking
 
 from churn_assets.churn.errors import ChangedModelError, ChurnError
+from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import Evidence, PromotionRefusedError
+from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.churn.splits import SplitDates
-from churn_assets.pictures import Picture
+from churn_assets.pages.pictures import Picture
 from churn_assets.resources.settings import CHECKOUT
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class TrainedModel:
                 tuple(map(date.fromisoformat, json.loads(params["train_as_of"]))),
                 params["is_out_of_time"] == "True",
             ),
-            datetime.fromtimestamp(run.info.start_time / 1000, timezone.utc),
+            datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             tags["code_commit"],
             tags.get(SERVED_TAG),
             tags.get("verdict"),

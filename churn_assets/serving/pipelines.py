@@ -14,7 +14,7 @@ from mlflow.environment_variables import MLFLOW_DFS_TMP
 from pyarrow.fs import LocalFileSystem, copy_files
 from pyspark.ml import PipelineModel
 
-from churn_assets.resources.storage import delete_folder, filesystem_of, spark_uri
+from churn_assets.delta.storage import delete_folder, filesystem_of, spark_uri
 
 # Within a logged model: where MLflow's Spark flavor keeps it, so that `mlflow.spark.load_model` finds it too.
 PIPELINE = "sparkml"

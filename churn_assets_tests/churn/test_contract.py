@@ -12,16 +12,13 @@ from pyspark.sql import types as T
 
 from churn_assets.churn import contract
 from churn_assets.churn.contract import (
-    MAX_KEYS,
     NO_FUTURE_LEAKAGE,
     PANEL_RULES,
     PANEL_SCHEMA,
     SPLIT_RULES,
-    Outcome,
     future_outcome,
     known_before,
     panel_outcomes,
-    require,
     row_accounting,
     source_schema_outcome,
     split_outcomes,
@@ -29,6 +26,7 @@ from churn_assets.churn.contract import (
 from churn_assets.churn.errors import BrokenContractError
 from churn_assets.churn.features import FEATURES, AsOfCalendar, as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows

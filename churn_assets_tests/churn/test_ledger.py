@@ -1,7 +1,7 @@
 """What can be read from the decisions: who serves, who served before, who may not come back, who moved the alias."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -18,7 +18,7 @@ from churn_assets.churn.ledger import (
     serving,
 )
 
-BEGUN = datetime(2026, 1, 5, tzinfo=timezone.utc)
+BEGUN = datetime(2026, 1, 5, tzinfo=UTC)
 MOVES = {"promote": Action.PROMOTED, "override": Action.OVERRIDDEN, "back": Action.ROLLED_BACK, "mend": Action.REPAIRED}
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from churn_assets.churn.errors import InvalidPolicyError
-from churn_assets.churn.policy import ChurnPolicy, Section, load_policy
+from churn_assets.churn.policy import ChurnPolicy, Section
+from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 # One other allowed value for each rule. A rule added to the policy has to be added here.

@@ -1,22 +1,22 @@
 """Only a recorded PASS for exactly this model, policy and data opens the way; the rest is refused with its reasons."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
 from churn_assets.churn.evaluation import CHAMPION, ORDER_COUNT, RULE, Verdict, judge
-from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import (
+from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
     RecordedEvaluation,
     evaluation_row,
     recorded_evaluation,
-    refusals,
 )
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.promotion import refusals
 from churn_assets_tests.judged_customers import customers, ranked
 from churn_assets_tests.panels import rows_of
 
@@ -97,7 +97,7 @@ def test_several_faults_are_all_named():
     assert len(refusals(ASKED, evaluation)) == 6
 
 
-NOW = datetime(2024, 5, 6, tzinfo=timezone.utc)
+NOW = datetime(2024, 5, 6, tzinfo=UTC)
 POLICY = ChurnPolicy()
 GOOD = judge(customers(60, 100), POLICY, has_threshold=True)
 NOTHING = judge(None, POLICY, has_threshold=False)

@@ -1,7 +1,7 @@
 """A retraining is asked for by what lasts, taken back by what has lasted too, and always with its reasons."""
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -114,7 +114,7 @@ def test_another_version_begins_anew() -> None:
 
 def test_the_last_word_on_the_latest_week_counts() -> None:
     def row(as_of: date, is_retrain: bool, hour: int) -> dict[str, object]:
-        return RetrainDecision(as_of, "1", is_retrain, ("why",)).row(datetime(2026, 1, 1, hour, tzinfo=timezone.utc))
+        return RetrainDecision(as_of, "1", is_retrain, ("why",)).row(datetime(2026, 1, 1, hour, tzinfo=UTC))
 
     rows: Sequence[Mapping[str, object]] = [
         row(week(1), False, 3),

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from churn_assets.churn.contract import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.scoring import SCORE_RULES, score_outcomes
 
 WEEK = date(2025, 9, 1)

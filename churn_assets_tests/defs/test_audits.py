@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, ONE_ROW_EACH, SPLIT_RULES, Outcome
+from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, ONE_ROW_EACH, SPLIT_RULES
 from churn_assets.churn.errors import BrokenContractError
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy, Retention
 from churn_assets.churn.retention import TARGET_RULES
 from churn_assets.churn.scoring import SCORE_RULES

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def test_within_the_cooldown_a_change_waits_and_is_not_lost(watched: Watched) ->
     watched.write(OTHER)
     assert "waits for the cooldown to end at 20" in str(watched.tick())
     assert "waits for the cooldown" in str(watched.tick())
-    past = datetime.now(timezone.utc) - timedelta(hours=watched.policy.automation.retrain_cooldown_hours)
+    past = datetime.now(UTC) - timedelta(hours=watched.policy.automation.retrain_cooldown_hours)
     watched.cursor = Seen(0, past.isoformat()).cursor()
     assert asked(watched.tick()) == f"{PANEL}@1"
 
@@ -218,7 +218,7 @@ def decided(watched: Watched, *, is_retrain: bool, version: str = "1", weeks: in
     watched.lakehouse.append_after(DECISIONS, watched.lakehouse.version(DECISIONS), rows)
 
 
-NOW = datetime(2025, 12, 1, 7, tzinfo=timezone.utc)
+NOW = datetime(2025, 12, 1, 7, tzinfo=UTC)
 WAITS = f"Version 0 of {PANEL} waits for a decision to retrain: "
 
 

@@ -12,13 +12,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.churn.contract import (
-    ONE_ROW_EACH,
-    PANEL_RULES,
-    PANEL_SCHEMA,
-    Outcome,
-    panel_outcomes,
-)
+from churn_assets.churn.contract import ONE_ROW_EACH, PANEL_RULES, PANEL_SCHEMA, panel_outcomes
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL, outcomes_without_spark, stored_outcomes
 from churn_assets.resources.lakehouse import LakehouseResource

@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import sys
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -399,7 +399,7 @@ def test_deltalakes_own_reader_sees_the_same_rows(lakehouse: LakehouseResource, 
     assert table.num_rows == 4
     found = [row for row in table.to_pylist() if row["n"] == -7]
     assert found == [{"n": -7, "x": None, "s": "é", "at": None, "day": date(1960, 2, 29), "flag": None}]
-    assert table.column("at").to_pylist().count(datetime(2025, 1, 1, 12, 30, 15, 123456, tzinfo=timezone.utc)) == 2
+    assert table.column("at").to_pylist().count(datetime(2025, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)) == 2
     assert deltalake.DeltaTable(lakehouse.path(TABLE), version=0).to_pyarrow_table().num_rows == 3
 
 
@@ -409,9 +409,7 @@ PARTITIONED = pa.table(
         "day": pa.array([date(2025, 1, 1), date(2025, 1, 2), None, None], pa.date32()),
         "city": pa.array(["a b/c", None, "ü=%", "a b/c"], pa.string()),
         "code": pa.array([7, 7, None, -1], pa.int32()),
-        "at": pa.array(
-            [datetime(2025, 1, 1, 1, 2, 3, 456789, tzinfo=timezone.utc)] * 3 + [None], pa.timestamp("us", "UTC")
-        ),
+        "at": pa.array([datetime(2025, 1, 1, 1, 2, 3, 456789, tzinfo=UTC)] * 3 + [None], pa.timestamp("us", "UTC")),
         "flag": pa.array([True, False, None, True], pa.bool_()),
     }
 )
@@ -672,9 +670,9 @@ def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> No
 
 
 def test_a_version_knows_when_it_was_committed(tmp_path: Path) -> None:
-    before = datetime.now(timezone.utc) - timedelta(seconds=1)
+    before = datetime.now(UTC) - timedelta(seconds=1)
     lakehouse = versions_of(tmp_path, SAME)
-    assert before <= lakehouse.committed_at("s/t", 0) <= datetime.now(timezone.utc) + timedelta(seconds=1)
+    assert before <= lakehouse.committed_at("s/t", 0) <= datetime.now(UTC) + timedelta(seconds=1)
 
 
 def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from churn_assets.pictures import Picture
+from churn_assets.pages.pictures import Picture
 
 if TYPE_CHECKING:
     from markdown_it.token import Token

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.pictures import (
+from churn_assets.pages.pictures import (
     JudgedVersion,
     calibration,
     churn_by_date,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from churn_assets.audit import audit
+from churn_assets.commands.history import history
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.resources.test_promotions import promotions_in
 
 
 def test_before_any_decision_it_says_that_nothing_serves(tmp_path: Path) -> None:
-    told = audit(promotions_in(tmp_path))
+    told = history(promotions_in(tmp_path))
     assert "nothing: no decision to let a version serve is in the ledger" in told
     assert re.search(r"alias production +no version\n +alias staging +no version\n +the registry agrees", told)
 
@@ -22,7 +22,7 @@ def test_before_any_decision_it_says_that_nothing_serves(tmp_path: Path) -> None
 def test_it_answers_what_an_auditor_asks(built: Project) -> None:
     promotions = built.resources["promotions"]
     (first,) = promotions.state().ledger
-    told = audit(promotions)
+    told = history(promotions)
     assert "quickbite_churn_predictor version 1" in told
     assert re.search(rf"since +{first.decided_at:%Y-%m-%d %H:%M:%S} UTC", told)
     assert re.search(r"replaced +no version", told)
@@ -38,14 +38,14 @@ def test_it_answers_what_an_auditor_asks(built: Project) -> None:
 
 def test_a_move_by_hand_is_told(project: Project) -> None:
     project.tracking.client.delete_registered_model_alias("quickbite_churn_predictor", "production")
-    told = " ".join(audit(project.resources["promotions"]).split())
+    told = " ".join(history(project.resources["promotions"]).split())
     assert "alias production names no version, but by the ledger version 1 serves" in told
 
 
 @pytest.mark.slow
 def test_the_command_needs_no_jvm_and_shows_nothing_else(built: Project) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "churn_assets.cli", "audit"],
+        [sys.executable, "-m", "churn_assets.cli", "history"],
         check=False,
         capture_output=True,
         text=True,
@@ -60,5 +60,5 @@ def test_the_command_needs_no_jvm_and_shows_nothing_else(built: Project) -> None
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = shown.stdout.splitlines()
-    assert lines[3:-2] == audit(built.resources["promotions"]).splitlines()
+    assert lines[3:-2] == history(built.resources["promotions"]).splitlines()
     assert lines[-1].startswith("Took ")

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from churn_assets import doctor
-from churn_assets.doctor import Finding, Probe, examine, report
+from churn_assets.commands import doctor
+from churn_assets.commands.doctor import Finding, Probe, examine, report
 from churn_assets.resources.settings import Settings, settings_from_env
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY
 

@@ -1,40 +1,26 @@
-"""The asset checks on the tables as they stand: which to run, running them, and what came of each. Renders nothing."""
+"""`churn-assets check`: the asset checks on the tables as they stand: which to run, and what came of each."""
 
+import argparse
+import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TextIO
 
 import dagster as dg
 from dagster import DagsterEventType
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.console import cause_of
-from churn_assets.definitions import CHECKS
+from churn_assets.commands.check_reports import Checked, Status, as_junit, as_markdown, as_table
+from churn_assets.commands.progress import cause_of
+from churn_assets.commands.terminal import DONE, FAILED, UNEVALUATED
+from churn_assets.definitions import CHECKS, build_defs, default_resources
+from churn_assets.resources.settings import Settings
+from churn_assets.resources.spark import brief_spark_resource
 
 
 class UnknownSelectionError(ChurnError):
     """A name asked for is neither an asset with checks nor a check."""
-
-
-class Status(Enum):
-    """What came of a check, the worst first; UNKNOWN: it could not be evaluated."""
-
-    UNKNOWN = "not evaluated"
-    FAILED = "failed"
-    WARNING = "warning"
-    PASSED = "passed"
-
-
-@dataclass(frozen=True)
-class Checked:
-    """One check's result. observed: of a check that could not be evaluated, what it raised."""
-
-    asset: str
-    check: str
-    status: Status
-    observed: str
-    allowed: str
 
 
 def run_checks(defs: dg.Definitions, instance: dg.DagsterInstance, names: Sequence[str] = ()) -> list[Checked]:
@@ -109,3 +95,29 @@ def _causes(defs: dg.Definitions, result: dg.ExecuteInProcessResult) -> dict[dg.
     keys = {each.op.name: each.check_keys for each in _check_definitions(defs)}
     failures = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
     return {key: cause_of(event).strip() for event in failures for key in keys.get(str(event.step_key), ())}
+
+
+def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    try:
+        resources = default_resources(settings, brief_spark_resource(settings))
+        defs = build_defs(resources)
+        selected(defs, asked.select)
+        begun = perf_counter()
+        with dg.DagsterInstance.get() as instance:
+            checked = run_checks(defs, instance, asked.select)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return UNEVALUATED
+    except Exception as broken:  # noqa: BLE001 - without Dagster's history none was asked, so none failed
+        traceback.print_exc()
+        print(f"\n{type(broken).__name__}: {broken}\nNext step: look for the cause in {log}", file=terminal)
+        return UNEVALUATED
+    seconds = perf_counter() - begun
+    print(f"\n{as_table(checked)}", file=terminal)
+    print(f"Checked in {seconds:.1f} s.", file=terminal)
+    for file, text in ((asked.junit, as_junit(checked, seconds)), (asked.markdown, as_markdown(checked))):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    statuses = {each.status for each in checked}
+    return UNEVALUATED if Status.UNKNOWN in statuses else FAILED if Status.FAILED in statuses else DONE

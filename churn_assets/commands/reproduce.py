@@ -1,11 +1,12 @@
-"""Makes a registered version again, from the table versions it was trained on, and tells whether it is the same."""
+"""`churn-assets reproduce`: a registered version made again from the table versions it was trained on, and compared."""
 
+import argparse
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
 
 import dagster as dg
 from pyspark.sql import functions as F
@@ -13,7 +14,9 @@ from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.tables import SOURCE_TABLES
-from churn_assets.definitions import LIFECYCLE, STAGES, build_defs, stores
+from churn_assets.commands.progress import StageProgress
+from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.definitions import LIFECYCLE, STAGES, build_defs, default_resources, stores
 from churn_assets.defs import registry
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
@@ -89,7 +92,7 @@ def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
     found = tracking.version(version)
     if found is None:
         raise UnreproducibleVersionError(
-            f"There is no version {version} of {REGISTERED_MODEL}.", next_step="see the versions: churn-assets audit"
+            f"There is no version {version} of {REGISTERED_MODEL}.", next_step="see the versions: churn-assets history"
         )
     return tracking.trained_model_of(found)
 
@@ -173,3 +176,16 @@ def comparison(found: Reproduction) -> str:
 
 def _shown(value: Any) -> str:
     return value[:12] if isinstance(value, str) else "–" if value is None else repr(value)
+
+
+def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    def progress(defs: dg.Definitions, job: dg.JobDefinition) -> Callable[[dg.EventLogEntry], None]:
+        return StageProgress(defs, job, terminal).show
+
+    try:
+        found = reproduce(default_resources(settings), settings, asked.version, progress)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return FAILED
+    print(f"\n{comparison(found)}", file=terminal)
+    return FAILED if found.differing else DONE

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from churn_assets.churn.labels import SnapshotShares
-from churn_assets.churn.risk_report import ServingModel, WeekAtRisk
-from churn_assets.pictures import Picture
+from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
+from churn_assets.pages.pictures import Picture
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 

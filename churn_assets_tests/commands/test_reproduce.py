@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from churn_assets.churn import splits
+from churn_assets.commands.reproduce import Reproduction, UnreproducibleVersionError, comparison, reproduce
 from churn_assets.definitions import DEMO
-from churn_assets.reproduction import Reproduction, UnreproducibleVersionError, comparison, reproduce
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TINY_DEMO, Project, causes_of
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 from markdown_it import MarkdownIt
 
-from churn_assets.check_reports import as_junit, as_markdown
-from churn_assets.checking import Checked, Status, UnknownSelectionError, run_checks, selected
 from churn_assets.cli import main
+from churn_assets.commands.check import Checked, Status, UnknownSelectionError, run_checks, selected
+from churn_assets.commands.check_reports import as_junit, as_markdown
 from churn_assets.definitions import CHECKS, build_defs
 from churn_assets_tests.conftest import Project
 

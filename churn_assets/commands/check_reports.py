@@ -1,15 +1,35 @@
-"""What checks found, for those who read it: a terminal, a pull request (Markdown), a CI system (JUnit XML)."""
+"""What came of each check, for those who read it: a terminal, a pull request (Markdown), a CI system (JUnit XML)."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
 from textwrap import fill
 from xml.etree import ElementTree
 
-from churn_assets.checking import Checked, Status
-
 # XML 1.0 has no form for these, escaped or not.
 NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Status(Enum):
+    """What came of a check, the worst first; UNKNOWN: it could not be evaluated."""
+
+    UNKNOWN = "not evaluated"
+    FAILED = "failed"
+    WARNING = "warning"
+    PASSED = "passed"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One check's result. observed: of a check that could not be evaluated, what it raised."""
+
+    asset: str
+    check: str
+    status: Status
+    observed: str
+    allowed: str
 
 
 def counted(checked: Sequence[Checked]) -> str:

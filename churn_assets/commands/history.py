@@ -1,16 +1,23 @@
-"""What an auditor reads in the terminal: who serves, since when, on which data, by whose decision. Needs no JVM."""
+"""`churn-assets history`: who serves, since when, on which data, by whose decision. Needs no JVM."""
 
+import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from textwrap import fill, indent
+from typing import TextIO
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.ledger import Action, Decision, serving
+from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.definitions import default_resources
 from churn_assets.resources.promotions import PromotionsResource
+from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING
 
 WIDTH = 110
 
 
-def audit(promotions: PromotionsResource) -> str:
+def history(promotions: PromotionsResource) -> str:
     """The version that serves with all that led to it, whether registry and ledger agree, and every decision."""
     state = promotions.state()
     staged = promotions.tracking.version_under(STAGING)
@@ -71,3 +78,12 @@ def _decision_lines(decision: Decision) -> Iterator[str]:
 
 def _version(version: str | None) -> str:
     return "no version" if version is None else f"version {version}"
+
+
+def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    try:
+        print(f"\n{history(default_resources(settings)['promotions'])}", file=terminal)
+    except ChurnError as problem:
+        print(f"\n{problem}", file=terminal)
+        return FAILED
+    return DONE

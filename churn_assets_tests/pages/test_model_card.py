@@ -12,14 +12,14 @@ import yaml
 
 from churn_assets.churn import intervals
 from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
+from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.features import FEATURE_SETS, FEATURES
 from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import candidates, definition
-from churn_assets.churn.model_card import CardFacts, model_card
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy, Gate, Model
-from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.splits import SplitDates
+from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets_tests.judged_customers import customers, ranked
 
 POLICY = ChurnPolicy()
@@ -347,7 +347,7 @@ def test_the_rollback_on_a_card_is_run_config_and_a_command():
     uncommented = yaml.safe_load(written.replace("# version", "version"))["ops"]["roll_back"]["config"]
     assert uncommented["version"] == 1
     assert "dagster job execute -m churn_assets.definitions -j rollback_production_model -c rollback.yaml" in found
-    assert "`churn-assets audit`" in found
+    assert "`churn-assets history`" in found
 
 
 # ---- text from data

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from churn_assets.cli import output_to
-from churn_assets.console import STAGE_NAMES, closing, summary
+from churn_assets.commands.progress import STAGE_NAMES
+from churn_assets.commands.summary import closing, summary
+from churn_assets.commands.terminal import output_to
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, jobs_to_run
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, SCORING
@@ -21,7 +22,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 CHATTER = re.compile(r"\bDEBUG\b|\bINFO\b|\bWARN(ING)?\b|RUN_START|log4j|Traceback|BetaWarning|Downloading artifacts")
 
 
@@ -147,7 +148,7 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
     assert shown.exit_code == 1
     begun = re.findall(r"^● (.+)$", shown.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
-    assert begun == names[: names.index(STAGE_NAMES["s3_feasibility"]) + 1]
+    assert begun == names[: names.index(STAGE_NAMES["feasibility"]) + 1]
     assert re.search(
         r"failed: check churn_definition_is_feasible: .*NOT FEASIBLE: no order for 30 days: \d+ churners among "
         r".* with \d+ churners to judge on, the recall's 95% interval can be 0\.\d\d wide; allowed 0\.10",
@@ -216,7 +217,7 @@ def test_the_terminal_is_given_back_after_a_failure(tmp_path: Path, capfd: pytes
 
 
 def test_the_summary_of_a_success_names_the_version_that_serves(built: Project) -> None:
-    begun_at = datetime.fromtimestamp(0, tz=timezone.utc)
+    begun_at = datetime.fromtimestamp(0, tz=UTC)
     text = summary(built.resources, built.settings, begun_at=begun_at, is_success=True, log=Path("run.log"))
     assert "The lifecycle ran to its end." in text
     assert re.search(r"^Evaluation\n  PASS\n    met: recall", text, re.MULTILINE)
@@ -240,7 +241,7 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(project: Pr
     alerts = sum(row.is_alert for row in rows)
     tiers = Counter(row.risk_tier for row in rows)
     text = summary(
-        project.resources, project.settings, begun_at=datetime.now(timezone.utc), is_success=True, log=Path("run.log")
+        project.resources, project.settings, begun_at=datetime.now(UTC), is_success=True, log=Path("run.log")
     )
     assert f"week {weeks[-1]}: {len(rows):,} scored by version 1, 0 not scorable" in text
     assert (
@@ -252,7 +253,7 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(project: Pr
 
 
 def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Project) -> None:
-    begun_at = datetime.now(timezone.utc)
+    begun_at = datetime.now(UTC)
     text = summary(built.resources, built.settings, begun_at=begun_at, is_success=False, log=Path("run.log"))
     assert re.search(r"^Evaluation \(of an earlier run: .*\)\n  PASS$", text, re.MULTILINE)
     assert "The run FAILED" in text
@@ -266,7 +267,7 @@ def test_a_failure_that_leaves_nobody_to_ask_still_says_where_to_look(
         raise ConnectionRefusedError("the JVM is gone")
 
     monkeypatch.setattr(LakehouseResource, "read", dead)
-    begun_at, log = datetime.now(timezone.utc), Path("run.log")
+    begun_at, log = datetime.now(UTC), Path("run.log")
     text = closing(built.resources, built.settings, begun_at=begun_at, is_success=False, log=log)
     assert "The run FAILED" in text
     assert "ConnectionRefusedError: the JVM is gone" in text

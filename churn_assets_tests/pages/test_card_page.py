@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from churn_assets.cards import as_html
-from churn_assets.churn.model_card import model_card
-from churn_assets.pictures import Picture, drawn, feature_importances
+from churn_assets.pages.card_page import as_html
+from churn_assets.pages.model_card import model_card
+from churn_assets.pages.pictures import Picture, drawn, feature_importances
 from churn_assets_tests.churn.test_model_card import CARDS, HOSTILE, facts, judged, parts
 from churn_assets_tests.judged_customers import customers
 

@@ -15,7 +15,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
-from churn_assets.risk_report import told
+from churn_assets.pages.risk_report import told
 from churn_assets_tests.conftest import Project
 
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}

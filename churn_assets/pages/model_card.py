@@ -6,7 +6,7 @@ Nothing is judged here; how a card looks as a page is `cards.py`.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
@@ -16,12 +16,12 @@ from churn_assets.churn.evaluation import (
     Verdict,
     figures_table,
 )
+from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.features import FEATURES, INFINITY, Feature
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import Evidence
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 
 UNKNOWN = "–"
@@ -101,7 +101,7 @@ def _summary(facts: CardFacts) -> Iterator[str]:
         "Model": f"gradient-boosted trees ({_LEARNED_BY[settings.estimator]}), {settings.iterations} of depth "
         f"{settings.max_depth}, step {settings.step_size:g}, at least {settings.min_leaf_share:.2%} of the rows in a "
         f"leaf, {_WEIGHTS[policy.model.class_weights]}",
-        "Trained": f"{facts.trained_at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "Trained": f"{facts.trained_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,
         "Model digest": facts.evidence.model_digest,
         "Policy digest": policy.digest,
@@ -385,7 +385,7 @@ dagster job execute -m churn_assets.definitions -j rollback_production_model -c 
 
 
 def _rollback() -> Iterator[str]:
-    yield "What serves, and why: `churn-assets audit`."
+    yield "What serves, and why: `churn-assets history`."
     yield "To put an earlier version back, write `rollback.yaml`:"
     yield _ROLLBACK_YAML
     yield "and run the job:"

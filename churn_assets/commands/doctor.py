@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeoutError
@@ -20,6 +21,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.resources.settings import Settings, prepare_dagster_home
 
 LIMIT_SECONDS = 8.0
@@ -218,3 +220,12 @@ def report(findings: Sequence[Finding]) -> str:
         if each.fix:
             lines.append(f"         fix: {each.fix}")
     return "\n".join(lines)
+
+
+def main(settings: Settings) -> int:
+    """Prints what was found; without a log file, because it has to work where none can be written."""
+    # What libraries say of themselves when they are loaded is in other commands' log files; this one has none.
+    warnings.simplefilter("ignore")
+    findings = examine(settings)
+    sys.stdout.write(f"{report(findings)}\n")
+    return FAILED if any(each.fix and not each.is_warning for each in findings) else DONE

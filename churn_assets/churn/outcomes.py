@@ -1,0 +1,42 @@
+"""What a check finds: the outcome of one rule, with what was observed, what is allowed and who offends."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from churn_assets.churn.errors import BrokenContractError
+
+MAX_KEYS = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One rule's result. keys: up to ten offenders ("customer at date"). is_warning: no reason to stop."""
+
+    rule: str
+    is_passed: bool
+    observed: str
+    allowed: str
+    keys: tuple[str, ...] = ()
+    is_warning: bool = False
+
+
+def require(outcomes: Sequence[Outcome], table: str) -> None:
+    """Raises BrokenContractError with every broken rule that is not a mere warning."""
+    broken = broken_rules(outcomes)
+    if broken:
+        raise BrokenContractError(
+            f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
+            "the table stays at its last good version.",
+            broken,
+            next_step="look at the named rows in the silver table, or at the code that computes these columns",
+        )
+
+
+def broken_rules(outcomes: Iterable[Outcome]) -> list[str]:
+    """A line for every broken rule that is not a mere warning: observed, allowed, offenders."""
+    return [
+        f"{outcome.rule}: observed {outcome.observed}; allowed {outcome.allowed}"
+        + (f"; for example {', '.join(outcome.keys)}" if outcome.keys else "")
+        for outcome in outcomes
+        if not outcome.is_passed and not outcome.is_warning
+    ]
