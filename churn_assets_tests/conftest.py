@@ -1,8 +1,12 @@
-"""Fixtures every test may use: one Spark session for the whole suite, and projects with a life of their own."""
+"""Fixtures every test may use: one Spark session for each process, and projects with a life of their own.
+
+Tiers: `unit` starts no JVM, `flow` uses the session, `system` starts the processes that people start. The first two
+are told apart by the fixtures a test asks for.
+"""
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
@@ -12,7 +16,11 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
+from filelock import FileLock
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
+from sqlalchemy import Engine
+from sqlalchemy.event import listens_for
 
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
@@ -20,7 +28,7 @@ from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
-from churn_assets.resources.spark import spark_resource
+from churn_assets.resources.spark import brief_spark_resource
 from churn_assets.resources.tracking import TrackingResource
 
 # For tests of what happens around a model, not of the model: few rows, and a gate nearly any model passes.
@@ -57,9 +65,43 @@ TABLES = (
 )
 
 
+SPARK = {"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"}
+# The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
+LONGEST_FIRST: tuple[str, ...] = ()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("system") is None:
+            item.add_marker("flow" if "spark" in getattr(item, "fixturenames", ()) else "unit")
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    folder = Path(__file__).parent
+    items.sort(key=lambda item: place.get(item.path.relative_to(folder).as_posix(), len(place)))
+
+
+@listens_for(Engine, "connect")
+def _sqlite_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
+    # Dagster and MLflow commit thousands of times in a suite, 4 ms each on a disk; no test pulls the plug (2026-11-28).
+    if type(connection).__module__.startswith("sqlite3"):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_have_no_jvm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test sees no session, though another test of its process may have started one."""
+    if request.node.get_closest_marker("unit") is not None:
+
+        def refused(*_: Any, **__: Any) -> None:
+            raise AssertionError("A unit test starts no JVM. Next step: let it use the fixture spark.")
+
+        monkeypatch.setattr("pyspark.core.context.launch_gateway", refused)
+        for name in ("_active_spark_context", "_gateway", "_jvm"):
+            monkeypatch.setattr(SparkContext, name, None)
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = spark_resource(settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})).spark_session
+    session = brief_spark_resource(settings_from_env(SPARK)).spark_session
     yield session
     session.stop()
 
@@ -74,9 +116,7 @@ class Project:
     @staticmethod
     def at(folder: Path) -> "Project":
         """The project whose policy.toml and sources.toml lie in `folder`."""
-        settings = settings_from_env(
-            {"CHURN_PROJECT": str(folder), "SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"}
-        )
+        settings = settings_from_env({"CHURN_PROJECT": str(folder), **SPARK})
         return Project(settings, load_policy(settings.policy_file))
 
     @staticmethod
@@ -96,7 +136,7 @@ class Project:
 
     @property
     def resources(self) -> dict[str, Any]:
-        return default_resources(self.settings) | {"policy": self.policy}
+        return default_resources(self.settings, brief_spark_resource(self.settings)) | {"policy": self.policy}
 
     @property
     def lakehouse(self) -> LakehouseResource:
@@ -196,14 +236,32 @@ def materializations_of(result: ExecuteInProcessResult) -> dict[str, dg.AssetMat
     return by_key
 
 
+def built_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, build: Callable[[Path], ExecuteInProcessResult]
+) -> Project:
+    """The project in the folder that `build` is given: made by the first test process that asks, for all of them."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            result = build(folder)
+            assert result.success, causes_of(result)
+            done.touch()
+    return Project.at(folder)
+
+
 @pytest.fixture(scope="session")
 def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A tiny demo carried through the whole flow, with version 1 in production. Copy it before changing it."""
-    project = Project.create(tmp_path_factory.mktemp("built") / "project", policy=TINY_POLICY, sources=TINY_DEMO)
-    for job in (DEMO, LIFECYCLE):
-        result = project.run(job)
-        assert result.success, causes_of(result)
-    return project
+
+    def build(folder: Path) -> ExecuteInProcessResult:
+        project = Project.create(folder, policy=TINY_POLICY, sources=TINY_DEMO)
+        assert project.run(DEMO).success
+        return project.run(LIFECYCLE)
+
+    return built_once(tmp_path_factory, "built", build)
 
 
 @pytest.fixture
@@ -215,13 +273,16 @@ def project(built: Project, tmp_path: Path) -> Project:
 @pytest.fixture(scope="session")
 def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The built project with its last two weeks scored, listed and reported. Copy it before changing it."""
-    project = built.copied_to(tmp_path_factory.mktemp("listed") / "project")
-    result = project.score(*project.weeks()[-2:])
-    assert result.success, causes_of(result)
-    # The monitoring's may fail: this little demo is trained on its crisis alone.
-    others = {name: found for name, found in checks_of(result).items() if "monitoring" not in name}
-    assert set(others.values()) == {True}, others
-    return project
+
+    def build(folder: Path) -> ExecuteInProcessResult:
+        project = built.copied_to(folder)
+        result = project.score(*project.weeks()[-2:])
+        # The monitoring's may fail: this little demo is trained on its crisis alone.
+        others = {name: found for name, found in checks_of(result).items() if "monitoring" not in name}
+        assert set(others.values()) == {True}, others
+        return result
+
+    return built_once(tmp_path_factory, "listed", build)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -22,7 +22,7 @@ from churn_assets.resources.tracking import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.processes import Served, dev_servers, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 LOCATION = "churn_assets.definitions"
 SLOW_MS = 60_000

@@ -17,7 +17,7 @@ from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
 from churn_assets_tests.fit_by_gbt import described_fit
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}

@@ -22,7 +22,7 @@ from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
 from churn_assets_tests.processes import CHECKOUT, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from churn_assets.definitions import TRAINING
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.processes import dev_servers, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.system
 
 LOCATION = "churn_assets.definitions"
 

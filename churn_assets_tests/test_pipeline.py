@@ -19,8 +19,6 @@ from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
 
-pytestmark = pytest.mark.slow
-
 SHIPPED = Path(__file__).resolve().parents[1]
 TEST = "food_delivery/test_features"
 SOURCES = ("orders", "reviews", "customers")

@@ -14,8 +14,6 @@ from churn_assets_tests import reference
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import Key, Row, by_key, differences
 
-pytestmark = pytest.mark.slow
-
 PANEL = "food_delivery/ml_churn_features"
 SILVER = "food_delivery/silver_orders_enriched"
 

@@ -125,7 +125,6 @@ def test_planted_drift_is_named_with_its_feature_and_date_and_nothing_else_is(
     )
 
 
-@pytest.mark.slow
 def test_without_drift_twenty_panels_raise_at_most_one_alarm_between_them(spark: SparkSession) -> None:
     alarms, beyond_policy, seen = [], 0, 0
     for seed in range(20):

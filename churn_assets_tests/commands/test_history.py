@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from churn_assets.commands.history import history
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.resources.test_promotions import promotions_in
@@ -42,7 +40,6 @@ def test_a_move_by_hand_is_told(project: Project) -> None:
     assert "alias production names no version, but by the ledger version 1 serves" in told
 
 
-@pytest.mark.slow
 def test_the_command_needs_no_jvm_and_shows_nothing_else(built: Project) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "churn_assets.cli", "history"],

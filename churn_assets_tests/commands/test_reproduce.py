@@ -36,7 +36,6 @@ def moved_on(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     return project
 
 
-@pytest.mark.slow
 def test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on(moved_on: Project) -> None:
     before = moved_on.versions(), moved_on.lakehouse.version(LEDGER), moved_on.alias("production")
     found = made_again(moved_on, "1")
@@ -51,7 +50,6 @@ def test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on(move
     assert (moved_on.versions(), moved_on.lakehouse.version(LEDGER), moved_on.alias("production")) == before
 
 
-@pytest.mark.slow
 def test_other_rows_to_judge_on_are_told_as_different(moved_on: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splits, "TEST_FOLDS", range(19))
     found = made_again(moved_on, "1")

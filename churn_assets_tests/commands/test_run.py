@@ -85,7 +85,6 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     return churn_assets_run(tiny_project(tmp_path_factory.mktemp("cli"), **asked))
 
 
-@pytest.mark.slow
 def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
     assert refused.exit_code == 1
     assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.told)
@@ -94,7 +93,6 @@ def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refuse
     assert "no version is under alias production" in refused.out
 
 
-@pytest.mark.slow
 def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: Shown) -> None:
     begun = re.findall(r"^● (.+)$", refused.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
@@ -108,7 +106,6 @@ def test_the_stages_appear_in_the_order_of_the_flow_each_with_its_time(refused: 
     assert re.search(r"^Took \d+ s in all\.$", refused.out, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_what_libraries_print_is_in_the_log_file_and_not_on_the_terminal(refused: Shown) -> None:
     assert refused.err == ""
     assert not CHATTER.search(refused.out), CHATTER.search(refused.out)
@@ -118,7 +115,6 @@ def test_what_libraries_print_is_in_the_log_file_and_not_on_the_terminal(refused
     assert Path(named).read_text(encoding="utf-8") == refused.log
 
 
-@pytest.mark.slow
 def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refused: Shown) -> None:
     for table in ("orders", "reviews", "customers"):
         (line,) = re.findall(rf"^  {table} +(.* in .*)$", refused.out, re.MULTILINE)
@@ -140,7 +136,6 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
     )
 
 
-@pytest.mark.slow
 def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_with_its_reasons(
     tmp_path: Path,
 ) -> None:
@@ -161,7 +156,6 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
     assert shown.err == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "kill"])
 def test_a_run_that_is_stopped_says_so_in_one_line_and_leaves_what_was_finished(
     tmp_path: Path, asked: signal.Signals

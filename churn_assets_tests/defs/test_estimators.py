@@ -1,7 +1,5 @@
 """The second estimator through the flow: what is made of a model does not depend on who learned its trees."""
 
-import pytest
-
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.retention import TARGETS
 from churn_assets.defs.scoring import SCORES
@@ -12,7 +10,6 @@ MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registe
 PRODUCTION = "production_churn_model"
 
 
-@pytest.mark.slow
 def test_a_model_by_spark_is_judged_registered_promoted_scores_and_gives_reasons(project: Project) -> None:
     knobs = {MODEL: {"estimator": "gbt"}}
     result = project.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION, config=knobs)

@@ -1,7 +1,8 @@
 """Attacks on the gate. Each has to end in the right verdict with its reason, and in nobody being promoted.
 
 The attacker may write any table as the lakehouse itself would, run any part of the graph alone, and break what is
-outside. Attacks on the recorded evaluation are in `test_gates.py` too.
+outside. One attack of each kind is carried through the whole flow; the others attack the rows that the built project
+was judged on, by which the gate decides. Attacks on the recorded evaluation are in `test_gates.py` too.
 """
 
 import json
@@ -9,32 +10,40 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
+import pandas as pd
 import pytest
 from dagster import ExecuteInProcessResult
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.notebook_recipe import random_orders
-from churn_assets.churn import models
-from churn_assets.churn.evaluation import Threshold
-from churn_assets.churn.features import FEATURES
+from churn_assets.churn import judged, models
+from churn_assets.churn.contract import split_outcomes
+from churn_assets.churn.evaluation import choose_threshold, judge
+from churn_assets.churn.evaluations import evaluation_row, recorded_evaluation
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.promotion import refusals
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs import evaluation, features
+from churn_assets.resources.tracking import TrainedModel
+from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 
-PANEL = "food_delivery/ml_churn_features"
+PANEL, BASELINE = "food_delivery/ml_churn_features", "food_delivery/gold_customer_churn_risk"
 TRAIN, TEST = "food_delivery/train_features", "food_delivery/test_features"
 FEASIBILITY, MODEL, EVALUATION = "food_delivery/label_feasibility", "churn_pipeline_model", "recall_churn"
 REGISTERED, PRODUCTION = "registered_churn_model", "production_churn_model"
@@ -80,7 +89,6 @@ def assert_refused(project: Project, result: ExecuteInProcessResult, verdict: st
     for reason in reasons:
         assert any(reason in line for line in told), (reason, told)
     assert REGISTERED not in materializations_of(result)
-    assert_champion_serves(project)
     alone = project.run(LIFECYCLE, REGISTERED)
     assert f"the recorded verdict is {verdict}" in "\n".join(causes_of(alone))
     project.run(LIFECYCLE, PRODUCTION)
@@ -103,29 +111,143 @@ def test_an_honest_model_passes_where_the_attacks_are_refused(project: Project) 
     assert_champion_serves(limited, "2")
 
 
-# --- the rows that judge ---
+# --- what the gate decides by: the rows the built project was judged on, and its recorded model ---
 
 
-def label(expression: str) -> Callable[[DataFrame], DataFrame]:
-    return lambda rows: rows.withColumn("label", F.expr(expression).cast("double"))
+@dataclass(frozen=True)
+class Judgement:
+    """The test customers with the stored model's scores and the rule's, and what its evaluation was bound to."""
+
+    rows: pd.DataFrame
+    trained: TrainedModel
+    policy: ChurnPolicy
+
+    def of(
+        self,
+        rows: pd.DataFrame | None = None,
+        *,
+        policy: ChurnPolicy | None = None,
+        has_threshold: bool = True,
+        champion: pd.Series | None = None,
+        obstacles: Sequence[str] = (),
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The evaluation of (other) rows as it is recorded, and all that is then against this model."""
+        policy = policy or self.policy
+        scored = judged.scored(self.rows if rows is None else rows, self.trained.features, {}, champion)
+        found = judge(scored, policy, has_threshold=has_threshold, obstacles=obstacles)
+        evidence = self.trained.evidence_under(policy.digest, None)
+        row = evaluation_row(
+            found,
+            evidence,
+            policy,
+            run_id=self.trained.run_id,
+            threshold=self.trained.threshold,
+            evaluated_at=datetime.now(UTC),
+        )
+        return row, refusals(evidence, recorded_evaluation([row], evidence.model_digest, self.trained.run_id))
+
+
+@pytest.fixture(scope="module")
+def honest(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+    trained = built.tracking.trained_model(latest_run(built))
+    versions, lakehouse = trained.evidence.data_versions, built.lakehouse
+    rows = pd.DataFrame(lakehouse.records(TEST, versions[TEST]))
+    baseline = lakehouse.records(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
+    rule = {(row["customer_id"], row["as_of"]): row["risk_score"] for row in baseline}
+    file = tmp_path_factory.mktemp("trees") / "trees.json"
+    file.write_text(built.tracking.exported_trees("1"), encoding="utf-8")
+    trees = FlatTrees.read(file)
+    scores = trees.probabilities(rows[trees.features].to_numpy(dtype=float))
+    rows = rows.assign(
+        churn_probability=scores,
+        # A threshold is some customer's score, whose last digit is the engine's own.
+        is_alert=scores >= float(trained.threshold or np.inf) - 1e-12,
+        is_unseen=True,
+        risk_score=[rule[key] for key in zip(rows["customer_id"], rows["as_of"], strict=True)],
+    )
+    return Judgement(rows, trained, built.policy)
+
+
+def assert_shut(judged_: tuple[dict[str, Any], list[str]], verdict: str, reason: str) -> None:
+    """The evaluation has this verdict and this reason, and with it the model is neither registered nor promoted."""
+    row, against = judged_
+    told = [line for line in row["reasons"] if not line.startswith("met: ")]
+    assert row["verdict"] == verdict, row["reasons"]
+    assert any(reason in line for line in told), told
+    assert against[0].startswith(f"the recorded verdict is {verdict}: ")
+
+
+def test_the_honest_rows_pass_with_the_figures_that_the_flow_recorded(built: Project, honest: Judgement) -> None:
+    row, against = honest.of()
+    (recorded,) = built.lakehouse.records(EVALUATION)
+    assert against == []
+    assert row["verdict"] == recorded["verdict"] == "PASS"
+    for name in ("rows", "churners", "alerts", "caught", "recall_low", "precision", "pr_auc", "roc_auc", "rule_pr_auc"):
+        assert row[name] == pytest.approx(recorded[name], abs=1e-9), name
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda rows: rows.limit(0), "there are no test rows"),
-        (label("0"), "there is no churner among the test rows"),
-        (label("1"), "every test row is a churner"),
-        (label("null"), "some labels are unknown, or neither 0 nor 1"),
-        (label("2 * label"), "some labels are unknown, or neither 0 nor 1"),
+        (lambda rows: rows.head(0), "there are no test rows"),
+        (lambda rows: rows.assign(label=0.0), "there is no churner among the test rows"),
+        (lambda rows: rows.assign(label=1.0), "every test row is a churner"),
+        (lambda rows: rows.assign(label=np.nan), "some labels are unknown, or neither 0 nor 1"),
+        (lambda rows: rows.assign(label=2 * rows["label"]), "some labels are unknown, or neither 0 nor 1"),
+        (
+            lambda rows: rows.assign(churn_probability=rows["churn_probability"].where(rows.index % 2 == 0)),
+            "some scores are missing or NaN",
+        ),
     ],
-    ids=["empty", "no_churners", "all_churners", "no_labels", "labels_of_2"],
+    ids=["empty", "no_churners", "all_churners", "no_labels", "labels_of_2", "scores_not_numbers"],
 )
-def test_test_rows_that_cannot_judge_are_not_evaluable(
-    project: Project, spoil: Callable[[DataFrame], DataFrame], reason: str
+def test_rows_that_cannot_judge_are_not_evaluable(
+    honest: Judgement, spoil: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:
-    rewrite(project, TEST, spoil)
-    assert_refused(project, project.run(LIFECYCLE, *TO_THE_END), "NOT_EVALUABLE", reason)
+    assert_shut(honest.of(spoil(honest.rows)), "NOT_EVALUABLE", reason)
+
+
+def test_training_outcomes_from_after_the_test_date_are_not_evaluable(built: Project, honest: Judgement) -> None:
+    train, test, panel = (built.lakehouse.read(table) for table in (TRAIN, TEST, PANEL))
+    later = train.withColumn("as_of", F.lit(built.weeks()[-1])).dropDuplicates(["customer_id"])
+    found = split_outcomes(train.unionByName(later), test, panel, built.policy.windows.outcome_days)
+    obstacles = [f"the splits break {each.rule}: {each.observed}" for each in found if not each.is_passed]
+    assert_shut(honest.of(obstacles=obstacles), "NOT_EVALUABLE", "the splits break test_after_train_outcomes")
+
+
+def test_a_challenger_that_falls_short_of_the_champion_fails(honest: Judgement) -> None:
+    rows = honest.rows
+    champion = pd.Series(rows["churn_probability"].to_numpy(), index=rows["customer_id"])
+    wary = changed(honest.policy, "gate", max_shortfall=0.10)
+    worse = rows.assign(churn_probability=1 - rows["churn_probability"])
+    assert_shut(honest.of(worse, policy=wary, champion=champion), "FAIL", "of the champion, difference -")
+
+
+def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(honest: Judgement) -> None:
+    limited = changed(honest.policy, "alerts", budget=0.30)
+    counts = [(0.5, label, int(rows)) for label, rows in honest.rows["label"].value_counts().items()]
+    assert choose_threshold(counts, counts, limited) is None
+    found = honest.of(honest.rows.assign(is_alert=False), policy=limited, has_threshold=False)
+    assert_shut(found, "FAIL", "no threshold on the validation fold")
+
+
+def test_a_model_that_flags_everyone_fails_by_its_alerts(honest: Judgement) -> None:
+    assert_shut(honest.of(honest.rows.assign(is_alert=True)), "FAIL", "alerts 100.0% of customers")
+
+
+def test_a_label_computable_from_the_features_fails(honest: Judgement) -> None:
+    # Silence so long that it is the label: the notebook's own leak.
+    known = honest.rows["label"] + np.linspace(0, 0.1, len(honest.rows))
+    lenient = changed(honest.policy, "leakage", max_single_feature_auc=1.0)
+    found = honest.of(honest.rows.assign(recency_days=20 * known, churn_probability=known / 2), policy=lenient)
+    assert_shut(found, "FAIL", "missed: the label is not computable from the features: ROC-AUC ")
+
+
+# --- the rows, the model and its files, through the whole flow ---
+
+
+def label(expression: str) -> Callable[[DataFrame], DataFrame]:
+    return lambda rows: rows.withColumn("label", F.expr(expression).cast("double"))
 
 
 def test_test_customers_copied_into_train_are_not_evaluable(project: Project) -> None:
@@ -137,20 +259,6 @@ def test_test_customers_copied_into_train_are_not_evaluable(project: Project) ->
     assert_refused(project, result, "NOT_EVALUABLE", "the splits break disjoint_customers")
 
 
-def test_training_outcomes_from_after_the_test_date_are_not_evaluable(project: Project) -> None:
-    later = project.lakehouse.read(TEST).agg(F.max("as_of")).first()[0]
-    rewrite(
-        project,
-        TRAIN,
-        lambda rows: rows.withColumn("as_of", F.lit(later)).dropDuplicates(["customer_id"]).unionByName(rows),
-    )
-    result = project.run(LIFECYCLE, *TO_THE_END)
-    assert_refused(project, result, "NOT_EVALUABLE", "the splits break test_after_train_outcomes")
-
-
-# --- the model ---
-
-
 def test_a_model_that_learned_swapped_labels_fails_by_its_recall(project: Project) -> None:
     rewrite(project, TRAIN, label("1 - label"))
     limited = with_little_capacity(project)
@@ -158,54 +266,7 @@ def test_a_model_that_learned_swapped_labels_fails_by_its_recall(project: Projec
     assert_refused(limited, result, "FAIL", "missed: recall")
 
 
-def test_a_challenger_that_falls_short_of_the_champion_fails(project: Project) -> None:
-    rewrite(project, TRAIN, label("1 - label"))
-    wary = project.under(changed(project.policy, "gate", max_shortfall=0.10))
-    assert wary.run(LIFECYCLE, FEASIBILITY).success
-    assert_refused(wary, wary.run(LIFECYCLE, *TO_THE_END), "FAIL", "of the champion, difference -")
-
-
-def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(project: Project) -> None:
-    names = [feature.name for feature in FEATURES]
-    rewrite(project, TRAIN, lambda rows: rows.withColumns({name: F.lit(1.0) for name in names}))
-    result = project.run(LIFECYCLE, *TO_THE_END)
-    assert_refused(project, result, "FAIL", "no threshold on the validation fold")
-
-
-def test_a_model_that_flags_everyone_fails_by_its_alerts(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "choose_threshold", lambda *_: Threshold(0.0, 1.0, 1.0, 0.0))
-    result = project.run(LIFECYCLE, *TO_THE_END)
-    assert_refused(project, result, "FAIL", "alerts 100.0% of customers")
-
-
-def test_scores_that_are_not_numbers_are_not_evaluable(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert project.run(LIFECYCLE, MODEL).success
-    honest = models.with_churn_probability
-    is_even = F.pmod(F.xxhash64("customer_id"), F.lit(2)) == 0
-
-    def with_nan(model: Any, rows: DataFrame) -> DataFrame:
-        return honest(model, rows).withColumn(
-            "churn_probability", F.when(is_even, F.lit(float("nan"))).otherwise(F.col("churn_probability"))
-        )
-
-    with monkeypatch.context() as attack:
-        attack.setattr(models, "with_churn_probability", with_nan)
-        result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
-    assert_refused(project, result, "NOT_EVALUABLE", "some scores are missing or NaN")
-
-
-def test_a_threshold_changed_after_training_is_not_evaluable(project: Project) -> None:
-    assert project.run(LIFECYCLE, MODEL).success
-    client = project.tracking.client
-    run = latest_run(project)
-    client.set_tag(run, "threshold", json.dumps(0.01))
-    result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
-    assert_refused(project, result, "NOT_EVALUABLE", "ChangedModelError: the model or the threshold of run")
-
-
 def test_an_artifact_exchanged_after_training_is_not_evaluable(project: Project) -> None:
-    rewrite(project, TRAIN, label("1 - label"))
-    assert project.run(LIFECYCLE, MODEL).success
     other = artifact_of(project, latest_run(project))
     rewrite(project, TRAIN, label("1 - label"))
     assert project.run(LIFECYCLE, MODEL).success
@@ -216,11 +277,25 @@ def test_an_artifact_exchanged_after_training_is_not_evaluable(project: Project)
     assert_refused(project, result, "NOT_EVALUABLE", "ChangedModelError: the model or the threshold of run")
 
 
-def test_an_artifact_deleted_after_training_is_not_evaluable(project: Project) -> None:
-    assert project.run(LIFECYCLE, MODEL).success
-    shutil.rmtree(artifact_of(project, latest_run(project)))
-    result = project.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
-    assert_refused(project, result, "NOT_EVALUABLE", "the model cannot be scored: ")
+def assert_not_evaluable(project: Project, reason: str) -> None:
+    """An evaluation of the model that serves, which something was done to, says so, and nothing is registered."""
+    result = project.run(LIFECYCLE, EVALUATION, REGISTERED)
+    assert checks_of(result)[f"{EVALUATION}: recall_gate"] is False
+    assert REGISTERED not in materializations_of(result)
+    recorded = latest_evaluation(project)
+    assert recorded.verdict == "NOT_EVALUABLE"
+    assert any(reason in line for line in recorded.reasons), recorded.reasons
+    assert (project.alias("staging"), project.alias("production")) == ("1", "1")
+
+
+def test_a_threshold_changed_after_training_is_not_evaluable(project: Project) -> None:
+    project.tracking.client.set_tag(latest_run(project), "threshold", json.dumps(0.01))
+    assert_not_evaluable(project, "ChangedModelError: the model or the threshold of run")
+
+
+def test_an_artifact_that_is_gone_is_not_evaluable(project: Project) -> None:
+    lose_artifacts(project)
+    assert_not_evaluable(project, "the model cannot be scored: ")
 
 
 def latest_run(project: Project) -> str:
@@ -236,6 +311,13 @@ def artifact_of(project: Project, run_id: str) -> Path:
     folder = Path(unquote(urlparse(client.get_logged_model(logged.model_id).artifact_location).path))
     assert folder.is_dir()
     return folder
+
+
+def lose_artifacts(project: Project) -> None:
+    """The store names a place for the models it holds where there is nothing; the files belong to others too."""
+    with sqlite3.connect(project.settings.data / "mlflow" / "mlflow.db") as store:
+        store.execute("UPDATE logged_models SET artifact_location = artifact_location || '-lost'")
+    store.close()
 
 
 # --- looks into the future ---
@@ -295,20 +377,6 @@ def test_a_feature_computed_from_later_events_is_never_published(
     assert_champion_serves(project)
 
 
-def test_a_label_computable_from_the_features_fails(project: Project) -> None:
-    # Silence so long that it is the label: the notebook's own leak.
-    def with_recency_of_the_outcome(rows: DataFrame) -> DataFrame:
-        noise = F.pmod(F.xxhash64("customer_id"), F.lit(1000)) / 1000
-        return rows.withColumn("recency_days", 5 * noise + F.when(F.col("label") == 1.0, 20).otherwise(0))
-
-    for table in (TRAIN, TEST):
-        rewrite(project, table, with_recency_of_the_outcome)
-    lenient = project.under(changed(project.policy, "leakage", max_single_feature_auc=1.0))
-    assert lenient.run(LIFECYCLE, FEASIBILITY).success
-    result = lenient.run(LIFECYCLE, *TO_THE_END)
-    assert_refused(lenient, result, "FAIL", "missed: the label is not computable from the features: ROC-AUC ")
-
-
 # --- the record ---
 
 
@@ -328,15 +396,6 @@ def test_a_policy_loosened_after_a_fail_opens_nothing(project: Project) -> None:
     (cause,) = causes_of(project.run(LIFECYCLE, REGISTERED))
     assert "the recorded verdict is FAIL: missed: recall" in cause
     assert "it was judged by policy" in cause
-    assert_champion_serves(project)
-
-
-def test_a_policy_loosened_after_a_pass_opens_nothing_either(project: Project) -> None:
-    loosened = project.under(changed(project.policy, "gate", min_recall=0.04))
-    for asset in (REGISTERED, PRODUCTION):
-        (cause,) = causes_of(loosened.run(LIFECYCLE, asset))
-        assert "PromotionRefusedError" in cause
-        assert f"it was judged by policy {project.policy.digest}, and the policy now is" in cause
     assert_champion_serves(project)
 
 
@@ -367,14 +426,14 @@ def latest_run_but(project: Project, run_id: str) -> str:
 
 
 def test_a_champion_whose_artifact_is_gone_is_not_evaluable_against(project: Project) -> None:
-    assert project.run(LIFECYCLE, *TO_THE_END).success
-    shutil.rmtree(artifact_of(project, latest_run(project)))
+    lose_artifacts(project)
     result = project.run(LIFECYCLE, *TO_THE_END)
     assert not result.success
     recorded = latest_evaluation(project)
     assert recorded.verdict == "NOT_EVALUABLE"
-    assert any("the champion, version 2, cannot be scored" in reason for reason in recorded.reasons)
-    assert (project.alias("staging"), project.alias("production")) == ("2", "2")
+    assert any("the champion, version 1, cannot be scored" in reason for reason in recorded.reasons)
+    assert not any("the model cannot be scored" in reason for reason in recorded.reasons)
+    assert (project.alias("staging"), project.alias("production")) == ("1", "1")
 
 
 @contextmanager

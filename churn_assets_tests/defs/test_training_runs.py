@@ -118,7 +118,6 @@ def training_in_a_process(project: Project, folder: Path) -> Iterator[subprocess
         process.wait()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_process_told_to_stop_ends_its_run_as_killed(project: Project, tmp_path: Path, asked: signal.Signals) -> None:
     with training_in_a_process(project, tmp_path) as process:
@@ -128,7 +127,6 @@ def test_a_process_told_to_stop_ends_its_run_as_killed(project: Project, tmp_pat
     assert statuses(project) == ["FINISHED", "KILLED"]
 
 
-@pytest.mark.slow
 def test_the_run_of_a_process_that_was_killed_is_closed_by_the_next_training(project: Project, tmp_path: Path) -> None:
     with training_in_a_process(project, tmp_path) as process:
         with project.instance() as instance:
