@@ -20,7 +20,7 @@ from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.automation import PANEL, TRAINING, Seen
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
-from churn_assets_tests.processes import CHECKOUT, wait_for
+from churn_assets_tests.processes import CHECKOUT, QUICK_JVM, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -35,9 +35,10 @@ def daemon(project: Project, log: Path, **more: str) -> Iterator[subprocess.Pope
         "DAGSTER_HOME": str(project.settings.dagster_home),
         "SPARK_MASTER": "local[2]",
         "SPARK_DRIVER_MEMORY": "2g",
+        **QUICK_JVM,
         **more,
     }
-    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-w", CHECKOUT / "workspace.yaml"]
+    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-m", "churn_assets_tests.quick_sensors"]
     with log.open("ab") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=output, stderr=output)
     family: list[psutil.Process] = []

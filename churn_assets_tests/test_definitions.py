@@ -94,7 +94,7 @@ importing = time.process_time()
 print(time.process_time() / importing)
 """
     ratios = []
-    for _ in range(5):
+    for _ in range(3):
         ran = run_python(code, CHURN_PROJECT=str(folder))
         assert ran.returncode == 0, ran.stderr
         ratios.append(float(ran.stdout))

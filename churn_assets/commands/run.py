@@ -24,7 +24,7 @@ def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: P
     # A run of everything loads the classes that any later one needs.
     recording = begun_recording(settings)
     try:
-        code = _run_jobs(settings, spark_resource(settings, recording), terminal, log)
+        code = run_jobs(settings, spark_resource(settings, recording), terminal, log)
         if recording is not None and code == DONE:
             print(
                 "\nKeeping the classes Spark has loaded, so that later runs start sooner (Ctrl-C skips it) …",
@@ -38,7 +38,7 @@ def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: P
     return code
 
 
-def _run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: TextIO, log: Path) -> int:
+def run_jobs(settings: Settings, pyspark: "LazyPySparkResource", terminal: TextIO, log: Path) -> int:
     from churn_assets.resources.spark import start_ahead
 
     start_ahead(pyspark)

@@ -7,11 +7,12 @@ import pytest
 
 from churn_assets.churn import splits
 from churn_assets.commands.reproduce import Reproduction, UnreproducibleVersionError, comparison, reproduce
-from churn_assets.definitions import DEMO
+from churn_assets.definitions import DEMO, REFRESH
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TINY_DEMO, Project, causes_of
 
 ORDERS, SILVER = "food_delivery/orders", "food_delivery/silver_orders_enriched"
+PANEL = "food_delivery/ml_churn_features"
 
 
 def unheard(_: dg.Definitions, __: dg.JobDefinition) -> Callable[[dg.EventLogEntry], None]:
@@ -28,11 +29,11 @@ def moved_on(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Projec
     project = built.copied_to(tmp_path_factory.mktemp("moved_on") / "project")
     demo = TINY_DEMO.replace("customers = 1_000", "customers = 1_100\nseed = 7")
     (project.settings.project / "sources.toml").write_text(demo, encoding="utf-8")
-    result = project.run(DEMO)
-    assert result.success, causes_of(result)
-    project.run()
+    for job in (DEMO, REFRESH):
+        result = project.run(job)
+        assert result.success, causes_of(result)
     assert project.lakehouse.row_count(ORDERS) != project.lakehouse.row_count(ORDERS, 0)
-    assert project.lakehouse.version("recall_churn") == 1
+    assert project.lakehouse.version(PANEL) == 1
     return project
 
 

@@ -10,14 +10,11 @@ from churn_assets.definitions import TRAINING
 from churn_assets_tests.conftest import Project, causes_of
 
 
-def executions(spark: SparkSession) -> dict[int, str]:
-    """The plans of the SQL queries so far, by their numbers."""
+def executions(spark: SparkSession) -> dict[int, Any]:
+    """The SQL queries so far, by their numbers."""
     store: Any = spark._jsparkSession.sharedState().statusStore()  # type: ignore[attr-defined]
     listed = store.executionsList()
-    return {
-        int(each.executionId()): str(each.physicalPlanDescription())
-        for each in (listed.apply(place) for place in range(listed.size()))
-    }
+    return {int(each.executionId()): each for each in (listed.apply(place) for place in range(listed.size()))}
 
 
 def asked(plan: str) -> str:
@@ -26,10 +23,12 @@ def asked(plan: str) -> str:
 
 
 def test_a_training_run_asks_nothing_twice(project: Project, spark: SparkSession) -> None:
-    before = set(executions(spark))
+    before = executions(spark).keys()
     result = project.run(TRAINING)
     assert result.success, causes_of(result)
-    queries = [plan for number, plan in executions(spark).items() if number not in before]
+    queries = [
+        str(query.physicalPlanDescription()) for number, query in executions(spark).items() if number not in before
+    ]
     # Spark itself reads what it noted of a saved model's stages more than once.
     plans = [asked(plan) for plan in queries if "Scan text" not in plan]
     # Feasibility, both splits and their audit, the fit's two classes, two folds of scores, the judged customers.

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from dagster_pyspark import LazyPySparkResource
+from mlflow import MlflowClient
 
 from churn_assets.churn.ledger import Action, Decision, Subject, serving
 from churn_assets.churn.promotion import PromotionRefusedError
@@ -20,6 +22,9 @@ from churn_assets.resources.promotions import PromotionLockedError, PromotionsRe
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
 VERSIONS = 4
+# Every process is forked from one that has loaded all this: a fresh interpreter takes 5 s to.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload([__name__, "mlflow.store.tracking.sqlalchemy_store", "deltalake"])
 
 
 def promotions_in(folder: Path, lock: str = "promotion.lock") -> PromotionsResource:
@@ -34,14 +39,22 @@ def promotions_in(folder: Path, lock: str = "promotion.lock") -> PromotionsResou
     return PromotionsResource(lakehouse=lakehouse, tracking=tracking, lock_file=str(folder / lock))
 
 
-@pytest.fixture
-def promotions(tmp_path: Path) -> PromotionsResource:
-    """A registry of four versions, none in production, and no ledger yet."""
-    made = promotions_in(tmp_path)
-    made.tracking.client.create_registered_model(REGISTERED_MODEL)
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's store with four versions, none in production; to make it takes seconds, so it is copied."""
+    folder = tmp_path_factory.mktemp("registry")
+    client = promotions_in(folder).tracking.client
+    client.create_registered_model(REGISTERED_MODEL)
     for number in range(VERSIONS):
-        made.tracking.client.create_model_version(REGISTERED_MODEL, source=f"{tmp_path}/model{number}")
-    return made
+        client.create_model_version(REGISTERED_MODEL, source=f"{folder}/model{number}")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def promotions(registry: Path, tmp_path: Path) -> PromotionsResource:
+    """A registry of four versions, none in production, and no ledger yet."""
+    shutil.copy(registry, tmp_path / "mlflow.db")
+    return promotions_in(tmp_path)
 
 
 def decision(
@@ -126,10 +139,9 @@ def decide(folder: str, lock: str, made: Decision, start: Any, ends: Any) -> Non
 
 
 def decide_at_once(folder: Path, decisions: Sequence[Decision], *, share_lock: bool) -> list[str]:
-    spawn = multiprocessing.get_context("spawn")
-    start, ends = spawn.Barrier(len(decisions)), spawn.Queue()
+    start, ends = PROCESSES.Barrier(len(decisions)), PROCESSES.Queue()
     processes = [
-        spawn.Process(
+        PROCESSES.Process(
             target=decide, args=(str(folder), "promotion.lock" if share_lock else f"{number}.lock", made, start, ends)
         )
         for number, made in enumerate(decisions)
@@ -176,33 +188,29 @@ def test_of_two_decisions_at_once_one_wins_and_the_other_is_a_recorded_refusal(
 
 # --- a process that dies ---
 
-MOVE_AND_DIE = """
-import os, signal, sys
-from pathlib import Path
-from churn_assets.resources.promotions import PromotionsResource
-from churn_assets.resources.tracking import TrackingResource
-from churn_assets_tests.resources.test_promotions import decision, promotions_in
 
-def die(*_):
+def die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
-setattr({owner}, "{method}", die)
-promotions_in(Path({folder!r})).move(decision("2", "1"))
-"""
+
+def move_and_die(folder: str, owner: type, method: str) -> None:
+    setattr(owner, method, die)
+    promotions_in(Path(folder)).move(decision("2", "1"))
 
 
-def kill_at(folder: Path, owner: str, method: str) -> None:
+def kill_at(folder: Path, owner: type, method: str) -> None:
     """Moves to version 2 in a process that is killed (-9) as it calls `method`."""
-    code = MOVE_AND_DIE.format(owner=owner, method=method, folder=str(folder))
-    process = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=120)
-    assert process.returncode == -signal.SIGKILL, process.stderr
+    process = PROCESSES.Process(target=move_and_die, args=(str(folder), owner, method))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_a_kill_between_ledger_and_alias_is_repaired_by_the_next_run_which_says_so(
     promotions: PromotionsResource, tmp_path: Path
 ) -> None:
     promotions.move(decision("1", None))
-    kill_at(tmp_path, "TrackingResource", "set_alias")
+    kill_at(tmp_path, TrackingResource, "set_alias")
     state = promotions.state()
     assert (state.champion, state.is_unfinished) == ("1", True), "the old version serves on"
     repaired = promotions.settle("later run")
@@ -217,7 +225,7 @@ def test_a_kill_between_ledger_and_alias_is_repaired_by_the_next_run_which_says_
 
 def test_a_kill_before_the_ledger_leaves_nothing_and_no_lock(promotions: PromotionsResource, tmp_path: Path) -> None:
     promotions.move(decision("1", None))
-    kill_at(tmp_path, "PromotionsResource", "_append")
+    kill_at(tmp_path, PromotionsResource, "_append")
     assert told(promotions) == [("promoted", "1", None)]
     promotions.move(decision("3", "1"))
     assert promotions.state().champion == "3"
@@ -225,7 +233,7 @@ def test_a_kill_before_the_ledger_leaves_nothing_and_no_lock(promotions: Promoti
 
 def test_a_kill_after_the_alias_is_no_interruption(promotions: PromotionsResource, tmp_path: Path) -> None:
     promotions.move(decision("1", None))
-    kill_at(tmp_path, "__import__('mlflow').MlflowClient", "set_model_version_tag")
+    kill_at(tmp_path, MlflowClient, "set_model_version_tag")
     state = promotions.state()
     assert (state.champion, state.is_unfinished, state.disagreement) == ("2", False, None)
     promotions.move(decision("3", "2"))
@@ -236,7 +244,7 @@ def test_a_kill_after_the_alias_is_no_interruption(promotions: PromotionsResourc
 
 def test_the_next_decision_finishes_an_interrupted_one_first(promotions: PromotionsResource, tmp_path: Path) -> None:
     promotions.move(decision("1", None))
-    kill_at(tmp_path, "TrackingResource", "set_alias")
+    kill_at(tmp_path, TrackingResource, "set_alias")
     with pytest.raises(PromotionRefusedError, match="version 1 served when this was decided, and now version 2 does"):
         promotions.move(decision("3", "1"))
     last = serving(promotions.state().ledger)
