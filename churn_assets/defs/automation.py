@@ -16,7 +16,8 @@ from churn_assets.churn.ledger import Decision, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
-from churn_assets.resources.lakehouse import LakehouseResource, MissingTableError
+from churn_assets.delta.tables import MissingTableError
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.tracking import MODEL_ARTIFACT

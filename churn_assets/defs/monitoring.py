@@ -27,8 +27,9 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
+from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
-from churn_assets.resources.lakehouse import LakehouseResource, TableCommit
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
 
 GROUP = MONITORING_GROUP

@@ -8,8 +8,8 @@ import dagster as dg
 from pyspark.sql.types import StructType
 
 from churn_assets.churn.outcomes import Outcome
+from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import Picture
-from churn_assets.resources.lakehouse import TableCommit
 
 OWNERS = ["team:retention-ml"]
 TABLE_KINDS = {"pyspark", "delta"}

@@ -1,5 +1,6 @@
-"""Places that Spark and Python both reach: a folder, or a URI such as s3://bucket/folder. Not what lies there."""
+"""Places that Spark and Python both reach: a folder, or a URI such as s3://bucket/folder. Not the tables there."""
 
+import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,3 +30,14 @@ def delete_folder(path: str) -> None:
     filesystem, folder = filesystem_of(path)
     if filesystem.get_file_info(folder).type == FileType.Directory:
         filesystem.delete_dir(folder)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes a file in place of an earlier one, which whoever reads it meanwhile has whole."""
+    filesystem, place = filesystem_of(path)
+    folder, _, base = place.rpartition("/")
+    filesystem.create_dir(folder, recursive=True)
+    unfinished = f"{folder}/.{base}.{uuid.uuid4().hex}"
+    with filesystem.open_output_stream(unfinished) as stream:
+        stream.write(content)
+    filesystem.move(unfinished, place)

@@ -20,7 +20,8 @@ from churn_assets.churn.ledger import (
     serving,
 )
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.resources.lakehouse import LakehouseResource, OvertakenError
+from churn_assets.delta.commits import OvertakenError
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
 
 LEDGER = "food_delivery/model_promotions"

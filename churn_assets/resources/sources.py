@@ -18,9 +18,10 @@ from churn_assets.churn.errors import (
     UnreadableSourceError,
 )
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, RETENTION_TABLES, SOURCE_TABLES, SourceTable
+from churn_assets.delta.reading import read_delta
+from churn_assets.delta.tables import MissingTableError, open_delta
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import read_toml, validated
-from churn_assets.resources.lakehouse import MissingTableError, open_delta, read_delta
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -18,8 +18,7 @@ from churn_assets.churn.contract import PANEL_CHECKS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import LIFECYCLE, build_defs
 from churn_assets.defs import evaluation, features, scoring
-from churn_assets.resources import lakehouse
-from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.delta import commits
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
@@ -250,13 +249,13 @@ def fail(*_: Any, **__: Any) -> None:
 
 
 INJECTIONS: dict[str, tuple[object, str]] = {
-    "food_delivery/orders": (lakehouse, "_add_actions"),
-    "food_delivery/reviews": (lakehouse, "_add_actions"),
-    "food_delivery/customers": (lakehouse, "_add_actions"),
+    "food_delivery/orders": (commits, "_add_actions"),
+    "food_delivery/reviews": (commits, "_add_actions"),
+    "food_delivery/customers": (commits, "_add_actions"),
     "food_delivery/silver_orders_enriched": (cleaning, "clean"),
-    "food_delivery/gold_customer_churn_risk": (lakehouse, "_add_actions"),
-    PANEL: (lakehouse, "_add_actions"),
-    "food_delivery/label_feasibility": (lakehouse, "_add_actions"),
+    "food_delivery/gold_customer_churn_risk": (commits, "_add_actions"),
+    PANEL: (commits, "_add_actions"),
+    "food_delivery/label_feasibility": (commits, "_add_actions"),
     "food_delivery/train_features": (splits, "held_out_rows"),
     "churn_pipeline_model": (TrackingResource, "log_training"),
     "recall_churn": (evaluation, "judge"),
@@ -318,14 +317,14 @@ def test_a_commit_that_fails_leaves_the_last_panel_readable_and_the_next_run_goe
 def test_a_write_that_fails_between_the_splits_is_noticed_before_training(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = LakehouseResource._commit
+    commit = commits.commit_files
 
-    def commit_all_but_test(self: LakehouseResource, table: str, *rest: Any, **named: Any) -> int:
-        return fail() if table == "food_delivery/test_features" else commit(self, table, *rest, **named)  # type: ignore
+    def commit_all_but_test(path: str, *rest: Any, **named: Any) -> int:
+        return fail() if path.endswith("food_delivery/test_features") else commit(path, *rest, **named)  # type: ignore
 
     assert project.run(LIFECYCLE, PANEL).success
     with monkeypatch.context() as injected:
-        injected.setattr(LakehouseResource, "_commit", commit_all_but_test)
+        injected.setattr(commits, "commit_files", commit_all_but_test)
         cause = the_cause(project.run(LIFECYCLE, "food_delivery/train_features", "food_delivery/test_features"))
     assert "injected failure" in cause
     after = project.versions()

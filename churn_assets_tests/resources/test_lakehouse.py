@@ -11,9 +11,7 @@ from typing import Any
 
 import dagster as dg
 import deltalake
-import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from dagster_pyspark import LazyPySparkResource
 from pyspark.errors import PySparkException
@@ -21,15 +19,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.statistics import ColumnStatistics
-from churn_assets.resources.lakehouse import (
-    LakehouseResource,
-    MissingTableError,
-    OvertakenError,
-    UnsupportedTableError,
-    _file_statistics,
-    open_delta,
-    read_delta,
-)
+from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 
@@ -266,62 +257,6 @@ ROWS = [
 SCHEMA = "n long, x double, s string, at timestamp, day date, flag boolean"
 
 
-def test_statistics_equal_the_data(lakehouse: LakehouseResource, spark: SparkSession) -> None:
-    lakehouse.write(TABLE, spark.createDataFrame(ROWS, SCHEMA).coalesce(1))
-    (action,) = log_entries(lakehouse, "add")
-    stats = json.loads(action["stats"])
-    assert stats["numRecords"] == 3
-    assert stats["nullCount"] == {"n": 1, "x": 1, "s": 0, "at": 1, "day": 1, "flag": 1}
-    low, high = stats["minValues"], stats["maxValues"]
-    assert (low["n"], high["n"]) == (-7, 1)
-    assert (low["x"], high["x"]) == (-3.0, 2.5)
-    assert (low["day"], high["day"]) == ("1960-02-29", "2025-01-01")
-    assert (low["at"], high["at"]) == ("1969-12-31T23:59:59.999999Z", "2025-01-01T12:30:15.123456Z")
-    assert (low["flag"], high["flag"]) == (False, True)
-
-
-def test_statistics_never_exclude_a_row_that_is_there(lakehouse: LakehouseResource, spark: SparkSession) -> None:
-    rows = [(math.nan, "a"), (1.0, "z" * 5_000), (math.inf, ""), (None, "\U0010ffff" * 100)]
-    lakehouse.write(TABLE, spark.createDataFrame(rows, "x double, s string").coalesce(1))
-    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
-    json.loads(json.dumps(stats, allow_nan=False))
-    assert stats["nullCount"] == {"x": 1, "s": 0}
-    # A reader that skips files by maxValues would not find NaN (the largest double) or infinity under x = 1.0.
-    assert "x" not in stats["maxValues"]
-    assert "s" not in stats["maxValues"] or stats["maxValues"]["s"] >= "\U0010ffff" * 100
-    assert stats["minValues"].get("s", "") == ""
-
-
-def test_a_nan_beside_ordinary_numbers_is_found_by_readers_that_skip_files(
-    lakehouse: LakehouseResource, spark: SparkSession
-) -> None:
-    lakehouse.write(TABLE, spark.createDataFrame([(math.nan,), (1.0,), (2.0,)], "x double").coalesce(1))
-    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
-    assert stats["maxValues"].get("x", math.inf) > 2.0
-    assert lakehouse.read(TABLE).where("x > 2").count() == 1
-
-
-def test_a_nan_in_one_row_group_is_not_hidden_by_the_bounds_of_the_others(
-    lakehouse: LakehouseResource, spark: SparkSession
-) -> None:
-    numbered = spark.range(60_000, numPartitions=1)
-    value = F.when(F.col("id") == 59_999, math.nan).otherwise(F.col("id").cast("double"))
-    spark.conf.set("parquet.block.size", 100_000)
-    try:
-        lakehouse.write(TABLE, numbered.withColumn("x", value))
-    finally:
-        spark.conf.unset("parquet.block.size")
-    (file,) = table_files_named(lakehouse, "*.parquet")
-    assert pq.read_metadata(file).num_row_groups > 1
-    assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 0, 59_999), "x": ColumnStatistics(0)}
-
-
-def test_bounds_of_a_footer_whose_writer_leaves_nan_out_are_no_statistics(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"x": [1.0, math.nan, 3.0], "n": [1, 2, 3]}), tmp_path / "one.parquet")
-    stats = _file_statistics(pq.read_metadata(tmp_path / "one.parquet"))
-    assert (stats["minValues"], stats["maxValues"]) == ({"n": 1}, {"n": 3})
-
-
 def test_statistics_of_columns_are_those_of_all_files_or_none(
     lakehouse: LakehouseResource, spark: SparkSession
 ) -> None:
@@ -351,22 +286,6 @@ def test_a_version_with_files_of_another_writer_has_no_statistics(
     assert lakehouse.statistics(TABLE) == {}
     lakehouse.write(TABLE, numbers(spark, 5))
     assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 5, 5)}
-
-
-def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
-    lakehouse = versions_of(tmp_path, pd.DataFrame({"x": [1.0, 2.0, 1.0], "y": [0, 0, 0]}))
-    more = pa.table({"x": pa.array([None, 3.0], pa.float64()), "y": [1, 0]})
-    deltalake.write_deltalake(str(tmp_path / "s" / "t"), more, mode="append")
-    assert lakehouse.counts("s/t", ["y", "x"]) == {(0, 1.0): 2, (0, 2.0): 1, (1, None): 1, (0, 3.0): 1}
-    assert lakehouse.counts("s/t", ["y"]) == {(0,): 4, (1,): 1}
-    assert lakehouse.counts("s/t", ["x"], 0) == {(1.0,): 2, (2.0,): 1}
-    assert (lakehouse.value_count("s/t", "x"), lakehouse.value_count("s/t", "y")) == (4, 5)
-
-
-def test_columns_without_any_value_have_counts_and_no_bounds(lakehouse: LakehouseResource, spark: SparkSession) -> None:
-    lakehouse.write(TABLE, spark.createDataFrame([(None, 1), (None, 2)], "x double, n int").coalesce(1))
-    stats = json.loads(log_entries(lakehouse, "add")[0]["stats"])
-    assert stats == {"numRecords": 2, "nullCount": {"x": 2, "n": 0}, "minValues": {"n": 1}, "maxValues": {"n": 2}}
 
 
 def test_the_commit_names_the_dagster_run_and_the_inputs(lakehouse: LakehouseResource, spark: SparkSession) -> None:
@@ -401,33 +320,6 @@ def test_deltalakes_own_reader_sees_the_same_rows(lakehouse: LakehouseResource, 
     assert found == [{"n": -7, "x": None, "s": "é", "at": None, "day": date(1960, 2, 29), "flag": None}]
     assert table.column("at").to_pylist().count(datetime(2025, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)) == 2
     assert deltalake.DeltaTable(lakehouse.path(TABLE), version=0).to_pyarrow_table().num_rows == 3
-
-
-PARTITIONED = pa.table(
-    {
-        "id": pa.array([1, 2, 3, 4], pa.int64()),
-        "day": pa.array([date(2025, 1, 1), date(2025, 1, 2), None, None], pa.date32()),
-        "city": pa.array(["a b/c", None, "ü=%", "a b/c"], pa.string()),
-        "code": pa.array([7, 7, None, -1], pa.int32()),
-        "at": pa.array([datetime(2025, 1, 1, 1, 2, 3, 456789, tzinfo=UTC)] * 3 + [None], pa.timestamp("us", "UTC")),
-        "flag": pa.array([True, False, None, True], pa.bool_()),
-    }
-)
-
-
-@pytest.mark.parametrize("by", [["day"], ["city"], ["code"], ["at"], ["flag"], ["day", "city"]], ids="-".join)
-def test_partitions_written_elsewhere_keep_types_and_nulls(
-    lakehouse: LakehouseResource, by: list[str], spark: SparkSession
-) -> None:
-    deltalake.write_deltalake(lakehouse.path(TABLE), PARTITIONED, partition_by=by)
-    read = lakehouse.read(TABLE)
-    types = ["bigint", "date", "string", "int", "timestamp", "boolean"]
-    assert [field.dataType.simpleString() for field in read.schema] == types
-    assert read.columns == PARTITIONED.column_names
-    found = {row.id: row for row in read.withColumn("at", F.unix_micros("at")).collect()}
-    for row in PARTITIONED.to_pylist():
-        micros = None if row["at"] is None else int(row["at"].timestamp()) * 1_000_000 + row["at"].microsecond
-        assert found[row["id"]].asDict() == row | {"at": micros}
 
 
 WEEKS = [date(2025, 9, 1), date(2025, 9, 8), date(2025, 9, 15)]
@@ -523,66 +415,6 @@ def test_rows_deleted_elsewhere_are_gone_here_too(lakehouse: LakehouseResource, 
     assert lakehouse.row_count(TABLE) == 0
 
 
-def require_reader_feature(lakehouse: LakehouseResource, protocol: dict[str, Any], **properties: str) -> None:
-    """Rewrites the first commit so that the table asks its readers for more."""
-    log = Path(lakehouse.path(TABLE)) / "_delta_log" / f"{0:020}.json"
-    lines = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if "protocol" in entry:
-            entry["protocol"] = protocol
-        if "metaData" in entry:
-            entry["metaData"]["configuration"] |= properties
-            schema = json.loads(entry["metaData"]["schemaString"])
-            for number, field in enumerate(schema["fields"], start=1):
-                mapping = {"id": number, "physicalName": field["name"]}
-                field["metadata"] = {f"delta.columnMapping.{key}": value for key, value in mapping.items()}
-            if properties:
-                entry["metaData"]["schemaString"] = json.dumps(schema)
-        lines.append(json.dumps(entry))
-    log.write_text("\n".join(lines), encoding="utf-8")
-
-
-def by_features(*names: str) -> dict[str, Any]:
-    return {
-        "minReaderVersion": 3,
-        "minWriterVersion": 7,
-        "readerFeatures": list(names),
-        "writerFeatures": list(names),
-    }
-
-
-MAPPED = {"delta.columnMapping.mode": "name", "delta.columnMapping.maxColumnId": "1"}
-
-
-@pytest.mark.parametrize(
-    ("protocol", "properties", "named"),
-    [
-        (by_features("deletionVectors"), {}, "deletionVectors"),
-        (by_features("columnMapping"), MAPPED, "columnMapping"),
-        ({"minReaderVersion": 2, "minWriterVersion": 5}, MAPPED, "columnMapping"),
-        (by_features("typeWidening"), {}, "typeWidening"),
-    ],
-    ids=["deletion vectors", "column mapping", "column mapping by protocol version 2", "type widening"],
-)
-def test_a_table_whose_files_are_not_its_rows_is_refused_by_name(
-    lakehouse: LakehouseResource, protocol: dict[str, Any], properties: dict[str, str], named: str, spark: SparkSession
-) -> None:
-    lakehouse.write(TABLE, numbers(spark, 1))
-    require_reader_feature(lakehouse, protocol, **properties)
-    for ask in (lakehouse.read, lakehouse.row_count, lakehouse.pin):
-        with pytest.raises(UnsupportedTableError, match=f"- {named}\n") as refused:
-            ask(TABLE)
-        assert 'format = "table"' in str(refused.value)
-
-
-def test_a_harmless_reader_feature_is_not_refused(lakehouse: LakehouseResource, spark: SparkSession) -> None:
-    lakehouse.write(TABLE, numbers(spark, 1, 2))
-    require_reader_feature(lakehouse, by_features("timestampNtz"))
-    assert values(lakehouse.read(TABLE)) == [1, 2]
-    assert values(read_delta(spark, open_delta(lakehouse.path(TABLE), next_step=""))) == [1, 2]
-
-
 # --- no JVM where none is needed ---
 
 ASK_WITHOUT_JVM = """
@@ -617,82 +449,15 @@ def test_versions_counts_and_schemas_are_answered_without_a_jvm(
     assert lines[-2:] == ["0 3 True False", f"struct<id:bigint> {{'{TABLE}': 0}} {{'a': 4}}"]
 
 
-# --- the same rows? ---
-
-SAME = pd.DataFrame(
-    {
-        "name": ["a", "b", "c", None],
-        "day": pd.to_datetime(["2025-09-01", "2025-09-08", None, "2025-09-01"]).date,
-        "value": [1.5, float("nan"), None, -2.0],
-        "moment": pd.to_datetime(["2025-09-01", None, "2025-09-02", "2025-09-02"], utc=True),
-    }
-)
-
-
-def versions_of(tmp_path: Path, *frames: pd.DataFrame) -> LakehouseResource:
-    """A lakehouse, without a JVM, whose table s/t has a version for each frame."""
-    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
-    for frame in frames:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        deltalake.write_deltalake(str(tmp_path / "s" / "t"), table, mode="overwrite", schema_mode="overwrite")
-    return lakehouse
-
-
-@pytest.mark.parametrize(
-    ("other", "is_same"),
-    [
-        (SAME, True),
-        (SAME.iloc[::-1], True),
-        (SAME[["value", "moment", "name", "day"]], True),
-        (SAME.head(3), False),
-        (pd.concat([SAME, SAME.head(1)]), False),
-        (SAME.assign(name=["a", "b", "c", "d"]), False),
-        (SAME.rename(columns={"value": "worth"}), False),
-        # Least, greatest and nulls of every column stay: only the rows tell.
-        (SAME.assign(name=["b", "a", "c", None]), False),
-        (pd.concat([SAME] * 2).iloc[[0, 1, 2, 3, 0, 1, 2, 2]], False),
-    ],
-    ids=["again", "reversed", "columns_moved", "fewer", "more", "null_filled", "renamed", "swapped", "other_multiples"],
-)
-def test_versions_are_compared_by_their_rows(tmp_path: Path, other: pd.DataFrame, is_same: bool) -> None:
-    lakehouse = versions_of(tmp_path, SAME, other)
-    assert lakehouse.holds_same_rows("s/t", 0, 1) is is_same
-    assert lakehouse.holds_same_rows("s/t", 1, 0) is is_same
-
-
-def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> None:
-    lakehouse = versions_of(tmp_path, SAME, SAME.head(2))
-    deltalake.write_deltalake(
-        str(tmp_path / "s" / "t"), pa.Table.from_pandas(SAME.tail(2), preserve_index=False), mode="append"
-    )
-    assert lakehouse.holds_same_rows("s/t", 0, 2)
-    assert not lakehouse.holds_same_rows("s/t", 0, 1)
-
-
-def test_a_version_knows_when_it_was_committed(tmp_path: Path) -> None:
+def test_small_questions_are_answered_by_the_name_of_a_table(tmp_path: Path) -> None:
+    lakehouse = LakehouseResource(root=f"{tmp_path}/", pyspark=LazyPySparkResource(spark_config={}))
     before = datetime.now(UTC) - timedelta(seconds=1)
-    lakehouse = versions_of(tmp_path, SAME)
-    assert before <= lakehouse.committed_at("s/t", 0) <= datetime.now(UTC) + timedelta(seconds=1)
-
-
-def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> None:
-    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
-    rows = pa.table({"name": ["a"]})
-    assert [lakehouse.append_after("s/t", after, rows) for after in (None, 0, 1)] == [0, 1, 2]
-    for after in (None, 0, 1):
-        with pytest.raises(OvertakenError, match=f"after version {after}"):
-            lakehouse.append_after("s/t", after, rows)
-    assert lakehouse.records("s/t") == [{"name": "a"}] * 3
-    assert lakehouse.records("s/t", 0) == [{"name": "a"}]
-
-
-def test_a_process_that_ends_while_files_are_read_ends_well(tmp_path: Path) -> None:
-    """Through deltalake's own file system, which is Python, it was aborted or hung each of six times."""
-    for _ in range(20):
-        deltalake.write_deltalake(tmp_path / "table", pa.table({"text": ["x" * 50] * 20_000}), mode="append")
-    script = (
-        "import sys; from churn_assets.resources import lakehouse as l; "
-        "batches = l._dataset(l.open_delta(sys.argv[1], next_step='')).to_batches(); next(iter(batches))"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "table")], capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr.decode()
+    for version in (None, 0):
+        lakehouse.append_after(TABLE, version, pa.table({"name": ["a", None], "n": [1, 1]}))
+    assert lakehouse.records(TABLE, 0) == [{"name": "a", "n": 1}, {"name": None, "n": 1}]
+    assert (lakehouse.value_count(TABLE, "name"), lakehouse.value_count(TABLE, "name", 0)) == (2, 1)
+    assert lakehouse.counts(TABLE, ["n"]) == {(1,): 4}
+    assert lakehouse.committed_at(TABLE, 0) >= before
+    assert lakehouse.holds_same_rows(TABLE, 0, 0)
+    assert not lakehouse.holds_same_rows(TABLE, 0, 1)
+    assert lakehouse.path(TABLE) == f"{tmp_path}/{TABLE}"

@@ -1,0 +1,243 @@
+"""Committing what Spark wrote as Parquet, and small tables without Spark. Reading back belongs to `reading`."""
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.delta.file_statistics import file_statistics
+from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
+from churn_assets.delta.tables import (
+    UnsupportedTableError,
+    commit_info,
+    files_of,
+    latest_version,
+    open_delta,
+    row_count,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable, Schema
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+# Versions are kept for years, so that a model can be traced to its inputs and trained again.
+TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
+
+
+class OvertakenError(ChurnError):
+    """Another process committed to the table first."""
+
+
+@dataclass(frozen=True)
+class TableCommit:
+    """One committed version of a table, and the rows the table has in it."""
+
+    table: str
+    version: int
+    rows: int
+    schema: "StructType"
+
+
+def publish(
+    root: str,
+    tables: Mapping[str, "DataFrame"],
+    audit: Callable[[Mapping[str, "DataFrame"]], Any] | None,
+    metadata: Mapping[str, Any],
+    *,
+    mode: Literal["overwrite", "append"] = "overwrite",
+    replaced: tuple[str, Sequence[date]] | None = None,
+) -> list[TableCommit]:
+    """One commit a table, in the order of `tables`. A failure before the first leaves every table as it was.
+
+    tables: rows by the name of their table under `root`. audit: called with the written rows, by the same names, before
+    any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
+    replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
+    Raises ValueError for rows of other dates.
+    """
+    noted = {**metadata, "write_id": uuid.uuid4().hex}
+    if replaced:
+        noted["dates"] = [day.isoformat() for day in replaced[1]]
+    paths = {table: f"{root}/{table}" for table in tables}
+    staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
+    try:
+        for table, rows in tables.items():
+            writer = rows.write.option("compression", "zstd")
+            (writer.partitionBy(replaced[0]) if replaced else writer).parquet(staged[table])
+        if audit is not None:
+            written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
+            found = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
+            # What was found of the rows appended says nothing of the table.
+            noted |= {} if found is None or mode == "append" else {"audit": found}
+        actions = {
+            table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
+            for table, folder in staged.items()
+        }
+    except BaseException:
+        # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
+        for folder in staged.values():
+            delete_folder(folder)
+        raise
+    # From here on the files stay: an error after the commit must not take them from a table that has them, and
+    # those of a failed commit are no version of any table.
+    commits = []
+    for table, rows in tables.items():
+        schema = _nullable(rows.schema)
+        version = commit_files(paths[table], actions[table], schema, mode, noted, replaced=replaced)
+        committed = open_delta(paths[table], version, next_step=f"write {table} again")
+        commits.append(TableCommit(table, version, row_count(committed), schema))
+    return commits
+
+
+def commit_files(
+    path: str,
+    actions: list[Any],
+    schema: "StructType",
+    mode: str,
+    metadata: Mapping[str, Any],
+    *,
+    replaced: tuple[str, Sequence[date]] | None = None,
+) -> int:
+    """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
+
+    metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
+    overwrite removes. Raises UnsupportedTableError for a table partitioned otherwise.
+    """
+    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake.transaction import create_table_with_add_actions
+
+    uri = python_uri(path)
+    delta_schema = Schema.from_json(schema.json())
+    partition_by = None if replaced is None else [replaced[0]]
+    filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
+    properties = CommitProperties(custom_metadata=dict(metadata))
+    if not DeltaTable.is_deltatable(uri):
+        create_table_with_add_actions(
+            uri,
+            delta_schema,
+            actions,
+            partition_by=partition_by,
+            configuration=TABLE_PROPERTIES,
+            commit_properties=properties,
+        )
+        return 0
+    delta = DeltaTable(uri)
+    opened_at = delta.version()
+    if delta.metadata().partition_columns != (partition_by or []):
+        # Its partition values would be lost, and with them the dates of all rows.
+        raise UnsupportedTableError(
+            f"{path} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
+            f"and the rows are written by {partition_by or 'nothing'}.",
+            next_step="write dated tables by their dates, and others whole",
+        )
+    if mode == "append":
+        _add_missing_columns(delta, delta_schema)
+    delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
+    # Others may have committed before or after; the version that lineage names is the one with this write's id.
+    delta.update_incremental()
+    commits = range(delta.version(), opened_at, -1)
+    return next(version for version in commits if commit_info(path, version).get("write_id") == metadata["write_id"])
+
+
+def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
+    """Appends `rows` as version `version` + 1 (None: as the first rows of a new table), or not at all.
+
+    Needs no JVM. Raises OvertakenError if the table has moved on since `version`.
+    """
+    from deltalake import CommitProperties, DeltaTable, write_deltalake
+    from deltalake.exceptions import DeltaError
+
+    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
+    uri = python_uri(path)
+    try:
+        # At an opened version a commit takes the next number or fails; by path it would take any number.
+        opened = uri if version is None else DeltaTable(uri, version=version)
+        mode: Literal["error", "append"] = "error" if version is None else "append"
+        write_deltalake(opened, rows, mode=mode, configuration=TABLE_PROPERTIES, commit_properties=properties)
+    except DeltaError as overtaken:
+        if latest_version(path) == version:
+            raise
+        raise OvertakenError(f"{path} was written by another process after version {version}.") from overtaken
+    return 0 if version is None else version + 1
+
+
+def audit_of(tables: Sequence["DeltaTable"]) -> Any:
+    """What the audit returned that let these opened versions through, one of them all; None if there was none.
+
+    Whatever is committed later, by whomever, is a version that this audit did not see; nor did it see what another
+    writer committed at the same time, whose files then lie beside its own. Needs no JVM.
+    """
+    commits = [commit_info(table.table_uri, table.version()) for table in tables]
+    is_one_write = len({commit.get("write_id") for commit in commits}) == 1
+    return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, tables, commits)) else None
+
+
+def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool:
+    """Whether what the commit of this version replaced, all or some dates, lies in its write's own files alone."""
+    replaced = files_of(table)
+    if "dates" in commit:
+        (by,) = table.metadata().partition_columns
+        replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
+    return all(is_of_write(file, commit.get("write_id")) for file in replaced)
+
+
+def is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
+    return bool(file["path"].split("/")[0] == write_id)
+
+
+def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:
+    """Gives the table the columns of `schema` it lacks, null in its old rows: an append alone would hide them."""
+    known = {field.name for field in table.schema().fields}
+    missing = [field for field in schema.fields if field.name not in known]
+    if missing:
+        table.alter.add_columns(missing)
+        table.update_incremental()
+
+
+def _nullable(schema: "StructType") -> "StructType":
+    """Whether Spark can prove a column non-null changes with the query; that must not change the table's schema."""
+    from pyspark.sql.types import StructField, StructType
+
+    return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema])
+
+
+def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:
+    """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers.
+
+    name: of the folder, seen from the table's.
+    """
+    import pyarrow.parquet as pq
+    from deltalake.transaction import AddAction
+    from pyarrow.fs import FileSelector
+
+    filesystem, folder = filesystem_of(staged)
+    actions = []
+    for file in sorted(filesystem.get_file_info(FileSelector(folder)), key=lambda info: info.base_name):
+        if not file.base_name.endswith(".parquet"):
+            continue
+        footer = pq.read_metadata(file.path, filesystem=filesystem)
+        stats = file_statistics(footer)
+        modified = int(file.mtime.timestamp() * 1000) if file.mtime else 0
+        values = dict(partition or {})
+        actions.append(AddAction(f"{name}/{file.base_name}", file.size, values, modified, True, json.dumps(stats)))
+    return actions
+
+
+def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
+    """The files in the folders `by`=DATE of folder `staged`. Raises ValueError for a folder of another date."""
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, folder = filesystem_of(staged)
+    found = filesystem.get_file_info(FileSelector(folder))
+    names = sorted(info.base_name for info in found if info.type == FileType.Directory)
+    days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}
+    if foreign := [name for name in names if name not in days]:
+        raise ValueError(f"rows of other dates than those to replace: {', '.join(foreign)}")
+    parent = staged.rsplit("/", 1)[1]
+    return [
+        action for name in names for action in _add_actions(f"{staged}/{name}", f"{parent}/{name}", {by: days[name]})
+    ]

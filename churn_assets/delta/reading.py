@@ -1,0 +1,96 @@
+"""The rows of an opened Delta table: as a Spark frame, or by Arrow where no JVM is needed. Writes nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from churn_assets.delta.storage import filesystem_of, spark_uri
+from churn_assets.delta.tables import UnsupportedTableError, files_of, schema_of
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
+    from pyspark.sql import DataFrame, SparkSession
+
+
+def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
+    """The rows of an opened Delta table version."""
+    from pyspark.sql import DataFrame
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    schema = schema_of(table)
+    partitions = table.metadata().partition_columns
+    actions = files_of(table)
+    if not actions:
+        return spark.createDataFrame([], schema)
+    # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
+    folder = spark_uri(unquote(table.table_uri)).rstrip("/")
+    # Partition values live in the log, not in the files: a frame for each combination of them.
+    files: dict[tuple[Any, ...], list[str]] = {}
+    for action in actions:
+        values = tuple(action[f"partition.{name}"] for name in partitions)
+        files.setdefault(values, []).append(f"{folder}/{unquote(action['path'])}")
+    in_files = StructType([field for field in schema if field.name not in partitions])
+    frames = []
+    for values, of_values in files.items():
+        kept = {
+            name: F.lit(value).cast(schema[name].dataType).alias(name)
+            for name, value in zip(partitions, values, strict=True)
+        }
+        rows = spark.read.schema(in_files).parquet(*of_values)
+        frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
+    return reduce(DataFrame.unionByName, frames)
+
+
+def dataset_of(table: "DeltaTable") -> "Dataset":
+    """The files of an opened table version, through Arrow's own file system.
+
+    deltalake's is Python: a thread of it still busy when the interpreter ends aborts the process (2026-11-25, one of
+    six runs that had ended well).
+    """
+    from pyarrow.fs import SubTreeFileSystem
+
+    filesystem, folder = filesystem_of(table.table_uri)
+    return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
+
+
+def records(table: "DeltaTable") -> list[dict[str, Any]]:
+    """The rows of a small table."""
+    rows: list[dict[str, Any]] = dataset_of(table).to_table().to_pylist()
+    return rows
+
+
+def counts(table: "DeltaTable", columns: Sequence[str]) -> Counter[tuple[Any, ...]]:
+    """How many rows have each combination of values in `columns`; there should be few."""
+    import pyarrow as pa
+
+    found: Counter[tuple[Any, ...]] = Counter()
+    for batch in dataset_of(table).to_batches(columns=list(columns)):
+        groups = pa.Table.from_batches([batch]).group_by(list(columns), use_threads=False)
+        counted = groups.aggregate([([], "count_all")])
+        keys = zip(*[counted.column(name).to_pylist() for name in columns], strict=True)
+        found.update(dict(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
+    return found
+
+
+def value_count(table: "DeltaTable", column: str) -> int:
+    """The rows with a value in `column`."""
+    import pyarrow.compute as pc
+
+    return int(dataset_of(table).count_rows(filter=pc.field(column).is_valid()))
+
+
+def dates(table: "DeltaTable", column: str) -> list[date]:
+    """The distinct dates in `column`, ascending. Raises UnsupportedTableError if there is no such column of dates."""
+    import pyarrow as pa
+
+    schema = dataset_of(table).schema
+    if column not in schema.names or not pa.types.is_date(schema.field(column).type):
+        raise UnsupportedTableError(
+            f"{table.table_uri} has no column {column} of type date.", next_step=f"write {column} as a date"
+        )
+    return sorted(day for (day,) in counts(table, [column]) if day is not None)

@@ -1,0 +1,107 @@
+"""One Delta table at a path: opened at a version, refused by name, and what its log says of it. Not its rows."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.delta.storage import filesystem_of, python_uri
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from pyspark.sql.types import StructType
+
+# Reading file lists is only right for tables without these: with them, a file's rows are not the table's rows.
+UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
+
+
+class MissingTableError(ChurnError):
+    """A Delta table, or the version asked for, does not exist."""
+
+
+class UnsupportedTableError(ChurnError):
+    """A Delta table uses a feature that would make a plain read return wrong rows."""
+
+
+def latest_version(path: str) -> int | None:
+    """The latest version of the table at `path`; None if there is none."""
+    from deltalake import DeltaTable
+
+    uri = python_uri(path)
+    return DeltaTable(uri).version() if DeltaTable.is_deltatable(uri) else None
+
+
+def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":
+    """The Delta table at `path`. Raises MissingTableError and UnsupportedTableError."""
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    uri = python_uri(path)
+    if not DeltaTable.is_deltatable(uri):
+        raise MissingTableError(f"There is no Delta table at {path}.", next_step=next_step)
+    try:
+        table = DeltaTable(uri, version=version)
+    except DeltaError as missing:
+        raise MissingTableError(f"{path} has no version {version}: {missing}", next_step=next_step) from missing
+    unsupported = UNSUPPORTED_FEATURES & _reader_features(table)
+    if unsupported:
+        raise UnsupportedTableError(
+            f"The Delta table {path} uses features that a plain read would get wrong.",
+            sorted(unsupported),
+            next_step='rewrite the table without them, or map it as a catalog table (format = "table")',
+        )
+    return table
+
+
+def _reader_features(table: "DeltaTable") -> set[str]:
+    """What a reader must know. Before features had names, version 2 with a mapping mode meant column mapping."""
+    named = set(table.protocol().reader_features or ())
+    is_mapped = table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none"
+    return named | ({"columnMapping"} if is_mapped else set())
+
+
+def schema_of(table: "DeltaTable") -> "StructType":
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(json.loads(table.schema().to_json()))
+
+
+def files_of(table: "DeltaTable") -> list[dict[str, Any]]:
+    """The files of an opened version, with their partition values and statistics by flat names."""
+    files: list[dict[str, Any]] = _add_actions(table).to_pylist()
+    return files
+
+
+def row_count(table: "DeltaTable") -> int:
+    """Rows by the file statistics of the log."""
+    return sum(_add_actions(table).column("num_records").to_pylist())
+
+
+def _add_actions(table: "DeltaTable") -> Any:
+    import pyarrow as pa
+
+    exported: Any = table.get_add_actions(flatten=True)
+    return pa.table(exported)
+
+
+def commit_info(path: str, version: int) -> dict[str, Any]:
+    """What the commit of a version says of itself. Raises MissingTableError if the log no longer holds it.
+
+    Not DeltaTable.history(): it begins at the newest commit, whatever version is open (deltalake 1.6.6).
+    """
+    filesystem, folder = filesystem_of(path.rstrip("/"))
+    try:
+        with filesystem.open_input_stream(f"{folder}/_delta_log/{version:020}.json") as stream:
+            entries = [json.loads(line) for line in stream.read().decode().splitlines()]
+    except FileNotFoundError as cleaned_up:
+        raise MissingTableError(
+            f"The log of {path} no longer holds the commit of version {version}.",
+            next_step="use a later version, and keep the log for longer (delta.logRetentionDuration)",
+        ) from cleaned_up
+    return next((entry["commitInfo"] for entry in entries if "commitInfo" in entry), {})
+
+
+def committed_at(path: str, version: int) -> datetime:
+    """When a version was committed, by the clock of whoever did."""
+    written = commit_info(path, version)["timestamp"]
+    return datetime.fromtimestamp(written / 1000, UTC)

@@ -1,0 +1,59 @@
+"""Versions are the same if their rows are, whatever the order of rows and columns and the division into files."""
+
+from pathlib import Path
+
+import deltalake
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from churn_assets.delta.comparing import holds_same_rows
+
+SAME = pd.DataFrame(
+    {
+        "name": ["a", "b", "c", None],
+        "day": pd.to_datetime(["2025-09-01", "2025-09-08", None, "2025-09-01"]).date,
+        "value": [1.5, float("nan"), None, -2.0],
+        "moment": pd.to_datetime(["2025-09-01", None, "2025-09-02", "2025-09-02"], utc=True),
+    }
+)
+
+
+def versions_of(folder: Path, *frames: pd.DataFrame) -> None:
+    """A Delta table with a version for each frame."""
+    for frame in frames:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        deltalake.write_deltalake(str(folder), table, mode="overwrite", schema_mode="overwrite")
+
+
+def is_same_in(folder: Path, one: int, other: int) -> bool:
+    return holds_same_rows(*(deltalake.DeltaTable(str(folder), version=version) for version in (one, other)))
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (SAME, True),
+        (SAME.iloc[::-1], True),
+        (SAME[["value", "moment", "name", "day"]], True),
+        (SAME.head(3), False),
+        (pd.concat([SAME, SAME.head(1)]), False),
+        (SAME.assign(name=["a", "b", "c", "d"]), False),
+        (SAME.rename(columns={"value": "worth"}), False),
+        # Least, greatest and nulls of every column stay: only the rows tell.
+        (SAME.assign(name=["b", "a", "c", None]), False),
+        (pd.concat([SAME] * 2).iloc[[0, 1, 2, 3, 0, 1, 2, 2]], False),
+    ],
+    ids=["again", "reversed", "columns_moved", "fewer", "more", "null_filled", "renamed", "swapped", "other_multiples"],
+)
+def test_versions_are_compared_by_their_rows(tmp_path: Path, other: pd.DataFrame, is_same: bool) -> None:
+    versions_of(tmp_path, SAME, other)
+    assert is_same_in(tmp_path, 0, 1) is is_same
+    assert is_same_in(tmp_path, 1, 0) is is_same
+
+
+def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> None:
+    versions_of(tmp_path, SAME, SAME.head(2))
+    deltalake.write_deltalake(str(tmp_path), pa.Table.from_pandas(SAME.tail(2), preserve_index=False), mode="append")
+    assert is_same_in(tmp_path, 0, 2)
+    assert not is_same_in(tmp_path, 0, 1)
