@@ -12,7 +12,8 @@ from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import default_resources
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING
+from churn_assets.resources.tracking import PRODUCTION, STAGING
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 WIDTH = 110
 

@@ -21,15 +21,11 @@ from churn_assets.defs import registry
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import SEGMENTS, SILVER, landed
+from churn_assets.resources.code_commit import checkout_commit
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings
-from churn_assets.resources.tracking import (
-    MODEL_ARTIFACT,
-    REGISTERED_MODEL,
-    TrackingResource,
-    TrainedModel,
-    checkout_commit,
-)
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel
 
 # What another evaluation of the same model may well have otherwise.
 NOT_COMPARED = {"run_id", "policy_digest", "champion", "verdict", "evaluation"}

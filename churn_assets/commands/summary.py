@@ -31,7 +31,8 @@ from churn_assets.defs.scoring import SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING
+from churn_assets.resources.tracking import PRODUCTION, STAGING
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 
 def closing(

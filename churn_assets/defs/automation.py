@@ -20,7 +20,7 @@ from churn_assets.delta.tables import MissingTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
-from churn_assets.resources.tracking import MODEL_ARTIFACT
+from churn_assets.resources.trained_models import MODEL_ARTIFACT
 
 LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_refresh"
 # After Monday's as-of date has begun (00:00 UTC), with some hours for late orders to arrive.

@@ -11,7 +11,8 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.results import OWNERS, check_result
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
-from churn_assets.resources.tracking import TrackingResource, TrainedModel
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.probe import probe
 
 if TYPE_CHECKING:

@@ -42,14 +42,8 @@ from churn_assets.pages.pictures import (
 )
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
-from churn_assets.resources.tracking import (
-    IMPORTANCES_FILE,
-    MODEL_ARTIFACT,
-    PRODUCTION,
-    REGISTERED_MODEL,
-    TrackingResource,
-    TrainedModel,
-)
+from churn_assets.resources.tracking import PRODUCTION, TrackingResource
+from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel
 from churn_assets.serving.probe import prepare
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from churn_assets.defs.splits import TRAIN
 from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = MONITORING_GROUP
 PROFILES = "food_delivery/training_profiles"

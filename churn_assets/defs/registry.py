@@ -18,7 +18,8 @@ from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, STAGING, TrackingResource, TrainedModel
+from churn_assets.resources.tracking import PRODUCTION, STAGING, TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL, TrainedModel
 
 GROUP = "registry"
 SHOWN_VERSIONS = 30

@@ -25,7 +25,8 @@ from churn_assets.defs.decisions import PRODUCTION_MODEL
 from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import PRODUCTION, TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = "scoring"
 # What is watched of the scores is brought up to date with them.

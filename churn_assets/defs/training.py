@@ -23,14 +23,14 @@ from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pages.pictures import drawn, feature_importances, precision_recall
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import (
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import (
     IMPORTANCES_FILE,
     MODEL_ARTIFACT,
     POLICY_FILE,
     SERVED_TAG,
     THRESHOLD_FILE,
     LoggedTraining,
-    TrackingResource,
 )
 from churn_assets.serving.probe import prepare, probe
 

@@ -22,7 +22,8 @@ from churn_assets.churn.ledger import (
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.delta.commits import OvertakenError
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import PRODUCTION, TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 LEDGER = "food_delivery/model_promotions"
 FINISHED_TAG = "decision_id"

@@ -2,15 +2,9 @@
 
 import hashlib
 import json
-import os
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
 from functools import cached_property
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -18,22 +12,26 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import psutil
 from dagster_mlflow import mlflow_tracking
 
 from churn_assets.churn.errors import ChangedModelError, ChurnError
-from churn_assets.churn.evaluations import Evidence
-from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.churn.splits import SplitDates
 from churn_assets.pages.pictures import Picture
-from churn_assets.resources.settings import CHECKOUT
+from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
+from churn_assets.resources.code_commit import checkout_commit
+from churn_assets.resources.trained_models import (
+    MODEL_ARTIFACT,
+    POLICY_FILE,
+    REGISTERED_MODEL,
+    TREES_FILE,
+    LoggedTraining,
+    TrainedModel,
+    provenance_tags,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
 
@@ -41,125 +39,13 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "/Shared/QuickBite_Churn_Prediction"
 RUN_NAME = "GBT_Crisis_Aware_Pipeline"
-MODEL_ARTIFACT = "churn_pipeline_model"
-REGISTERED_MODEL = "quickbite_churn_predictor"
 STAGING, PRODUCTION = "staging", "production"
-# Where `serving.flavor` keeps them within the model.
-TREES_FILE = "artifacts/trees.json"
-POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
-PROCESS_TAG, SERVED_TAG = "process", "served_digest"
 # Given explicitly: left to itself MLflow starts another JVM to find them out (33 s against 2 s, 2026-11).
 PINNED = ("pyspark", "mlflow", "numpy", "pandas")
 
 
-def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
-    """What identifies a model, as tags of its run and of its version."""
-    return {
-        "model_digest": evidence.model_digest,
-        "policy_digest": evidence.policy_digest,
-        "data_versions": json.dumps(dict(evidence.data_versions), sort_keys=True),
-        "features": json.dumps(list(features)),
-        "threshold": json.dumps(threshold),
-    }
-
-
-@dataclass(frozen=True)
-class LoggedTraining:
-    """What a training leaves in its MLflow run.
-
-    reference: rows of the features with the `churn_probability` Spark gave them, for the serving contract. inputs: the
-    folder or URI of each input table. documents, pictures: by the name of their file in the run.
-    """
-
-    evidence: Evidence
-    features: Sequence[str]
-    threshold: float | None
-    pipeline: "PipelineModel"
-    reference: "pd.DataFrame"
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    inputs: Mapping[str, str]
-    documents: Mapping[str, Mapping[str, Any]]
-    pictures: Mapping[str, Picture]
-
-
 class UnknownVersionError(ChurnError):
     """The registry no longer holds a version that scores were made with."""
-
-
-class UnknownRunError(ChurnError):
-    """An MLflow run does not hold what a training leaves in it."""
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
-
-    served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
-    verdict: of its latest evaluation; None if there was none.
-    """
-
-    run_id: str
-    features: Sequence[str]
-    threshold: float | None
-    settings: GradientBoosting
-    evidence: Evidence
-    dates: SplitDates
-    trained_at: datetime
-    code_commit: str
-    served_digest: str | None = None
-    verdict: str | None = None
-
-    @property
-    def uri(self) -> str:
-        return f"runs:/{self.run_id}/{MODEL_ARTIFACT}"
-
-    def evidence_under(self, policy_digest: str, champion: str | None) -> Evidence:
-        """What a decision made now rests on: this model and its data, the policy and the champion of now."""
-        return replace(self.evidence, policy_digest=policy_digest, champion=champion)
-
-    def uri_of(self, version: str | None) -> str:
-        """Where the model of a version is loaded from; of the run, where there is no version yet."""
-        return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
-
-    def tags(self) -> dict[str, str]:
-        return provenance_tags(self.evidence, self.features, self.threshold)
-
-    @staticmethod
-    def of(run: "Run") -> "TrainedModel":
-        """Raises UnknownRunError for a run that no training of these assets made."""
-        try:
-            return TrainedModel._of(run)
-        except KeyError as missing:
-            raise UnknownRunError(
-                f"MLflow run {run.info.run_id} does not record {missing}: it was not trained by these assets, or by an "
-                f"earlier version of them.",
-                next_step="train and register again",
-            ) from missing
-
-    @staticmethod
-    def _of(run: "Run") -> "TrainedModel":
-        # A run from before there was a choice of estimators does not name one.
-        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
-        evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
-        # Params are text; the defaults know the types.
-        knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
-        return TrainedModel(
-            run.info.run_id,
-            json.loads(tags["features"]),
-            json.loads(tags["threshold"]),
-            GradientBoosting(**knobs),
-            evidence,
-            SplitDates(
-                date.fromisoformat(params["test_as_of"]),
-                tuple(map(date.fromisoformat, json.loads(params["train_as_of"]))),
-                params["is_out_of_time"] == "True",
-            ),
-            datetime.fromtimestamp(run.info.start_time / 1000, UTC),
-            tags["code_commit"],
-            tags.get(SERVED_TAG),
-            tags.get("verdict"),
-        )
 
 
 class TrackingResource(dg.ConfigurableResource):
@@ -231,7 +117,7 @@ class TrackingResource(dg.ConfigurableResource):
             # MLflow shows this as the run's description, in which alone a link can be clicked.
             "mlflow.note.content": f"Trained by [Dagster run {run.run_id}]({address}).",
             "code_commit": self.code_commit or checkout_commit(),
-            PROCESS_TAG: json.dumps(_this_process()),
+            PROCESS_TAG: json.dumps(this_process()),
         }
 
     def dagster_address(self, dagster_run_id: str) -> str:
@@ -244,12 +130,12 @@ class TrackingResource(dg.ConfigurableResource):
         if experiment is None:
             return []
         still_open = self.client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
-        abandoned = [run for run in still_open if _is_abandoned(run, instance)]
+        abandoned = [run for run in still_open if is_abandoned(run, instance)]
         for run in abandoned:
             self.client.set_terminated(run.info.run_id, status="KILLED")
         return [run.info.run_id for run in abandoned]
 
-    def log_training(self, logged: "LoggedTraining") -> None:
+    def log_training(self, logged: LoggedTraining) -> None:
         """Logs parameters, provenance, inputs, pictures and the model (see `serving.flavor`) to the open run."""
         import mlflow
         from mlflow.data.delta_dataset_source import DeltaDatasetSource
@@ -456,20 +342,6 @@ class TrackingResource(dg.ConfigurableResource):
             self.client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
-def checkout_commit() -> str:
-    """The commit of the code that runs, "+changes" where the package differs; without git the package's version."""
-    if not (CHECKOUT / ".git").exists() or not shutil.which("git"):
-        return f"churn_assets {version_of('churn_assets')}"
-    # Only the package: sources.toml and policy.toml are there to be edited, and the policy is recorded itself.
-    is_changed = _git("status", "--porcelain", "--", "churn_assets") != ""
-    return _git("rev-parse", "HEAD") + ("+changes" if is_changed else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(CHECKOUT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 @contextmanager
 def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
     """A folder with the pictures as files, for MLflow to copy."""
@@ -477,20 +349,3 @@ def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
         for name, picture in pictures.items():
             Path(folder, name).write_bytes(picture.png)
         yield folder
-
-
-def _this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def _is_abandoned(run: "Run", instance: dg.DagsterInstance) -> bool:
-    made_by = instance.get_run_by_id(run.data.tags.get("dagster_run_id", ""))
-    if made_by is not None and made_by.is_finished:
-        return True
-    process = json.loads(run.data.tags.get(PROCESS_TAG, "{}"))
-    if process.get("host") != socket.gethostname():
-        return False  # nothing can be known of it from here
-    try:
-        return psutil.Process(process["pid"]).create_time() != process["started"]
-    except psutil.NoSuchProcess:
-        return True

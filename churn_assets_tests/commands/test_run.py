@@ -24,7 +24,8 @@ from churn_assets.defs.scoring import SCORES, SCORING
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import prepare_dagster_home
 from churn_assets.resources.spark import brief_spark_resource
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL
+from churn_assets.resources.tracking import PRODUCTION
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.processes import QUICK_JVM
 

@@ -26,7 +26,7 @@ from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import Source, SourceCatalog, Sources
-from churn_assets.resources.tracking import MODEL_ARTIFACT
+from churn_assets.resources.trained_models import MODEL_ARTIFACT
 from churn_assets_tests.conftest import Project
 
 RULE = "no_nulls"

@@ -3,7 +3,7 @@
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.retention import TARGETS
 from churn_assets.defs.scoring import SCORES
-from churn_assets.resources.tracking import TrainedModel
+from churn_assets.resources.trained_models import TrainedModel
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"

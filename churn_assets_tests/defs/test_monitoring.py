@@ -16,7 +16,7 @@ from churn_assets.churn.policy import Monitoring
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
 from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
-from churn_assets.resources.tracking import REGISTERED_MODEL
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 from churn_assets_tests.defs.test_scoring import change_panel
 

@@ -14,7 +14,8 @@ from churn_assets.churn.ledger import Decision
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import LIFECYCLE, build_defs
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
-from churn_assets.resources.tracking import REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 
 FEASIBILITY = "food_delivery/label_feasibility"

@@ -39,7 +39,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs import evaluation, features
-from churn_assets.resources.tracking import TrainedModel
+from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 

@@ -18,7 +18,8 @@ from mlflow.entities import Run
 from churn_assets.churn import models
 from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
-from churn_assets.resources.tracking import TrackingResource, UnknownRunError
+from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import UnknownRunError
 from churn_assets_tests.conftest import Project, causes_of
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"

@@ -19,7 +19,8 @@ from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.resources import promotions as module
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionLockedError, PromotionsResource, decision_now
-from churn_assets.resources.tracking import PRODUCTION, REGISTERED_MODEL, TrackingResource
+from churn_assets.resources.tracking import PRODUCTION, TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 VERSIONS = 4
 # Every process is forked from one that has loaded all this: a fresh interpreter takes 5 s to.

@@ -1,0 +1,131 @@
+"""What a training leaves in its MLflow run, and the model it trained as that run records it. Asks no store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.splits import SplitDates
+from churn_assets.pages.pictures import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import Run
+    from pyspark.ml import PipelineModel
+
+MODEL_ARTIFACT = "churn_pipeline_model"
+REGISTERED_MODEL = "quickbite_churn_predictor"
+# Where `serving.flavor` keeps them within the model.
+TREES_FILE = "artifacts/trees.json"
+POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
+SERVED_TAG = "served_digest"
+
+
+def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
+    """What identifies a model, as tags of its run and of its version."""
+    return {
+        "model_digest": evidence.model_digest,
+        "policy_digest": evidence.policy_digest,
+        "data_versions": json.dumps(dict(evidence.data_versions), sort_keys=True),
+        "features": json.dumps(list(features)),
+        "threshold": json.dumps(threshold),
+    }
+
+
+@dataclass(frozen=True)
+class LoggedTraining:
+    """What a training leaves in its MLflow run.
+
+    reference: rows of the features with the `churn_probability` Spark gave them, for the serving contract. inputs: the
+    folder or URI of each input table. documents, pictures: by the name of their file in the run.
+    """
+
+    evidence: Evidence
+    features: Sequence[str]
+    threshold: float | None
+    pipeline: "PipelineModel"
+    reference: "pd.DataFrame"
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    inputs: Mapping[str, str]
+    documents: Mapping[str, Mapping[str, Any]]
+    pictures: Mapping[str, Picture]
+
+
+class UnknownRunError(ChurnError):
+    """An MLflow run does not hold what a training leaves in it."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
+
+    served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
+    verdict: of its latest evaluation; None if there was none.
+    """
+
+    run_id: str
+    features: Sequence[str]
+    threshold: float | None
+    settings: GradientBoosting
+    evidence: Evidence
+    dates: SplitDates
+    trained_at: datetime
+    code_commit: str
+    served_digest: str | None = None
+    verdict: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"runs:/{self.run_id}/{MODEL_ARTIFACT}"
+
+    def evidence_under(self, policy_digest: str, champion: str | None) -> Evidence:
+        """What a decision made now rests on: this model and its data, the policy and the champion of now."""
+        return replace(self.evidence, policy_digest=policy_digest, champion=champion)
+
+    def uri_of(self, version: str | None) -> str:
+        """Where the model of a version is loaded from; of the run, where there is no version yet."""
+        return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
+
+    def tags(self) -> dict[str, str]:
+        return provenance_tags(self.evidence, self.features, self.threshold)
+
+    @staticmethod
+    def of(run: "Run") -> "TrainedModel":
+        """Raises UnknownRunError for a run that no training of these assets made."""
+        try:
+            return TrainedModel._of(run)
+        except KeyError as missing:
+            raise UnknownRunError(
+                f"MLflow run {run.info.run_id} does not record {missing}: it was not trained by these assets, or by an "
+                f"earlier version of them.",
+                next_step="train and register again",
+            ) from missing
+
+    @staticmethod
+    def _of(run: "Run") -> "TrainedModel":
+        # A run from before there was a choice of estimators does not name one.
+        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
+        evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
+        # Params are text; the defaults know the types.
+        knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
+        return TrainedModel(
+            run.info.run_id,
+            json.loads(tags["features"]),
+            json.loads(tags["threshold"]),
+            GradientBoosting(**knobs),
+            evidence,
+            SplitDates(
+                date.fromisoformat(params["test_as_of"]),
+                tuple(map(date.fromisoformat, json.loads(params["train_as_of"]))),
+                params["is_out_of_time"] == "True",
+            ),
+            datetime.fromtimestamp(run.info.start_time / 1000, UTC),
+            tags["code_commit"],
+            tags.get(SERVED_TAG),
+            tags.get("verdict"),
+        )
