@@ -21,8 +21,8 @@ from churn_assets.defs import registry
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import SEGMENTS, SILVER, landed
-from churn_assets.resources.code_commit import checkout_commit
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel

@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from churn_assets import churn
+from churn_assets.churn import contract, retention, scoring
 from churn_assets.churn.outcomes import Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.running_code import code_digest
+
+# The modules whose functions audit: a rule from any other would be believed whatever became of its code.
+RULE_MODULES = (contract, retention, scoring)
 
 
 def audited(outcomes: Sequence[Outcome], table: str, policy: ChurnPolicy) -> dict[str, Any]:
@@ -34,13 +37,10 @@ def remembered_outcomes(
 
 
 def rules_digest(policy: ChurnPolicy) -> str:
-    """A hash of all that decides an outcome beside the rows: the code of `churn/`, Spark's version, the policy."""
+    """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy."""
     return hashlib.sha256(f"{_code_digest()} {policy.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 @cache
 def _code_digest() -> str:
-    code = hashlib.sha256(version("pyspark").encode())
-    for file in sorted(Path(churn.__path__[0]).glob("*.py")):
-        code.update(file.name.encode() + file.read_bytes())
-    return code.hexdigest()
+    return f"{version('pyspark')} {code_digest(module.__name__ for module in RULE_MODULES)}"

@@ -19,7 +19,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
-from churn_assets.resources.code_commit import checkout_commit
+from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.trained_models import (
     MODEL_ARTIFACT,
     POLICY_FILE,

@@ -17,7 +17,7 @@ def test_before_any_decision_it_says_that_nothing_serves(tmp_path: Path) -> None
     assert re.search(r"alias production +no version\n +alias staging +no version\n +the registry agrees", told)
 
 
-def test_it_answers_what_an_auditor_asks(built: Project) -> None:
+def test_it_answers_what_a_reviewer_asks(built: Project) -> None:
     promotions = built.resources["promotions"]
     (first,) = promotions.state().ledger
     told = history(promotions)

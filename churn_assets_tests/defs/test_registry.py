@@ -104,7 +104,7 @@ def reported(result: ExecuteInProcessResult) -> dict[str, dg.AssetMaterializatio
 # --- the policy decides ---
 
 
-def test_the_first_promotion_is_in_the_ledger_with_all_an_auditor_asks(built: Project) -> None:
+def test_the_first_promotion_is_in_the_ledger_with_all_a_reviewer_asks(built: Project) -> None:
     (first,) = decisions(built)
     run = built.tracking.client.get_run(str(first.subject.run_id))
     trained = built.tracking.trained_model(run.info.run_id)
