@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import (
-    checks,
     estimators,
     feasibility,
     feature_sets,
@@ -30,7 +29,6 @@ from benchmarks.panels import RESULTS
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "training": training.main,
     "features": features.main,
-    "checks": checks.main,
     "scoring": scoring.main,
     "serving": serving.main,
     "loading": loading.main,

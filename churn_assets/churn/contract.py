@@ -19,7 +19,6 @@ from churn_assets.churn.features import FEATURES, AsOfCalendar, Feature, custome
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
-from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.churn.tables import SourceTable, check_source_schema
 
 COLUMNS_AND_TYPES = "columns_and_types"
@@ -36,8 +35,6 @@ PANEL_RULES = (
 NO_FUTURE_LEAKAGE = "no_future_leakage"
 PANEL_CHECKS = (*PANEL_RULES, NO_FUTURE_LEAKAGE)
 WITHOUT_THE_FUTURE = "the features are the same without all that happened from the date on"
-# Columns of few values, whose rules no least and greatest value decides.
-ENUMERATED_COLUMNS = ("as_of", "label", "crisis_exposure_index")
 
 PANEL_SCHEMA = T.StructType(
     [
@@ -63,36 +60,6 @@ def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> li
     else:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
     return [outcome for outcome in outcomes if outcome.rule in rules]
-
-
-def outcomes_by_statistics(
-    columns: Mapping[str, ColumnStatistics], values: Mapping[str, Collection[Any]]
-) -> list[Outcome]:
-    """The rules that `ml_churn_features` of the declared columns is known to keep, as `panel_outcomes` has them.
-
-    columns: what is known of each. values: the distinct ones of each of ENUMERATED_COLUMNS. A rule that cannot be
-    decided is left out, as is one that rows break: `panel_outcomes` names these.
-    """
-    features = {feature: columns.get(feature.name, ColumnStatistics()) for feature in FEATURES}
-    keys = [columns.get(name, ColumnStatistics()) for name in ("customer_id", "as_of")]
-    # Without bounds there may be a NaN.
-    is_bounded = all(found.low is not None and found.high is not None for found in features.values())
-    has_no_null = is_bounded and all(found.nulls == 0 for found in (*keys, *features.values()))
-    is_in_range = is_bounded and all(
-        feature.low <= found.low and found.high <= feature.high for feature, found in features.items()
-    )
-    holds = {
-        "no_nulls": has_no_null,
-        "ranges": is_in_range and {0.0, 1.0, None}.issuperset(values["crisis_exposure_index"]),
-        "label_is_binary": {0.0, 1.0, None}.issuperset(values["label"]),
-    }
-    outcomes = [_offenders_outcome([], rule) for rule, is_held in holds.items() if is_held]
-    outcomes.append(_empty_snapshot_outcome(values["as_of"]))
-    if has_no_null:
-        outcomes.append(
-            _informative_outcome({feature.name: (found.low, found.high) for feature, found in features.items()})
-        )
-    return outcomes
 
 
 def _not_evaluable(rule: str) -> Outcome:

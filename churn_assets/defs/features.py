@@ -6,13 +6,10 @@ from datetime import date, timedelta
 import dagster as dg
 
 from churn_assets.churn.contract import (
-    ENUMERATED_COLUMNS,
     NO_FUTURE_LEAKAGE,
     PANEL_CHECKS,
     future_outcome,
-    outcomes_by_statistics,
     panel_outcomes,
-    panel_schema_outcome,
     unevaluable_future,
 )
 from churn_assets.churn.features import (
@@ -182,13 +179,10 @@ def ml_churn_features_contract(
 def stored_outcomes(
     lakehouse: LakehouseResource, version: int, rules: Set[str], policy: ChurnPolicy
 ) -> Iterator[Outcome]:
-    """Those of the panel's `rules` that are asked for; Spark reads only for what statistics and audit leave open."""
-    decided = outcomes_without_spark(lakehouse, version)
-    yield from (outcome for outcome in decided if outcome.rule in rules)
-    left = rules - {outcome.rule for outcome in decided}
-    audit = remembered_outcomes(lakehouse, {PANEL: version}, policy) if left else []
-    yield from (outcome for outcome in audit if outcome.rule in left)
-    left -= {outcome.rule for outcome in audit}
+    """Those of the panel's `rules` that are asked for; Spark reads only for what no audit remembers."""
+    audit = remembered_outcomes(lakehouse, {PANEL: version}, policy)
+    yield from (outcome for outcome in audit if outcome.rule in rules)
+    left = rules - {outcome.rule for outcome in audit}
     if left - {NO_FUTURE_LEAKAGE}:
         yield from panel_outcomes(lakehouse.read(PANEL, version), left)
     if NO_FUTURE_LEAKAGE in left:
@@ -212,13 +206,3 @@ def other_rules(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy)
     if built_by == policy.panel_digest:
         return None
     return f"its windows, churn definition or cleaning have digest {built_by}; now it is {policy.panel_digest}"
-
-
-def outcomes_without_spark(lakehouse: LakehouseResource, version: int) -> list[Outcome]:
-    """The panel's rules that the log, and the columns of few values, decide."""
-    schema = panel_schema_outcome(lakehouse.table_schema(PANEL, version))
-    if not schema.is_passed:
-        return [schema]
-    found = lakehouse.counts(PANEL, ENUMERATED_COLUMNS, version)
-    values = {name: {combination[place] for combination in found} for place, name in enumerate(ENUMERATED_COLUMNS)}
-    return [schema, *outcomes_by_statistics(lakehouse.statistics(PANEL, version), values)]

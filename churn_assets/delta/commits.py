@@ -182,10 +182,10 @@ def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool
     if "dates" in commit:
         (by,) = table.metadata().partition_columns
         replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
-    return all(is_of_write(file, commit.get("write_id")) for file in replaced)
+    return all(_is_of_write(file, commit.get("write_id")) for file in replaced)
 
 
-def is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
+def _is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
     return bool(file["path"].split("/")[0] == write_id)
 
 

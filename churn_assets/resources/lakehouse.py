@@ -12,14 +12,12 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import PrivateAttr
 
-from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
 from churn_assets.delta.storage import write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
-    files_of,
     latest_version,
     open_delta,
     row_count,
@@ -154,20 +152,6 @@ class LakehouseResource(dg.ConfigurableResource):
         """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         return reading.value_count(self._open(table, version), column)
 
-    def statistics(self, table: str, version: int | None = None) -> dict[str, ColumnStatistics]:
-        """What the log's file statistics say of the values of each column, None where they are not there for all rows.
-
-        Nothing is said of a version with files of another writer: deltalake and pyarrow leave NaN out of the bounds
-        they write, so that one hides between them (deltalake 1.6.6, pyarrow 25.0.1, 2026-11-25). Needs no JVM.
-
-        Raises MissingTableError and UnsupportedTableError.
-        """
-        opened = self._open(table, version)
-        files, write_id = files_of(opened), commit_info(self.path(table), opened.version()).get("write_id")
-        if not all(commits.is_of_write(file, write_id) for file in files):
-            return {}
-        return {field.name: _column_statistics(field.name, files) for field in opened.schema().fields}
-
     def records(self, table: str, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         return reading.records(self._open(table, version))
@@ -200,16 +184,3 @@ class LakehouseResource(dg.ConfigurableResource):
         return open_delta(
             self.path(table), version, next_step=f"materialize the asset {table}, or check CHURN_LAKEHOUSE"
         )
-
-
-def _column_statistics(name: str, files: Sequence[Mapping[str, Any]]) -> ColumnStatistics:
-    files = [file for file in files if file["num_records"] != 0]
-    nulls: list[Any] = [file.get(f"null_count.{name}") for file in files]
-    if not files or None in nulls:
-        return ColumnStatistics()
-    valued = [file for file, count in zip(files, nulls, strict=True) if count != file["num_records"]]
-    lows: list[Any] = [file.get(f"min.{name}") for file in valued]
-    highs: list[Any] = [file.get(f"max.{name}") for file in valued]
-    if not valued or None in lows or None in highs:
-        return ColumnStatistics(sum(nulls))
-    return ColumnStatistics(sum(nulls), min(lows), max(highs))

@@ -131,6 +131,14 @@ def test_a_feature_of_one_value_everywhere_is_a_warning_only(spark: SparkSession
         require(list(outcomes.values()), "the panel")
 
 
+def test_both_zeros_are_one_value(spark: SparkSession):
+    rows = [{**row, "sentiment_velocity": 0.0 if row["customer_id"] == "a" else -0.0} for row in sound_rows()]
+    by_date = [{**row, "sentiment_velocity": -0.0 if row["as_of"] == FIRST else 0.0} for row in sound_rows()]
+    for panel in (frame(spark, rows, PANEL_SCHEMA).coalesce(1), frame(spark, by_date, PANEL_SCHEMA)):
+        outcome = outcomes_of(panel)["informative_features"]
+        assert outcome.observed == "constant: sentiment_velocity = 0.0"
+
+
 def test_a_feature_that_varies_only_between_dates_is_not_constant(spark: SparkSession):
     rows = [{**sound_row(customer, week), "tenure_days": float(week)} for customer in "ab" for week in range(2)]
     assert outcomes_of(frame(spark, rows, PANEL_SCHEMA))["informative_features"].is_passed

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, ONE_ROW_EACH, SPLIT_RULES
+from churn_assets.churn.contract import PANEL_CHECKS, SPLIT_RULES
 from churn_assets.churn.errors import BrokenContractError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy, Retention
@@ -181,9 +181,8 @@ def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: p
 
     def evaluated() -> list[Any]:
         splits, panel = lakehouse.pin(TRAIN, TEST), lakehouse.pin(PANEL)
-        last_on_the_panel = set(stored_outcomes(lakehouse, panel[PANEL], {ONE_ROW_EACH, NO_FUTURE_LEAKAGE}, policy))
         return [
-            {outcome.rule: outcome for outcome in last_on_the_panel},
+            list(stored_outcomes(lakehouse, panel[PANEL], set(PANEL_CHECKS), policy)),
             list(stored_split_outcomes(lakehouse, splits | panel, policy)),
             found_by(train_and_test_features_contract(lakehouse=lakehouse, policy=policy)),
             found_by(churn_scores_contract(lakehouse=lakehouse, policy=policy)),
@@ -192,7 +191,7 @@ def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: p
 
     remembering = evaluated()
     assert [len(found) for found in remembering] == [
-        2, len(SPLIT_RULES), len(SPLIT_RULES), len(SCORE_RULES), len(TARGET_RULES)
+        len(PANEL_CHECKS), len(SPLIT_RULES), len(SPLIT_RULES), len(SCORE_RULES), len(TARGET_RULES)
     ]  # fmt: skip
     for tables in ([PANEL], [TRAIN, TEST], [SCORES, UNSCORED], [TARGETS, EXCLUSIONS]):
         assert remembered(lakehouse, *tables, policy=policy), tables

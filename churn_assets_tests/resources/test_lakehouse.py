@@ -1,7 +1,6 @@
 """Tables are real Delta tables with a true log: what others write is read right, or refused by name."""
 
 import json
-import math
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +17,6 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.churn.statistics import ColumnStatistics
 from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -255,37 +253,6 @@ ROWS = [
     (-7, None, "é", None, date(1960, 2, 29), None),
 ]
 SCHEMA = "n long, x double, s string, at timestamp, day date, flag boolean"
-
-
-def test_statistics_of_columns_are_those_of_all_files_or_none(
-    lakehouse: LakehouseResource, spark: SparkSession
-) -> None:
-    rows = [(1, 0.5, None, 1.0), (2, -1.5, None, math.inf), (None, 2.5, None, 3.0)]
-    things = spark.createDataFrame(rows, "n int, x double, y double, z double")
-    lakehouse.write(TABLE, things.repartitionByRange(2, "x"))
-    assert len(table_files_named(lakehouse, "*.parquet")) == 2
-    assert lakehouse.statistics(TABLE) == {
-        "n": ColumnStatistics(1, 1, 2),
-        "x": ColumnStatistics(0, -1.5, 2.5),
-        "y": ColumnStatistics(3),
-        "z": ColumnStatistics(0),
-    }
-    lakehouse.write(TABLE, things.limit(0))
-    assert lakehouse.statistics(TABLE) == dict.fromkeys("nxyz", ColumnStatistics())
-
-
-def test_a_version_with_files_of_another_writer_has_no_statistics(
-    lakehouse: LakehouseResource, spark: SparkSession
-) -> None:
-    lakehouse.write(TABLE, numbers(spark, 1, 2))
-    deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [3]}), mode="append")
-    assert lakehouse.statistics(TABLE, 0) == {"id": ColumnStatistics(0, 1, 2)}
-    assert lakehouse.statistics(TABLE) == {}
-    # The earlier files are still among those of the version.
-    lakehouse.write(TABLE, numbers(spark, 4), mode="append")
-    assert lakehouse.statistics(TABLE) == {}
-    lakehouse.write(TABLE, numbers(spark, 5))
-    assert lakehouse.statistics(TABLE) == {"id": ColumnStatistics(0, 5, 5)}
 
 
 def test_the_commit_names_the_dagster_run_and_the_inputs(lakehouse: LakehouseResource, spark: SparkSession) -> None:
