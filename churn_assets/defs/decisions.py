@@ -13,7 +13,6 @@ from churn_assets.defs.results import OWNERS, check_result
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
-from churn_assets.serving.probe import probe
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -85,9 +84,8 @@ def carry_out(
 
     Raises PromotionRefusedError, with the refusal recorded, if it does not or if another decision was first.
     """
-    problems = probe(
-        trained.uri_of(decision.subject.version), tracking.tracking_uri, expected_digest=trained.evidence.model_digest
-    )
+    uri = trained.uri_of(decision.subject.version)
+    problems = tracking.probe.problems(uri, expected_digest=trained.evidence.model_digest)
     if problems:
         refuse(
             context,

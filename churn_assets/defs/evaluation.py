@@ -44,7 +44,6 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
 from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel
-from churn_assets.serving.probe import prepare
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +81,7 @@ def recall_churn(
     evaluation = judge(scored, policy, has_threshold=trained.threshold is not None, obstacles=obstacles)
     if evaluation.verdict is Verdict.PASS and policy.promotion.mode == "auto":
         # It is promoted next, once it has been loaded and scored with.
-        prepare(tracking.tracking_uri)
+        tracking.probe.prepare()
     evidence = trained.evidence_under(policy.digest, None if champion is None else str(champion.version))
     row = evaluation_row(
         evaluation,

@@ -32,7 +32,6 @@ from churn_assets.resources.trained_models import (
     THRESHOLD_FILE,
     LoggedTraining,
 )
-from churn_assets.serving.probe import prepare, probe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +107,7 @@ def churn_pipeline_model(
     settings = models.GradientBoosting(**config.model_dump())
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
-        prepare(tracking.tracking_uri)
+        tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
             train, current, settings, policy, rows=rows, shared_folder=tracking.shared_folder
@@ -189,7 +188,7 @@ def _logged(
 def serving_contract(context: dg.AssetCheckExecutionContext, tracking: TrackingResource) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))
     digest = trained.evidence.model_digest
-    problems = probe(trained.uri, tracking.tracking_uri, expected_digest=digest)
+    problems = tracking.probe.problems(trained.uri, expected_digest=digest)
     if not problems:
         tracking.client.set_tag(trained.run_id, SERVED_TAG, digest)
     return check_result(Outcome("serving_contract", not problems, "; ".join(problems) or "as promised", "as promised"))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from pyspark.ml import PipelineModel
 
+    from churn_assets.serving.probe import Probe
     from churn_assets.serving.spark import Scorer
 
 EXPERIMENT = "/Shared/QuickBite_Churn_Prediction"
@@ -69,6 +70,13 @@ class TrackingResource(dg.ConfigurableResource):
 
         self._use_store()
         return MlflowClient(tracking_uri=self.tracking_uri)
+
+    @cached_property
+    def probe(self) -> "Probe":
+        """What tries versions of this store; the steps of a run share it, and with it a process started ahead."""
+        from churn_assets.serving.probe import Probe
+
+        return Probe(self.tracking_uri)
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext) -> Iterator[str]:

@@ -31,36 +31,42 @@ OUTPUTS = [("churn_probability", "double", True), ("is_alert", "boolean", True)]
 ABSENT = ("pyspark", "py4j", "churn_assets.churn", "churn_assets.resources", "churn_assets.defs")
 
 
-def probe(
-    uri: str, tracking_uri: str, *, expected_digest: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
-) -> list[str]:
-    """What is wrong with the logged model at `uri`, such as models:/NAME@ALIAS; empty if it keeps the contract.
+class Probe:
+    """Tries versions of the store at `tracking_uri`, each in a process of its own, of which one may start ahead."""
 
-    It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
-    `expected_digest` if given; it scores its reference rows as Spark did; inputs are the features as doubles, outputs
-    probability and alert; a null, a missing column or text is refused by the name of the feature; further columns and
-    the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a problem too.
-    """
-    process = _prepared.pop() if _prepared else None
-    if process is None or not process.waits_for(tracking_uri):
-        process = _Process(tracking_uri)
-    return process.problems(uri, expected_digest, timeout_seconds)
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._prepared: _Process | None = None
 
+    def prepare(self) -> None:
+        """Starts the process of the next trial now, so that it loads MLflow while other work goes on.
 
-def prepare(tracking_uri: str) -> None:
-    """Starts the process of the next `probe` in this store now, so that it loads MLflow while other work goes on.
+        That is most of what a trial takes. A process that is never asked ends with this object.
+        """
+        if self._prepared is None or not self._prepared.is_waiting():
+            self._prepared = _Process(self._tracking_uri)
 
-    That is most of what a probe takes. One that is never asked ends with this process at the latest.
-    """
-    if not _prepared or not _prepared[0].waits_for(tracking_uri):
-        _prepared[:] = [_Process(tracking_uri)]
+    def problems(
+        self, uri: str, *, expected_digest: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> list[str]:
+        """What is wrong with the logged model at `uri`, such as models:/NAME@ALIAS; empty if it keeps the contract.
+
+        It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
+        `expected_digest` if given; it scores its reference rows as Spark did; inputs are the features as doubles,
+        outputs probability and alert; a null, a missing column or text is refused by the name of the feature; further
+        columns and the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a
+        problem too.
+        """
+        self.prepare()
+        process, self._prepared = self._prepared, None
+        assert process is not None, "it was prepared"
+        return process.problems(uri, expected_digest, timeout_seconds)
 
 
 class _Process:
     """A Python process that loads MLflow, waits to be told of a version, and judges this one only."""
 
     def __init__(self, tracking_uri: str) -> None:
-        self._tracking_uri = tracking_uri
         folder = TemporaryDirectory(prefix="churn-probe-")
         self._result, self._errors = Path(folder.name, "problems.json"), Path(folder.name, "stderr")
         with self._errors.open("wb") as stderr:
@@ -78,8 +84,8 @@ class _Process:
             )
         weakref.finalize(self, _end, self._process, folder)
 
-    def waits_for(self, tracking_uri: str) -> bool:
-        return self._tracking_uri == tracking_uri and self._process.poll() is None
+    def is_waiting(self) -> bool:
+        return self._process.poll() is None
 
     def problems(self, uri: str, expected_digest: str | None, timeout_seconds: float) -> list[str]:
         asked = json.dumps({"uri": uri, "expected_digest": expected_digest, "result": str(self._result)})
@@ -98,10 +104,6 @@ def _end(process: "subprocess.Popen[bytes]", folder: "TemporaryDirectory[str]") 
     with process:
         process.kill()
     folder.cleanup()
-
-
-# At most one, for the next call of `probe`.
-_prepared: list[_Process] = []
 
 
 def main() -> int:
@@ -128,7 +130,7 @@ def main() -> int:
 
 
 def problems_of(uri: str, folder: str, expected_digest: str | None = None) -> Iterator[str]:
-    """What `probe` finds, in this process; `folder` is where the version's files go."""
+    """What `Probe.problems` finds, in this process; `folder` is where the version's files go."""
     import mlflow.artifacts
     import mlflow.pyfunc
 

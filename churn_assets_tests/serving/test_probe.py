@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from churn_assets.churn.models import model_digest
-from churn_assets.serving.probe import prepare, probe, problems_of
+from churn_assets.serving.probe import Probe, problems_of
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
 
 
@@ -40,27 +40,27 @@ def replaced(file: Path, text: str, instead: str) -> None:
 
 def test_a_good_version_has_no_problems_in_a_process_without_pyspark(served):
     digest = model_digest(served.pipeline, served.threshold)
-    assert probe(URI, served.tracking_uri, expected_digest=digest) == []
+    assert Probe(served.tracking_uri).problems(URI, expected_digest=digest) == []
 
 
 def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(served, other):
-    assert probe(URI, served.tracking_uri, expected_digest="0" * 64) == [
+    assert Probe(served.tracking_uri).problems(URI, expected_digest="0" * 64) == [
         f"its trees file has digest {model_digest(served.pipeline, served.threshold)[:12]}, not the expected {'0' * 12}"
     ]
     shutil.rmtree(other.artifacts)
-    (told,) = probe(URI, other.tracking_uri)
+    (told,) = Probe(other.tracking_uri).problems(URI)
     assert told.startswith("cannot be loaded: ")
 
 
 def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(served, other):
-    (told,) = probe(URI, served.tracking_uri, timeout_seconds=0.01)
+    (told,) = Probe(served.tracking_uri).problems(URI, timeout_seconds=0.01)
     assert "was not done after 0.01 seconds" in told
     replaced(
         other.artifacts / "pyfunc.py",
         "import json\n",
         "import os\nimport sys\nprint('last words', file=sys.stderr, flush=True)\nos._exit(3)\n",
     )
-    (told,) = probe(URI, other.tracking_uri)
+    (told,) = Probe(other.tracking_uri).problems(URI)
     assert "ended with exit code 3" in told
     assert told.endswith("last words")
 
@@ -70,34 +70,46 @@ def waiting() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
 
 
-def test_a_process_prepared_ahead_judges_one_version_of_its_store(served, other):
+def test_a_process_prepared_ahead_judges_one_version(served):
     digest = model_digest(served.pipeline, served.threshold)
-    prepare(other.tracking_uri)
-    (of_other,) = waiting()
-    prepare(served.tracking_uri)
+    probe = Probe(served.tracking_uri)
+    probe.prepare()
     (prepared,) = waiting()
-    prepare(served.tracking_uri)
-    assert of_other not in waiting()
+    probe.prepare()
     assert waiting() == [prepared]
-    assert probe(URI, served.tracking_uri, expected_digest=digest) == []
+    assert probe.problems(URI, expected_digest=digest) == []
+    assert not prepared.is_running()
     assert waiting() == []
+    assert probe.problems(URI, expected_digest=digest) == []
 
 
-def test_a_prepared_process_of_another_store_or_one_that_died_is_not_asked(served, other):
-    shutil.rmtree(other.artifacts)
-    prepare(other.tracking_uri)
-    assert probe(URI, served.tracking_uri) == []
-    assert waiting() == []
-    prepare(served.tracking_uri)
+def test_the_process_that_was_prepared_is_the_one_that_is_asked(served, monkeypatch):
+    probe = Probe(served.tracking_uri)
+    probe.prepare()
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    assert probe.problems(URI) == []
+
+
+def test_a_prepared_process_that_died_is_not_asked(served):
+    probe = Probe(served.tracking_uri)
+    probe.prepare()
     (prepared,) = waiting()
     prepared.kill()
     prepared.wait()
-    assert probe(URI, served.tracking_uri) == []
+    assert probe.problems(URI) == []
+
+
+def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path):
+    probe = Probe(f"sqlite:///{tmp_path}/mlflow.db")
+    probe.prepare()
+    assert len(waiting()) == 1
+    del probe
+    assert waiting() == []
 
 
 def test_code_that_needs_pyspark_cannot_be_loaded(other):
     replaced(other.artifacts / "pyfunc.py", "import json\n", "import json\nimport pyspark\n")
-    (told,) = probe(URI, other.tracking_uri)
+    (told,) = Probe(other.tracking_uri).problems(URI)
     assert told.startswith("cannot be loaded: ")
     assert "import of pyspark halted" in told
 
