@@ -87,7 +87,7 @@ def publish(
     commits = []
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
-        version = commit_files(paths[table], actions[table], schema, mode, noted, replaced=replaced)
+        version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted, replaced=replaced)
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
@@ -97,9 +97,9 @@ def commit_files(
     path: str,
     actions: list[Any],
     schema: "StructType",
+    *,
     mode: str,
     metadata: Mapping[str, Any],
-    *,
     replaced: tuple[str, Sequence[date]] | None = None,
 ) -> int:
     """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
