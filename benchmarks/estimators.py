@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from benchmarks.measuring import machine
 from benchmarks.panels import demo_panel, spark_session, write_result
 from churn_assets.churn import splits
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import load_policy

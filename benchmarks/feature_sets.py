@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from benchmarks.panels import demo_panel, example_panel, spark_session, write_result
 from churn_assets.churn import splits
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.intervals import bootstrap, percentile_interval
 from churn_assets.churn.models import GradientBoosting, crossfitted
 from churn_assets.churn.policy import ChurnPolicy

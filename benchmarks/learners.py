@@ -29,7 +29,7 @@ from xgboost import XGBClassifier
 from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, example_panel, spark_session, write_result
 from churn_assets.churn import splits
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.intervals import Floats, bootstrap, percentile_interval
 from churn_assets.churn.models import SEED, GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy

@@ -16,7 +16,7 @@ from pyspark.ml.classification import GBTClassifier
 from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
 
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 

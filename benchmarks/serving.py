@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.measuring import machine
 from benchmarks.panels import spark_session, write_result
-from churn_assets.churn.features import FEATURES
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.serving import flavor
 

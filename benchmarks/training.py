@@ -13,7 +13,7 @@ import dagster as dg
 
 from benchmarks.measuring import Measured, demo_project, machine, measured
 from benchmarks.panels import write_result
-from churn_assets.churn.features import FEATURES
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs import features, lakehouse, splits
 from churn_assets.resources.class_archive import begun_recording

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, feature_importances, fit_churn_model
 from churn_assets.churn.trees import exported_trees
 from churn_assets.definitions import default_resources

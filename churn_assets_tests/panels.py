@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.cleaning import Cleaned, clean, numbered_segments, with_segments
-from churn_assets.churn.features import FEATURES, as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS

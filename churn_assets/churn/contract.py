@@ -13,9 +13,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn.catalogue import FEATURES, Feature
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
 from churn_assets.churn.errors import SourceSchemaError
-from churn_assets.churn.features import FEATURES, AsOfCalendar, Feature, customer_snapshots, feature_panel
+from churn_assets.churn.features import AsOfCalendar, customer_snapshots, feature_panel
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
@@ -147,20 +148,12 @@ def _is_within(value: Column, feature: Feature) -> Column:
     # Infinity is outside every range: no count, ratio or score of a customer is infinite.
     upper = value <= feature.high if isfinite(feature.high) else value < F.lit(float("inf"))
     within = (value >= feature.low) & upper
-    return within & value.isin(0.0, 1.0) if feature.name == "crisis_exposure_index" else within
-
-
-def _range_text(feature: Feature) -> str:
-    return (
-        f"{feature.name} {feature.low:g} to {feature.high:g}"
-        if isfinite(feature.high)
-        else f"{feature.name} ≥ {feature.low:g}"
-    )
+    return within & value.isin(0.0, 1.0) if feature.kind == "binary" else within
 
 
 OFFENDERS_ALLOWED = {
     "no_nulls": "0 null or NaN values in keys and features",
-    "ranges": "; ".join(_range_text(feature) for feature in FEATURES),
+    "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in FEATURES),
     ONE_ROW_EACH: "1 row for each customer and date",
     "label_is_binary": "label 0, 1 or null (not yet known)",
 }

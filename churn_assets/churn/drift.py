@@ -16,10 +16,11 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
+
 # The subject that is no feature: the churn probability.
 SCORE = "score"
-# Their numbers are names: between two of them lies nothing.
-BY_VALUE = frozenset({"segment_index", "crisis_exposure_index"})
+BY_VALUE = frozenset(feature.name for feature in FEATURES if feature.is_by_value)
 DECILES = [number / 10 for number in range(1, 10)]
 # Ranks to within a thousandth of the rows.
 RANK_ERROR = 0.001

@@ -18,6 +18,10 @@ class InvalidPolicyError(ChurnError):
     """policy.toml cannot be read, or holds a value the policy does not allow."""
 
 
+class InvalidCatalogueError(ChurnError):
+    """A feature of the catalogue is declared in a way that contradicts itself or the snapshots it reads."""
+
+
 class InvalidSourcesError(ChurnError):
     """sources.toml cannot be read, or holds a key or value it does not allow."""
 
@@ -55,7 +59,7 @@ class BrokenPanelError(ChurnError):
 
 
 class StalePanelError(ChurnError):
-    """The panel was built under other rules than the policy's; its labels and features mean something else."""
+    """The panel was built under other rules or by other code than now; its values mean something else."""
 
 
 class UntrainableError(ChurnError):

@@ -1,6 +1,6 @@
-"""What was known of each customer at an as-of date: calendar, observed behaviour, baseline rule, features.
+"""What was known of each customer at an as-of date: calendar, snapshots, baseline rule, the panel of features.
 
-The catalogue `FEATURES` is the one declaration that schema, checks, descriptions, signature and reasons derive from.
+Which columns the snapshots have is declared in `observed.py`, which features the panel has in `catalogue.py`.
 Nothing here looks at or after an as-of date; that is `labels.py`.
 """
 
@@ -10,98 +10,13 @@ from datetime import date, timedelta
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import NoEligibleCustomersError
+from churn_assets.churn.measures import DAY_MICROS, days_since
+from churn_assets.churn.observed import SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
 
 MONDAY = 0
-DAY_MICROS = 86_400_000_000
-MINUTE_MICROS = 60_000_000
-NEUTRAL_RATING = 3.0
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One feature: its range is part of the contract. meaning: in a customer's words. formula: how it is computed."""
-
-    name: str
-    low: float
-    high: float
-    meaning: str
-    formula: str
-
-
-INFINITY = float("inf")
-FEATURES = (
-    Feature("total_orders", 1, INFINITY, "how often they ordered lately", "orders in the observation window"),
-    Feature(
-        "avg_star_rating",
-        1,
-        5,
-        "how they rated us lately",
-        "mean review score known; without a review the snapshot's mean, without any review at all 3.0",
-    ),
-    Feature(
-        "late_order_ratio",
-        0,
-        1,
-        "how many of their deliveries came late",
-        "known deliveries after their promise / known deliveries with a promise; none: 0",
-    ),
-    Feature(
-        "segment_index",
-        -1,
-        INFINITY,
-        "the kind of customer they are",
-        "number of the segment in an append-only dimension, most frequent first; none: -1",
-    ),
-    Feature(
-        "crisis_exposure_index",
-        0,
-        1,
-        "whether a delivery left them waiting far too long",
-        "1 if a known delivery came later after its promise than the policy's crisis delay, else 0",
-    ),
-    Feature(
-        "sentiment_velocity",
-        -4,
-        4,
-        "how sharply their reviews turned",
-        "most negative change between consecutive review scores in order of review time; fewer than two: 0",
-    ),
-    Feature(
-        "rfm_score",
-        111,
-        555,
-        "how recent, frequent and valuable their orders are among all customers",
-        "100 R + 10 F + M, quintiles within the snapshot, 1 = most recent, most orders, most spend",
-    ),
-    Feature("recency_days", 0, INFINITY, "how long ago they last ordered", "days since the last order"),
-    Feature("tenure_days", 0, INFINITY, "how long they have been with us", "days since the first order ever"),
-    Feature(
-        "gap_ratio",
-        0,
-        INFINITY,
-        "how unusual their silence is for them",
-        "recency_days / the median of their own gaps between orders (at least one day); "
-        "fewer than two orders: the snapshot's median of those medians",
-    ),
-    Feature(
-        "missed_orders",
-        0,
-        INFINITY,
-        "how many orders they would usually have placed since the last one",
-        "recency_days x orders ever / tenure_days",
-    ),
-    Feature(
-        "recent_delay_minutes",
-        0,
-        INFINITY,
-        "how long their late deliveries kept them waiting lately",
-        "minutes after the promise, summed over the late deliveries known in the eligibility window",
-    ),
-)
-_NAMES = tuple(feature.name for feature in FEATURES)
-FEATURE_SETS = {"seed": _NAMES[:7], "extended": _NAMES[:10], "crisis_aware": _NAMES}
 
 
 @dataclass(frozen=True)
@@ -163,32 +78,13 @@ def each_as_of(rows: DataFrame, first: Column, last: Column, calendar: AsOfCalen
 def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
     """What is known of each eligible customer at each as-of date.
 
-    In: silver orders. Out: customer_id, as_of (date), total_orders, last_ordered_at, spend (decimal), segment_index,
-    promised_deliveries, late_deliveries, has_crisis_delivery, recent_delay_minutes, reviews, mean_score, worst_score,
-    steepest_fall (the last three null without a review, or a pair of them), first_ordered_at, orders_ever,
-    median_gap_days (null below two orders). Windows go by each event's own clock.
+    In: silver orders. Out: customer_id, as_of (date) and SNAPSHOT_COLUMNS; of these mean_score, worst_score and
+    steepest_fall are null without a review, or a pair of them, and median_gap_days below two orders. They are
+    aggregates of `_each_observed`, which see. Windows go by each event's own clock.
     """
-    events = _each_observed(_with_history(silver), calendar, policy)
-    reviews = F.count("reviewed_at")
-    # Every state is a number or a time, which keeps the grouping compiled; arrays and structs would have it sort.
+    events, rules = _each_observed(_with_history(silver), calendar, policy), policy.feature_rules
     snapshots = events.groupBy("customer_id", "as_of").agg(
-        F.count("ordered_at").cast("double").alias("total_orders"),
-        F.max("ordered_at").alias("last_ordered_at"),
-        F.sum("spend").alias("spend"),
-        F.max("segment_index").alias("segment_index"),
-        F.count("delay_micros").alias("promised_deliveries"),
-        F.count_if(F.col("delay_micros") > 0).alias("late_deliveries"),
-        F.coalesce(
-            F.bool_or(F.col("delay_micros") > F.lit(int(policy.crisis_delay_minutes * MINUTE_MICROS))), F.lit(False)
-        ).alias("has_crisis_delivery"),
-        (F.coalesce(F.sum("recent_delay_micros"), F.lit(0)) / F.lit(MINUTE_MICROS)).alias("recent_delay_minutes"),
-        reviews.alias("reviews"),
-        (F.sum("exact_score").cast("double") / F.nullif(reviews, F.lit(0))).alias("mean_score"),
-        F.min("exact_score").cast("double").alias("worst_score"),
-        F.min("change_of_score").alias("steepest_fall"),
-        F.min("first_ordered_at").alias("first_ordered_at"),
-        F.max("orders_so_far").alias("orders_ever"),
-        F.max_by("median_gap_days", "orders_so_far").alias("median_gap_days"),
+        *[column.value(rules).alias(name) for name, column in SNAPSHOT_COLUMNS.items()]
     )
     return snapshots.where(F.col("last_ordered_at") >= _midnight_before(policy.windows.eligibility_days))
 
@@ -196,6 +92,9 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
 def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
     """Orders `_with_history` once for each as-of date that observes their order, delivery or review; the others null.
 
+    Out: customer_id, as_of, first_ordered_at; of an observed order ordered_at, spend, segment_index, orders_so_far and
+    median_gap_days; of a delivery with a promise delay_micros, and recent_delay_micros if it was late in the
+    eligibility window; of a review reviewed_at, exact_score, and change_of_score if the one before is observed too.
     An order's three windows lie nearly upon each other: so these are far fewer rows than one for each in each.
     """
     days = policy.windows.observation_days
@@ -288,7 +187,7 @@ def require_eligible_customers(snapshots: DataFrame, calendar: AsOfCalendar, pol
 
 def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     """Adds the retention team's rule: `risk_segment`, and `risk_score` in [0, 1), ranking by segment, then silence."""
-    silent_days = _days_between("last_ordered_at")
+    silent_days = days_since("last_ordered_at")
     is_silent = silent_days > policy.baseline.long_silence_days
     had_bad_experience = (F.col("late_deliveries") > 0) | F.coalesce(
         F.col("worst_score") <= policy.baseline.bad_review_score, F.lit(False)
@@ -307,61 +206,9 @@ def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
 def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     """The features of the catalogue: (customer_id, as_of) and one double column each, none null.
 
-    In: `customer_snapshots`. The snapshot's mean rating sums the customers' own means as decimals of twelve places, and
-    every median is the middle two over two, so that no order of the rows changes a digit.
+    In: `customer_snapshots`.
     """
-    snapshot = Window.partitionBy("as_of")
-    own_rating = F.col("mean_score")
-    usual_rating = F.sum(own_rating.cast("decimal(20,12)")).over(snapshot).cast("double") / F.count(own_rating).over(
-        snapshot
-    )
-    recency_days, tenure_days = _days_between("last_ordered_at"), _days_between("first_ordered_at")
-    values = {
-        "total_orders": F.col("total_orders"),
-        "avg_star_rating": F.coalesce(own_rating, usual_rating, F.lit(NEUTRAL_RATING)),
-        "late_order_ratio": F.coalesce(
-            F.col("late_deliveries") / F.nullif("promised_deliveries", F.lit(0)), F.lit(0.0)
-        ),
-        "segment_index": F.col("segment_index"),
-        "crisis_exposure_index": F.col("has_crisis_delivery").cast("double"),
-        "sentiment_velocity": F.coalesce("steepest_fall", F.lit(0.0)),
-        "rfm_score": 100 * _quintile(-F.unix_micros("last_ordered_at"))
-        + 10 * (6 - _quintile(F.col("total_orders")))
-        + (6 - _quintile(F.col("spend"))),
-        "recency_days": recency_days,
-        "tenure_days": tenure_days,
-        "gap_ratio": recency_days / own_gap_days(policy),
-        "missed_orders": recency_days * F.col("orders_ever") / tenure_days,
-        "recent_delay_minutes": F.col("recent_delay_minutes"),
-    }
+    rules = policy.feature_rules
     return snapshots.select(
-        "customer_id", "as_of", *[values[feature.name].cast("double").alias(feature.name) for feature in FEATURES]
+        "customer_id", "as_of", *[feature.value(rules).cast("double").alias(feature.name) for feature in FEATURES]
     )
-
-
-def own_gap_days(policy: ChurnPolicy) -> Column:
-    """The customer's own median gap between orders in days, at least one; for rows of `customer_snapshots`.
-
-    Fewer than two orders ever: the snapshot's median of those medians.
-    """
-    usual_gap = F.percentile("median_gap_days", 0.5).over(Window.partitionBy("as_of"))
-    # Only when nobody in the snapshot ever ordered twice: then silence is judged by the outcome window.
-    gap_days = F.coalesce("median_gap_days", usual_gap, F.lit(float(policy.windows.outcome_days)))
-    return F.greatest(gap_days, F.lit(1.0))
-
-
-def _days_between(earlier: str) -> Column:
-    """Exact days (double) from timestamp column `earlier` to the as-of date."""
-    return (F.unix_micros(F.col("as_of").cast("timestamp")) - F.unix_micros(earlier)) / F.lit(DAY_MICROS)
-
-
-def _quintile(value: Column) -> Column:
-    """1 (lowest fifth) to 5 of `value` within the snapshot; equal values share a fifth.
-
-    The k-th cut is the ceil(k n / 5)-th smallest value and a value equal to a cut belongs to the lower fifth. So the
-    fifth of a value of (minimum) rank r is the smallest k with r <= ceil(k n / 5), which is floor(5 (r - 1) / n) + 1:
-    integers only, where percentile_disc multiplies floats (0.2 * 35 > 7) and keeps each distinct value in memory.
-    """
-    snapshot = Window.partitionBy("as_of")
-    rank = F.rank().over(snapshot.orderBy(value))
-    return F.floor(5 * (rank - 1) / F.count(F.lit(1)).over(snapshot)) + 1

@@ -1,13 +1,14 @@
 """Who left: the only module that looks at and after an as-of date."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.features import DAY_MICROS, AsOfCalendar, each_as_of, own_gap_days
+from churn_assets.churn.features import AsOfCalendar, each_as_of
+from churn_assets.churn.measures import DAY_MICROS, own_gap_days
 from churn_assets.churn.policy import ChurnPolicy
 
 
@@ -39,7 +40,8 @@ def with_outcomes(
         .groupBy("customer_id", "as_of")
         .agg(F.min("ordered_at").alias("next_ordered_at"), F.count_if(is_within).alias("orders_after"))
     )
-    observed = snapshots.select("customer_id", "as_of", "total_orders", own_gap_days(policy).alias("gap_days"))
+    gap_days = own_gap_days(policy.windows.outcome_days).alias("gap_days")
+    observed = snapshots.select("customer_id", "as_of", "total_orders", gap_days)
     return observed.join(after, ["customer_id", "as_of"], "left")
 
 
@@ -89,6 +91,12 @@ def definition(policy: ChurnPolicy) -> str:
         "rate_drop": f"orders of {days} days below {churn.rate_drop_share:.0%} of the customer's own rate",
         "long_gap": f"silent for {churn.gap_multiple:g} times the customer's own median gap, {days} days at most",
     }[churn.definition]
+
+
+def label_reads(policy: ChurnPolicy) -> Mapping[str, tuple[str, ...]]:
+    """What the label reads under the policy's churn definition, by "silver" and "snapshots"."""
+    own_habit = {"inactivity": (), "rate_drop": ("total_orders",), "long_gap": ("median_gap_days",)}
+    return {"silver": ("ordered_at",), "snapshots": own_habit[policy.churn.definition]}
 
 
 def setting(policy: ChurnPolicy) -> str:

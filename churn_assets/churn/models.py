@@ -10,9 +10,9 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
-from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import assembler_and_trees, exported_trees

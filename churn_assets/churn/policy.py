@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, FeatureSet
+from churn_assets.churn.observed import FeatureRules
+
 Share = Annotated[float, Field(gt=0, lt=1)]
 Days = Annotated[int, Field(ge=1, le=3650)]
 
@@ -94,7 +97,7 @@ class Leakage(Section):
 class Model(Section):
     """class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration."""
 
-    feature_set: Literal["seed", "extended", "crisis_aware"] = "crisis_aware"
+    feature_set: FeatureSet = "crisis_aware"
     class_weights: Literal["none", "balanced"] = "none"
 
 
@@ -219,12 +222,9 @@ class ChurnPolicy(Section):
 
     @model_validator(mode="after")
     def reasons_of_actions_are_features(self) -> "ChurnPolicy":
-        from churn_assets.churn.features import FEATURES  # which itself needs this module
-
-        names = [feature.name for feature in FEATURES]
-        unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *names)]
+        unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *FEATURE_OF)]
         if unknown:
-            raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(names)}")
+            raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(FEATURE_OF)}")
         return self
 
     @property
@@ -233,14 +233,31 @@ class ChurnPolicy(Section):
         return max(self.retention.contact_pause_days, self.windows.outcome_days)
 
     @property
-    def digest(self) -> str:
-        """A short hash of every rule that judges: who promotes, what runs when and what is made of scores is none."""
-        return _digest(self.model_dump(mode="json", exclude=SECTIONS_THAT_DO_NOT_JUDGE))
+    def feature_rules(self) -> FeatureRules:
+        windows = self.windows
+        return FeatureRules(
+            observation_days=windows.observation_days,
+            eligibility_days=windows.eligibility_days,
+            outcome_days=windows.outcome_days,
+            crisis_delay_minutes=self.crisis_delay_minutes,
+        )
 
     @property
-    def panel_digest(self) -> str:
-        """A short hash of the rules that decide the rows of the panel: what is an order, a feature, a churner."""
-        return _digest(self.model_dump(mode="json", include=PANEL_SECTIONS))
+    def digest(self) -> str:
+        """A short hash of every rule that judges, and of the features that the feature set holds.
+
+        Who promotes, what runs when and what is made of scores is no such rule.
+        """
+        rules = self.model_dump(mode="json", exclude=SECTIONS_THAT_DO_NOT_JUDGE)
+        return _digest(rules | {"features": FEATURE_SETS[self.model.feature_set]})
+
+    def panel_digest(self, code: str) -> str:
+        """A short hash of what decides the rows of the panel: what is an order, a feature, a churner.
+
+        code: a hash of the code that computes the values; nothing in `churn/` reads files, so the caller has it.
+        """
+        rules = self.model_dump(mode="json", include=PANEL_SECTIONS)
+        return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
 SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "scoring", "retention", "monitoring"}

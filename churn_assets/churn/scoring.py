@@ -9,8 +9,8 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn.catalogue import FEATURES, Feature
 from churn_assets.churn.contract import PANEL_SCHEMA
-from churn_assets.churn.features import FEATURES, Feature
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import Scoring
 
@@ -59,12 +59,11 @@ def _is_within(feature: Feature) -> str:
 
 def _fault(feature: Feature) -> str:
     name = feature.name
-    allowed = f"{feature.low:g} to {feature.high:g}" if isfinite(feature.high) else f"{feature.low:g} or more"
     return f"""CASE
         WHEN {name} IS NULL THEN '{name} is null'
         WHEN isnan({name}) THEN '{name} is NaN'
         WHEN abs({name}) = double('infinity') THEN '{name} is infinite'
-        WHEN NOT {_is_within(feature)} THEN concat('{name} is ', string({name}), ', allowed is {allowed}')
+        WHEN NOT {_is_within(feature)} THEN concat('{name} is ', string({name}), ', allowed is {feature.range_text}')
     END"""
 
 

@@ -7,7 +7,7 @@ from datetime import date
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.features import FEATURES
+from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.scoring import KEYS, TIERS
 
 
@@ -118,8 +118,9 @@ def _parts(valued: DataFrame, by: Column) -> list[Part]:
 def _drivers(targets: DataFrame) -> list[Driver]:
     listed = targets.count()
     counted = targets.select(F.explode("reasons.feature").alias("feature")).groupBy("feature").count().collect()
-    meanings = {feature.name: feature.meaning for feature in FEATURES}
-    found = [Driver(row.feature, meanings[row.feature], row["count"], row["count"] / listed) for row in counted]
+    found = [
+        Driver(row.feature, FEATURE_OF[row.feature].meaning, row["count"], row["count"] / listed) for row in counted
+    ]
     return sorted(found, key=lambda driver: (-driver.customers, driver.feature))
 
 

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.contract import (
     NO_FUTURE_LEAKAGE,
     PANEL_CHECKS,
@@ -13,19 +14,19 @@ from churn_assets.churn.contract import (
     unevaluable_future,
 )
 from churn_assets.churn.features import (
-    FEATURES,
     as_of_calendar,
     customer_snapshots,
     feature_panel,
     require_eligible_customers,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import churn_labels, definition, snapshot_shares
-from churn_assets.churn.lineage import FEATURE_READS, KEYS, SNAPSHOT_COLUMNS, label_reads
+from churn_assets.churn.labels import churn_labels, definition, label_reads, snapshot_shares
+from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.panel_code import panel_code
 from churn_assets.defs.results import (
     OWNERS,
     TABLE_KINDS,
@@ -81,7 +82,7 @@ def gold_customer_churn_risk(
     span = {"first_as_of": str(calendar.first), "last_as_of": str(calendar.last), "watermark": str(calendar.watermark)}
     notes = {
         name: ColumnNote(column.meaning, [(SILVER, read) for read in column.reads])
-        for name, column in (KEYS | SNAPSHOT_COLUMNS).items()
+        for name, column in {**KEYS, **SNAPSHOT_COLUMNS, **RULE_COLUMNS}.items()
     }
     return table_result(commit, {"inputs": inputs, "snapshots": len(calendar.dates), **span}, notes)
 
@@ -111,7 +112,7 @@ def ml_churn_features(
         PANEL,
         panel,
         audit=lambda staged: audited([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL, policy),
-        metadata={"inputs": inputs, "panel_digest": policy.panel_digest},
+        metadata={"inputs": inputs, "panel_digest": policy.panel_digest(panel_code())},
     )
     shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
     add_snapshots(context.instance, [snapshot.as_of for snapshot in shares])
@@ -142,8 +143,7 @@ def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:
 def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:
     """What the panel's columns mean and which columns of the baseline table and silver they are computed from."""
     features = {
-        feature.name: ColumnNote(feature.meaning, [(BASELINE, read) for read in FEATURE_READS[feature.name]])
-        for feature in FEATURES
+        feature.name: ColumnNote(feature.meaning, [(BASELINE, read) for read in feature.reads]) for feature in FEATURES
     }
     table_of = {"silver": SILVER, "snapshots": BASELINE}
     label = ColumnNote(
@@ -196,13 +196,14 @@ def stored_future_outcome(lakehouse: LakehouseResource, version: int, policy: Ch
         return unevaluable_future("the orders behind this version are unknown")
     other = other_rules(lakehouse, version, policy)
     if other is not None:
-        return unevaluable_future(f"this version was built under other rules than policy.toml states now: {other}")
+        return unevaluable_future(f"this version was built under other rules or by other code than now: {other}")
     return future_outcome(lakehouse.read(PANEL, version), lakehouse.read(SILVER, silver_version), policy)
 
 
 def other_rules(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy) -> str | None:
-    """How the rules behind the panel's rows (windows, churn definition, …) differ from the policy's; None if not."""
+    """How the rules and the code behind the panel's rows (windows, features, …) differ from today's; None if not."""
     built_by = lakehouse.commit_metadata(PANEL, version).get("panel_digest")
-    if built_by == policy.panel_digest:
+    today = policy.panel_digest(panel_code())
+    if built_by == today:
         return None
-    return f"its windows, churn definition or cleaning have digest {built_by}; now it is {policy.panel_digest}"
+    return f"its windows, churn definition, cleaning, features or their code have digest {built_by}; now it is {today}"

@@ -9,8 +9,8 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import UnprofiledVersionError
-from churn_assets.churn.features import FEATURES
 from churn_assets.churn.monitoring import (
     MEASUREMENT_MEANINGS,
     MEASUREMENT_SCHEMA,

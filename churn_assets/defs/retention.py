@@ -8,10 +8,11 @@ import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import TOLD_COLUMNS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import MOST_REASONS, TOLD_COLUMNS, Wording, explained, usual_by_date
+from churn_assets.churn.reasons import MOST_REASONS, explained, reference_by_date
 from churn_assets.churn.retention import (
     TARGET_RULES,
     campaign_members,
@@ -23,6 +24,7 @@ from churn_assets.churn.retention import (
 )
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
+from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
 from churn_assets.defs.lakehouse import SEGMENTS, landed
@@ -108,7 +110,8 @@ def retention_targets(
     listed = retention_list(
         candidates.join(reduce(DataFrame.unionByName, observed), [*KEYS, "features_version"]), capacity, policy
     ).persist()
-    wording = Wording.of(policy, {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)})
+    segments = {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)}
+    wording = Wording(policy.feature_rules, segments)
     told = [
         _explained(lakehouse, tracking.exported_trees(number), version, scores, listed, wording)
         for number, version in made_with
@@ -170,9 +173,7 @@ def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
     return baseline_behind(lakehouse, panel_version).select(
         *KEYS,
         F.col("spend").cast("double").alias("recent_spend"),
-        "promised_deliveries",
-        "late_deliveries",
-        F.col("reviews").cast("int").alias("reviews"),
+        *TOLD_COLUMNS,
         F.lit(panel_version).cast("long").alias("features_version"),
     )
 
@@ -189,9 +190,9 @@ def _explained(
     of_version = F.col("features_version") == panel_version
     panel = lakehouse.read(PANEL, panel_version)
     scored = panel.join(scores.where(of_version).select(*KEYS), [*KEYS], "left_semi")
-    usual = usual_by_date(scored, trees)
+    references = reference_by_date(scored, trees)
     rows = listed.where(of_version).select(*KEYS, *TOLD_COLUMNS).join(scored, [*KEYS])
-    return explained(rows, trees, usual, wording)
+    return explained(rows, trees, references, wording)
 
 
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date]) -> Iterator[str]:

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import StalePanelError, TornTablesError
 from churn_assets.churn.evaluations import Evidence
-from churn_assets.churn.features import FEATURE_SETS
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import precision_recall_curve
@@ -94,7 +94,7 @@ def churn_pipeline_model(
     other = other_rules(lakehouse, versions[PANEL], policy)
     if other is not None:
         raise StalePanelError(
-            f"Version {versions[PANEL]} of {PANEL} was built under other rules than policy.toml states now.",
+            f"Version {versions[PANEL]} of {PANEL} was built under other rules or by other code than now.",
             [other],
             next_step=f"materialize {PANEL} and what is upstream of it again",
         )

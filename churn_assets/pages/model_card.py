@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
     NAMES,
@@ -17,7 +18,6 @@ from churn_assets.churn.evaluation import (
     figures_table,
 )
 from churn_assets.churn.evaluations import Evidence
-from churn_assets.churn.features import FEATURES, INFINITY, Feature
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
@@ -25,7 +25,6 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 
 UNKNOWN = "–"
-_CATALOGUE = {feature.name: feature for feature in FEATURES}
 # An underscore within a word is one in Markdown too.
 _MARKUP = re.compile(r"[\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w)")
 
@@ -170,14 +169,10 @@ def _features(facts: CardFacts) -> Iterator[str]:
         yield "The importances are not known, for the model could not be read."
     rows = []
     for name in sorted(facts.features, key=lambda name: -importances.get(name, 0.0)):
-        feature = _CATALOGUE[name]
+        feature = FEATURE_OF[name]
         importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
-        rows.append([f"`{name}`", importance, _text(feature.meaning), _text(feature.formula), _range(feature)])
+        rows.append([f"`{name}`", importance, _text(feature.meaning), _text(feature.formula), feature.range_text])
     yield _table(["feature", "importance", "meaning", "formula", "range"], rows)
-
-
-def _range(feature: Feature) -> str:
-    return f"{feature.low:g} or more" if feature.high == INFINITY else f"{feature.low:g} to {feature.high:g}"
 
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:

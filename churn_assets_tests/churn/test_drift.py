@@ -11,6 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import (
     BY_VALUE,
     MISSING,
@@ -26,7 +27,6 @@ from churn_assets.churn.drift import (
     population_stability,
     profiles,
 )
-from churn_assets.churn.features import FEATURES
 from churn_assets.churn.monitoring import Measurement, Metric, Status, measurements, served_weeks
 from churn_assets.churn.policy import ChurnPolicy
 

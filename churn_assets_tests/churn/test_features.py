@@ -10,8 +10,9 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import NoEligibleCustomersError
-from churn_assets.churn.features import FEATURE_SETS, FEATURES, as_of_calendar
+from churn_assets.churn.features import as_of_calendar
 from churn_assets.churn.policy import ChurnPolicy, Cleaning, Windows
 from churn_assets.churn.tables import ORDERS
 from churn_assets.demo.simulator import DemoSettings, simulate
@@ -91,12 +92,6 @@ def test_every_feature_of_the_dirty_rows_is_in_its_range(spark: SparkSession):
         assert list(row) == [*NAMES, "label"]
         for feature in FEATURES:
             assert feature.low <= row[feature.name] <= feature.high, feature.name
-
-
-def test_the_feature_sets_hold_the_seed_and_only_catalogued_features():
-    assert FEATURE_SETS["seed"] == reference.SEED_FEATURES
-    assert FEATURE_SETS["extended"] == (*reference.SEED_FEATURES, *reference.EXTENDED_FEATURES)
-    assert FEATURE_SETS["crisis_aware"] == NAMES
 
 
 def test_the_demos_panel_is_the_references(spark: SparkSession):

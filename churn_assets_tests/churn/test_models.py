@@ -14,11 +14,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn import models, splits
+from churn_assets.churn.catalogue import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURES as CATALOGUE
 from churn_assets.churn.contract import PANEL_SCHEMA
 from churn_assets.churn.errors import UntrainableError
 from churn_assets.churn.evaluation import Evaluation, Verdict, choose_threshold, figures, judge
-from churn_assets.churn.features import FEATURE_SETS
-from churn_assets.churn.features import FEATURES as CATALOGUE
 from churn_assets.churn.judged import crossfit_scores, held_out_scores, scored
 from churn_assets.churn.models import (
     GradientBoosting,

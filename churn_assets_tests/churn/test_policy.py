@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from churn_assets.churn import policy
+from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
-from churn_assets.churn.policy import ChurnPolicy, Section
+from churn_assets.churn.policy import ChurnPolicy, Model, Section
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
@@ -118,16 +120,32 @@ def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else():
 
 
 def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other():
-    usual = ChurnPolicy().panel_digest
+    usual = ChurnPolicy().panel_digest("code")
     moved = {
         key
         for key, value in (JUDGING_VALUES | RUNNING_VALUES).items()
-        if ChurnPolicy.model_validate(nested(key, value)).panel_digest != usual
+        if ChurnPolicy.model_validate(nested(key, value)).panel_digest("code") != usual
     }
     judged_only = {
         key for key in JUDGING_VALUES if key.split(".")[0] in ("split", "alerts", "gate", "leakage", "model")
     }
     assert moved == JUDGING_VALUES.keys() - judged_only
+
+
+def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no_other(monkeypatch):
+    before = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
+    joined = {**FEATURE_SETS, "extended": (*FEATURE_SETS["extended"], "missed_orders")}
+    monkeypatch.setattr(policy, "FEATURE_SETS", joined)
+    after = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
+    assert {name for name in SETS if before[name] != after[name]} == {"extended"}
+
+
+def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_values(monkeypatch):
+    before = ChurnPolicy().panel_digest("code")
+    assert ChurnPolicy().panel_digest("code") == before
+    assert ChurnPolicy().panel_digest("other code") != before
+    monkeypatch.setattr(policy, "FEATURE_OF", {**FEATURE_OF, "another": FEATURE_OF["tenure_days"]})
+    assert ChurnPolicy().panel_digest("code") != before
 
 
 def test_rules_cannot_be_changed_after_loading():

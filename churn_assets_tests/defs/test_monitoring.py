@@ -9,8 +9,8 @@ import deltalake
 import pytest
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import SCORE
-from churn_assets.churn.features import FEATURES
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.policy import Monitoring
 from churn_assets.defs.features import PANEL

@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import Run
 
 from churn_assets.churn import models
-from churn_assets.churn.features import FEATURE_SETS
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError

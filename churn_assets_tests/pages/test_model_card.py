@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from churn_assets.churn import intervals
+from churn_assets.churn.catalogue import FEATURE_SETS, FEATURES
 from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.evaluations import Evidence
-from churn_assets.churn.features import FEATURE_SETS, FEATURES
 from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import candidates, definition
 from churn_assets.churn.models import GradientBoosting

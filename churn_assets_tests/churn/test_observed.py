@@ -7,16 +7,16 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.features import (
-    FEATURES,
     AsOfCalendar,
     as_of_calendar,
     customer_snapshots,
     feature_panel,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import churn_labels
-from churn_assets.churn.lineage import FEATURE_READS, KEYS, SNAPSHOT_COLUMNS, label_reads
+from churn_assets.churn.labels import churn_labels, label_reads
+from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS, Described
 from churn_assets.churn.policy import Churn, ChurnPolicy
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets_tests.conftest import Project
@@ -35,6 +35,7 @@ CHANGES = {
     "sentiment_category": "'another'",
 }
 POLICY = ChurnPolicy(churn=Churn(definition="long_gap"))
+DESCRIBED: dict[str, Described] = {**SNAPSHOT_COLUMNS, **RULE_COLUMNS}
 
 
 def computed(silver: DataFrame, calendar: AsOfCalendar) -> pd.DataFrame:
@@ -71,11 +72,10 @@ def usual(silver: DataFrame, calendar: AsOfCalendar) -> pd.DataFrame:
 
 
 def test_every_column_of_both_tables_is_described(usual: pd.DataFrame) -> None:
-    assert {f"snapshot {name}" for name in SNAPSHOT_COLUMNS} | {
-        f"panel {name}" for name in (*FEATURE_READS, "label")
+    assert {f"snapshot {name}" for name in DESCRIBED} | {
+        f"panel {name}" for name in (*[feature.name for feature in FEATURES], "label")
     } == {*usual.columns}
-    assert list(FEATURE_READS) == [feature.name for feature in FEATURES]
-    assert all(column.meaning for column in (KEYS | SNAPSHOT_COLUMNS).values())
+    assert all(column.meaning for column in (KEYS | DESCRIBED).values())
 
 
 @pytest.mark.parametrize("column", CHANGES)
@@ -88,9 +88,9 @@ def test_a_changed_column_changes_the_values_that_read_it_and_no_others(
     differs = ~((before == after) | (before.isna() & after.isna()))
     changed = {name for name in before.columns if differs[name].any()}
 
-    snapshot = {name for name, observed in SNAPSHOT_COLUMNS.items() if column in observed.reads}
+    snapshot = {name for name, described in DESCRIBED.items() if column in described.reads}
     reads = label_reads(POLICY)
-    panel = {name for name, read in FEATURE_READS.items() if snapshot & {*read}}
+    panel = {feature.name for feature in FEATURES if snapshot & {*feature.reads}}
     if column in reads["silver"] or snapshot & {*reads["snapshots"]}:
         panel.add("label")
     assert changed == {f"snapshot {name}" for name in snapshot} | {f"panel {name}" for name in panel}

@@ -1,0 +1,276 @@
+"""The features, each declared once: schema, checks, lineage, drift, reasons, card and descriptions derive from it.
+
+How the snapshots that they read come about is in `observed.py` and `features.py`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal, get_args
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from churn_assets.churn import wording
+from churn_assets.churn.errors import InvalidCatalogueError
+from churn_assets.churn.measures import days_since, own_gap_days, quintile, rating_or_mean
+from churn_assets.churn.observed import KEYS, SNAPSHOT_COLUMNS, FeatureRules
+from churn_assets.churn.wording import Sentence
+
+# share: a part of a whole, 0 to 1. binary: 0 or 1, no or yes. category: a number that is a name. number: any other.
+Kind = Literal["number", "share", "binary", "category"]
+FeatureSet = Literal["seed", "extended", "crisis_aware"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
+# Columns that stand beside the features in one table or another.
+RESERVED = frozenset({*KEYS, "label", "fold"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One feature: a double column of the panel, never null.
+
+    low, high: its range, part of the contract. sets: the feature sets it is a member of; of none, the panel has it and
+    no model. reads: the columns of SNAPSHOT_COLUMNS that `value` is computed from. meaning: in a customer's words.
+    formula: how it is computed. sentence: how it is said as a reason. tells: the columns of SNAPSHOT_COLUMNS that the
+    sentence needs beside the value.
+    """
+
+    name: str
+    low: float
+    high: float
+    kind: Kind
+    sets: tuple[FeatureSet, ...]
+    reads: tuple[str, ...]
+    meaning: str
+    formula: str
+    value: Callable[[FeatureRules], Column]
+    sentence: Sentence
+    tells: tuple[str, ...] = ()
+
+    @property
+    def is_by_value(self) -> bool:
+        """Whether its numbers are names: between two of them lies nothing."""
+        return self.kind in ("binary", "category")
+
+    @property
+    def has_mean_reference(self) -> bool:
+        """Whether what is usual of it is the mean: of all yes-or-noes the median is a yes or a no."""
+        return self.kind in ("share", "binary")
+
+    @property
+    def range_text(self) -> str:
+        """Its range in words."""
+        return f"{self.low:g} to {self.high:g}" if isfinite(self.high) else f"{self.low:g} or more"
+
+
+def declared(*features: Feature) -> tuple[Feature, ...]:
+    """The features in this order. Raises InvalidCatalogueError, which names each that is not sound, and why."""
+    problems = [problem for feature in features for problem in _problems(feature)]
+    counts = Counter(feature.name for feature in features)
+    problems += [f"{name}: declared {count} times" for name, count in counts.items() if count > 1]
+    problems += [
+        f"{feature.name}: tells {column}, which is a feature's name too"
+        for feature in features
+        for column in feature.tells
+        if column in counts
+    ]
+    problems += [f"feature set {name}: no feature names it" for name in SETS if not members(features, name)]
+    if problems:
+        raise InvalidCatalogueError(
+            "The catalogue of features is not sound.", problems, next_step="mend the entries in churn/catalogue.py"
+        )
+    return features
+
+
+def members(features: Sequence[Feature], name: FeatureSet) -> tuple[str, ...]:
+    """The names of the feature set's members, in the order of `features`."""
+    return tuple(feature.name for feature in features if name in feature.sets)
+
+
+def _problems(feature: Feature) -> Iterator[str]:
+    name = feature.name
+    if not re.fullmatch("[a-z][a-z0-9_]*", name) or name in RESERVED:
+        yield f"{name!r}: cannot be the name of a feature's column"
+    if not (isfinite(feature.low) and feature.low <= feature.high):
+        yield f"{name}: low ({feature.low:g}) must be a number and not exceed high ({feature.high:g})"
+    if feature.kind not in KINDS:
+        yield f"{name}: kind ({feature.kind}) must be one of {', '.join(KINDS)}"
+    if feature.kind in ("share", "binary") and (feature.low, feature.high) != (0, 1):
+        yield f"{name}: a {feature.kind} feature has the range 0 to 1, not {feature.low:g} to {feature.high:g}"
+    for unknown_set in [each for each in feature.sets if each not in SETS]:
+        yield f"{name}: feature set ({unknown_set}) must be one of {', '.join(SETS)}"
+    if not feature.reads:
+        yield f"{name}: reads is empty, and a feature of nothing tells nothing"
+    for part, columns in {"reads": feature.reads, "tells": feature.tells}.items():
+        for unknown in [each for each in columns if each not in SNAPSHOT_COLUMNS]:
+            yield f"{name}: {part} {unknown}, which is no column of the customer snapshots (SNAPSHOT_COLUMNS)"
+    for part, text in {"meaning": feature.meaning, "formula": feature.formula}.items():
+        if not text.strip():
+            yield f"{name}: {part} is empty"
+    for part, function in {"value": feature.value, "sentence": feature.sentence}.items():
+        if not callable(function):
+            yield f"{name}: {part} must be a function"
+
+
+FEATURES = declared(
+    Feature(
+        name="total_orders",
+        low=1,
+        high=inf,
+        kind="number",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("total_orders",),
+        meaning="how often they ordered lately",
+        formula="orders in the observation window",
+        value=lambda rules: F.col("total_orders"),
+        sentence=wording.orders,
+    ),
+    Feature(
+        name="avg_star_rating",
+        low=1,
+        high=5,
+        kind="number",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("mean_score",),
+        meaning="how they rated us lately",
+        formula="mean review score known; without a review the snapshot's mean, without any review at all 3.0",
+        value=lambda rules: rating_or_mean(),
+        sentence=wording.rating,
+        tells=("reviews",),
+    ),
+    Feature(
+        name="late_order_ratio",
+        low=0,
+        high=1,
+        kind="share",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("late_deliveries", "promised_deliveries"),
+        meaning="how many of their deliveries came late",
+        formula="known deliveries after their promise / known deliveries with a promise; none: 0",
+        value=lambda rules: F.coalesce(
+            F.col("late_deliveries") / F.nullif("promised_deliveries", F.lit(0)), F.lit(0.0)
+        ),
+        sentence=wording.lateness,
+        tells=("promised_deliveries", "late_deliveries"),
+    ),
+    Feature(
+        name="segment_index",
+        low=-1,
+        high=inf,
+        kind="category",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("segment_index",),
+        meaning="the kind of customer they are",
+        formula="number of the segment in an append-only dimension, most frequent first; none: -1",
+        value=lambda rules: F.col("segment_index"),
+        sentence=wording.segment,
+    ),
+    Feature(
+        name="crisis_exposure_index",
+        low=0,
+        high=1,
+        kind="binary",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("has_crisis_delivery",),
+        meaning="whether a delivery left them waiting far too long",
+        formula="1 if a known delivery came later after its promise than the policy's crisis delay, else 0",
+        value=lambda rules: F.col("has_crisis_delivery").cast("double"),
+        sentence=wording.crisis,
+    ),
+    Feature(
+        name="sentiment_velocity",
+        low=-4,
+        high=4,
+        kind="number",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("steepest_fall",),
+        meaning="how sharply their reviews turned",
+        formula="most negative change between consecutive review scores in order of review time; fewer than two: 0",
+        value=lambda rules: F.coalesce("steepest_fall", F.lit(0.0)),
+        sentence=wording.fall,
+    ),
+    Feature(
+        name="rfm_score",
+        low=111,
+        high=555,
+        kind="number",
+        sets=("seed", "extended", "crisis_aware"),
+        reads=("last_ordered_at", "total_orders", "spend"),
+        meaning="how recent, frequent and valuable their orders are among all customers",
+        formula="100 R + 10 F + M, quintiles within the snapshot, 1 = most recent, most orders, most spend",
+        value=lambda rules: (
+            100 * quintile(-F.unix_micros("last_ordered_at"))
+            + 10 * (6 - quintile(F.col("total_orders")))
+            + (6 - quintile(F.col("spend")))
+        ),
+        sentence=wording.rank,
+    ),
+    Feature(
+        name="recency_days",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("extended", "crisis_aware"),
+        reads=("last_ordered_at",),
+        meaning="how long ago they last ordered",
+        formula="days since the last order",
+        value=lambda rules: days_since("last_ordered_at"),
+        sentence=wording.silence,
+    ),
+    Feature(
+        name="tenure_days",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("extended", "crisis_aware"),
+        reads=("first_ordered_at",),
+        meaning="how long they have been with us",
+        formula="days since the first order ever",
+        value=lambda rules: days_since("first_ordered_at"),
+        sentence=wording.tenure,
+    ),
+    Feature(
+        name="gap_ratio",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("extended", "crisis_aware"),
+        reads=("last_ordered_at", "median_gap_days"),
+        meaning="how unusual their silence is for them",
+        formula="recency_days / the median of their own gaps between orders (at least one day); "
+        "fewer than two orders: the snapshot's median of those medians",
+        value=lambda rules: days_since("last_ordered_at") / own_gap_days(rules.outcome_days),
+        sentence=wording.gap,
+    ),
+    Feature(
+        name="missed_orders",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("crisis_aware",),
+        reads=("last_ordered_at", "orders_ever", "first_ordered_at"),
+        meaning="how many orders they would usually have placed since the last one",
+        formula="recency_days x orders ever / tenure_days",
+        value=lambda rules: days_since("last_ordered_at") * F.col("orders_ever") / days_since("first_ordered_at"),
+        sentence=wording.missed,
+    ),
+    Feature(
+        name="recent_delay_minutes",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("crisis_aware",),
+        reads=("recent_delay_minutes",),
+        meaning="how long their late deliveries kept them waiting lately",
+        formula="minutes after the promise, summed over the late deliveries known in the eligibility window",
+        value=lambda rules: F.col("recent_delay_minutes"),
+        sentence=wording.delay,
+    ),
+)
+FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
+FEATURE_SETS: Mapping[FeatureSet, tuple[str, ...]] = {name: members(FEATURES, name) for name in SETS}
+# What sentences need of the snapshots beside the features.
+TOLD_COLUMNS = tuple(dict.fromkeys(column for feature in FEATURES for column in feature.tells))

@@ -1,0 +1,109 @@
+"""How reasons are said, in the retention team's words. Which feature has which sentence is in `catalogue.py`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from churn_assets.churn.observed import FeatureRules
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a sentence needs beside a customer's own values. segments: name by number."""
+
+    rules: FeatureRules
+    segments: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A customer's value of a feature, set against the reference: what is usual among the week's scored customers.
+
+    observed: of the customer's snapshot the columns that the feature tells.
+    """
+
+    own: float
+    reference: float
+    observed: Mapping[str, float]
+
+
+Sentence = Callable[[Compared, Wording], str]
+
+
+def one_in(share: float) -> str:
+    """A share as people say it: 1 in 10, 7 in 10, none."""
+    if share < 0.005:
+        return "none"
+    return f"1 in {round(1 / share)}" if share < 0.4 else f"{round(10 * share)} in 10"
+
+
+def counted(count: float, one: str, more: str) -> str:
+    """A count with its noun: 1 order, 2 orders."""
+    return f"{count:,.0f} {one if round(count) == 1 else more}"
+
+
+def orders(value: Compared, said: Wording) -> str:
+    placed = counted(value.own, "order", "orders")
+    return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.0f}"
+
+
+def rating(value: Compared, said: Wording) -> str:
+    if not value.observed["reviews"]:
+        usual = f"the usual rating is {value.reference:.1f} stars"
+        return f"left no review in {said.rules.observation_days} days; {usual}"
+    return f"rated us {value.own:.1f} stars on average; usual is {value.reference:.1f}"
+
+
+def lateness(value: Compared, said: Wording) -> str:
+    late, promised = value.observed["late_deliveries"], value.observed["promised_deliveries"]
+    if not promised:
+        return f"no delivery with a promised time in {said.rules.observation_days} days"
+    if promised == 1:
+        own = "the last delivery came late" if late else "the last delivery was on time"
+    else:
+        own = f"{f'{late:,.0f}' if late else 'none'} of the last {promised:,.0f} deliveries came late"
+    return f"{own}; usual is {one_in(value.reference)}"
+
+
+def segment(value: Compared, said: Wording) -> str:
+    name = said.segments.get(round(value.own))
+    return f"is of segment {name}" if name else "is of no known segment"
+
+
+def crisis(value: Compared, said: Wording) -> str:
+    minutes = f"{said.rules.crisis_delay_minutes:g} minutes"
+    own = f"waited more than {minutes} past the promise" if value.own else f"never waited {minutes} past the promise"
+    return f"{own}; {one_in(value.reference)} of all customers did wait that long"
+
+
+def fall(value: Compared, said: Wording) -> str:
+    if value.own >= 0:
+        return "no review was worse than the one before"
+    return f"a review fell by {-value.own:.1f} stars from the one before"
+
+
+def rank(value: Compared, said: Wording) -> str:
+    own, usual = (", ".join(f"{digits:.0f}") for digits in (value.own, value.reference))
+    return f"ranks {own} of 5 for recency, frequency and spend, 1 is best; usual is {usual}"
+
+
+def silence(value: Compared, said: Wording) -> str:
+    return f"last ordered {counted(value.own, 'day', 'days')} ago; usual is {value.reference:,.0f}"
+
+
+def tenure(value: Compared, said: Wording) -> str:
+    return f"first ordered {counted(value.own, 'day', 'days')} ago; usual is {value.reference:,.0f}"
+
+
+def gap(value: Compared, said: Wording) -> str:
+    usual = f"usual is {value.reference:.1f} times"
+    return f"silent for {value.own:.1f} times their own usual gap between orders; {usual}"
+
+
+def missed(value: Compared, said: Wording) -> str:
+    usual = f"usual is {value.reference:.1f}"
+    return f"at their own pace would have ordered {value.own:.1f} times since the last order; {usual}"
+
+
+def delay(value: Compared, said: Wording) -> str:
+    waited = f"waited {counted(value.own, 'minute', 'minutes')} past the promise"
+    return f"{waited} in {said.rules.eligibility_days} days; usual is {value.reference:,.0f}"

@@ -1,0 +1,94 @@
+"""Sentences of reasons: the customer's value in people's words, set against what is usual."""
+
+import pytest
+
+from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.wording import Compared, Wording, counted, one_in
+
+WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
+
+
+@pytest.mark.parametrize(
+    ("feature", "value", "sentence"),
+    [
+        ("total_orders", Compared(1, 6, {}), "1 order in 60 days; usual is 6"),
+        ("total_orders", Compared(2, 6, {}), "2 orders in 60 days; usual is 6"),
+        ("avg_star_rating", Compared(2.25, 4.31, {"reviews": 2}), "rated us 2.2 stars on average; usual is 4.3"),
+        (
+            "avg_star_rating",
+            Compared(4.31, 4.31, {"reviews": 0}),
+            "left no review in 60 days; the usual rating is 4.3 stars",
+        ),
+        (
+            "late_order_ratio",
+            Compared(0.75, 0.1, {"late_deliveries": 3, "promised_deliveries": 4}),
+            "3 of the last 4 deliveries came late; usual is 1 in 10",
+        ),
+        (
+            "late_order_ratio",
+            Compared(0, 0.7, {"late_deliveries": 0, "promised_deliveries": 1}),
+            "the last delivery was on time; usual is 7 in 10",
+        ),
+        (
+            "late_order_ratio",
+            Compared(0, 0.1, {"late_deliveries": 0, "promised_deliveries": 0}),
+            "no delivery with a promised time in 60 days",
+        ),
+        ("segment_index", Compared(1, 0, {}), "is of segment Student"),
+        ("segment_index", Compared(-1, 0, {}), "is of no known segment"),
+        (
+            "crisis_exposure_index",
+            Compared(1, 0.05, {}),
+            "waited more than 45 minutes past the promise; 1 in 20 of all customers did wait that long",
+        ),
+        ("sentiment_velocity", Compared(-2.5, 0, {}), "a review fell by 2.5 stars from the one before"),
+        ("sentiment_velocity", Compared(0, 0, {}), "no review was worse than the one before"),
+        (
+            "rfm_score",
+            Compared(543, 322, {}),
+            "ranks 5, 4, 3 of 5 for recency, frequency and spend, 1 is best; usual is 3, 2, 2",
+        ),
+        ("recency_days", Compared(21.4, 5.6, {}), "last ordered 21 days ago; usual is 6"),
+        ("recency_days", Compared(1.2, 5.6, {}), "last ordered 1 day ago; usual is 6"),
+        ("tenure_days", Compared(40.0, 150.0, {}), "first ordered 40 days ago; usual is 150"),
+        (
+            "gap_ratio",
+            Compared(3.21, 0.8, {}),
+            "silent for 3.2 times their own usual gap between orders; usual is 0.8 times",
+        ),
+        (
+            "missed_orders",
+            Compared(4.0, 1.2, {}),
+            "at their own pace would have ordered 4.0 times since the last order; usual is 1.2",
+        ),
+        ("recent_delay_minutes", Compared(95.2, 4.0, {}), "waited 95 minutes past the promise in 30 days; usual is 4"),
+    ],
+)
+def test_a_sentence_sets_the_customers_value_against_the_usual(feature: str, value: Compared, sentence: str) -> None:
+    assert FEATURE_OF[feature].sentence(value, WORDING) == sentence
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("name", FEATURE_OF)
+def test_every_feature_has_a_sentence_that_needs_only_what_it_declares_to_tell(name: str, count: float) -> None:
+    feature = FEATURE_OF[name]
+    sentence = feature.sentence(Compared(feature.low, feature.low, dict.fromkeys(feature.tells, count)), WORDING)
+    assert sentence
+    assert "nan" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.001, "none"), (0.1, "1 in 10"), (0.33, "1 in 3"), (0.5, "5 in 10"), (1.0, "10 in 10")]
+)
+def test_a_share_is_said_as_people_say_it(share: float, said: str) -> None:
+    assert one_in(share) == said
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(count, "day", "days") for count in (0.4, 1.2, 1.6, 1234.0)] == [
+        "0 days",
+        "1 day",
+        "2 days",
+        "1,234 days",
+    ]
