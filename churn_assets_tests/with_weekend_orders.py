@@ -1,0 +1,139 @@
+"""A program of `test_add_a_feature`: panel, training, reasons, card and drift, with `share_weekend_orders` added.
+
+Prints as JSON what they made of a company whose weekend customers leave.
+"""
+
+import json
+import random
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from churn_assets.churn import catalogue, drift, models
+from churn_assets.churn.cleaning import numbered_segments, with_segments
+from churn_assets.churn.contract import OFFENDERS_ALLOWED, PANEL_SCHEMA, future_outcome, panel_outcomes
+from churn_assets.churn.evaluation import judge
+from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.reasons import explained, reference_by_date
+from churn_assets.churn.splits import SplitDates, current_rows, split_dates, train_rows
+from churn_assets.churn.trees import exported_trees
+from churn_assets.churn.wording import Wording
+from churn_assets.defs.features import panel_notes
+from churn_assets.defs.panel_code import panel_code
+from churn_assets.pages.model_card import CardFacts, model_card
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.panels import Row, cleaned, source_frames
+
+NAME = "share_weekend_orders"
+POLICY = ChurnPolicy()
+BEGIN, DAYS = datetime(2024, 1, 1), 140
+
+
+def orders() -> list[Row]:
+    """Of 160 customers, half of whom order on weekends only and leave at some time."""
+    chance = random.Random(5)
+    rows: list[Row] = []
+    for customer in range(160):
+        is_of_weekends = customer % 2 == 0
+        gone_after = chance.uniform(50, DAYS) if is_of_weekends else DAYS
+        for day in range(DAYS):
+            moment = BEGIN + timedelta(days=day, seconds=chance.randrange(86_400))
+            is_weekend = moment.weekday() >= 5
+            wish = (0.7 if is_weekend else 0.02) if is_of_weekends else 0.2
+            if day < gone_after and chance.random() < wish:
+                rows.append(
+                    {
+                        "order_id": f"o-{len(rows)}",
+                        "customer_id": f"c-{customer}",
+                        "ordered_at": moment,
+                        "promised_at": moment + timedelta(minutes=40),
+                        "delivered_at": moment + timedelta(minutes=chance.randrange(20, 80)),
+                        "subtotal": float(chance.randrange(5, 50)),
+                    }
+                )
+    return rows
+
+
+def main(spark: SparkSession) -> dict[str, Any]:
+    reviews = [{"order_id": "o-0", "reviewed_at": BEGIN + timedelta(days=DAYS), "review_score": 4.0}]
+    clean_rows = cleaned(source_frames(spark, (orders(), reviews, [{"customer_id": "c-0", "segment": "Student"}])))
+    silver = with_segments(clean_rows.orders, clean_rows.customers, numbered_segments(clean_rows.customers, None))
+    calendar = as_of_calendar(silver, POLICY)
+    snapshots = customer_snapshots(silver, calendar, POLICY).persist()
+    labels = churn_labels(snapshots, silver, calendar, POLICY)
+    panel = feature_panel(snapshots, POLICY).join(labels, ["customer_id", "as_of"]).persist()
+    broken = [outcome for outcome in panel_outcomes(panel) if not (outcome.is_passed or outcome.is_warning)]
+    future = future_outcome(panel, silver, POLICY)
+    dates = split_dates(panel, POLICY)
+    train = train_rows(panel, dates, POLICY).persist()
+    settings = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
+    model = models.train_churn_model(train, current_rows(panel, dates, POLICY), settings, POLICY, rows=train.count())
+    exported = exported_trees(model.pipeline, model.cut_off)
+    week = panel.where(panel.as_of == dates.test).drop("label")
+    observed = snapshots.select("customer_id", "as_of", *catalogue.TOLD_COLUMNS)
+    reasons = explained(
+        week.join(observed, ["customer_id", "as_of"]),
+        exported,
+        reference_by_date(week, exported),
+        Wording(POLICY.feature_rules, {}),
+    )
+    importances = models.feature_importances(model.pipeline)
+    (profile,) = drift.profiles(train, [NAME], "1", max(dates.train))
+    note = panel_notes(POLICY)[NAME]
+    return {
+        "package": catalogue.__file__,
+        "values": _values(panel),
+        "rules": {"broken": [str(outcome) for outcome in broken], "future": future.is_passed},
+        "schema": PANEL_SCHEMA.names,
+        "ranges": OFFENDERS_ALLOWED["ranges"],
+        "reads": [list(read) for read in note.reads],
+        "meaning": note.meaning,
+        "sets": {name: list(members) for name, members in catalogue.FEATURE_SETS.items()},
+        "importance": importances[NAME],
+        "reasons": [
+            [row.customer_id, reason.value, reason.usual, reason.sentence]
+            for row in reasons.collect()
+            for reason in row.reasons
+            if reason.feature == NAME
+        ],
+        "card": _card(importances, settings, model.cut_off, dates),
+        "drift": {"is_by_value": profile.bins.is_by_value, "rows": sum(profile.counts.values())},
+        "train_rows": train.count(),
+        "digests": [POLICY.digest, POLICY.panel_digest(panel_code())],
+    }
+
+
+def _values(panel: DataFrame) -> list[tuple[str, str, float]]:
+    return [(row.customer_id, str(row.as_of), row[NAME]) for row in panel.collect()]
+
+
+def _card(
+    importances: dict[str, float], settings: models.GradientBoosting, threshold: float | None, dates: SplitDates
+) -> str:
+    return model_card(
+        CardFacts(
+            name="quickbite_churn_predictor",
+            run_id="0",
+            trained_at=datetime.combine(date(2024, 6, 1), datetime.min.time(), UTC),
+            code_commit="0",
+            features=catalogue.FEATURE_SETS[POLICY.model.feature_set],
+            importances=importances,
+            settings=settings,
+            threshold=threshold,
+            dates=dates,
+            evidence=Evidence("0", POLICY.digest, {}),
+            policy=POLICY,
+            evaluation=judge(None, POLICY, has_threshold=True, obstacles=["it is not judged here"]),
+        )
+    )
+
+
+if __name__ == "__main__":
+    session = spark_resource(settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "1g"})).spark_session
+    print(json.dumps(main(session)))
+    session.stop()
