@@ -78,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_its_values_are_those_of_plain_counting(made: dict[str, Any]) -> None:
     expected = dict(weekend_shares())
     computed = {(customer, date.fromisoformat(day)): value for customer, day, value in made["values"]}
@@ -87,7 +87,7 @@ def test_its_values_are_those_of_plain_counting(made: dict[str, Any]) -> None:
     assert len(Counter(computed.values())) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_panel_contract_lineage_and_card_know_it(made: dict[str, Any]) -> None:
     assert made["broken"] == []
     assert made["schema"][-2:] == [NAME, "label"]
@@ -100,7 +100,7 @@ def test_panel_contract_lineage_and_card_know_it(made: dict[str, Any]) -> None:
     assert row.endswith("| 0 to 1 |")
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_the_model_learns_from_it_and_reasons_tell_it(made: dict[str, Any]) -> None:
     assert made["importance"] > 0
     values = {(customer, value) for customer, _, value in made["values"]}
@@ -111,12 +111,12 @@ def test_the_model_learns_from_it_and_reasons_tell_it(made: dict[str, Any]) -> N
         assert re.fullmatch(r"placed (none|\d+ in \d+) of their orders on a weekend; usual is \d+ in 10", sentence)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_drift_has_a_profile_of_it_by_deciles(made: dict[str, Any]) -> None:
     assert made["drift"] == {"is_by_value": False, "rows": made["train_rows"]}
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_it_is_a_member_of_the_sets_it_names_and_the_digests_say_so(made: dict[str, Any]) -> None:
     before = {name: list(members) for name, members in FEATURE_SETS.items()}
     assert made["sets"] == {**before, "crisis_aware": [*before["crisis_aware"], NAME]}
