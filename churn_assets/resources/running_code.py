@@ -32,12 +32,12 @@ def code_digest(modules: Iterable[str], root: Path = CHECKOUT) -> str:
     within a function; one by a computed name is not seen. Raises ModuleNotFoundError.
     """
     digest = hashlib.sha256()
-    for name, file in sorted(_sources(modules, root).items()):
+    for name, file in sorted(sources(modules, root).items()):
         digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _sources(modules: Iterable[str], root: Path) -> dict[str, Path]:
+def sources(modules: Iterable[str], root: Path = CHECKOUT) -> dict[str, Path]:
     """The file of each of `modules` and of every module and package behind their imports, by name."""
     asked = list(modules)
     if missing := [name for name in asked if _file_of(name, root) is None]:
