@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from scipy.stats import chi2
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import (
@@ -240,7 +241,13 @@ def test_an_empty_bin_is_finite_and_one_empty_on_both_sides_is_none() -> None:
     [(0.95, 3, 7.815), (0.95, 9, 16.919), (0.99, 9, 21.666), (0.999, 9, 27.877), (0.999, 4, 18.467), (0.99, 1, 6.635)],
 )
 def test_chi_squared_quantiles_are_those_of_the_tables(probability: float, degrees: int, published: float) -> None:
-    assert chi_squared_quantile(probability, degrees) == pytest.approx(published, rel=0.02)
+    assert chi_squared_quantile(probability, degrees) == pytest.approx(published, abs=5e-4)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 9, 10, 11, 40])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999, 1 - 0.001 / 13])
+def test_chi_squared_quantiles_are_those_of_scipys_distribution(confidence: float, degrees: int) -> None:
+    assert chi_squared_quantile(confidence, degrees) == pytest.approx(chi2.ppf(confidence, degrees), rel=1e-12)
 
 
 def test_chance_allows_less_the_more_people_there_are_and_counts_customers_not_rows() -> None:

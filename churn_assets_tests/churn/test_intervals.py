@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from churn_assets.churn import intervals
 from churn_assets.churn.intervals import (
@@ -34,6 +35,14 @@ def test_the_wilson_interval_is_the_published_one(hits, trials, low, high):
     assert wilson_interval(hits, trials, 0.95) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
     mirrored = wilson_interval(trials - hits, trials, 0.95)
     assert mirrored == (pytest.approx(1 - high, abs=5e-5), pytest.approx(1 - low, abs=5e-5))
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.999])
+def test_the_wilson_interval_is_that_of_scipy_at_every_number_of_hits(confidence):
+    for trials in (1, 2, 7, 30, 93, 400):
+        for hits in range(trials + 1):
+            published = binomtest(hits, trials).proportion_ci(confidence, method="wilson")
+            assert wilson_interval(hits, trials, confidence) == pytest.approx(tuple(published), rel=0, abs=1e-12)
 
 
 def test_the_wilson_interval_widens_with_confidence_and_knows_nothing_without_trials():
