@@ -7,10 +7,11 @@ from pyspark.sql import SparkSession
 
 from benchmarks.notebook_recipe import random_orders
 from benchmarks.panels import StudyPanel, demo_panel, panel_of, spark_session, write_result
-from churn_assets.churn.feasibility import feasibility_table, label_feasibility
+from churn_assets.churn.feasibility import label_feasibility
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, REVIEWS
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.pages.tables import feasibility_table
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 

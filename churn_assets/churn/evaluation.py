@@ -408,26 +408,3 @@ def _warnings(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
                 f"{found.rival} alone may rank as well: PR-AUC {found.pr_auc:.3f} against the model's "
                 f"{found.challenger_pr_auc:.3f}"
             )
-
-
-def figures_table(evaluation: Evaluation) -> str:
-    """The figures with their intervals as a Markdown table: overall, then each part of each slice."""
-    shown = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
-    lines = [f"| | customers | churners | {' | '.join(shown)} |", f"|-|-|-|{'-|' * len(shown)}"]
-    rows = [("**all**", evaluation.figures)]
-    rows += [
-        (f"{part.slice}: {part.part}{'' if part.is_judgeable else ' (too small to judge)'}", part.figures)
-        for part in evaluation.slices
-    ]
-    for name, found in rows:
-        cells = [_cell(getattr(found, figure)) for figure in shown]
-        lines.append(f"| {name} | {found.rows:,} | {found.churners:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(figure: Estimate) -> str:
-    if figure.value is None:
-        return "–"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f} (?)"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"

@@ -184,28 +184,3 @@ def require_feasible(rows: Sequence[Mapping[str, Any]], policy: ChurnPolicy) -> 
             problems,
             next_step="materialize food_delivery/label_feasibility and choose a definition it calls feasible",
         )
-
-
-def feasibility_table(found: Sequence[Feasibility]) -> str:
-    """The candidates as a Markdown table for people."""
-    columns = (
-        "churn definition",
-        "customers",
-        "churners",
-        "churn rate",
-        "churners to judge on",
-        "recall interval up to",
-        "recall attainable",
-        "verdict",
-    )
-    lines = [f"| {' | '.join(columns)} |", f"|{'-|' * len(columns)}"]
-    for row in found:
-        name = f"**{row.definition}**" if row.is_chosen else row.definition
-        rate = "–" if row.prevalence is None else f"{row.prevalence:.2%}"
-        attainable = "–" if row.attainable_recall is None else f"{row.attainable_recall:.2f}"
-        verdict = row.verdict + "".join(f"; {reason}" for reason in row.reasons)
-        lines.append(
-            f"| {name} | {row.eligible:,} | {row.churners:,} | {rate} | {row.expected_test_churners:.0f} | "
-            f"{row.widest_recall_interval:.2f} | {attainable} | {verdict} |"
-        )
-    return "\n".join(lines)

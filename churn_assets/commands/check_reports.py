@@ -8,6 +8,8 @@ from enum import Enum
 from textwrap import fill
 from xml.etree import ElementTree
 
+from churn_assets.pages.markdown import table
+
 # XML 1.0 has no form for these, escaped or not.
 NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -53,15 +55,7 @@ def as_table(checked: Sequence[Checked]) -> str:
 def as_markdown(checked: Sequence[Checked]) -> str:
     """For a pull request: the summary line and a table in the order given."""
     rows = [(each.status.value, each.asset, each.check, each.observed, each.allowed) for each in checked]
-    table = ["| result | asset | check | observed | allowed |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join(
-        [f"**{counted(checked)}**", "", *table, *(f"| {' | '.join(map(_cell, row))} |" for row in rows), ""]
-    )
-
-
-def _cell(text: str) -> str:
-    # Everything that could begin markup, so that a cell shows the text it was given.
-    return re.sub(r"([\\|`*_<>\[\]&~])", r"\\\1", " ".join(text.split()))
+    return f"**{counted(checked)}**\n\n{table(['result', 'asset', 'check', 'observed', 'allowed'], rows)}\n"
 
 
 def as_junit(checked: Sequence[Checked], seconds: float) -> str:

@@ -10,6 +10,7 @@ from churn_assets.churn.ledger import Decision, Subject, serving
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.results import OWNERS, check_result
+from churn_assets.pages.tables import decisions_table
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
@@ -111,23 +112,14 @@ def _report_at_once(context: Context, promotions: PromotionsResource) -> None:
 def _materialization(promotions: PromotionsResource) -> dg.AssetMaterialization:
     """The ledger's new state for Dagster, with the latest decisions for people."""
     state = promotions.state()
-    lines = ["|when (UTC)|action|version|before|who|why|", "|-|-|-|-|-|-|"]
-    for made in reversed(state.ledger[-10:]):
-        why = made.statement or "; ".join(made.reasons)
-        cells = [made.action.value, made.subject.version or "–", made.previous_version or "–", made.decided_by, why]
-        lines.append("|".join(["", f"{made.decided_at:%Y-%m-%d %H:%M:%S}", *map(_cell, cells), ""]))
     metadata: dict[str, Any] = {
         "dagster/row_count": len(state.ledger),
         "dagster/table_name": LEDGER.replace("/", "."),
         "delta_version": state.ledger_version if state.ledger_version is not None else "none",
-        "decisions": dg.MetadataValue.md("\n".join(lines)),
+        "decisions": dg.MetadataValue.md(decisions_table(reversed(state.ledger[-10:]))),
     }
     tags = {"dagster/data_version": str(state.ledger_version)}
     return dg.AssetMaterialization(LEDGER.split("/"), metadata=metadata, tags=tags)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 @dg.asset_check(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from churn_assets.churn import judged, models
 from churn_assets.churn.errors import ChangedModelError
-from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, figures_table, judge
+from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -40,6 +40,7 @@ from churn_assets.pages.pictures import (
     precision_recall,
     score_distribution,
 )
+from churn_assets.pages.tables import figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource

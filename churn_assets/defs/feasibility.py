@@ -7,7 +7,6 @@ from churn_assets.churn.errors import BrokenPanelError
 from churn_assets.churn.feasibility import (
     FEASIBILITY_SCHEMA,
     Feasibility,
-    feasibility_table,
     feasible_outcome,
     label_feasibility,
     require_feasible,
@@ -18,6 +17,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
+from churn_assets.pages.tables import feasibility_table
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "feasibility"

@@ -37,6 +37,7 @@ from churn_assets.defs.results import (
     table_result,
 )
 from churn_assets.pages.pictures import churn_by_date, drawn
+from churn_assets.pages.tables import features_table
 from churn_assets.resources.lakehouse import LakehouseResource
 
 GROUP = "features"
@@ -125,11 +126,7 @@ def ml_churn_features(
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
             "churn_definition": definition(policy),
-            "features": dg.MetadataValue.md(
-                "\n".join(
-                    ["|feature|meaning|formula|", "|-|-|-|"] + [f"|{f.name}|{f.meaning}|{f.formula}|" for f in FEATURES]
-                )
-            ),
+            "features": dg.MetadataValue.md(features_table(FEATURES)),
         },
         panel_notes(policy),
     )

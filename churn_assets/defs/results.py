@@ -9,6 +9,7 @@ from pyspark.sql.types import StructType
 
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.delta.commits import TableCommit
+from churn_assets.pages import markdown
 from churn_assets.pages.pictures import Picture
 
 OWNERS = ["team:retention-ml"]
@@ -82,7 +83,7 @@ def as_metadata(picture: Picture) -> dg.MarkdownMetadataValue:
 
 
 def bullets(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md("\n".join(f"- {line}" for line in lines))
+    return dg.MetadataValue.md(markdown.bullets(lines))
 
 
 def check_result(outcome: Outcome, table: str | None = None) -> dg.AssetCheckResult:

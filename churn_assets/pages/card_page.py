@@ -1,4 +1,4 @@
-"""Model cards as pages that need no server and no other file. What a card says is `churn/model_card.py`."""
+"""Model cards as pages that need no server and no other file. What a card says is in `model_card.py`."""
 
 import re
 from collections.abc import Mapping

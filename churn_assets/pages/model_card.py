@@ -1,11 +1,10 @@
 """The model card: what a trained model is for, what it rests on and how far to trust it, in Markdown.
 
-Nothing is judged here; how a card looks as a page is `cards.py`.
+Nothing is judged here; how a card looks as a page is in `card_page.py`.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from churn_assets.churn.catalogue import FEATURE_OF
@@ -15,7 +14,6 @@ from churn_assets.churn.evaluation import (
     Comparison,
     Evaluation,
     Verdict,
-    figures_table,
 )
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.intervals import Estimate
@@ -23,10 +21,9 @@ from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
+from churn_assets.pages.markdown import Markdown, bullets, escaped, table
+from churn_assets.pages.tables import UNKNOWN, figures_table
 
-UNKNOWN = "–"
-# An underscore within a word is one in Markdown too.
-_MARKUP = re.compile(r"[\\`*\[\]<>|&~$]|(?<!\w)_|_(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class CardFacts:
 def model_card(facts: CardFacts) -> str:
     """The card as Markdown: a heading, then a section for each question a reader has. Text from data is escaped."""
     sections = {
-        f"# Model card: {_text(facts.name)}": _summary(facts),
+        f"# Model card: {escaped(facts.name)}": _summary(facts),
         "## Purpose": _purpose(facts.policy),
         "## Label": _label(facts.policy),
         "## Data": _data(facts),
@@ -65,23 +62,10 @@ def model_card(facts: CardFacts) -> str:
         "## Threshold and alert budget": _threshold(facts),
         "## Comparisons": _comparisons(facts),
         "## Calibration": _calibration(facts),
-        "## Known limits": [_bullets(_limits(facts))],
+        "## Known limits": [bullets(_limits(facts))],
         "## How to roll back": _rollback(),
     }
     return "\n\n".join("\n\n".join([heading, *paragraphs]) for heading, paragraphs in sections.items()) + "\n"
-
-
-def _text(value: str) -> str:
-    """`value` as text in one line: nothing in it is Markdown, ends a table cell or begins a tag."""
-    return _MARKUP.sub(lambda found: "\\" + found.group(), " ".join(value.split()))
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["-"] * len(header), *rows))
 
 
 _MEANS = {
@@ -106,10 +90,10 @@ def _summary(facts: CardFacts) -> Iterator[str]:
         "Policy digest": policy.digest,
         "Code": facts.code_commit,
     }
-    yield _bullets(f"{name}: {_text(value)}" for name, value in described.items())
+    yield bullets(f"{name}: {value}" for name, value in described.items())
     if facts.evidence.policy_digest != policy.digest:
         yield (
-            f"It was trained under another policy, {_text(facts.evidence.policy_digest)}. What this card says of "
+            f"It was trained under another policy, {escaped(facts.evidence.policy_digest)}. What this card says of "
             "windows, label, class weights and budget is of the policy that judged."
         )
 
@@ -121,7 +105,7 @@ def _purpose(policy: ChurnPolicy) -> Iterator[str]:
     )
     yield "Not for:"
     unscored = f"without an order in the {policy.windows.eligibility_days} days before the as-of date nobody is scored"
-    yield _bullets(
+    yield bullets(
         [
             "prices, credit, or any decision to a customer's disadvantage;",
             "judging one customer, or any courier or restaurant: its figures are of groups;",
@@ -137,12 +121,13 @@ def _label(policy: ChurnPolicy) -> Iterator[str]:
     yield "For an as-of date t, always a Monday:"
     observed = f"[t − {windows.observation_days} days, t)"
     judged = f"[t, t + {windows.outcome_days} days)"
-    yield _bullets(
-        [
+    yield bullets(
+        Markdown(line)
+        for line in (
             f"Eligible are customers with an order in [t − {windows.eligibility_days} days, t).",
             f"Features see what was known before t: {observed}, and all earlier orders where a formula says so.",
             f"The label sees {judged}: 1 for a churner, 0 otherwise, unknown until those days are over.",
-        ]
+        )
     )
 
 
@@ -156,7 +141,7 @@ def _data(facts: CardFacts) -> Iterator[str]:
         f"trained on, {len(VALIDATION_FOLDS)} choose the threshold, the rest train."
     )
     if versions:
-        yield _table(["table", "Delta version"], ([_text(table), str(versions[table])] for table in sorted(versions)))
+        yield table(["table", "Delta version"], ([name, str(versions[name])] for name in sorted(versions)))
     else:
         yield "No table versions are recorded."
 
@@ -171,16 +156,16 @@ def _features(facts: CardFacts) -> Iterator[str]:
     for name in sorted(facts.features, key=lambda name: -importances.get(name, 0.0)):
         feature = FEATURE_OF[name]
         importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
-        rows.append([f"`{name}`", importance, _text(feature.meaning), _text(feature.formula), feature.range_text])
-    yield _table(["feature", "importance", "meaning", "formula", "range"], rows)
+        rows.append([Markdown(f"`{name}`"), importance, feature.meaning, feature.formula, feature.range_text])
+    yield table(["feature", "importance", "meaning", "formula", "range"], rows)
 
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:
     yield f"{evaluation.verdict.value}, because:"
-    yield _bullets(_text(reason) for reason in evaluation.reasons)
+    yield bullets(evaluation.reasons)
     if evaluation.warnings:
         yield "Warnings:"
-        yield _bullets(_text(warning) for warning in evaluation.warnings)
+        yield bullets(evaluation.warnings)
     elif evaluation.verdict is not Verdict.NOT_EVALUABLE:
         yield "There are no warnings."
 
@@ -202,10 +187,8 @@ def _figures(facts: CardFacts) -> Iterator[str]:
         f"Of {_JUDGED[gate.evaluation]}. In brackets the {gate.confidence:.0%} interval; (?) where the customers are "
         f"too few for one, {UNKNOWN} where the figure has no meaning."
     )
-    # Parts are named by data.
-    parts = tuple(replace(part, slice=_text(part.slice), part=_text(part.part)) for part in evaluation.slices)
-    yield figures_table(replace(evaluation, slices=parts))
-    yield _bullets(
+    yield figures_table(evaluation)
+    yield bullets(
         [
             "recall: share of the churners who were alerted",
             "precision: share of the alerts that were churners",
@@ -228,7 +211,7 @@ def _threshold(facts: CardFacts) -> Iterator[str]:
             f"Threshold: **{facts.threshold:.4f}**. A customer with this score or a higher one is alerted. Of the "
             "cut-offs that keep both rules it finds the most churners among the validation customers."
         )
-    yield _bullets(
+    yield bullets(
         [
             f"Of the test date's customers outside the test folds it alerts at most {budget}, the budget.",
             f"Of the validation customers it alerts, at least {floor} are churners.",
@@ -247,7 +230,7 @@ def _comparisons(facts: CardFacts) -> Iterator[str]:
     if champion is None:
         yield "No champion served when it was judged."
     else:
-        yield f"The champion when it was judged: version {_text(champion)}."
+        yield f"The champion when it was judged: version {escaped(champion)}."
     if not comparisons:
         yield "It was compared with nothing, because it could not be judged."
         return
@@ -256,7 +239,7 @@ def _comparisons(facts: CardFacts) -> Iterator[str]:
         f"{facts.policy.gate.confidence:.0%} interval lies above 0 is it better beyond chance. Recall is that of the "
         "model's alerts, its recall that of as many customers with the other's highest scores."
     )
-    yield _table(
+    yield table(
         ["compared with", "customers", "PR-AUC", "its PR-AUC", "difference", "recall", "its recall"],
         map(_compared, comparisons),
     )
@@ -345,7 +328,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     )
     too_small = [f"{part.slice}: {part.part}" for part in facts.evaluation.slices if not part.is_judgeable]
     if too_small:
-        yield f"Too few churners to judge these parts alone: {_text(', '.join(too_small))}."
+        yield f"Too few churners to judge these parts alone: {', '.join(too_small)}."
     yield (
         "The threshold is a score, not a number of customers: another week's customers may give more or fewer alerts "
         "than the budget."

@@ -21,12 +21,12 @@ from churn_assets.churn.evaluation import (
     choose_threshold,
     compare,
     figures,
-    figures_table,
     judge,
     slice_figures,
 )
 from churn_assets.churn.intervals import Estimate, wilson_interval
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Leakage
+from churn_assets.pages.tables import figures_table
 from churn_assets_tests.judged_customers import customers, ranked
 
 

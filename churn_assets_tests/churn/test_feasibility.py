@@ -11,7 +11,6 @@ from churn_assets.churn.feasibility import (
     Feasibility,
     NotFeasibleError,
     feasibility,
-    feasibility_table,
     feasible_outcome,
     label_feasibility,
     require_feasible,
@@ -20,6 +19,7 @@ from churn_assets.churn.features import as_of_calendar, customer_snapshots
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Windows
+from churn_assets.pages.tables import feasibility_table
 from churn_assets_tests import reference
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
 from churn_assets_tests.panels import cleaned, frame, source_frames

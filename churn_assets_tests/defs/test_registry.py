@@ -137,7 +137,7 @@ def test_in_automatic_mode_it_is_promoted_and_dagster_links_to_it(waiting: Proje
     assert (shown["version"].value, shown["previous_version"].value) == (2, 1)
     assert str(shown["mlflow_version"].value).endswith(f"/#/models/{REGISTERED_MODEL}/versions/2")
     assert str(shown["mlflow_run"].value).endswith(f"/#/runs/{shown['mlflow_run_id'].value}")
-    assert "|promoted|2|1|policy|" in str(reported(result)[LEDGER].metadata["decisions"].value)
+    assert "| promoted | 2 | 1 | policy |" in str(reported(result)[LEDGER].metadata["decisions"].value)
     assert automatic(waiting).run(LIFECYCLE, PRODUCTION).success
     assert len(told(waiting)) == 2, "what serves already is not promoted again"
 
@@ -172,7 +172,7 @@ def test_a_model_that_never_served_in_a_process_of_its_own_is_not_registered(pro
         event = instance.get_latest_materialization_event(AssetKey(LEDGER.split("/")))
     assert event is not None
     assert event.asset_materialization is not None
-    assert "|refused|–|1|policy|" in str(event.asset_materialization.metadata["decisions"].value)
+    assert "| refused | – | 1 | policy |" in str(event.asset_materialization.metadata["decisions"].value)
 
 
 # --- a person decides ---

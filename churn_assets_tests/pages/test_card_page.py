@@ -8,8 +8,8 @@ import pytest
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import model_card
 from churn_assets.pages.pictures import Picture, drawn, feature_importances
-from churn_assets_tests.churn.test_model_card import CARDS, HOSTILE, facts, judged, parts
 from churn_assets_tests.judged_customers import customers
+from churn_assets_tests.pages.test_model_card import CARDS, HOSTILE, facts, judged, parts
 
 VOID = {"meta", "img", "br", "hr"}
 # Every tag that a card may have.

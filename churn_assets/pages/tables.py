@@ -1,0 +1,84 @@
+"""Tables that people read in Dagster and on a model card, as Markdown. What stands in them is computed elsewhere."""
+
+from collections.abc import Iterable, Sequence
+
+from churn_assets.churn.evaluation import Evaluation
+from churn_assets.churn.feasibility import Feasibility
+from churn_assets.churn.features import Feature
+from churn_assets.churn.intervals import Estimate
+from churn_assets.churn.ledger import Decision
+from churn_assets.pages.markdown import Markdown, escaped, table
+
+UNKNOWN = "–"
+
+
+def figures_table(evaluation: Evaluation) -> Markdown:
+    """The figures with their intervals: overall, then each part of each slice."""
+    shown = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
+    named = [(Markdown("**all**"), evaluation.figures)]
+    named += [
+        (escaped(f"{part.slice}: {part.part}{'' if part.is_judgeable else ' (too small to judge)'}"), part.figures)
+        for part in evaluation.slices
+    ]
+    rows = [
+        [name, f"{found.rows:,}", f"{found.churners:,}", *(_estimate(getattr(found, figure)) for figure in shown)]
+        for name, found in named
+    ]
+    return table(["", "customers", "churners", *shown], rows)
+
+
+def _estimate(figure: Estimate) -> str:
+    if figure.value is None:
+        return UNKNOWN
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f} (?)"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+def feasibility_table(found: Iterable[Feasibility]) -> Markdown:
+    """The candidate churn definitions, the policy's own in bold."""
+    header = (
+        "churn definition",
+        "customers",
+        "churners",
+        "churn rate",
+        "churners to judge on",
+        "recall interval up to",
+        "recall attainable",
+        "verdict",
+    )
+    return table(header, map(_candidate, found))
+
+
+def _candidate(found: Feasibility) -> Sequence[str]:
+    return [
+        Markdown(f"**{escaped(found.definition)}**") if found.is_chosen else found.definition,
+        f"{found.eligible:,}",
+        f"{found.churners:,}",
+        UNKNOWN if found.prevalence is None else f"{found.prevalence:.2%}",
+        f"{found.expected_test_churners:.0f}",
+        f"{found.widest_recall_interval:.2f}",
+        UNKNOWN if found.attainable_recall is None else f"{found.attainable_recall:.2f}",
+        "; ".join([found.verdict, *found.reasons]),
+    ]
+
+
+def features_table(features: Iterable[Feature]) -> Markdown:
+    """What the features mean and how they are computed."""
+    return table(["feature", "meaning", "formula"], ([each.name, each.meaning, each.formula] for each in features))
+
+
+def decisions_table(decisions: Iterable[Decision]) -> Markdown:
+    """Decisions of the ledger, in the order given."""
+    rows = (
+        [
+            f"{made.decided_at:%Y-%m-%d %H:%M:%S}",
+            made.action.value,
+            made.subject.version or UNKNOWN,
+            made.previous_version or UNKNOWN,
+            made.decided_by,
+            made.statement or "; ".join(made.reasons),
+        ]
+        for made in decisions
+    )
+    return table(["when (UTC)", "action", "version", "before", "who", "why"], rows)
