@@ -70,10 +70,48 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
     return {"lakehouse": lakehouse, "tracking": tracking, "promotions": promotions}
 
 
+# In flow order. What these modules define is collected; what depends on the configuration is made by `build_defs`.
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
+SERVING_STAGES = (decisions, scoring, monitoring, retention, campaigns, risk_report)
 LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
 DEMO, CHECKS = "demo_lakehouse", "churn_checks"
+_LEDGER_CHECK = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)
+# Name, what is selected, what it does.
+ASSET_JOBS: tuple[tuple[str, dg.AssetSelection, str], ...] = (
+    (DEMO, dg.AssetSelection.groups(demo.GROUP), "Simulates the demo's source tables."),
+    (
+        LIFECYCLE,
+        dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES]) | _LEDGER_CHECK,
+        "From the source tables to the production model: clean, build features, train, judge, promote.",
+    ),
+    (
+        TRAINING,
+        # With the panel's checks: the job may follow a refresh that another run, or another tool, wrote.
+        dg.AssetSelection.groups(*[stage.GROUP for stage in TRAINING_STAGES])
+        | dg.AssetSelection.checks_for_assets(dg.AssetKey(features.PANEL.split("/")))
+        | _LEDGER_CHECK,
+        "From the feature panel to the production model: check, split, train, judge, promote.",
+    ),
+    (
+        REFRESH,
+        dg.AssetSelection.groups(lakehouse.GROUP, features.GROUP),
+        "From the source tables to the feature panel: land, clean, build features, check them.",
+    ),
+    (
+        scoring.SCORING,
+        dg.AssetSelection.groups(scoring.GROUP, monitoring.GROUP),
+        (
+            "Scores the chosen weeks with the version in production, lists whom to contact, and brings monitoring, "
+            "the effect of past lists and the risk report up to date."
+        ),
+    ),
+    (
+        CHECKS,
+        dg.AssetSelection.all_asset_checks(),
+        "Every check on the tables and the model as they stand; makes nothing.",
+    ),
+)
 
 
 def jobs_to_run(resources: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
@@ -103,83 +141,22 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         for tables, group in ((SOURCE_TABLES, lakehouse.GROUP), (RETENTION_TABLES, scoring.GROUP))
         for table in tables
     ]
-    ledger_check = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)
-    jobs = [
-        dg.define_asset_job(
-            LIFECYCLE,
-            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES]) | ledger_check,
-            description="From the source tables to the production model: clean, build features, train, judge, promote.",
-        ),
-        dg.define_asset_job(
-            TRAINING,
-            # With the panel's checks: the job may follow a refresh that another run, or another tool, wrote.
-            selection=dg.AssetSelection.groups(*[stage.GROUP for stage in TRAINING_STAGES])
-            | dg.AssetSelection.checks_for_assets(dg.AssetKey(features.PANEL.split("/")))
-            | ledger_check,
-            description="From the feature panel to the production model: check, split, train, judge, promote.",
-        ),
-    ]
-    jobs.append(
-        dg.define_asset_job(
-            REFRESH,
-            selection=dg.AssetSelection.groups(lakehouse.GROUP, features.GROUP),
-            description="From the source tables to the feature panel: land, clean, build features, check them.",
-        )
-    )
-    jobs.append(
-        dg.define_asset_job(
-            CHECKS,
-            selection=dg.AssetSelection.all_asset_checks(),
-            description="Every check on the tables and the model as they stand; makes nothing.",
-        )
-    )
-    jobs.append(scoring.scoring_job)
-    if is_demo:
-        jobs.append(
-            dg.define_asset_job(
-                DEMO,
-                selection=dg.AssetSelection.groups(demo.GROUP),
-                description="Simulates the demo's source tables.",
-            )
-        )
+    stages = [*([demo] if is_demo else []), *STAGES, *SERVING_STAGES]
     return dg.Definitions(
-        assets=[
-            *([demo.demo_lakehouse] if is_demo else []),
-            *landing,
-            lakehouse.silver,
-            features.gold_customer_churn_risk,
-            features.ml_churn_features,
-            feasibility.churn_label_feasibility,
-            splits.train_and_test_features,
-            training.churn_pipeline_model,
-            evaluation.recall_churn,
-            registry.registered_churn_model,
-            registry.production_churn_model,
-            decisions.ledger_spec,
-            scoring.churn_scores,
-            monitoring.training_profiles,
-            monitoring.monitoring,
-            monitoring.retrain_decision,
-            retention.retention_targets,
-            campaigns.campaign_effect,
-            risk_report.churn_risk_report,
-        ],
+        assets=[*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
-            lakehouse.silver_accounting,
-            features.ml_churn_features_contract,
-            feasibility.churn_definition_is_feasible,
-            splits.train_and_test_features_contract,
-            training.serving_contract,
-            evaluation.recall_gate,
-            evaluation.model_beats_single_features,
-            registry.version_is_traceable,
-            decisions.ledger_agrees_with_registry,
-            scoring.churn_scores_contract,
-            retention.retention_targets_contract,
-            monitoring.monitoring_limits,
+            *dg.load_asset_checks_from_modules(stages),
         ],
-        jobs=[*jobs, registry.promote_staging_model, registry.rollback_production_model],
+        jobs=[
+            *[
+                dg.define_asset_job(name, selection=selection, description=told)
+                for name, selection, told in ASSET_JOBS
+                if is_demo or name != DEMO
+            ],
+            registry.promote_staging_model,
+            registry.rollback_production_model,
+        ],
         sensors=[
             automation.retrain_on_feature_refresh,
             automation.refresh_on_new_orders,

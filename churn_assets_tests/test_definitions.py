@@ -1,6 +1,8 @@
 """What Dagster loads: complete, described, cheap, and refused when the project's files are wrong."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from statistics import median
 import dagster as dg
 import pytest
 
+from churn_assets import defs as stages
 from churn_assets.churn.errors import InvalidPolicyError, InvalidSourcesError
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs import monitoring
@@ -179,6 +182,15 @@ def test_checks_are_of_assets_that_exist(defs: dg.Definitions) -> None:
     assert {key.asset_key for key in graph.asset_check_keys} <= graph.get_all_asset_keys()
 
 
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(stages.__path__)])
+def test_no_module_of_assets_or_checks_is_forgotten(defs: dg.Definitions, name: str) -> None:
+    module, graph = importlib.import_module(f"{stages.__name__}.{name}"), defs.resolve_asset_graph()
+    specs = [spec for found in dg.load_assets_from_modules([module]) for spec in found.specs]
+    assert {spec.key for spec in specs} <= graph.get_all_asset_keys()
+    checks = [key for found in dg.load_asset_checks_from_modules([module]) for key in found.check_keys]
+    assert set(checks) <= graph.asset_check_keys
+
+
 def test_groups_are_the_stages_in_the_order_of_the_flow(defs: dg.Definitions) -> None:
     graph = defs.resolve_asset_graph()
     order = [
@@ -193,16 +205,16 @@ def test_groups_are_the_stages_in_the_order_of_the_flow(defs: dg.Definitions) ->
         "scoring",
         "monitoring",
     ]
-    stages: list[str] = []
+    found: list[str] = []
     for level in graph.toposorted_asset_keys_by_level:
         for key in level:
             group = graph.get(key).group_name
-            if group not in stages:
-                stages.append(group)
+            if group not in found:
+                found.append(group)
             # Whatever an asset depends on belongs to its stage or an earlier one.
             for parent in graph.get(key).parent_keys:
                 assert order.index(graph.get(parent).group_name) <= order.index(group)
-    assert set(stages) == set(order)
+    assert set(found) == set(order)
 
 
 def test_runs_stay_in_one_process_so_that_they_share_one_jvm(defs: dg.Definitions) -> None:

@@ -168,20 +168,12 @@ def week_to_score(lakehouse: LakehouseResource, tracking: TrackingResource) -> d
     return max(lakehouse.dates(PANEL, "as_of"), default=None)
 
 
-scoring_job = dg.define_asset_job(
-    SCORING,
-    selection=dg.AssetSelection.groups(GROUP, MONITORING_GROUP),
-    description="Scores the chosen weeks with the version in production, lists whom to contact, and brings monitoring, "
-    "the effect of past lists and the risk report up to date.",
-)
-
-
 def scoring_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     """Scores the latest snapshot, some hours after the feature refresh."""
 
     @dg.schedule(
         name="scheduled_scoring",
-        job=scoring_job,
+        job_name=SCORING,
         cron_schedule=CRON[policy.automation.refresh],
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
