@@ -1,4 +1,7 @@
-"""The promotion ledger: every decision about the model that serves, and what can be read from them. Moves nothing."""
+"""The promotion ledger: every decision about the model that serves, what follows from them, and how it is told.
+
+Moves nothing.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -100,9 +103,41 @@ LEDGER_SCHEMA = pa.schema(
 )
 
 
+def version_named(version: str | None) -> str:
+    return "no version" if version is None else f"version {version}"
+
+
+def moment(decision: Decision) -> str:
+    return f"{decision.decided_at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def headline(decision: Decision) -> str:
+    """What was decided about which model, and by whom."""
+    subject = decision.subject
+    model = version_named(subject.version) if subject.version else f"the model of MLflow run {subject.run_id}"
+    return f"{decision.action.value}: {model}, by {decision.decided_by}"
+
+
+def since_when(move: Decision) -> str:
+    """How, since when and by whose decision its version serves."""
+    return f"{move.action.value} at {moment(move)} by {move.decided_by}"
+
+
+def before(decision: Decision) -> str:
+    """What served when it was decided; a refusal let it serve on."""
+    served = f"{version_named(decision.previous_version)} served"
+    return served if decision.action is Action.REFUSED else f"{served} before"
+
+
 def serving(ledger: Sequence[Decision]) -> Decision | None:
     """The decision by which the present version serves; None before the first. In: decisions in order."""
     return next((decision for decision in reversed(ledger) if decision.is_move), None)
+
+
+def decided(ledger: Sequence[Decision]) -> Decision | None:
+    """The decision that let the present version serve; what a repair finished was decided before."""
+    moves = (decision for decision in reversed(ledger) if decision.is_move)
+    return next((move for move in moves if move.action is not Action.REPAIRED), None)
 
 
 def earlier_champion(ledger: Sequence[Decision]) -> str | None:
@@ -130,8 +165,8 @@ def rejection(ledger: Sequence[Decision], model_digest: str) -> str | None:
     for decision in reversed(ledger):
         if decision.action is Action.ROLLED_BACK and digest_of.get(decision.previous_version) == model_digest:
             return (
-                f"{decision.decided_by} rolled back from this model (version {decision.previous_version}) at "
-                f"{decision.decided_at:%Y-%m-%d %H:%M} UTC: {decision.statement}"
+                f"{decision.decided_by} rolled back from this model ({version_named(decision.previous_version)}) at "
+                f"{moment(decision)}: {decision.statement}"
             )
         if decision.is_move and decision.subject.model_digest == model_digest:
             return None
@@ -144,13 +179,14 @@ def disagreement(ledger: Sequence[Decision], alias_version: str | None) -> str |
     if last is None:
         if alias_version is None:
             return None
-        return f"alias production names version {alias_version}, and the ledger holds no decision that put it there"
+        return (
+            f"alias production names {version_named(alias_version)}, and the ledger holds no decision that put it there"
+        )
     if alias_version == last.subject.version:
         return None
-    found = "no version" if alias_version is None else f"version {alias_version}"
     return (
-        f"alias production names {found}, but by the ledger version {last.subject.version} serves "
-        f"({last.action.value} at {last.decided_at:%Y-%m-%d %H:%M} UTC by {last.decided_by}): "
+        f"alias production names {version_named(alias_version)}, but by the ledger "
+        f"{version_named(last.subject.version)} serves ({since_when(last)}): "
         f"the alias was moved behind the ledger's back"
     )
 

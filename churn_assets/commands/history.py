@@ -7,7 +7,7 @@ from textwrap import fill, indent
 from typing import TextIO
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.ledger import Action, Decision, serving
+from churn_assets.churn.ledger import Decision, before, decided, headline, moment, serving, version_named
 from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import default_resources
 from churn_assets.resources.promotions import PromotionsResource
@@ -23,8 +23,8 @@ def history(promotions: PromotionsResource) -> str:
     state = promotions.state()
     staged = promotions.tracking.version_under(STAGING)
     lines = ["Serving", *_serving_lines(promotions, state.ledger), "", "Registry"]
-    lines.append(f"  alias {PRODUCTION:<11} {_version(state.champion)}")
-    lines.append(f"  alias {STAGING:<11} {_version(None if staged is None else str(staged.version))}")
+    lines.append(f"  alias {PRODUCTION:<11} {version_named(state.champion)}")
+    lines.append(f"  alias {STAGING:<11} {version_named(None if staged is None else str(staged.version))}")
     if state.is_unfinished:
         lines.append("  the last decision was interrupted before the alias moved: materialize production_churn_model")
     elif state.disagreement is not None:
@@ -38,21 +38,19 @@ def history(promotions: PromotionsResource) -> str:
 
 
 def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -> Iterator[str]:
-    last = serving(ledger)
-    if last is None:
+    last, first = serving(ledger), decided(ledger)
+    if last is None or first is None:
         yield "  nothing: no decision to let a version serve is in the ledger"
         return
-    # What a repair finished was decided before.
-    decided = next(made for made in reversed(ledger) if made.is_move and made.action is not Action.REPAIRED)
     subject, tracking = last.subject, promotions.tracking
     trained = tracking.trained_model(str(subject.run_id))
     span = trained.dates
     yield f"  {REGISTERED_MODEL} version {subject.version}"
-    yield f"  since        {last.decided_at:%Y-%m-%d %H:%M:%S} UTC"
-    yield f"  replaced     {_version(decided.previous_version)}"
-    yield f"  decided by   {decided.decided_by} ({decided.action.value})"
-    if decided.statement:
-        yield fill(decided.statement, WIDTH, initial_indent="  because      ", subsequent_indent=" " * 15)
+    yield f"  since        {moment(last)}"
+    yield f"  replaced     {version_named(first.previous_version)}"
+    yield f"  decided by   {first.decided_by} ({first.action.value})"
+    if first.statement:
+        yield fill(first.statement, WIDTH, initial_indent="  because      ", subsequent_indent=" " * 15)
     yield f"  trained      {trained.trained_at:%Y-%m-%d %H:%M:%S} UTC, code {trained.code_commit}"
     yield f"  learned from {len(span.train)} as-of dates, {min(span.train)} to {max(span.train)}; tested at {span.test}"
     yield f"  MLflow run   {subject.run_id}"
@@ -64,21 +62,14 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
 
 
 def _decision_lines(decision: Decision) -> Iterator[str]:
-    subject = decision.subject
-    model = _version(subject.version) if subject.version else f"the model of MLflow run {subject.run_id}"
-    before = _version(decision.previous_version)
-    yield f"  {decision.decided_at:%Y-%m-%d %H:%M:%S} UTC  {decision.action.value}: {model}, by {decision.decided_by}"
-    served = f"{before} served" if decision.action is Action.REFUSED else f"{before} served before"
-    told = [served, f"verdict {subject.verdict or 'not asked for'}", f"Dagster run {decision.dagster_run_id}"]
+    yield f"  {moment(decision)}  {headline(decision)}"
+    verdict = decision.subject.verdict or "not asked for"
+    told = [before(decision), f"verdict {verdict}", f"Dagster run {decision.dagster_run_id}"]
     if decision.statement:
         told.append(f"because: {decision.statement}")
     yield indent(fill("; ".join(told), WIDTH - 6), " " * 6)
     for reason in decision.reasons:
         yield fill(reason, WIDTH, initial_indent="      - ", subsequent_indent="        ")
-
-
-def _version(version: str | None) -> str:
-    return "no version" if version is None else f"version {version}"
 
 
 def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:

@@ -14,7 +14,7 @@ from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
-from churn_assets.churn.ledger import serving
+from churn_assets.churn.ledger import before, serving, since_when, version_named
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
@@ -163,11 +163,11 @@ def _model_lines(promotions: PromotionsResource) -> list[str]:
     state = promotions.state()
     if state.champion is None:
         return [f"  {REGISTERED_MODEL}: no version is under alias {PRODUCTION}"]
-    lines = [f"  {REGISTERED_MODEL}: version {state.champion}, alias {PRODUCTION}"]
+    lines = [f"  {REGISTERED_MODEL}: {version_named(state.champion)}, alias {PRODUCTION}"]
     last = serving(state.ledger)
     if last is not None and state.disagreement is None:
-        replaced = "" if last.previous_version is None else f"; version {last.previous_version} served before"
-        lines.append(f"  {last.action.value} at {last.decided_at:%Y-%m-%d %H:%M} UTC by {last.decided_by}{replaced}")
+        replaced = "" if last.previous_version is None else f"; {before(last)}"
+        lines.append(f"  {since_when(last)}{replaced}")
     waiting = promotions.tracking.version_under(STAGING)
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster import DagsterEventType
 
-from churn_assets.churn.ledger import Action, Decision
+from churn_assets.churn.ledger import Action, Decision, headline
 from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
@@ -163,8 +163,6 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[
 
 
 def _of_decision(decision: Decision, tracking: TrackingResource) -> Notice:
-    version = decision.subject.version
-    about = f"version {version}" if version else f"the model of MLflow run {decision.subject.run_id}"
-    title = f"{decision.action.value}: {about}, by {decision.decided_by}"
     told = [*([f"because: {decision.statement}"] if decision.statement else []), *decision.reasons]
-    return Notice(f"decision {decision.decision_id}", title, told, tracking.dagster_address(decision.dagster_run_id))
+    url = tracking.dagster_address(decision.dagster_run_id)
+    return Notice(f"decision {decision.decision_id}", headline(decision), told, url)

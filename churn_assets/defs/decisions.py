@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import dagster as dg
 
 from churn_assets.churn.evaluations import RecordedEvaluation
-from churn_assets.churn.ledger import Decision, Subject, serving
+from churn_assets.churn.ledger import Decision, Subject, serving, since_when, version_named
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.results import OWNERS, check_result
@@ -134,8 +134,7 @@ def ledger_agrees_with_registry(promotions: PromotionsResource) -> dg.AssetCheck
     last = serving(state.ledger)
     observed = "nothing was ever promoted, and no version serves"
     if last is not None:
-        when = f"{last.decided_at:%Y-%m-%d %H:%M:%S} UTC"
-        observed = f"version {last.subject.version} serves: {last.action.value} at {when} by {last.decided_by}"
+        observed = f"{version_named(last.subject.version)} serves: {since_when(last)}"
     if state.is_unfinished:
         observed = f"{observed}; interrupted before the alias moved: materialize {PRODUCTION_MODEL} to finish it"
     elif state.disagreement is not None:

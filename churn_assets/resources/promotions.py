@@ -17,7 +17,9 @@ from churn_assets.churn.ledger import (
     Subject,
     disagreement,
     is_unfinished,
+    moment,
     serving,
+    version_named,
 )
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.delta.commits import OvertakenError
@@ -94,7 +96,7 @@ class PromotionsResource(dg.ConfigurableResource):
                     self._append(decision, state.ledger_version)
                     self._follow()
                     return decision
-        seen, found = _named(decision.previous_version), _named(state.champion)
+        seen, found = version_named(decision.previous_version), version_named(state.champion)
         told = f"{seen} served when this was decided, and now {found} does"
         self.refuse(decision, [f"another decision was first: {told}"])
         raise PromotionRefusedError(
@@ -126,7 +128,7 @@ class PromotionsResource(dg.ConfigurableResource):
         if last is None:
             return None
         if state.is_unfinished:
-            told = f"the {last.action.value} decision of {last.decided_at:%Y-%m-%d %H:%M:%S} UTC was interrupted"
+            told = f"the {last.action.value} decision of {moment(last)} was interrupted"
             repaired = replace(
                 last,
                 decision_id=new_id(),
@@ -200,7 +202,3 @@ def decision_now(
         dagster_run_id,
         statement,
     )
-
-
-def _named(version: str | None) -> str:
-    return "no version" if version is None else f"version {version}"

@@ -1,4 +1,4 @@
-"""What can be read from the decisions: who serves, who served before, who may not come back, who moved the alias."""
+"""What can be read from the decisions, and in which words: who serves, who served before, who may not come back."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,11 +11,15 @@ from churn_assets.churn.ledger import (
     Action,
     Decision,
     Subject,
+    before,
+    decided,
     disagreement,
     earlier_champion,
+    headline,
     is_unfinished,
     rejection,
     serving,
+    since_when,
 )
 
 BEGUN = datetime(2026, 1, 5, tzinfo=UTC)
@@ -117,7 +121,7 @@ def test_a_model_somebody_rolled_back_from_is_rejected_until_a_person_promotes_i
     reason = rejection(ledger(*told), digest)
     assert (reason is not None) == is_rejected
     if reason is not None:
-        assert reason == "ada rolled back from this model (version 2) at 2026-01-07 00:00 UTC: it was better"
+        assert reason == "ada rolled back from this model (version 2) at 2026-01-07 00:00:00 UTC: it was better"
 
 
 @pytest.mark.parametrize(
@@ -153,3 +157,31 @@ def test_an_interrupted_move_is_told_from_a_move_by_hand(
     told: list[str], alias: str | None, finished: str | None, unfinished: bool
 ) -> None:
     assert is_unfinished(ledger(*told), alias, finished) is unfinished
+
+
+# ---- in words
+
+
+def test_a_decision_is_told_with_its_model_its_maker_its_moment_and_what_served_before() -> None:
+    first, second, refused = ledger("promote 1", "back 2", "refuse 3")
+    assert headline(second) == "rolled back: version 2, by ada"
+    assert since_when(second) == "rolled back at 2026-01-06 00:00:00 UTC by ada"
+    assert [before(each) for each in (first, second)] == ["no version served before", "version 1 served before"]
+    unregistered = replace(refused, subject=replace(refused.subject, version=None))
+    assert headline(unregistered) == "refused: the model of MLflow run run3, by ada"
+    # It serves on.
+    assert before(refused) == "version 2 served"
+
+
+@pytest.mark.parametrize(
+    ("told", "number"),
+    [
+        ([], None),
+        (["refuse 1"], None),
+        (["promote 1", "refuse 2"], 0),
+        (["promote 1", "promote 2", "mend 2", "mend 2", "refuse 3"], 1),
+    ],
+)
+def test_what_a_repair_finished_was_decided_before(told: list[str], number: int | None) -> None:
+    found = decided(ledger(*told))
+    assert (None if found is None else found.number) == number
