@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
+from churn_assets.churn.columns import Column, of_kind, spark_schema
 from churn_assets.churn.intervals import UNDEFINED, Estimate, share_difference
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS, TIERS
@@ -67,11 +68,28 @@ class CampaignEffect:
         }
 
 
-EFFECT_SCHEMA = (
-    "as_of date, risk_tier string, treated long, treated_contacted long, treated_retained_share double, "
-    "held_out long, held_out_contacted long, held_out_retained_share double, difference double, "
-    "difference_low double, difference_high double, customers_kept double, conclusion string, statement string"
+EFFECT_COLUMNS = (
+    Column("as_of", "date"),
+    Column("risk_tier", "string"),
+    Column("treated", "long", "customers to contact"),
+    Column("treated_contacted", "long", "those who were"),
+    Column("treated_retained_share", "double"),
+    Column("held_out", "long", "customers held out at random"),
+    Column("held_out_contacted", "long"),
+    Column("held_out_retained_share", "double"),
+    Column("difference", "double", "share retained of those to contact minus that of those held out"),
+    *of_kind("double", "difference_low", "difference_high"),
+    Column(
+        "customers_kept",
+        "double",
+        "how many of those to contact stayed because of it: difference times their number",
+    ),
+    Column(
+        "conclusion", "string", "what can be said: kept, lost, not enough to tell, not yet known, nothing to compare"
+    ),
+    Column("statement", "string", "the same as a sentence, with the figures"),
 )
+EFFECT_SCHEMA = spark_schema(EFFECT_COLUMNS)
 
 
 def campaign_outcomes(members: DataFrame, panel: DataFrame) -> DataFrame:

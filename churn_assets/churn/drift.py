@@ -11,11 +11,12 @@ from functools import reduce
 from math import fsum, inf, log, nextafter, sqrt
 from typing import Any
 
-import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark import sql
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of
 
 # The subject that is no feature: the churn probability.
 SCORE = "score"
@@ -41,7 +42,7 @@ class Bins:
     is_by_value: bool
     edges: tuple[float, ...]
 
-    def bin_of(self, value: Column) -> Column:
+    def bin_of(self, value: sql.Column) -> sql.Column:
         """The bin (int) of each value (double)."""
         # Sums of comparisons: with a lambda over an array of edges the same took several times as long (2026-11).
         places = [
@@ -81,18 +82,25 @@ class Profile:
         return Profile(**{**own, "counts": dict(row["counts"])}, bins=bins)
 
 
-PROFILE_SCHEMA = pa.schema(
-    [
-        ("model_version", pa.string()),
-        ("subject", pa.string()),
-        ("is_by_value", pa.bool_()),
-        ("edges", pa.list_(pa.float64())),
-        ("counts", pa.map_(pa.int32(), pa.int64())),
-        ("customers", pa.int64()),
-        ("spread", pa.float64()),
-        ("trained_until", pa.date32()),
-    ]
+PROFILE_COLUMNS = (
+    Column("model_version", "string", "the version whose training data these are"),
+    Column("subject", "string", "the feature, or score"),
+    Column("is_by_value", "boolean", "whether each value is a bin; else the edges are cut points"),
+    Column("edges", list_of("double"), "the values, or the cut points at the training data's deciles"),
+    Column(
+        "counts",
+        map_of("int", "long"),
+        "training rows by bin; of the score those of the validation fold, which nothing was fitted on",
+    ),
+    Column("customers", "long", "how many different customers these rows are of"),
+    Column(
+        "spread",
+        "double",
+        "the largest stability index of a single training date against all of them; 0: chance explains them",
+    ),
+    Column("trained_until", "date", "the last date whose outcomes the version learned from"),
 )
+PROFILE_SCHEMA = arrow_schema(PROFILE_COLUMNS)
 
 
 def profiles(rows: DataFrame, subjects: Sequence[str], model_version: str, trained_until: date) -> list[Profile]:

@@ -6,30 +6,36 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_schema, struct_of
 from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
 from churn_assets.churn.policy import ChurnPolicy
 
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
+_ESTIMATES = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
 _FIGURES = (
-    "rows long, churners long, alerts long, caught long, prevalence double, "
-    "recall double, recall_low double, recall_high double, "
-    "precision double, precision_low double, precision_high double, "
-    "alert_share double, alert_share_low double, alert_share_high double, "
-    "lift double, lift_low double, lift_high double, "
-    "pr_auc double, pr_auc_low double, pr_auc_high double, "
-    "roc_auc double, roc_auc_low double, roc_auc_high double, "
-    "brier double, brier_low double, brier_high double"
+    *of_kind("long", "rows", "churners", "alerts", "caught"),
+    *of_kind("double", "prevalence", *(f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high"))),
 )
-
-
+_COMPARISON = struct_of(
+    *(Column("rival", "string"), Column("rows", "long")),
+    *of_kind("double", "pr_auc", "challenger_pr_auc", *_DIFFERENCE, "recall", "challenger_recall"),
+)
+_SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
 # The recall_churn table: one row per evaluation.
-EVALUATION_SCHEMA = (
-    "evaluated_at timestamp, run_id string, model_digest string, policy_digest string, data_versions map<string,long>, "
-    "champion string, evaluation string, verdict string, reasons array<string>, warnings array<string>, "
-    f"threshold double, alert_budget double, {_FIGURES}, rule_pr_auc double, "
-    "comparisons array<struct<rival string, rows long, pr_auc double, challenger_pr_auc double, "
-    "difference double, difference_low double, difference_high double, recall double, challenger_recall double>>, "
-    f"slices array<struct<slice string, part string, is_judgeable boolean, {_FIGURES}>>, "
-    "leakage array<struct<feature string, roc_auc double>>"
+EVALUATION_SCHEMA = spark_schema(
+    [
+        Column("evaluated_at", "timestamp"),
+        *of_kind("string", "run_id", "model_digest", "policy_digest"),
+        Column("data_versions", map_of("string", "long")),
+        *of_kind("string", "champion", "evaluation", "verdict"),
+        *of_kind(list_of("string"), "reasons", "warnings"),
+        *of_kind("double", "threshold", "alert_budget"),
+        *_FIGURES,
+        Column("rule_pr_auc", "double"),
+        Column("comparisons", list_of(_COMPARISON)),
+        Column("slices", list_of(_SLICE)),
+        Column("leakage", list_of(struct_of(Column("feature", "string"), Column("roc_auc", "double")))),
+    ]
 )
 
 

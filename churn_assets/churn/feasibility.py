@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn.columns import Column, list_of, of_kind, spark_schema
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.features import AsOfCalendar
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
@@ -19,10 +20,17 @@ from churn_assets.churn.splits import TEST_FOLDS
 FEASIBLE, NOT_FEASIBLE = "FEASIBLE", "NOT FEASIBLE"
 
 # The label_feasibility table: one row per candidate definition.
-FEASIBILITY_SCHEMA = (
-    "definition string, setting string, is_chosen boolean, as_of date, eligible long, churners long, "
-    "prevalence double, expected_test_churners double, widest_recall_interval double, attainable_recall double, "
-    "is_feasible boolean, reasons array<string>, policy_digest string"
+FEASIBILITY_SCHEMA = spark_schema(
+    [
+        *of_kind("string", "definition", "setting"),
+        Column("is_chosen", "boolean"),
+        Column("as_of", "date"),
+        *of_kind("long", "eligible", "churners"),
+        *of_kind("double", "prevalence", "expected_test_churners", "widest_recall_interval", "attainable_recall"),
+        Column("is_feasible", "boolean"),
+        Column("reasons", list_of("string")),
+        Column("policy_digest", "string"),
+    ]
 )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-import pyarrow as pa
+from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of, of_kind
 
 
 class Action(StrEnum):
@@ -82,23 +82,16 @@ class Decision:
 
 
 SUBJECT_COLUMNS = tuple(each.name for each in fields(Subject))
-LEDGER_SCHEMA = pa.schema(
+LEDGER_SCHEMA = arrow_schema(
     [
-        ("number", pa.int64()),
-        ("decision_id", pa.string()),
-        ("decided_at", pa.timestamp("us", "UTC")),
-        ("action", pa.string()),
-        ("version", pa.string()),
-        ("previous_version", pa.string()),
-        ("verdict", pa.string()),
-        ("reasons", pa.list_(pa.string())),
-        ("statement", pa.string()),
-        ("decided_by", pa.string()),
-        ("run_id", pa.string()),
-        ("model_digest", pa.string()),
-        ("policy_digest", pa.string()),
-        ("data_versions", pa.map_(pa.string(), pa.int64())),
-        ("dagster_run_id", pa.string()),
+        Column("number", "long"),
+        Column("decision_id", "string"),
+        Column("decided_at", "timestamp"),
+        *of_kind("string", "action", "version", "previous_version", "verdict"),
+        Column("reasons", list_of("string")),
+        *of_kind("string", "statement", "decided_by", "run_id", "model_digest", "policy_digest"),
+        Column("data_versions", map_of("string", "long")),
+        Column("dagster_run_id", "string"),
     ]
 )
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
+from churn_assets.churn.columns import Column, spark_schema
 from churn_assets.churn.drift import (
     UNSEEN,
     BinCounts,
@@ -103,36 +103,25 @@ class Measurement:
         return Measurement(**own | {"metric": Metric(row["metric"]), "status": Status(row["status"])})
 
 
-MEASUREMENT_SCHEMA = T.StructType(
-    [
-        T.StructField("as_of", T.DateType()),
-        T.StructField("model_version", T.StringType()),
-        T.StructField("metric", T.StringType()),
-        T.StructField("subject", T.StringType()),
-        T.StructField("value", T.DoubleType()),
-        T.StructField("low", T.DoubleType()),
-        T.StructField("high", T.DoubleType()),
-        T.StructField("rows", T.LongType()),
-        T.StructField("limit_warn", T.DoubleType()),
-        T.StructField("limit_fail", T.DoubleType()),
-        T.StructField("is_in_sample", T.BooleanType()),
-        T.StructField("status", T.StringType()),
-    ]
+MEASUREMENT_COLUMNS = (
+    Column("as_of", "date", "the scored week"),
+    Column("model_version", "string", "the version that scored it"),
+    Column("metric", "string", "what is measured"),
+    Column("subject", "string", "the feature of a psi, or score; else empty"),
+    Column("value", "double", "the figure; null where it is not yet known or undefined"),
+    Column("low", "double", "lower end of a share's confidence interval"),
+    Column("high", "double", "upper end"),
+    Column("rows", "long", "customers, alerts or churners the figure is of"),
+    Column(
+        "limit_warn",
+        "double",
+        "beyond it the status is warn; psi: the policy's, what chance gives, what training weeks differed by",
+    ),
+    Column("limit_fail", "double", "beyond it the status is fail"),
+    Column("is_in_sample", "boolean", "the version learned from this date's outcomes, so the figures flatter it"),
+    Column("status", "string", "ok, warn, fail or not_yet_known"),
 )
-MEASUREMENT_MEANINGS = {
-    "as_of": "the scored week",
-    "model_version": "the version that scored it",
-    "metric": "what is measured",
-    "subject": "the feature of a psi, or score; else empty",
-    "value": "the figure; null where it is not yet known or undefined",
-    "low": "lower end of a share's confidence interval",
-    "high": "upper end",
-    "rows": "customers, alerts or churners the figure is of",
-    "limit_warn": "beyond it the status is warn; psi: the policy's, what chance gives, what training weeks differed by",
-    "limit_fail": "beyond it the status is fail",
-    "is_in_sample": "the version learned from this date's outcomes, so the figures flatter it",
-    "status": "ok, warn, fail or not_yet_known",
-}
+MEASUREMENT_SCHEMA = spark_schema(MEASUREMENT_COLUMNS)
 
 
 @dataclass(frozen=True)

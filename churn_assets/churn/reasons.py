@@ -15,15 +15,21 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURE_OF, TOLD_COLUMNS
+from churn_assets.churn.columns import Column, list_of, of_kind, spark_schema, struct_of
 from churn_assets.churn.shap_values import Explainer, nodes_of
 from churn_assets.churn.wording import Compared, Wording
 
 MOST_REASONS = 3
-REASON = "struct<feature: string, value: double, usual: double, contribution: double, sentence: string>"
+REASON = struct_of(
+    Column("feature", "string"), *of_kind("double", "value", "usual", "contribution"), Column("sentence", "string")
+)
 # raw_score is the margin: the sum of the trees, half the log-odds of churn.
-EXPLAINED = (
-    "customer_id string, as_of date, raw_score double, base_score double, other_contributions double, "
-    f"reasons array<{REASON}>"
+EXPLAINED = spark_schema(
+    [
+        *(Column("customer_id", "string"), Column("as_of", "date")),
+        *of_kind("double", "raw_score", "base_score", "other_contributions"),
+        Column("reasons", list_of(REASON)),
+    ]
 )
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-import pyarrow as pa
-
+from churn_assets.churn.columns import Column, arrow_schema, list_of
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import Monitoring
 
@@ -35,15 +34,14 @@ class RetrainDecision:
         return RetrainDecision(row["as_of"], row["model_version"], row["is_retrain"], tuple(row["reasons"]))
 
 
-DECISION_SCHEMA = pa.schema(
-    [
-        ("as_of", pa.date32()),
-        ("model_version", pa.string()),
-        ("is_retrain", pa.bool_()),
-        ("reasons", pa.list_(pa.string())),
-        ("decided_at", pa.timestamp("us", tz="UTC")),
-    ]
+DECISION_COLUMNS = (
+    Column("as_of", "date", "the latest scored week"),
+    Column("model_version", "string", "the version that scored it"),
+    Column("is_retrain", "boolean", "whether to retrain"),
+    Column("reasons", list_of("string"), "why"),
+    Column("decided_at", "timestamp", "when, UTC; of several rows of a week the last one counts"),
 )
+DECISION_SCHEMA = arrow_schema(DECISION_COLUMNS)
 
 
 def decide(found: Sequence[Measurement], before: RetrainDecision | None, limits: Monitoring) -> RetrainDecision | None:

@@ -7,16 +7,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn import columns
 from churn_assets.churn.errors import SourceSchemaError
 
 
 @dataclass(frozen=True)
-class SourceColumn:
-    """name: canonical name. kind: string, timestamp, date, double or boolean. meaning: for people, with the unit."""
+class SourceColumn(columns.Column):
+    """A column in its canonical name; of a plain kind."""
 
-    name: str
     kind: str
-    meaning: str
     is_optional: bool = False
 
 
@@ -36,7 +35,7 @@ class SourceTable:
 
     @property
     def spark_schema(self) -> T.StructType:
-        return T.StructType([T.StructField(column.name, SPARK_TYPES[column.kind]) for column in self.columns])
+        return columns.spark_schema(self.columns)
 
 
 ORDERS = SourceTable(
@@ -105,13 +104,6 @@ OPT_OUTS = SourceTable(
 SOURCE_TABLES = (ORDERS, REVIEWS, CUSTOMERS)
 RETENTION_TABLES = (CAMPAIGN_CONTACTS, OPT_OUTS)
 
-SPARK_TYPES: dict[str, T.DataType] = {
-    "string": T.StringType(),
-    "timestamp": T.TimestampType(),
-    "date": T.DateType(),
-    "double": T.DoubleType(),
-    "boolean": T.BooleanType(),
-}
 # Raw types that become the canonical kind. Text is tried value by value: one that cannot be read becomes null and the
 # row's own rule decides, so that a bad value costs a row and not the load.
 CONVERTIBLE: dict[str, tuple[type[T.DataType], ...]] = {
@@ -157,14 +149,14 @@ def conformed(raw: DataFrame, table: SourceTable) -> DataFrame:
     """
     check_source_schema(table, raw.schema)
     present = set(raw.columns)
-    columns = [
+    canonical = [
         (_as_kind(F.col(column.name), column.kind) if column.name in present else F.lit(None))
-        .cast(SPARK_TYPES[column.kind])
+        .cast(table.spark_schema[column.name].dataType)
         .alias(column.name)
         for column in table.columns
     ]
     whole = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), WHOLE_ROW)
-    return raw.select(*columns, whole.alias("source_row"))
+    return raw.select(*canonical, whole.alias("source_row"))
 
 
 def _as_kind(value: Column, kind: str) -> Column:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from churn_assets.churn.campaigns import ALL_TIERS, EFFECT_SCHEMA, campaign_effects, campaign_outcomes
+from churn_assets.churn.campaigns import ALL_TIERS, EFFECT_COLUMNS, EFFECT_SCHEMA, campaign_effects, campaign_outcomes
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import ColumnNote, bullets, same_columns, table_result, table_spec
+from churn_assets.defs.results import ColumnNote, bullets, described, same_columns, table_result, table_spec
 from churn_assets.defs.retention import CONTACTS, TARGETS, members
 from churn_assets.defs.scoring import MONITORING_GROUP
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -15,18 +15,12 @@ from churn_assets.resources.lakehouse import LakehouseResource
 OUTCOMES = "food_delivery/campaign_outcomes"
 EFFECT = "food_delivery/campaign_effect"
 NOTES = {
+    **described(EFFECT_COLUMNS),
     **same_columns(["customer_id", "as_of", "risk_tier"], CONTACTS, {"as_of": "the date of the list"}),
     "arm": ColumnNote("what the list chose, whether or not the customer could be reached"),
     "is_contacted": ColumnNote("whether the customer was contacted", [(CONTACTS, "contacted_at")]),
     "is_retained": ColumnNote("whether the customer stayed; null until known", [(PANEL, "label")]),
     "problem": ColumnNote("why the row does not count; null where it does"),
-    "treated": ColumnNote("customers to contact"),
-    "treated_contacted": ColumnNote("those who were"),
-    "held_out": ColumnNote("customers held out at random"),
-    "difference": ColumnNote("share retained of those to contact minus that of those held out"),
-    "customers_kept": ColumnNote("how many of those to contact stayed because of it: difference times their number"),
-    "conclusion": ColumnNote("what can be said: kept, lost, not enough to tell, not yet known, nothing to compare"),
-    "statement": ColumnNote("the same as a sentence, with the figures"),
 }
 
 

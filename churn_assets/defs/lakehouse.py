@@ -9,7 +9,15 @@ from churn_assets.churn import cleaning
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
-from churn_assets.defs.results import OWNERS, ColumnNote, check_result, same_columns, table_result, table_spec
+from churn_assets.defs.results import (
+    OWNERS,
+    ColumnNote,
+    check_result,
+    described,
+    same_columns,
+    table_result,
+    table_spec,
+)
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 
@@ -43,8 +51,7 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
             raw = lakehouse.spark.createDataFrame([], table.spark_schema)
         check_source_schema(table, raw.schema)
         commit = lakehouse.write(landed(table), raw)
-        notes = {column.name: ColumnNote(column.meaning) for column in table.columns}
-        return table_result(commit, {"is_configured": is_configured}, notes)
+        return table_result(commit, {"is_configured": is_configured}, described(table.columns))
 
     return land
 

@@ -12,7 +12,7 @@ from churn_assets.churn import drift, retraining
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import UnprofiledVersionError
 from churn_assets.churn.monitoring import (
-    MEASUREMENT_MEANINGS,
+    MEASUREMENT_COLUMNS,
     MEASUREMENT_SCHEMA,
     Measurement,
     Metric,
@@ -24,7 +24,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, ColumnNote, as_metadata, bullets, check_result, table_result
+from churn_assets.defs.results import OWNERS, TABLE_KINDS, as_metadata, bullets, check_result, described, table_result
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
 from churn_assets.delta.commits import TableCommit
@@ -37,20 +37,6 @@ GROUP = MONITORING_GROUP
 PROFILES = "food_delivery/training_profiles"
 MONITORING = "food_delivery/monitoring"
 DECISIONS = "retrain_decision"
-PROFILE_NOTES = {
-    "model_version": ColumnNote("the version whose training data these are"),
-    "subject": ColumnNote("the feature, or score"),
-    "is_by_value": ColumnNote("whether each value is a bin; else the edges are cut points"),
-    "edges": ColumnNote("the values, or the cut points at the training data's deciles"),
-    "counts": ColumnNote(
-        "training rows by bin; of the score those of the validation fold, which nothing was fitted on"
-    ),
-    "customers": ColumnNote("how many different customers these rows are of"),
-    "spread": ColumnNote(
-        "the largest stability index of a single training date against all of them; 0: chance explains them"
-    ),
-    "trained_until": ColumnNote("the last date whose outcomes the version learned from"),
-}
 CHECKS = {
     "feature_drift": "No feature of the latest scored week is further from the training data than the policy allows.",
     "score_drift": "The scores of the latest week are distributed as on customers the version was validated on.",
@@ -82,7 +68,9 @@ def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) 
     rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking)]
     if rows or version is None:
         version = lakehouse.append_after(PROFILES, version, pa.Table.from_pylist(rows, drift.PROFILE_SCHEMA))
-    return table_result(_commit(lakehouse, PROFILES, version), {"inputs": inputs, "new_versions": new}, PROFILE_NOTES)
+    return table_result(
+        _commit(lakehouse, PROFILES, version), {"inputs": inputs, "new_versions": new}, described(drift.PROFILE_COLUMNS)
+    )
 
 
 def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingResource) -> list[drift.Profile]:
@@ -150,7 +138,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
                 )
             ),
         },
-        {name: ColumnNote(meaning) for name, meaning in MEASUREMENT_MEANINGS.items()},
+        described(MEASUREMENT_COLUMNS),
     )
 
 
@@ -187,13 +175,7 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
             "model_version": decision.model_version,
             "reasons": bullets(decision.reasons),
         },
-        {
-            "as_of": ColumnNote("the latest scored week"),
-            "model_version": ColumnNote("the version that scored it"),
-            "is_retrain": ColumnNote("whether to retrain"),
-            "reasons": ColumnNote("why"),
-            "decided_at": ColumnNote("when, UTC; of several rows of a week the last one counts"),
-        },
+        described(retraining.DECISION_COLUMNS),
     )
 
 

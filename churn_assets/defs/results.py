@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pyspark.sql.types import StructType
 
+from churn_assets.churn.columns import Column
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.delta.commits import TableCommit
 from churn_assets.pages import markdown
@@ -35,6 +36,11 @@ class ColumnNote:
 
     meaning: str = ""
     reads: Sequence[tuple[str, str]] = ()
+
+
+def described(columns: Sequence[Column]) -> dict[str, ColumnNote]:
+    """Notes of the columns of a declared table."""
+    return {column.name: ColumnNote(column.meaning) for column in columns}
 
 
 def same_columns(names: Sequence[str], table: str, meanings: Mapping[str, str]) -> dict[str, ColumnNote]:

@@ -25,7 +25,6 @@ from churn_assets.pages.markdown import Markdown, bullets, escaped, table
 from churn_assets.pages.tables import UNKNOWN, figures_table
 
 
-
 @dataclass(frozen=True)
 class CardFacts:
     """What a card is made of.

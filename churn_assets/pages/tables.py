@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from churn_assets.churn.catalogue import Feature
 from churn_assets.churn.evaluation import Evaluation
 from churn_assets.churn.feasibility import Feasibility
-from churn_assets.churn.features import Feature
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.ledger import Decision
 from churn_assets.pages.markdown import Markdown, escaped, table

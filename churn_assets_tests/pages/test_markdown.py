@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.evaluation import Evaluation
 from churn_assets.churn.feasibility import Feasibility
-from churn_assets.churn.features import FEATURES
 from churn_assets.churn.ledger import Action, Decision, Subject
 from churn_assets.commands.check_reports import Checked, Status, as_markdown
 from churn_assets.defs import results
