@@ -42,7 +42,7 @@ def _in_utc(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if is_naive else value
 
 
-def sound_row(customer: str, week: int = 0, **changed: Any) -> Row:
+def sound_row(customer: str, week: int = 0, /, **changed: Any) -> Row:
     """A row of the panel that breaks no rule; its values differ between customers a and b."""
     number = sum(map(ord, customer)) % 2
     values = {feature.name: float(max(feature.low, 0) + number) for feature in FEATURES}

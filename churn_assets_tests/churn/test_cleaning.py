@@ -40,7 +40,9 @@ def expected(dirty: tuple[int, int]) -> reference.Cleaned:
     return reference.clean(*dirty_source_rows(seed, days=days), now=dirty_now(days))
 
 
-def test_the_rows_set_aside_are_those_of_the_reference(spark: SparkSession, dirty, expected):
+def test_the_rows_set_aside_are_those_of_the_reference(
+    spark: SparkSession, dirty: tuple[int, int], expected: reference.Cleaned
+) -> None:
     def key(table: str, row: Row) -> str | None:
         value = row["customer_id" if table == "customers" else "order_id"]
         return None if value is None or reference.BLANK.fullmatch(value) else value
@@ -51,7 +53,9 @@ def test_the_rows_set_aside_are_those_of_the_reference(spark: SparkSession, dirt
     assert {rule for _, _, rule, _ in computed.set_aside} == set(RULES)
 
 
-def test_a_row_set_aside_is_kept_whole_as_it_was_read(spark: SparkSession, dirty, expected):
+def test_a_row_set_aside_is_kept_whole_as_it_was_read(
+    spark: SparkSession, dirty: tuple[int, int], expected: reference.Cleaned
+) -> None:
     def as_text(moment: datetime | None) -> str | None:
         return None if moment is None else moment.isoformat(timespec="microseconds")
 
@@ -69,7 +73,9 @@ def test_a_row_set_aside_is_kept_whole_as_it_was_read(spark: SparkSession, dirty
     assert computed == Counter(original(row) for *_, row in expected.set_aside)
 
 
-def test_the_kept_rows_are_those_of_the_reference(spark: SparkSession, dirty, expected):
+def test_the_kept_rows_are_those_of_the_reference(
+    spark: SparkSession, dirty: tuple[int, int], expected: reference.Cleaned
+) -> None:
     computed = dirty_result(spark, *dirty)
     assert multiset(computed.orders, ORDER_COLUMNS) == multiset(expected.orders, ORDER_COLUMNS)
     reviewed = [row for row in computed.orders if row["reviewed_at"] is not None]
@@ -79,7 +85,7 @@ def test_the_kept_rows_are_those_of_the_reference(spark: SparkSession, dirty, ex
     )
 
 
-def test_rows_in_are_kept_cancelled_or_quarantined(spark: SparkSession, dirty):
+def test_rows_in_are_kept_cancelled_or_quarantined(spark: SparkSession, dirty: tuple[int, int]) -> None:
     seed, days = dirty
     computed = dirty_result(spark, *dirty)
     gone = Counter(table for table, disposition, _, _ in computed.set_aside if disposition != "repaired")
@@ -92,11 +98,13 @@ def test_rows_in_are_kept_cancelled_or_quarantined(spark: SparkSession, dirty):
         assert len(rows) == kept[table] + gone[table], table
 
 
-def test_the_segment_numbers_are_those_of_the_reference(spark: SparkSession, dirty, expected):
+def test_the_segment_numbers_are_those_of_the_reference(
+    spark: SparkSession, dirty: tuple[int, int], expected: reference.Cleaned
+) -> None:
     assert dirty_result(spark, *dirty).segments == reference.segment_numbers(expected.customers)
 
 
-def test_a_known_segment_keeps_its_number_and_new_ones_follow_by_frequency_then_name(spark: SparkSession):
+def test_a_known_segment_keeps_its_number_and_new_ones_follow_by_frequency_then_name(spark: SparkSession) -> None:
     names = ["b", "a", "c", "c", "known", "known", "known", None]
     people = [{"customer_id": str(n), "segment": name} for n, name in enumerate(names)]
     customers = frame(spark, people, CUSTOMERS.spark_schema)
@@ -113,7 +121,7 @@ def test_a_known_segment_keeps_its_number_and_new_ones_follow_by_frequency_then_
     }
 
 
-def test_the_longest_delivery_is_the_policys(spark: SparkSession):
+def test_the_longest_delivery_is_the_policys(spark: SparkSession) -> None:
     rows = [order("in time", delivered_at=MOMENT + 2 * HOUR), order("late", delivered_at=MOMENT + 3 * HOUR)]
     policy = ChurnPolicy(cleaning=Cleaning(max_delivery_hours=2.0))
     result = cleaned(source_frames(spark, (rows, [], [])), policy=policy)
@@ -124,7 +132,7 @@ def test_the_longest_delivery_is_the_policys(spark: SparkSession):
         result.release()
 
 
-def test_a_repaired_delivery_keeps_the_order_and_its_original_aside(spark: SparkSession):
+def test_a_repaired_delivery_keeps_the_order_and_its_original_aside(spark: SparkSession) -> None:
     impossible = MOMENT - HOUR
     result = cleaned(source_frames(spark, ([order("1", delivered_at=impossible, promised_at=MOMENT)], [], [])))
     try:
@@ -137,7 +145,7 @@ def test_a_repaired_delivery_keeps_the_order_and_its_original_aside(spark: Spark
         result.release()
 
 
-def test_which_duplicate_stays_does_not_depend_on_the_order_of_the_rows(spark: SparkSession):
+def test_which_duplicate_stays_does_not_depend_on_the_order_of_the_rows(spark: SparkSession) -> None:
     copies = [
         order("tie", customer_id="b"),
         order("tie", customer_id="a", subtotal=3.0),

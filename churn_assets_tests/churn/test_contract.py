@@ -46,12 +46,12 @@ def broken(outcomes: dict[str, Outcome]) -> set[str]:
     return {rule for rule, outcome in outcomes.items() if not outcome.is_passed}
 
 
-def test_sound_rows_break_no_rule(spark: SparkSession):
+def test_sound_rows_break_no_rule(spark: SparkSession) -> None:
     rows = [*sound_rows(), sound_row("c", label=None)]
     assert broken(outcomes_of(frame(spark, rows, PANEL_SCHEMA))) == set()
 
 
-def test_each_planted_fault_is_found_under_its_rule_with_the_customer_and_date(spark: SparkSession):
+def test_each_planted_fault_is_found_under_its_rule_with_the_customer_and_date(spark: SparkSession) -> None:
     planted = {
         "no_nulls": [
             *(sound_row(f"null {name}", 1, **{name: None}) for name in NAMES),
@@ -86,7 +86,7 @@ def test_each_planted_fault_is_found_under_its_rule_with_the_customer_and_date(s
         assert outcomes[rule].observed == f"{len(of_rule)} offending rows"
 
 
-def test_every_feature_has_both_ends_of_its_range_checked(spark: SparkSession):
+def test_every_feature_has_both_ends_of_its_range_checked(spark: SparkSession) -> None:
     below = [sound_row(f"{f.name} below", **{f.name: math.nextafter(f.low, -math.inf)}) for f in FEATURES]
     above = [
         sound_row(f"{f.name} above", **{f.name: math.nextafter(f.high, math.inf) if math.isfinite(f.high) else f.high})
@@ -99,7 +99,7 @@ def test_every_feature_has_both_ends_of_its_range_checked(spark: SparkSession):
     assert broken(outcomes) == {"ranges"}
 
 
-def test_at_most_ten_keys_are_named_and_all_rows_counted(spark: SparkSession):
+def test_at_most_ten_keys_are_named_and_all_rows_counted(spark: SparkSession) -> None:
     rows = [sound_row(f"{number:02}", week, total_orders=0.0) for week in range(2) for number in range(30)]
     outcome = outcomes_of(frame(spark, rows, PANEL_SCHEMA))["ranges"]
     assert outcome.observed == "60 offending rows"
@@ -115,14 +115,16 @@ def test_at_most_ten_keys_are_named_and_all_rows_counted(spark: SparkSession):
     ],
     ids=["two weeks without rows", "not on a Monday of the calendar", "no rows at all"],
 )
-def test_a_date_without_rows_or_off_the_calendar_is_named(spark: SparkSession, rows, missing):
+def test_a_date_without_rows_or_off_the_calendar_is_named(
+    spark: SparkSession, rows: list[Row], missing: tuple[str, ...]
+) -> None:
     outcome = outcomes_of(frame(spark, rows, PANEL_SCHEMA))["no_empty_snapshot"]
     assert not outcome.is_passed
     assert outcome.keys == missing
 
 
 @pytest.mark.parametrize("value", [3.0, None, math.nan])
-def test_a_feature_of_one_value_everywhere_is_a_warning_only(spark: SparkSession, value):
+def test_a_feature_of_one_value_everywhere_is_a_warning_only(spark: SparkSession, value: float | None) -> None:
     rows = [{**row, "avg_star_rating": value} for row in sound_rows()]
     outcomes = outcomes_of(frame(spark, rows, PANEL_SCHEMA))
     outcome = outcomes["informative_features"]
@@ -132,7 +134,7 @@ def test_a_feature_of_one_value_everywhere_is_a_warning_only(spark: SparkSession
         require(list(outcomes.values()), "the panel")
 
 
-def test_both_zeros_are_one_value(spark: SparkSession):
+def test_both_zeros_are_one_value(spark: SparkSession) -> None:
     rows = [{**row, "sentiment_velocity": 0.0 if row["customer_id"] == "a" else -0.0} for row in sound_rows()]
     by_date = [{**row, "sentiment_velocity": -0.0 if row["as_of"] == FIRST else 0.0} for row in sound_rows()]
     for panel in (frame(spark, rows, PANEL_SCHEMA).coalesce(1), frame(spark, by_date, PANEL_SCHEMA)):
@@ -140,7 +142,7 @@ def test_both_zeros_are_one_value(spark: SparkSession):
         assert outcome.observed == "constant: sentiment_velocity = 0.0"
 
 
-def test_a_feature_that_varies_only_between_dates_is_not_constant(spark: SparkSession):
+def test_a_feature_that_varies_only_between_dates_is_not_constant(spark: SparkSession) -> None:
     rows = [{**sound_row(customer, week), "tenure_days": float(week)} for customer in "ab" for week in range(2)]
     assert outcomes_of(frame(spark, rows, PANEL_SCHEMA))["informative_features"].is_passed
 
@@ -166,35 +168,35 @@ def test_a_feature_that_varies_only_between_dates_is_not_constant(spark: SparkSe
 )
 def test_a_missing_extra_or_mistyped_column_is_named_and_stops_nothing_else(
     spark: SparkSession, change: Callable[[DataFrame], DataFrame], told: str
-):
+) -> None:
     outcomes = outcomes_of(change(frame(spark, sound_rows(), PANEL_SCHEMA)))
     assert outcomes["columns_and_types"].observed == told
     assert not outcomes["columns_and_types"].is_passed
 
 
-def test_without_its_keys_nothing_of_the_panel_passes(spark: SparkSession):
+def test_without_its_keys_nothing_of_the_panel_passes(spark: SparkSession) -> None:
     outcomes = outcomes_of(frame(spark, sound_rows(), PANEL_SCHEMA).drop("customer_id"))
     assert broken(outcomes) == set(PANEL_RULES)
 
 
-def test_text_in_a_feature_breaks_the_rule_about_values_too(spark: SparkSession):
+def test_text_in_a_feature_breaks_the_rule_about_values_too(spark: SparkSession) -> None:
     panel = frame(spark, sound_rows(), PANEL_SCHEMA).withColumn("rfm_score", F.lit("high"))
     assert {"columns_and_types", "no_nulls"} <= broken(outcomes_of(panel))
 
 
-def test_all_rules_of_the_panel_come_from_one_query(spark: SparkSession):
+def test_all_rules_of_the_panel_come_from_one_query(spark: SparkSession) -> None:
     panel = frame(spark, sound_rows(), PANEL_SCHEMA)
 
     def queries() -> int:
         spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-        return spark._jsparkSession.sharedState().statusStore().executionsCount()  # type: ignore[attr-defined]
+        return spark._jsparkSession.sharedState().statusStore().executionsCount()
 
     before = queries()
     panel_outcomes(panel)
     assert queries() - before == 1
 
 
-def test_a_broken_rule_stops_publishing_with_every_rule_and_its_rows(spark: SparkSession):
+def test_a_broken_rule_stops_publishing_with_every_rule_and_its_rows(spark: SparkSession) -> None:
     rows = [*sound_rows(), sound_row("bad", total_orders=0.0, label=7.0)]
     with pytest.raises(BrokenContractError) as error:
         require(panel_outcomes(frame(spark, rows, PANEL_SCHEMA)), "food_delivery/ml_churn_features")
@@ -253,7 +255,7 @@ def inline_silver(spark: SparkSession) -> DataFrame:
     return frame(spark, rows, schema).persist()
 
 
-def test_an_honest_panel_has_not_seen_the_future(spark: SparkSession):
+def test_an_honest_panel_has_not_seen_the_future(spark: SparkSession) -> None:
     silver = inline_silver(spark)
     outcome = future_outcome(panel_of(silver), silver, POLICY)
     assert outcome.rule == NO_FUTURE_LEAKAGE
@@ -261,7 +263,7 @@ def test_an_honest_panel_has_not_seen_the_future(spark: SparkSession):
     assert outcome.observed == "0 customers at 2024-03-04 differ"
 
 
-def test_the_honest_panel_of_dirty_rows_has_not_seen_the_future(spark: SparkSession):
+def test_the_honest_panel_of_dirty_rows_has_not_seen_the_future(spark: SparkSession) -> None:
     clean_rows = cleaned(source_frames(spark, dirty_source_rows(0)), now=dirty_now())
     silver = clean_rows.orders.withColumn("segment_index", F.lit(-1.0))
     outcome = future_outcome(panel_of(silver).persist(), silver, POLICY)
@@ -269,7 +271,7 @@ def test_the_honest_panel_of_dirty_rows_has_not_seen_the_future(spark: SparkSess
     assert outcome.is_passed, outcome.observed
 
 
-def test_a_feature_that_knows_a_review_before_it_was_written_is_named_with_the_customer(spark: SparkSession):
+def test_a_feature_that_knows_a_review_before_it_was_written_is_named_with_the_customer(spark: SparkSession) -> None:
     silver = inline_silver(spark)
     # As if reviews were dated by their orders, which is a common mistake.
     by_order = silver.withColumn("reviewed_at", F.when(F.col("reviewed_at").isNotNull(), F.col("ordered_at")))
@@ -283,7 +285,7 @@ def test_a_feature_that_knows_a_review_before_it_was_written_is_named_with_the_c
 
 def test_feature_code_that_looks_ahead_is_found_though_it_computes_the_same_twice(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     silver = inline_silver(spark)
 
     def looking_ahead(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
@@ -303,7 +305,7 @@ def test_feature_code_that_looks_ahead_is_found_though_it_computes_the_same_twic
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_feature_is_compared(spark: SparkSession, name: str):
+def test_every_feature_is_compared(spark: SparkSession, name: str) -> None:
     silver = inline_silver(spark)
     spoiled = panel_of(silver).withColumn(name, F.when(F.col("customer_id") == "b", 77.0).otherwise(F.col(name)))
     outcome = future_outcome(spoiled, silver, POLICY)
@@ -311,7 +313,7 @@ def test_every_feature_is_compared(spark: SparkSession, name: str):
     assert outcome.keys == ("b at 2024-03-04",)
 
 
-def test_a_customer_eligible_only_by_later_orders_and_one_left_out_are_named(spark: SparkSession):
+def test_a_customer_eligible_only_by_later_orders_and_one_left_out_are_named(spark: SparkSession) -> None:
     silver = inline_silver(spark)
     panel = panel_of(silver)
     later = panel.where("customer_id = 'b'").withColumn("customer_id", F.lit("c"))
@@ -321,7 +323,7 @@ def test_a_customer_eligible_only_by_later_orders_and_one_left_out_are_named(spa
     assert outcome.keys == ("a at 2024-03-04", "c at 2024-03-04")
 
 
-def test_only_the_latest_labelled_date_is_compared_and_without_labels_the_latest(spark: SparkSession):
+def test_only_the_latest_labelled_date_is_compared_and_without_labels_the_latest(spark: SparkSession) -> None:
     silver = inline_silver(spark)
     panel = panel_of(silver)
     assert panel.where(F.col("as_of") > F.lit(AS_OF.date())).count() > 0
@@ -344,13 +346,13 @@ def test_only_the_latest_labelled_date_is_compared_and_without_labels_the_latest
 )
 def test_what_cannot_be_compared_with_the_past_is_no_pass(
     spark: SparkSession, change: Callable[[DataFrame], DataFrame], told: str
-):
+) -> None:
     silver = inline_silver(spark)
     outcome = future_outcome(change(panel_of(silver)), silver, POLICY)
     assert (outcome.is_passed, outcome.is_warning, outcome.observed) == (False, False, told)
 
 
-def test_what_is_known_before_a_day_ends_at_its_midnight_by_each_events_own_clock(spark: SparkSession):
+def test_what_is_known_before_a_day_ends_at_its_midnight_by_each_events_own_clock(spark: SparkSession) -> None:
     before = AS_OF - INSTANT
 
     def order(name: str, ordered_at: datetime, delivered_at: datetime | None, reviewed_at: datetime | None) -> Row:
@@ -406,17 +408,17 @@ def split_frames(
     panel = [(name, day) for name in everybody for day in (FIRST, TEST_DATE)]
     train = [(name, FIRST) for name in everybody[20:]] if train is None else train
     test = [(name, TEST_DATE) for name in everybody[:20]] if test is None else test
-    frames = [spark.createDataFrame(rows, SPLIT_SCHEMA) for rows in (train, test, panel)]
-    outcomes = split_outcomes(*frames, outcome_days=30)
+    train_rows, test_rows, panel_rows = (spark.createDataFrame(rows, SPLIT_SCHEMA) for rows in (train, test, panel))
+    outcomes = split_outcomes(train_rows, test_rows, panel_rows, outcome_days=30)
     assert tuple(outcome.rule for outcome in outcomes) == SPLIT_RULES
     return {outcome.rule: outcome for outcome in outcomes}
 
 
-def test_a_fair_split_breaks_no_rule(spark: SparkSession):
+def test_a_fair_split_breaks_no_rule(spark: SparkSession) -> None:
     assert broken(split_frames(spark)) == set()
 
 
-def test_a_customer_on_both_sides_breaks_the_split_and_is_named(spark: SparkSession):
+def test_a_customer_on_both_sides_breaks_the_split_and_is_named(spark: SparkSession) -> None:
     outcomes = split_frames(spark, train=[(f"c-{number:03}", FIRST) for number in range(18, 100)])
     assert broken(outcomes) == {"disjoint_customers"}
     assert outcomes["disjoint_customers"].keys == ("c-018", "c-019")
@@ -425,30 +427,34 @@ def test_a_customer_on_both_sides_breaks_the_split_and_is_named(spark: SparkSess
 
 
 @pytest.mark.parametrize("days_before", [29, 1, 0])
-def test_a_training_outcome_unknown_at_the_test_date_breaks_the_split(spark: SparkSession, days_before):
+def test_a_training_outcome_unknown_at_the_test_date_breaks_the_split(spark: SparkSession, days_before: int) -> None:
     late = TEST_DATE - timedelta(days=days_before)
     train = [("c-050", FIRST), ("c-051", late)]
     outcome = split_frames(spark, train=train)["test_after_train_outcomes"]
     assert (outcome.is_passed, outcome.is_warning) == (False, False)
 
 
-def test_a_split_of_a_single_date_is_a_warning_that_says_so(spark: SparkSession):
+def test_a_split_of_a_single_date_is_a_warning_that_says_so(spark: SparkSession) -> None:
     outcome = split_frames(spark, train=[("c-050", TEST_DATE)])["test_after_train_outcomes"]
     assert (outcome.is_passed, outcome.is_warning) == (False, True)
     assert "only one date" in outcome.observed
 
 
 @pytest.mark.parametrize(("test_customers", "is_near"), [(4, True), (36, True), (3, False), (37, False), (100, False)])
-def test_a_test_share_that_chance_does_not_explain_breaks_the_split(spark: SparkSession, test_customers, is_near):
+def test_a_test_share_that_chance_does_not_explain_breaks_the_split(
+    spark: SparkSession, test_customers: int, is_near: bool
+) -> None:
     # Of 100 customers a fair hash takes 20, give or take four standard deviations of 4.
     test = [(f"c-{number:03}", TEST_DATE) for number in range(test_customers)]
     outcome = split_frames(spark, train=[("another", FIRST)], test=test)["test_share"]
     assert outcome.is_passed is is_near
 
 
-@pytest.mark.parametrize("side", ["train", "test"])
-def test_an_empty_side_breaks_every_rule_of_the_split(spark: SparkSession, side):
-    assert broken(split_frames(spark, **{side: []})) == set(SPLIT_RULES)
+@pytest.mark.parametrize(("train", "test"), [([], None), (None, [])], ids=["train", "test"])
+def test_an_empty_side_breaks_every_rule_of_the_split(
+    spark: SparkSession, train: list[tuple[str, date]] | None, test: list[tuple[str, date]] | None
+) -> None:
+    assert broken(split_frames(spark, train=train, test=test)) == set(SPLIT_RULES)
 
 
 # ---- accounting and source schemas
@@ -462,7 +468,7 @@ SET_ASIDE = {
 }
 
 
-def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for():
+def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for() -> None:
     rows_in = {"orders": 100, "reviews": 50, "customers": 0}
     outcomes = row_accounting(rows_in, {"orders": 97, "reviews": 49, "customers": 0}, SET_ASIDE, 0.02)
     assert [outcome.rule for outcome in outcomes] == [
@@ -476,7 +482,7 @@ def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for():
 
 
 @pytest.mark.parametrize("kept", [96, 98])
-def test_a_row_lost_or_counted_twice_is_found(kept):
+def test_a_row_lost_or_counted_twice_is_found(kept: int) -> None:
     rows_in = {"orders": 100, "reviews": 50}
     orders, reviews, _ = row_accounting(rows_in, {"orders": kept, "reviews": 49}, SET_ASIDE, 0.05)
     assert not orders.is_passed
@@ -484,7 +490,7 @@ def test_a_row_lost_or_counted_twice_is_found(kept):
     assert reviews.is_passed
 
 
-def test_too_many_quarantined_rows_of_any_one_table_are_a_warning():
+def test_too_many_quarantined_rows_of_any_one_table_are_a_warning() -> None:
     rows_in, kept = {"orders": 10_003, "reviews": 10}, {"orders": 10_000, "reviews": 9}
     share = row_accounting(rows_in, kept, SET_ASIDE, 0.09)[-1]
     assert (share.is_passed, share.is_warning) == (False, True)
@@ -492,7 +498,7 @@ def test_too_many_quarantined_rows_of_any_one_table_are_a_warning():
     assert row_accounting(rows_in, kept, SET_ASIDE, 0.10)[-1].is_passed
 
 
-def test_a_landed_table_that_cleaning_cannot_use_is_told_with_every_column():
+def test_a_landed_table_that_cleaning_cannot_use_is_told_with_every_column() -> None:
     outcome = source_schema_outcome(ORDERS, T.StructType([T.StructField("subtotal", T.DateType())]))
     assert not outcome.is_passed
     for told in ("order_id", "customer_id", "ordered_at", "subtotal: found date, needs double"):

@@ -36,7 +36,7 @@ def found(eligible: int, churners: int, policy: ChurnPolicy = POLICY, as_of: dat
 # ---- reasons
 
 
-def test_enough_churners_and_an_attainable_recall_are_feasible_and_told_in_numbers():
+def test_enough_churners_and_an_attainable_recall_are_feasible_and_told_in_numbers() -> None:
     row = found(5_000, 1_000)
     assert (row.is_feasible, row.reasons, row.verdict) == (True, (), "FEASIBLE")
     assert (row.definition, row.is_chosen, row.as_of) == ("no order for 30 days", True, DAY)
@@ -48,7 +48,7 @@ def test_enough_churners_and_an_attainable_recall_are_feasible_and_told_in_numbe
 
 
 @pytest.mark.parametrize(("churners", "is_feasible"), [(460, False), (461, True)])
-def test_so_few_churners_that_the_interval_may_be_too_wide_are_refused(churners, is_feasible):
+def test_so_few_churners_that_the_interval_may_be_too_wide_are_refused(churners: int, is_feasible: bool) -> None:
     row = found(10_000, churners)
     assert row.is_feasible is is_feasible
     if not is_feasible:
@@ -59,7 +59,7 @@ def test_so_few_churners_that_the_interval_may_be_too_wide_are_refused(churners,
 
 
 @pytest.mark.parametrize(("churners", "is_hinted"), [(92, False), (93, True), (460, True)])
-def test_cross_fitting_is_hinted_at_only_where_all_churners_together_are_enough(churners, is_hinted):
+def test_cross_fitting_is_hinted_at_only_where_all_churners_together_are_enough(churners: int, is_hinted: bool) -> None:
     (reason,) = found(5_000, churners).reasons
     hint = f'gate.evaluation = "crossfit" would judge on all {churners}'
     assert (hint in reason) is is_hinted
@@ -70,7 +70,7 @@ def test_cross_fitting_is_hinted_at_only_where_all_churners_together_are_enough(
     assert not any("crossfit" in reason for reason in pooled.reasons)
 
 
-def test_a_recall_beyond_budget_over_prevalence_is_refused():
+def test_a_recall_beyond_budget_over_prevalence_is_refused() -> None:
     row = found(10_000, 8_000)
     assert row.attainable_recall == pytest.approx(0.25)
     assert row.reasons == (
@@ -81,7 +81,7 @@ def test_a_recall_beyond_budget_over_prevalence_is_refused():
     assert found(10_000, 8_000, ChurnPolicy(gate=Gate(min_recall=0.2))).is_feasible
 
 
-def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused():
+def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused() -> None:
     row = found(10_000, 6_500)
     assert row.attainable_recall == pytest.approx(0.2 / 0.65)
     assert wilson_interval(400, 1_300, 0.95)[0] < 0.3 < 0.2 / 0.65
@@ -91,27 +91,27 @@ def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused():
     assert found(1_000_000, 650_000).is_feasible
 
 
-def test_too_few_and_unattainable_are_both_told():
+def test_too_few_and_unattainable_are_both_told() -> None:
     too_few, unattainable = found(100, 80).reasons
     assert too_few.startswith("with 16 churners to judge on")
     assert unattainable.startswith("alerting 20% of customers finds at most 25%")
 
 
 @pytest.mark.parametrize("policy", [POLICY, CROSSFIT])
-def test_where_nobody_or_everybody_leaves_there_is_nothing_to_learn(policy):
+def test_where_nobody_or_everybody_leaves_there_is_nothing_to_learn(policy: ChurnPolicy) -> None:
     assert found(5_000, 0, policy).reasons == ("nobody is a churner",)
     assert found(5_000, 0, policy).prevalence == 0
     assert found(5_000, 5_000, policy).reasons == ("everybody is a churner",)
 
 
-def test_where_no_outcome_is_known_yet_nothing_is_counted():
+def test_where_no_outcome_is_known_yet_nothing_is_counted() -> None:
     row = found(0, 0, ChurnPolicy(windows=Windows(outcome_days=45)), as_of=None)
     assert row.reasons == ("no outcome of 45 days is known yet",)
     assert (row.prevalence, row.attainable_recall, row.widest_recall_interval) == (None, None, 1.0)
 
 
 @pytest.mark.parametrize("churners", range(1, 12))
-def test_a_handful_of_churners_is_refused_and_breaks_nothing(churners):
+def test_a_handful_of_churners_is_refused_and_breaks_nothing(churners: int) -> None:
     (reason,) = found(1_000, churners).reasons
     assert "churners to judge on" in reason
 
@@ -133,7 +133,7 @@ def all_found(**feasible_days: bool) -> list[Feasibility]:
     ]
 
 
-def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_others():
+def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_others() -> None:
     outcome = feasible_outcome(all_found(days_7=True, days_14=True))
     assert (outcome.is_passed, outcome.is_warning) == (False, False)
     assert outcome.observed.startswith(
@@ -147,11 +147,11 @@ def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_
     )
 
 
-def test_where_no_definition_is_feasible_it_says_so():
+def test_where_no_definition_is_feasible_it_says_so() -> None:
     assert feasible_outcome(all_found()).observed.endswith("Feasible on these data: no candidate")
 
 
-def test_a_feasible_definition_passes_with_its_numbers_and_advertises_no_other():
+def test_a_feasible_definition_passes_with_its_numbers_and_advertises_no_other() -> None:
     outcome = feasible_outcome(all_found(days_7=True, days_30=True))
     assert outcome.is_passed
     assert outcome.observed == (
@@ -159,13 +159,13 @@ def test_a_feasible_definition_passes_with_its_numbers_and_advertises_no_other()
     )
 
 
-def test_a_definition_whose_outcome_nobody_knows_is_told_without_numbers():
+def test_a_definition_whose_outcome_nobody_knows_is_told_without_numbers() -> None:
     rows = [feasibility(candidate, POLICY, as_of=None, eligible=0, churners=0) for candidate in candidates(POLICY)]
     observed = feasible_outcome(rows).observed
     assert "no order for 30 days: no customer to count; no outcome of 30 days is known yet" in observed
 
 
-def test_the_table_has_a_line_for_each_candidate_with_verdict_and_reasons_and_the_chosen_one_bold():
+def test_the_table_has_a_line_for_each_candidate_with_verdict_and_reasons_and_the_chosen_one_bold() -> None:
     rows = all_found(days_7=True)
     head, _, *lines = feasibility_table(rows).splitlines()
     assert len(lines) == len(rows)
@@ -184,7 +184,7 @@ def table(rows: list[Feasibility], policy: ChurnPolicy = POLICY) -> list[dict[st
     return [row.row(policy) for row in rows]
 
 
-def test_training_is_allowed_where_the_policys_own_definition_is_recorded_feasible():
+def test_training_is_allowed_where_the_policys_own_definition_is_recorded_feasible() -> None:
     require_feasible(table(all_found(days_30=True)), POLICY)
 
 
@@ -196,20 +196,20 @@ def refused(rows: list[dict[str, object]], policy: ChurnPolicy = POLICY) -> tupl
     return error.value.problems
 
 
-def test_training_is_refused_without_a_row_for_the_policy():
+def test_training_is_refused_without_a_row_for_the_policy() -> None:
     told = ("label_feasibility has no row for the policy's churn definition",)
     assert refused(table([])) == told
     others = [replace(row, is_chosen=False) for row in all_found(days_7=True, days_30=True)]
     assert refused(table(others)) == told
 
 
-def test_training_is_refused_where_feasibility_was_found_under_other_rules():
+def test_training_is_refused_where_feasibility_was_found_under_other_rules() -> None:
     other = ChurnPolicy(gate=Gate(min_recall=0.29))
     told = f"it was found under policy {other.digest}, and the policy now is {POLICY.digest}"
     assert refused(table(all_found(days_30=True), other)) == (told,)
 
 
-def test_training_is_refused_where_only_others_are_feasible_with_the_recorded_reasons():
+def test_training_is_refused_where_only_others_are_feasible_with_the_recorded_reasons() -> None:
     rows = all_found(days_7=True)
     chosen = next(row for row in rows if row.is_chosen)
     assert chosen.reasons
@@ -220,7 +220,9 @@ def test_training_is_refused_where_only_others_are_feasible_with_the_recorded_re
 
 
 @pytest.mark.parametrize("policy", [POLICY, ChurnPolicy(windows=Windows(outcome_days=21))], ids=definition)
-def test_the_candidates_are_counted_at_the_latest_date_whose_outcome_each_knows(spark: SparkSession, policy):
+def test_the_candidates_are_counted_at_the_latest_date_whose_outcome_each_knows(
+    spark: SparkSession, policy: ChurnPolicy
+) -> None:
     days = 150
     sources = dirty_source_rows(0, days=days)
     kept = reference.clean(*sources, now=dirty_now(days))
@@ -240,8 +242,13 @@ def test_the_candidates_are_counted_at_the_latest_date_whose_outcome_each_knows(
         )
         for (_, day), label in counted.items():
             by_date[day].append(label)
-        latest = max(day for day, labels in by_date.items() if None not in labels)
-        assert (row.as_of, row.eligible, row.churners) == (latest, len(by_date[latest]), sum(by_date[latest]))
+        known = {
+            day: [label for label in labels if label is not None]
+            for day, labels in by_date.items()
+            if None not in labels
+        }
+        latest = max(known)
+        assert (row.as_of, row.eligible, row.churners) == (latest, len(known[latest]), sum(known[latest]))
         dates.add(row.as_of)
     assert len(dates) > 2
 
@@ -252,7 +259,7 @@ SILVER = (
 )
 
 
-def test_a_history_too_short_for_a_candidate_says_so_of_it_alone(spark: SparkSession):
+def test_a_history_too_short_for_a_candidate_says_so_of_it_alone(spark: SparkSession) -> None:
     # Daily for 60 days, and twice more until 2024-03-20: 14 days of outcome are known at the first date, 30 at none.
     rows = [
         {"order_id": str(day), "customer_id": "c", "ordered_at": datetime(2024, 1, 1) + timedelta(days=day)}

@@ -75,7 +75,7 @@ def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]
 
 
 @pytest.mark.parametrize(("seed", "days"), DIRTY)
-def test_the_panel_of_dirty_rows_is_the_references(spark: SparkSession, seed, days):
+def test_the_panel_of_dirty_rows_is_the_references(spark: SparkSession, seed: int, days: int) -> None:
     kept = reference.clean(*dirty_source_rows(seed, days=days), now=dirty_now(days))
     expected = reference.panel(kept)
     computed = dirty_result(spark, seed, days).panel
@@ -87,14 +87,14 @@ def test_the_panel_of_dirty_rows_is_the_references(spark: SparkSession, seed, da
         assert len({row[name] for row in computed.values()}) > 1, f"{name} never varies, so it was not compared"
 
 
-def test_every_feature_of_the_dirty_rows_is_in_its_range(spark: SparkSession):
+def test_every_feature_of_the_dirty_rows_is_in_its_range(spark: SparkSession) -> None:
     for row in dirty_result(spark, 0, 150).panel.values():
         assert list(row) == [*NAMES, "label"]
         for feature in FEATURES:
             assert feature.low <= row[feature.name] <= feature.high, feature.name
 
 
-def test_the_demos_panel_is_the_references(spark: SparkSession):
+def test_the_demos_panel_is_the_references(spark: SparkSession) -> None:
     demo = simulate(spark, DemoSettings(customers=600, duplicate_orders=0.01, null_keys=0.005), partitions=2)
     frames = (demo.orders, demo.reviews, demo.customers)
     rows = [rows_of(table) for table in frames]
@@ -134,7 +134,7 @@ def without_copies(rows: SourceRows) -> SourceRows:
     return list(orders.values()), list(reviews.values()), rows[2]
 
 
-def test_events_after_the_as_of_date_change_nothing(spark: SparkSession):
+def test_events_after_the_as_of_date_change_nothing(spark: SparkSession) -> None:
     t = datetime(2024, 4, 22)
     whole = without_copies(dirty_source_rows(0))
     at_t = panel_rows(source_frames(spark, known_before(t, whole)), now=dirty_now())
@@ -150,7 +150,7 @@ def test_events_after_the_as_of_date_change_nothing(spark: SparkSession):
     assert all(row["label"] is not None for row in until_t.values())
 
 
-def test_a_review_or_delivery_made_only_after_the_as_of_date_is_not_known_then(spark: SparkSession):
+def test_a_review_or_delivery_made_only_after_the_as_of_date_is_not_known_then(spark: SparkSession) -> None:
     ordered = T - timedelta(hours=3)
     late = {"promised_at": ordered + timedelta(hours=1)}
     orders = [
@@ -184,7 +184,7 @@ def test_a_review_or_delivery_made_only_after_the_as_of_date_is_not_known_then(s
     assert rows["plain", week_later]["crisis_exposure_index"] == 0.0
 
 
-def test_recent_delay_minutes_sums_the_late_deliveries_of_the_eligibility_window(spark: SparkSession):
+def test_recent_delay_minutes_sums_the_late_deliveries_of_the_eligibility_window(spark: SparkSession) -> None:
     def delivered(order_id: str, at: datetime, minutes_late: float) -> Row:
         promised = at - timedelta(minutes=minutes_late)
         return order(order_id, "c", promised - timedelta(minutes=40), promised_at=promised, delivered_at=at)
@@ -206,7 +206,7 @@ def test_recent_delay_minutes_sums_the_late_deliveries_of_the_eligibility_window
 # ---- what must not matter
 
 
-def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSession):
+def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSession) -> None:
     orders, reviews, customers = (list(rows) for rows in dirty_source_rows(0))
     random.Random(7).shuffle(orders)
     frames = source_frames(spark, (orders, reviews[::-1], customers[::-1]))
@@ -214,7 +214,7 @@ def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSes
     assert again == dirty_result(spark, 0, 150).panel
 
 
-def test_the_order_and_partitioning_of_silver_changes_no_value(spark: SparkSession):
+def test_the_order_and_partitioning_of_silver_changes_no_value(spark: SparkSession) -> None:
     # Cleaning sorts its rows by key, so shuffled sources alone would not show a feature that hangs on their order.
     clean_rows = cleaned(source_frames(spark, dirty_source_rows(0)), now=dirty_now())
     try:
@@ -225,7 +225,7 @@ def test_the_order_and_partitioning_of_silver_changes_no_value(spark: SparkSessi
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-def test_spend_is_the_same_in_whatever_order_it_is_summed(spark: SparkSession, partitions: int):
+def test_spend_is_the_same_in_whatever_order_it_is_summed(spark: SparkSession, partitions: int) -> None:
     # As floats 0.1 + 0.2 + 0.3 is more than 0.3 + 0.2 + 0.1, which would put equal customers into different fifths.
     spends = list(permutations((0.1, 0.2, 0.3)))
     orders = [order("opening", "calendar", T - 60 * DAY), order("closing", "calendar", T)]
@@ -240,7 +240,7 @@ def test_spend_is_the_same_in_whatever_order_it_is_summed(spark: SparkSession, p
     assert len(at_t) == 1, at_t
 
 
-def test_cancelled_orders_do_not_count(spark: SparkSession):
+def test_cancelled_orders_do_not_count(spark: SparkSession) -> None:
     orders = [
         order("opening", "calendar", T - 60 * DAY),
         order("closing", "calendar", T + 30 * DAY),
@@ -258,7 +258,7 @@ def test_cancelled_orders_do_not_count(spark: SparkSession):
     assert rows["cancels", T.date()]["label"] == 1.0
 
 
-def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession):
+def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession) -> None:
     orders = [
         order("opening", "calendar", T - 60 * DAY),
         order("closing", "calendar", T + 30 * DAY),
@@ -272,7 +272,7 @@ def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession):
 # ---- calendar and windows
 
 
-def test_the_watermark_of_the_policy_decides_how_far_labels_are_known(spark: SparkSession):
+def test_the_watermark_of_the_policy_decides_how_far_labels_are_known(spark: SparkSession) -> None:
     orders = [order("opening", "calendar", T - 60 * DAY), order("closing", "calendar", T + 29 * DAY)]
     silver = frame(spark, orders, ORDERS.spark_schema)
 
@@ -285,7 +285,7 @@ def test_the_watermark_of_the_policy_decides_how_far_labels_are_known(spark: Spa
     assert last_labelled((T + 36 * DAY).date()) == (T + 7 * DAY).date()
 
 
-def test_the_windows_are_the_policys(spark: SparkSession):
+def test_the_windows_are_the_policys(spark: SparkSession) -> None:
     policy = ChurnPolicy(windows=Windows(observation_days=14, outcome_days=7, eligibility_days=7))
     orders = [
         order("opening", "calendar", T - 14 * DAY),
@@ -304,6 +304,8 @@ def test_the_windows_are_the_policys(spark: SparkSession):
 
 
 @pytest.mark.parametrize(("orders", "told"), [([], "No order is left"), ([order("1", "c", T)], "60 days of data")])
-def test_without_a_full_window_of_data_there_is_no_panel_and_the_error_says_why(spark: SparkSession, orders, told):
+def test_without_a_full_window_of_data_there_is_no_panel_and_the_error_says_why(
+    spark: SparkSession, orders: list[Row], told: str
+) -> None:
     with pytest.raises(NoEligibleCustomersError, match=told):
         as_of_calendar(frame(spark, orders, ORDERS.spark_schema), POLICY)

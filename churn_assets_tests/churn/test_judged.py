@@ -25,7 +25,7 @@ FEATURES = ("total_orders", "segment_index")
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
-def test_the_rows_come_ordered_by_customer_whatever_order_they_were_in(order):
+def test_the_rows_come_ordered_by_customer_whatever_order_they_were_in(order: list[int]) -> None:
     found = scored(ROWS.iloc[order], FEATURES, SEGMENTS)
     assert found.labels.tolist() == [0.0, 1.0, 1.0]
     assert found.scores.tolist() == [0.2, 0.7, 0.4]
@@ -38,19 +38,19 @@ def test_the_rows_come_ordered_by_customer_whatever_order_they_were_in(order):
     assert found.champion is None
 
 
-def test_the_rivals_are_the_rule_and_the_fewest_orders():
+def test_the_rivals_are_the_rule_and_the_fewest_orders() -> None:
     found = scored(ROWS, FEATURES, SEGMENTS)
     assert found.rivals[RULE].tolist() == [0.1, 0.5, 0.9]
     assert found.rivals[ORDER_COUNT].tolist() == [-9.0, -3.0, -4.0]
 
 
-def test_the_slices_are_the_segment_by_name_and_the_crisis_exposure():
+def test_the_slices_are_the_segment_by_name_and_the_crisis_exposure() -> None:
     found = scored(ROWS, FEATURES, SEGMENTS)
     assert found.slices["segment"].tolist() == ["(none)", "Regular", "Student"]
     assert found.slices["crisis_exposure"].tolist() == ["not exposed", "exposed", "not exposed"]
 
 
-def test_the_champions_scores_go_by_customer_and_one_it_lacks_has_none():
+def test_the_champions_scores_go_by_customer_and_one_it_lacks_has_none() -> None:
     champion = scored(ROWS, FEATURES, SEGMENTS, pd.Series({"b": 0.6, "a": 0.3})).champion
     assert champion is not None
     assert champion[:2].tolist() == [0.3, 0.6]

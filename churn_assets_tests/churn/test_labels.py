@@ -23,7 +23,8 @@ DEFINITIONS = ("inactivity", "rate_drop", "long_gap")
 
 
 def policy(definition: str = "inactivity", days: int = 30, **churn: float) -> ChurnPolicy:
-    return ChurnPolicy(churn=Churn(definition=definition, **churn), windows=Windows(outcome_days=days))
+    rules = Churn.model_validate({"definition": definition, **churn})
+    return ChurnPolicy(churn=rules, windows=Windows(outcome_days=days))
 
 
 def after(**later: float) -> datetime:
@@ -57,7 +58,7 @@ def labels_at_t(
 
 
 @pytest.mark.parametrize("days", [7, 30])
-def test_an_order_keeps_from_inactivity_from_t_to_just_before_the_window_ends(spark: SparkSession, days):
+def test_an_order_keeps_from_inactivity_from_t_to_just_before_the_window_ends(spark: SparkSession, days: int) -> None:
     times = {
         "before t": [T - INSTANT],
         "at t": [T],
@@ -85,7 +86,9 @@ def test_an_order_keeps_from_inactivity_from_t_to_just_before_the_window_ends(sp
         (1.0, 0.5, 1),
     ],
 )
-def test_the_rate_has_dropped_below_the_share_of_the_customers_own(spark: SparkSession, orders, share, enough):
+def test_the_rate_has_dropped_below_the_share_of_the_customers_own(
+    spark: SparkSession, orders: float, share: float, enough: int
+) -> None:
     within = [T, after(days=30) - INSTANT, after(days=9), after(days=8)]
     outside = [T - INSTANT, after(days=30), after(days=31)]
     times = {"enough": [*within[:enough], *outside], "one too few": [*within[: enough - 1], *outside]}
@@ -107,7 +110,9 @@ def test_the_rate_has_dropped_below_the_share_of_the_customers_own(spark: SparkS
         (None, 0.5, 15.0),
     ],
 )
-def test_a_gap_is_long_by_the_customers_own_measure(spark: SparkSession, gap_days, multiple, silent_days):
+def test_a_gap_is_long_by_the_customers_own_measure(
+    spark: SparkSession, gap_days: float | None, multiple: float, silent_days: float
+) -> None:
     times = {
         "before t": [T - INSTANT],
         "at t": [T],
@@ -124,7 +129,7 @@ def test_a_gap_is_long_by_the_customers_own_measure(spark: SparkSession, gap_day
     }
 
 
-def test_a_customer_without_a_gap_is_measured_by_the_snapshots_median_gap(spark: SparkSession):
+def test_a_customer_without_a_gap_is_measured_by_the_snapshots_median_gap(spark: SparkSession) -> None:
     gaps = {"short": 1.0, "middle": 4.0, "long": 9.0, "new": None, "new too": None}
     times = {name: [after(days=12) - INSTANT] for name in gaps} | {"new too": [after(days=12)]}
     found = labels_at_t(spark, times, policy("long_gap"), gap_days=gaps)
@@ -132,7 +137,7 @@ def test_a_customer_without_a_gap_is_measured_by_the_snapshots_median_gap(spark:
 
 
 @pytest.mark.parametrize("by", DEFINITIONS)
-def test_no_label_is_known_before_the_last_day_of_the_window_is_complete(spark: SparkSession, by):
+def test_no_label_is_known_before_the_last_day_of_the_window_is_complete(spark: SparkSession, by: str) -> None:
     times = {"stays": [T, after(days=1), after(days=2)], "leaves": []}
     last_day = T.date() + timedelta(days=29)
     assert labels_at_t(spark, times, policy(by), watermark=last_day) == {"stays": 0.0, "leaves": 1.0}
@@ -148,7 +153,9 @@ def test_no_label_is_known_before_the_last_day_of_the_window_is_complete(spark: 
     [ChurnPolicy(), policy(days=21), policy(days=7), policy("rate_drop"), policy("long_gap", 45, gap_multiple=2.0)],
     ids=lambda rules: f"{rules.churn.definition} {rules.windows.outcome_days}",
 )
-def test_the_candidates_hold_the_policy_itself_exactly_once_and_differ_in_the_definition_alone(rules: ChurnPolicy):
+def test_the_candidates_hold_the_policy_itself_exactly_once_and_differ_in_the_definition_alone(
+    rules: ChurnPolicy,
+) -> None:
     found = candidates(rules)
     assert Counter(candidate.digest for candidate in found)[rules.digest] == 1
     assert len({candidate.digest for candidate in found}) == len(found)
@@ -163,7 +170,7 @@ def test_the_candidates_hold_the_policy_itself_exactly_once_and_differ_in_the_de
         assert candidate.model_copy(update={"windows": windows, "churn": churn}) == rules
 
 
-def test_a_definition_is_told_in_words_and_as_what_to_write():
+def test_a_definition_is_told_in_words_and_as_what_to_write() -> None:
     words = {by: definition(policy(by, 14, rate_drop_share=0.4, gap_multiple=2.5)) for by in DEFINITIONS}
     assert words == {
         "inactivity": "no order for 14 days",
@@ -221,13 +228,15 @@ def plain_labels(kept: reference.Cleaned, rules: ChurnPolicy) -> dict[Key, float
     ],
     ids=definition,
 )
-def test_the_labels_of_dirty_rows_are_the_references_by_every_definition(dirty, kept, rules):
+def test_the_labels_of_dirty_rows_are_the_references_by_every_definition(
+    dirty: tuple[DataFrame, DataFrame, AsOfCalendar], kept: reference.Cleaned, rules: ChurnPolicy
+) -> None:
     computed = spark_labels(dirty, rules)
     assert set(computed.values()) == {0.0, 1.0, None}
     assert computed == plain_labels(kept, rules)
 
 
-def test_the_definition_really_changes_who_is_a_churner(dirty):
+def test_the_definition_really_changes_who_is_a_churner(dirty: tuple[DataFrame, DataFrame, AsOfCalendar]) -> None:
     by = {name: spark_labels(dirty, policy(name)) for name in DEFINITIONS}
     for one, other in (("inactivity", "rate_drop"), ("inactivity", "long_gap"), ("rate_drop", "long_gap")):
         assert sum(by[one][key] != by[other][key] for key in by[one]) > 10, (one, other)
@@ -237,7 +246,9 @@ def test_the_definition_really_changes_who_is_a_churner(dirty):
     assert {by[name][key] for name in DEFINITIONS for key in left} == {1.0}
 
 
-def test_in_one_pass_every_candidate_gets_the_label_it_would_get_alone(dirty):
+def test_in_one_pass_every_candidate_gets_the_label_it_would_get_alone(
+    dirty: tuple[DataFrame, DataFrame, AsOfCalendar],
+) -> None:
     snapshots, silver, calendar = dirty
     rules = policy(days=21)
     compared = candidates(rules)
@@ -250,7 +261,9 @@ def test_in_one_pass_every_candidate_gets_the_label_it_would_get_alone(dirty):
         assert {0.0, None} <= set(alone.values())
 
 
-def test_an_order_at_the_very_end_of_a_window_shorter_than_what_was_looked_at_is_outside_it(spark: SparkSession):
+def test_an_order_at_the_very_end_of_a_window_shorter_than_what_was_looked_at_is_outside_it(
+    spark: SparkSession,
+) -> None:
     snapshots = spark.createDataFrame([("late", T.date(), 4.0, 2.0), ("just", T.date(), 4.0, 2.0)], SEEN)
     schema = spark.createDataFrame([], "customer_id string, ordered_at timestamp").schema
     rows = [

@@ -1,7 +1,7 @@
 """The same rows give the same model, scores and recall to the last digit, however they are filed."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -55,7 +55,7 @@ def panel_rows() -> list[tuple]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def several_partitions():
+def several_partitions() -> Iterator[None]:
     """So few rows would fit one partition, whose float sums could not depend on partitioning."""
     patch = pytest.MonkeyPatch()
     patch.setattr(models, "ROWS_PER_PARTITION", 100)
@@ -91,21 +91,25 @@ def first(spark: SparkSession, panel_rows: list[tuple]) -> tuple:
     return outcome(spark.createDataFrame(panel_rows, SCHEMA))
 
 
-def test_the_same_rows_give_the_same_model_scores_and_recall_to_the_last_digit(spark, panel_rows, first):
+def test_the_same_rows_give_the_same_model_scores_and_recall_to_the_last_digit(
+    spark: SparkSession, panel_rows: list[tuple], first: tuple
+) -> None:
     assert first[3].recall.value is not None
     assert 0 < first[3].recall.value < 1
     assert len(set(first[2].values())) > 10
     assert outcome(spark.createDataFrame(panel_rows, SCHEMA)) == first
 
 
-def test_shuffled_and_repartitioned_rows_give_the_same_model_scores_and_recall(spark, panel_rows, first):
+def test_shuffled_and_repartitioned_rows_give_the_same_model_scores_and_recall(
+    spark: SparkSession, panel_rows: list[tuple], first: tuple
+) -> None:
     shuffled = random.Random(1).sample(panel_rows, len(panel_rows))
     assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio")) == first
 
 
 def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark_and_another_than_by_xgboost(
-    spark, panel_rows, first
-):
+    spark: SparkSession, panel_rows: list[tuple], first: tuple
+) -> None:
     found = outcome(spark.createDataFrame(panel_rows, SCHEMA), BY_SPARK)
     assert len(set(found[2].values())) > 10
     assert found[0] != first[0]
@@ -114,19 +118,27 @@ def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark_and_anothe
 
 
 @pytest.mark.parametrize(("rows", "partitions"), [(1, 1), (100, 1), (101, 2), (10_000_000, 2)])
-def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(spark, rows, partitions):
+def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(
+    spark: SparkSession, rows: int, partitions: int
+) -> None:
     panel = spark.range(1000).selectExpr("cast(id as string) as customer_id", "current_date() as as_of")
     ordered = models.in_canonical_order(panel.repartition(7), rows)
     assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
 
 
 @pytest.mark.parametrize(("settings", "partitions"), [(SMALL, 1), (BY_SPARK, 2)])
-def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(monkeypatch, spark, panel_rows, settings, partitions):
+def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(
+    monkeypatch: pytest.MonkeyPatch,
+    spark: SparkSession,
+    panel_rows: list[tuple],
+    settings: GradientBoosting,
+    partitions: int,
+) -> None:
     given = []
     in_canonical_order = models.in_canonical_order
 
-    def recorded(*arguments):
-        ordered = in_canonical_order(*arguments)
+    def recorded(panel: DataFrame, rows: int, *most_partitions: int) -> DataFrame:
+        ordered = in_canonical_order(panel, rows, *most_partitions)
         given.append(ordered.select(F.spark_partition_id()).distinct().count())
         return ordered
 
@@ -135,7 +147,7 @@ def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(monkeypatch, spar
     assert given == [partitions]
 
 
-def test_the_validation_rows_are_not_learned_from(spark, panel_rows, first):
+def test_the_validation_rows_are_not_learned_from(spark: SparkSession, panel_rows: list[tuple], first: tuple) -> None:
     panel = spark.createDataFrame(panel_rows, SCHEMA)
     is_seen = splits.fold(F.col("customer_id"), POLICY.split.salt) >= splits.VALIDATION_FOLDS.stop
     other_labels = panel.withColumn("label", F.when(is_seen, F.col("label")).otherwise(1 - F.col("label")))
@@ -147,7 +159,7 @@ def test_the_validation_rows_are_not_learned_from(spark, panel_rows, first):
     assert digests[1] != first[0]
 
 
-def test_the_digest_covers_threshold_inputs_and_trees(spark, panel_rows):
+def test_the_digest_covers_threshold_inputs_and_trees(spark: SparkSession, panel_rows: list[tuple]) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     settings = GradientBoosting(max_depth=2, iterations=2)
 
@@ -166,7 +178,9 @@ def test_the_digest_covers_threshold_inputs_and_trees(spark, panel_rows):
     assert len(set(digests)) == len(digests)
 
 
-def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(spark, panel_rows):
+def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(
+    spark: SparkSession, panel_rows: list[tuple]
+) -> None:
     rows = spark.createDataFrame(panel_rows, SCHEMA)
     model = fitted(rows)
     scored = with_churn_probability(model, rows)
@@ -187,7 +201,9 @@ def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(spa
 
 @EITHER
 @pytest.mark.parametrize(("label", "told"), [(1.0, "others: 0"), (0.0, "churners: 0")])
-def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(spark, label, told, settings):
+def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(
+    spark: SparkSession, label: float, told: str, settings: GradientBoosting
+) -> None:
     rows = [(f"c-{number}", FIRST, 1.0, 1.0, 1.0, label, 50) for number in range(5)]
     # The other class is only where the threshold is chosen.
     rows.append(("validation", FIRST, 1.0, 1.0, 1.0, 1 - label, 20))
@@ -196,7 +212,7 @@ def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(
         fit_churn_model(train, FEATURES, settings, rows=6)
 
 
-def test_score_counts_add_up_equal_scores_and_labels(spark):
+def test_score_counts_add_up_equal_scores_and_labels(spark: SparkSession) -> None:
     scored = spark.createDataFrame(
         [(0.5, 1.0), (0.5, 1.0), (0.5, 0.0), (0.25, None)], "churn_probability double, label double"
     )
@@ -212,8 +228,8 @@ def mean_score(model: PipelineModel, rows: DataFrame) -> float:
 
 @EITHER
 def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(
-    spark, panel_rows, settings
-):
+    spark: SparkSession, panel_rows: list[tuple], settings: GradientBoosting
+) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     rate = train.agg(F.avg("label")).collect()[0][0]
     assert rate < 0.45
@@ -227,7 +243,9 @@ def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_a
 
 
 @EITHER
-def test_balanced_weights_of_as_many_churners_as_others_change_nothing(spark, panel_rows, settings):
+def test_balanced_weights_of_as_many_churners_as_others_change_nothing(
+    spark: SparkSession, panel_rows: list[tuple], settings: GradientBoosting
+) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     churners = train.where("label = 1").orderBy("customer_id", "as_of").limit(200)
     even = churners.unionByName(train.where("label = 0").orderBy("customer_id", "as_of").limit(200)).persist()
@@ -235,7 +253,9 @@ def test_balanced_weights_of_as_many_churners_as_others_change_nothing(spark, pa
     assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 
-def test_an_alert_is_a_score_at_or_above_the_cut_off_and_without_one_nobody_is_alerted(spark, panel_rows):
+def test_an_alert_is_a_score_at_or_above_the_cut_off_and_without_one_nobody_is_alerted(
+    spark: SparkSession, panel_rows: list[tuple]
+) -> None:
     rows = spark.createDataFrame(panel_rows, SCHEMA)
     model = fitted(rows)
     scores = sorted({row["churn_probability"] for row in rows_of(with_churn_probability(model, rows))})
@@ -258,7 +278,7 @@ SEED_POLICY = POLICY.model_copy(update={"model": Model(feature_set="seed")})
 
 
 @pytest.fixture(scope="module")
-def wide_rows(panel_rows) -> list[tuple]:
+def wide_rows(panel_rows: list[tuple]) -> list[tuple]:
     """The same customers with the features of the smallest set, three of which tell something."""
     return [
         (customer, as_of, recency, rating, 0.0, gap, 0.0, 0.0, 111.0, label)
@@ -280,7 +300,7 @@ def all_crossfitted(
     return found
 
 
-def test_each_customer_is_scored_by_a_model_that_never_saw_it(spark, wide_rows):
+def test_each_customer_is_scored_by_a_model_that_never_saw_it(spark: SparkSession, wide_rows: list[tuple]) -> None:
     first = all_crossfitted(spark.createDataFrame(wide_rows, WIDE_SCHEMA))
     assert len(first) == 300
     assert len({score for _, score, _ in first.values()}) > 20
@@ -296,7 +316,7 @@ def test_each_customer_is_scored_by_a_model_that_never_saw_it(spark, wide_rows):
     assert any(second[customer] != first[customer] for customer in of_rotation[0])
 
 
-def test_rotation_0_is_the_registered_model_and_its_threshold(spark, wide_rows):
+def test_rotation_0_is_the_registered_model_and_its_threshold(spark: SparkSession, wide_rows: list[tuple]) -> None:
     panel = spark.createDataFrame(wide_rows, WIDE_SCHEMA)
     dates = splits.split_dates(panel, SEED_POLICY)
     train = splits.train_rows(panel, dates, SEED_POLICY)
@@ -309,7 +329,9 @@ def test_rotation_0_is_the_registered_model_and_its_threshold(spark, wide_rows):
     assert rows_of(again.select(registered.columns)) == rows_of(registered)
 
 
-def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_unseen(spark, wide_rows):
+def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_unseen(
+    spark: SparkSession, wide_rows: list[tuple]
+) -> None:
     panel = spark.createDataFrame(wide_rows, WIDE_SCHEMA)
     dates = splits.split_dates(panel, SEED_POLICY)
     train = splits.train_rows(panel, dates, SEED_POLICY)
@@ -347,7 +369,7 @@ def judged(panel: DataFrame, policy: ChurnPolicy, features: tuple[str, ...] = NA
 
 
 def catalogue_panel(
-    spark: SparkSession, customers: int, weeks: tuple[int, ...] = (0, 6), **constant: float
+    spark: SparkSession, customers: int, weeks: tuple[int, ...] = (0, 6), /, **constant: float
 ) -> DataFrame:
     """Random features in their ranges; most of the long silent leave. `constant` are features of one value."""
     rng = random.Random(customers)
@@ -366,14 +388,14 @@ def has_verdict_and_reasons(evaluation: Evaluation) -> bool:
     return evaluation.verdict in (Verdict.PASS, Verdict.FAIL) and len(evaluation.reasons) >= 5
 
 
-def test_features_that_are_all_constant_give_a_model_that_fails_for_knowing_nothing(spark):
+def test_features_that_are_all_constant_give_a_model_that_fails_for_knowing_nothing(spark: SparkSession) -> None:
     evaluation = judged(catalogue_panel(spark, 300, **dict.fromkeys(NAMES, 1.0)), POLICY)
     assert evaluation.verdict is Verdict.FAIL
     assert evaluation.figures.roc_auc.value == 0.5
     assert any(reason.startswith("missed: no threshold on the validation fold") for reason in evaluation.reasons)
 
 
-def test_a_single_feature_is_enough_to_fit_and_to_judge(spark):
+def test_a_single_feature_is_enough_to_fit_and_to_judge(spark: SparkSession) -> None:
     panel = catalogue_panel(spark, 300)
     one = judged(panel, POLICY, ("recency_days",))
     assert has_verdict_and_reasons(one)
@@ -384,13 +406,13 @@ def test_a_single_feature_is_enough_to_fit_and_to_judge(spark):
     assert any(warning.startswith("recency_days alone") for warning in one.warnings)
 
 
-def test_a_single_constant_feature_is_fitted_and_fails(spark):
+def test_a_single_constant_feature_is_fitted_and_fails(spark: SparkSession) -> None:
     evaluation = judged(catalogue_panel(spark, 300, gap_ratio=3.0), POLICY, ("gap_ratio",))
     assert evaluation.verdict is Verdict.FAIL
 
 
 @pytest.mark.parametrize("extreme", [1e300, -1e300, 5e-324])
-def test_an_extreme_value_in_a_few_rows_spoils_nothing(spark, extreme):
+def test_an_extreme_value_in_a_few_rows_spoils_nothing(spark: SparkSession, extreme: float) -> None:
     panel = catalogue_panel(spark, 300)
     is_hit = F.col("customer_id").isin("c-1", "c-2", "c-3", "c-4", "c-5")
     spoiled = panel.withColumn("gap_ratio", F.when(is_hit, extreme).otherwise(F.col("gap_ratio")))
@@ -400,7 +422,7 @@ def test_an_extreme_value_in_a_few_rows_spoils_nothing(spark, extreme):
     assert evaluation.figures.roc_auc.value > 0.6
 
 
-def test_extreme_values_of_both_signs_in_every_feature_can_be_fitted_and_judged(spark):
+def test_extreme_values_of_both_signs_in_every_feature_can_be_fitted_and_judged(spark: SparkSession) -> None:
     panel = catalogue_panel(spark, 300)
     extremes = F.when(F.hash("customer_id") % 2 == 0, 1e300).otherwise(-1e300)
     evaluation = judged(panel.withColumns(dict.fromkeys(NAMES, extremes)), POLICY)
@@ -418,30 +440,30 @@ def told_of(panel: DataFrame, policy: ChurnPolicy) -> list[str]:
 
 
 @pytest.mark.parametrize("salt", ["0", "1", "2"])
-def test_ten_customers_come_to_a_verdict_or_to_a_reason_why_not(spark, salt):
+def test_ten_customers_come_to_a_verdict_or_to_a_reason_why_not(spark: SparkSession, salt: str) -> None:
     assert told_of(catalogue_panel(spark, 10), POLICY.model_copy(update={"split": Split(salt=salt)}))
 
 
-def test_a_single_customer_cannot_teach(spark):
+def test_a_single_customer_cannot_teach(spark: SparkSession) -> None:
     told = told_of(catalogue_panel(spark, 300).where("customer_id = 'c-0'"), POLICY)
     assert len(told) == 2
     assert "churners: 0" in told or "others: 0" in told
 
 
-def test_where_no_customer_is_left_to_judge_on_there_is_no_verdict(spark):
+def test_where_no_customer_is_left_to_judge_on_there_is_no_verdict(spark: SparkSession) -> None:
     is_tested = splits.fold(F.col("customer_id"), POLICY.split.salt) < splits.TEST_FOLDS.stop
     evaluation = judged(catalogue_panel(spark, 60).where(~is_tested), POLICY)
     assert evaluation.verdict is Verdict.NOT_EVALUABLE
     assert evaluation.reasons == ("there are no test rows",)
 
 
-def test_a_single_snapshot_comes_to_a_verdict(spark):
-    evaluation = judged(catalogue_panel(spark, 300, weeks=(0,)), POLICY)
+def test_a_single_snapshot_comes_to_a_verdict(spark: SparkSession) -> None:
+    evaluation = judged(catalogue_panel(spark, 300, (0,)), POLICY)
     assert has_verdict_and_reasons(evaluation)
     assert evaluation.figures.rows > 30
 
 
-def test_where_only_the_test_customers_all_stay_there_is_no_verdict(spark):
+def test_where_only_the_test_customers_all_stay_there_is_no_verdict(spark: SparkSession) -> None:
     panel = catalogue_panel(spark, 300)
     is_tested = splits.fold(F.col("customer_id"), POLICY.split.salt) < splits.TEST_FOLDS.stop
     evaluation = judged(panel.withColumn("label", F.when(is_tested, 0.0).otherwise(F.col("label"))), POLICY)

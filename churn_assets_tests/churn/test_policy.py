@@ -94,22 +94,22 @@ def leaves(section: Section, prefix: str = "") -> list[str]:
     return names
 
 
-def test_the_shipped_policy_is_the_default():
+def test_the_shipped_policy_is_the_default() -> None:
     assert load_policy(CHECKOUT / "policy.toml") == ChurnPolicy()
 
 
-def test_the_policy_of_the_real_data_example_is_allowed():
+def test_the_policy_of_the_real_data_example_is_allowed() -> None:
     example = load_policy(CHECKOUT / "examples" / "uci_online_retail" / "policy.toml")
     assert example.digest != ChurnPolicy().digest
 
 
-def test_an_empty_file_is_the_default_and_a_key_replaces_only_itself(tmp_path):
+def test_an_empty_file_is_the_default_and_a_key_replaces_only_itself(tmp_path: Path) -> None:
     assert load_policy(policy_file(tmp_path, "")) == ChurnPolicy()
     changed = load_policy(policy_file(tmp_path, "[windows]\noutcome_days = 14\n"))
     assert changed == ChurnPolicy(windows=ChurnPolicy().windows.model_copy(update={"outcome_days": 14}))
 
 
-def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else():
+def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else() -> None:
     assert sorted(JUDGING_VALUES | RUNNING_VALUES) == sorted(leaves(ChurnPolicy()))
     digests = {key: ChurnPolicy.model_validate(nested(key, value)).digest for key, value in JUDGING_VALUES.items()}
     assert len({*digests.values(), ChurnPolicy().digest}) == len(JUDGING_VALUES) + 1
@@ -119,7 +119,7 @@ def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else():
     assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
 
 
-def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other():
+def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other() -> None:
     usual = ChurnPolicy().panel_digest("code")
     moved = {
         key
@@ -132,7 +132,7 @@ def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_n
     assert moved == JUDGING_VALUES.keys() - judged_only
 
 
-def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no_other(monkeypatch):
+def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no_other(monkeypatch) -> None:
     before = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
     joined = {**FEATURE_SETS, "extended": (*FEATURE_SETS["extended"], "missed_orders")}
     monkeypatch.setattr(policy, "FEATURE_SETS", joined)
@@ -140,7 +140,7 @@ def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no
     assert {name for name in SETS if before[name] != after[name]} == {"extended"}
 
 
-def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_values(monkeypatch):
+def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_values(monkeypatch) -> None:
     before = ChurnPolicy().panel_digest("code")
     assert ChurnPolicy().panel_digest("code") == before
     assert ChurnPolicy().panel_digest("other code") != before
@@ -148,7 +148,7 @@ def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_v
     assert ChurnPolicy().panel_digest("code") != before
 
 
-def test_rules_cannot_be_changed_after_loading():
+def test_rules_cannot_be_changed_after_loading() -> None:
     with pytest.raises(ValueError, match="frozen"):
         ChurnPolicy().gate.min_recall = 0.0  # type: ignore[misc]
 
@@ -206,23 +206,23 @@ def test_rules_cannot_be_changed_after_loading():
         ("windows = 3", "windows: found 3, should be a valid dictionary"),
     ],
 )
-def test_a_wrong_value_is_refused_with_key_found_and_allowed(tmp_path, text, problem):
+def test_a_wrong_value_is_refused_with_key_found_and_allowed(tmp_path: Path, text: str, problem: str) -> None:
     (found,) = refused(tmp_path, text).problems
     assert found.startswith(problem)
 
 
-def test_windows_in_which_an_eligible_customer_has_no_features_are_refused(tmp_path):
+def test_windows_in_which_an_eligible_customer_has_no_features_are_refused(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, "[windows]\nobservation_days = 20\neligibility_days = 21").problems
     assert problem.startswith("windows: eligibility_days (21) must not exceed observation_days (20)")
     assert load_policy(policy_file(tmp_path, "[windows]\nobservation_days = 30")).windows.observation_days == 30
 
 
-def test_risk_tiers_out_of_order_are_refused(tmp_path):
+def test_risk_tiers_out_of_order_are_refused(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, "[scoring]\nmedium_risk_probability = 0.5").problems
     assert problem.startswith("scoring: medium_risk_probability (0.5) must be below high_risk_probability (0.5)")
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     error = refused(
         tmp_path,
         "crisis_delay_minutes = -1\nmystery = 1\n"
@@ -238,19 +238,19 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert "5 value(s) are not allowed" in str(error)
 
 
-def test_a_missing_file_is_refused_and_says_where_to_get_one(tmp_path):
+def test_a_missing_file_is_refused_and_says_where_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicyError, match=r"policy\.toml: there is no such file[\s\S]*CHURN_PROJECT"):
         load_policy(tmp_path / "policy.toml")
 
 
 @pytest.mark.parametrize("content", [b"[windows\n", b"salt = 'a' 'b'", b"\xff\xfe[windows]", b"[alerts]\n[alerts]\n"])
-def test_what_is_not_toml_is_refused_with_the_place(tmp_path, content):
+def test_what_is_not_toml_is_refused_with_the_place(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "policy.toml"
     path.write_bytes(content)
     with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
         load_policy(path)
 
 
-def test_a_folder_in_the_files_place_is_refused(tmp_path):
+def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
         load_policy(tmp_path)

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from churn_assets.churn.evaluation import CHAMPION, ORDER_COUNT, RULE, Verdict, judge
+from churn_assets.churn.evaluation import CHAMPION, ORDER_COUNT, RULE, Evaluation, Verdict, judge
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -24,11 +25,11 @@ ASKED = Evidence("model-digest-of-64-characters", "policy-digest", {"train": 3, 
 PASSED = RecordedEvaluation(Verdict.PASS, ("met: recall",), ASKED)
 
 
-def recorded(**changed: object) -> RecordedEvaluation:
+def recorded(**changed: Any) -> RecordedEvaluation:
     return replace(PASSED, evidence=replace(ASKED, **changed))
 
 
-def test_a_pass_for_exactly_this_model_policy_data_and_champion_is_not_refused():
+def test_a_pass_for_exactly_this_model_policy_data_and_champion_is_not_refused() -> None:
     same = RecordedEvaluation(
         Verdict.PASS, (), Evidence(ASKED.model_digest, ASKED.policy_digest, {"test": 4, "train": 3}, "2")
     )
@@ -83,16 +84,16 @@ def test_a_pass_for_exactly_this_model_policy_data_and_champion_is_not_refused()
         "no champion",
     ],
 )
-def test_each_single_fault_is_refused_and_named(evaluation, told):
+def test_each_single_fault_is_refused_and_named(evaluation: RecordedEvaluation | None, told: list[str]) -> None:
     assert refusals(ASKED, evaluation) == told
 
 
-def test_a_champion_that_no_longer_serves_is_no_longer_the_one_to_beat():
+def test_a_champion_that_no_longer_serves_is_no_longer_the_one_to_beat() -> None:
     asked = replace(ASKED, champion=None)
     assert refusals(asked, PASSED) == ["it was compared with champion version 2, and no champion serves now"]
 
 
-def test_several_faults_are_all_named():
+def test_several_faults_are_all_named() -> None:
     evaluation = RecordedEvaluation(Verdict.FAIL, ("missed: recall",), Evidence("other", "other", {"train": 2}))
     assert len(refusals(ASKED, evaluation)) == 6
 
@@ -103,13 +104,15 @@ GOOD = judge(customers(60, 100), POLICY, has_threshold=True)
 NOTHING = judge(None, POLICY, has_threshold=False)
 
 
-def row(evaluation, evidence: Evidence, *, minutes: int = 0, run_id: str = "run", policy: ChurnPolicy = POLICY) -> dict:
+def row(
+    evaluation: Evaluation, evidence: Evidence, *, minutes: int = 0, run_id: str = "run", policy: ChurnPolicy = POLICY
+) -> dict:
     return evaluation_row(
         evaluation, evidence, policy, run_id=run_id, threshold=0.9, evaluated_at=NOW + timedelta(minutes=minutes)
     )
 
 
-def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spark: SparkSession):
+def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spark: SparkSession) -> None:
     assert (GOOD.verdict, NOTHING.verdict) == (Verdict.PASS, Verdict.NOT_EVALUABLE)
     asked = Evidence("model", POLICY.digest, {"train": 3, "test": 4}, "7")
     rows = [
@@ -133,7 +136,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
     assert recorded_evaluation([], "model", "run") is None
 
 
-def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict(spark: SparkSession):
+def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict(spark: SparkSession) -> None:
     scored = customers(
         60,
         100,
@@ -162,7 +165,7 @@ def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict
     assert found["leakage"] == [{"feature": "recency_days", "roc_auc": 0.5}]
 
 
-def test_what_is_undefined_is_recorded_as_null(spark: SparkSession):
+def test_what_is_undefined_is_recorded_as_null(spark: SparkSession) -> None:
     evidence = Evidence("model", POLICY.digest, {})
     (found,) = rows_of(spark.createDataFrame([row(NOTHING, evidence)], EVALUATION_SCHEMA))
     assert found["verdict"] == "NOT_EVALUABLE"
@@ -175,7 +178,7 @@ def test_what_is_undefined_is_recorded_as_null(spark: SparkSession):
     )
 
 
-def test_an_evaluation_is_bound_to_the_policy_that_judged_whichever_trained():
+def test_an_evaluation_is_bound_to_the_policy_that_judged_whichever_trained() -> None:
     policy = ChurnPolicy(crisis_delay_minutes=10)
     recorded_row = row(NOTHING, Evidence("model", "the policy of the training", {}), policy=policy)
     assert recorded_row["policy_digest"] == policy.digest

@@ -5,10 +5,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import precision_recall_curve as reference_curve
 
+from churn_assets.churn.intervals import Floats
 from churn_assets.churn.ranking import Ranking, precision_recall_curve, roc_auc
 
 
-def random_rows(seed: int):
+def random_rows(seed: int) -> tuple[Floats, Floats, Floats]:
     """Scores with few or many ties, labels of both classes, and integer weights that leave some rows out."""
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(2, 400))
@@ -21,7 +22,7 @@ def random_rows(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_areas_are_scikit_learns_on_random_rows_with_ties(seed):
+def test_areas_are_scikit_learns_on_random_rows_with_ties(seed: int) -> None:
     scores, labels, _ = random_rows(seed)
     ranking, once = Ranking.of(scores, labels), np.ones((1, len(scores)))
     assert ranking.average_precision(once)[0] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
@@ -30,7 +31,7 @@ def test_areas_are_scikit_learns_on_random_rows_with_ties(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_areas_of_weighted_rows_are_scikit_learns_for_many_weightings_at_once(seed):
+def test_areas_of_weighted_rows_are_scikit_learns_for_many_weightings_at_once(seed: int) -> None:
     scores, labels, weights = random_rows(seed)
     ranking = Ranking.of(scores, labels)
     precision = [average_precision_score(labels, scores, sample_weight=weight) for weight in weights]
@@ -39,7 +40,7 @@ def test_areas_of_weighted_rows_are_scikit_learns_for_many_weightings_at_once(se
     assert ranking.roc_auc(weights) == pytest.approx(area, abs=1e-12)
 
 
-def test_areas_are_undefined_where_a_class_is_absent_and_the_other_weightings_are_not_harmed():
+def test_areas_are_undefined_where_a_class_is_absent_and_the_other_weightings_are_not_harmed() -> None:
     scores, labels = np.array([0.9, 0.5, 0.1]), np.array([1.0, 0.0, 1.0])
     weights = np.array([[1.0, 1.0, 1.0], [0.0, 3.0, 0.0], [2.0, 0.0, 1.0]])
     ranking = Ranking.of(scores, labels)
@@ -51,11 +52,11 @@ def test_areas_are_undefined_where_a_class_is_absent_and_the_other_weightings_ar
 
 
 @pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.1, 0.2], [1.0, 1.0]), ([0.1, 0.2], [0.0, 0.0])])
-def test_a_single_area_is_none_without_both_classes(scores, labels):
+def test_a_single_area_is_none_without_both_classes(scores: list[float], labels: list[float]) -> None:
     assert roc_auc(np.array(scores), np.array(labels)) is None
 
 
-def test_the_order_of_tied_rows_changes_no_area():
+def test_the_order_of_tied_rows_changes_no_area() -> None:
     labels = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
     scores = np.array([0.5, 0.5, 0.5, 0.2, 0.2, 0.9])
     turned = np.array([2, 1, 0, 4, 3, 5])
@@ -65,7 +66,7 @@ def test_the_order_of_tied_rows_changes_no_area():
         assert one.roc_auc(weights) == pytest.approx(other.roc_auc(weights[:, turned]), abs=1e-15)
 
 
-def test_the_recall_of_so_many_highest_scores_counts_equal_scores_in_proportion():
+def test_the_recall_of_so_many_highest_scores_counts_equal_scores_in_proportion() -> None:
     # Two churners at the top, then one among four of one score, then one at the end.
     scores = np.array([0.9, 0.8, 0.5, 0.5, 0.5, 0.5, 0.1])
     labels = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
@@ -74,7 +75,7 @@ def test_the_recall_of_so_many_highest_scores_counts_equal_scores_in_proportion(
     assert found == pytest.approx([0, 1 / 4, 2 / 4, 2.25 / 4, 2.5 / 4, 2.75 / 4, 3 / 4, 1])
 
 
-def test_the_recall_of_so_many_highest_scores_is_what_counting_them_gives():
+def test_the_recall_of_so_many_highest_scores_is_what_counting_them_gives() -> None:
     rng = np.random.default_rng(0)
     scores, labels = rng.permutation(200.0 + np.arange(200)), (rng.random(200) < 0.3).astype(float)
     highest = labels[np.argsort(-scores)]
@@ -87,7 +88,7 @@ def test_the_recall_of_so_many_highest_scores_is_what_counting_them_gives():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_curve_is_scikit_learns_from_the_highest_score_down(seed):
+def test_the_curve_is_scikit_learns_from_the_highest_score_down(seed: int) -> None:
     scores, labels, weights = random_rows(seed)
     for rows in (None, weights[0] + 1):
         recall, precision = precision_recall_curve(scores, labels, rows)
@@ -97,7 +98,7 @@ def test_the_curve_is_scikit_learns_from_the_highest_score_down(seed):
         assert precision == pytest.approx(expected_precision[-2::-1], abs=1e-12)
 
 
-def test_counted_pairs_give_the_curve_of_the_single_rows():
+def test_counted_pairs_give_the_curve_of_the_single_rows() -> None:
     counted = [(0.9, 1.0, 3), (0.5, 0.0, 4), (0.5, 1.0, 1), (0.2, 0.0, 2)]
     single = [(score, label) for score, label, rows in counted for _ in range(rows)]
     scores, labels, rows = np.array(counted).T
@@ -109,6 +110,6 @@ def test_counted_pairs_give_the_curve_of_the_single_rows():
 
 
 @pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.3, 0.1], [0.0, 0.0])])
-def test_without_a_churner_there_is_no_curve(scores, labels):
+def test_without_a_churner_there_is_no_curve(scores: list[float], labels: list[float]) -> None:
     recall, precision = precision_recall_curve(np.array(scores), np.array(labels))
     assert (len(recall), len(precision)) == (0, 0)

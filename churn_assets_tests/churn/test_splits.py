@@ -44,7 +44,7 @@ def folds(spark: SparkSession, ids: range, salt: str = "42") -> dict[str, int]:
     return {row.customer_id: row.fold for row in named.withColumn("fold", fold(F.col("customer_id"), salt)).collect()}
 
 
-def test_the_shares_of_the_folds_are_the_declared_ones(spark: SparkSession):
+def test_the_shares_of_the_folds_are_the_declared_ones(spark: SparkSession) -> None:
     counted = Counter(folds(spark, range(20_000)).values())
     # A signed remainder would give folds below 0 and only 10 % in 0 to 19.
     assert set(counted) == set(range(100))
@@ -52,7 +52,7 @@ def test_the_shares_of_the_folds_are_the_declared_ones(spark: SparkSession):
     assert sum(counted[number] for number in VALIDATION_FOLDS) / 20_000 == pytest.approx(0.16, abs=0.01)
 
 
-def test_a_customers_fold_is_the_hash_of_salt_and_id(spark: SparkSession):
+def test_a_customers_fold_is_the_hash_of_salt_and_id(spark: SparkSession) -> None:
     # XXH64 with seed 42 of "42:c-0" and so on, modulo 100, computed outside Spark from the published algorithm.
     by_hand = {"c-0": 39, "c-1": 71, "c-2": 78, "12346": 9, "customer ä": 26}
     named = spark.createDataFrame([(name,) for name in by_hand], "customer_id string")
@@ -60,18 +60,18 @@ def test_a_customers_fold_is_the_hash_of_salt_and_id(spark: SparkSession):
     assert {row["customer_id"]: row["fold"] for row in rows_of(folded)} == by_hand
 
 
-def test_a_growing_table_moves_nobody_to_another_fold(spark: SparkSession):
+def test_a_growing_table_moves_nobody_to_another_fold(spark: SparkSession) -> None:
     few, many = folds(spark, range(500)), folds(spark, range(-700, 3_000))
     assert {customer: many[customer] for customer in few} == few
 
 
-def test_another_salt_gives_another_split(spark: SparkSession):
+def test_another_salt_gives_another_split(spark: SparkSession) -> None:
     one, other = folds(spark, range(2_000)), folds(spark, range(2_000), salt="43")
     both = sum(one[customer] in TEST_FOLDS and other[customer] in TEST_FOLDS for customer in one)
     assert both / 2_000 == pytest.approx(0.04, abs=0.02)
 
 
-def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession):
+def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession) -> None:
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
     for cut in (train_rows, held_out_rows, current_rows):
@@ -81,7 +81,7 @@ def test_shuffled_and_repartitioned_rows_give_the_same_split(spark: SparkSession
         assert rows_of(shuffled) == straight
 
 
-def test_no_customer_is_on_both_sides_and_the_test_is_the_latest_labelled_date(spark: SparkSession):
+def test_no_customer_is_on_both_sides_and_the_test_is_the_latest_labelled_date(spark: SparkSession) -> None:
     rows = panel(spark, weeks=9, labelled_weeks=7)
     dates = split_dates(rows, POLICY)
     train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out_rows(rows, dates, POLICY))
@@ -94,7 +94,7 @@ def test_no_customer_is_on_both_sides_and_the_test_is_the_latest_labelled_date(s
     assert all(row["label"] is not None for row in (*train, *test))
 
 
-def test_every_training_outcome_was_known_by_the_test_date(spark: SparkSession):
+def test_every_training_outcome_was_known_by_the_test_date(spark: SparkSession) -> None:
     rows = panel(spark, weeks=9, labelled_weeks=7)
     dates = split_dates(rows, POLICY)
     # 30 days before week 6 lies between weeks 1 and 2.
@@ -106,7 +106,9 @@ def test_every_training_outcome_was_known_by_the_test_date(spark: SparkSession):
 
 
 @pytest.mark.parametrize("labelled_weeks", [1, 5])
-def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(spark: SparkSession, labelled_weeks):
+def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(
+    spark: SparkSession, labelled_weeks: int
+) -> None:
     rows = panel(spark, weeks=labelled_weeks, labelled_weeks=labelled_weeks)
     dates = split_dates(rows, POLICY)
     assert not dates.is_out_of_time
@@ -116,14 +118,14 @@ def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(spar
     assert {row["customer_id"] for row in train} & {row["customer_id"] for row in test} == set()
 
 
-def test_without_any_known_label_there_is_no_split_and_the_error_says_what_to_do(spark: SparkSession):
+def test_without_any_known_label_there_is_no_split_and_the_error_says_what_to_do(spark: SparkSession) -> None:
     with pytest.raises(
         NoLabelledSnapshotError, match=r"30 days after its as-of date[\s\S]*Next step: provide more orders"
     ):
         split_dates(panel(spark, weeks=3, labelled_weeks=0), POLICY)
 
 
-def test_the_current_rows_are_the_test_date_without_labels_and_without_test_customers(spark: SparkSession):
+def test_the_current_rows_are_the_test_date_without_labels_and_without_test_customers(spark: SparkSession) -> None:
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
     current = rows_of(current_rows(rows, dates, POLICY))
@@ -133,7 +135,7 @@ def test_the_current_rows_are_the_test_date_without_labels_and_without_test_cust
     assert {row["label"] for row in current} == {None}
 
 
-def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: SparkSession):
+def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: SparkSession) -> None:
     rows = panel(spark, weeks=7, labelled_weeks=6)
     policy = ChurnPolicy(split=Split(salt="another"))
     train = train_rows(rows, split_dates(rows, policy), policy)
@@ -147,7 +149,7 @@ def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: Spar
 # ---- rotations: the splits of cross-fitting
 
 
-def test_a_rotation_turns_every_fold_by_a_fifth_and_rotation_0_by_none(spark: SparkSession):
+def test_a_rotation_turns_every_fold_by_a_fifth_and_rotation_0_by_none(spark: SparkSession) -> None:
     named = spark.range(500).select(F.concat(F.lit("c-"), "id").alias("customer_id"))
     turned = [fold(F.col("customer_id"), "42", rotation).alias(f"turned_{rotation}") for rotation in ROTATIONS]
     rows = rows_of(named.select(fold(F.col("customer_id"), "42").alias("plain"), *turned))
@@ -158,7 +160,9 @@ def test_a_rotation_turns_every_fold_by_a_fifth_and_rotation_0_by_none(spark: Sp
         ]
 
 
-def test_over_all_rotations_each_customer_is_judged_exactly_once_and_learned_from_in_the_others(spark: SparkSession):
+def test_over_all_rotations_each_customer_is_judged_exactly_once_and_learned_from_in_the_others(
+    spark: SparkSession,
+) -> None:
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
     everybody = {f"c-{number}" for number in range(300)}
@@ -172,7 +176,7 @@ def test_over_all_rotations_each_customer_is_judged_exactly_once_and_learned_fro
     assert judged == dict.fromkeys(everybody, 1)
 
 
-def test_rotation_0_is_the_split_of_the_registered_model(spark: SparkSession):
+def test_rotation_0_is_the_split_of_the_registered_model(spark: SparkSession) -> None:
     rows = panel(spark, weeks=7, labelled_weeks=6)
     dates = split_dates(rows, POLICY)
     for cut in (train_rows, held_out_rows, current_rows):

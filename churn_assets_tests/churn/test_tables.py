@@ -8,13 +8,21 @@ from pyspark.sql import SparkSession
 from pyspark.sql import types as T
 
 from churn_assets.churn.errors import SourceSchemaError
-from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, check_source_schema, conformed
+from churn_assets.churn.tables import (
+    CUSTOMERS,
+    ORDERS,
+    REVIEWS,
+    SOURCE_TABLES,
+    SourceTable,
+    check_source_schema,
+    conformed,
+)
 from churn_assets_tests.panels import cleaned, rows_of, source_frames
 
 NOON = datetime(2024, 3, 5, 12)
 
 
-def test_text_becomes_the_canonical_type_and_what_cannot_be_read_null(spark: SparkSession):
+def test_text_becomes_the_canonical_type_and_what_cannot_be_read_null(spark: SparkSession) -> None:
     header = "order_id string, customer_id string, ordered_at string, subtotal string, is_cancelled string"
     raw = spark.createDataFrame(
         [
@@ -40,7 +48,7 @@ def test_text_becomes_the_canonical_type_and_what_cannot_be_read_null(spark: Spa
     assert [row["is_cancelled"] for row in rows.values()] == [True, False, True, None, None, None]
 
 
-def test_a_time_without_a_zone_is_utc_whatever_its_type(spark: SparkSession):
+def test_a_time_without_a_zone_is_utc_whatever_its_type(spark: SparkSession) -> None:
     schema = T.StructType(
         [
             T.StructField("order_id", T.LongType()),
@@ -59,10 +67,10 @@ def test_a_time_without_a_zone_is_utc_whatever_its_type(spark: SparkSession):
     assert times == (NOON, datetime(2024, 3, 5), datetime(2024, 3, 5, 12, 30))
     assert (row["order_id"], row["customer_id"], row["subtotal"]) == ("7", "12", 3.1)
     # 12:00 UTC, as seconds since 1970.
-    assert table.selectExpr("unix_seconds(ordered_at)").first()[0] == 1_709_640_000
+    assert table.selectExpr("unix_seconds(ordered_at)").collect() == [(1_709_640_000,)]
 
 
-def test_absent_optional_columns_are_null_and_other_columns_stay_only_in_the_whole_row(spark: SparkSession):
+def test_absent_optional_columns_are_null_and_other_columns_stay_only_in_the_whole_row(spark: SparkSession) -> None:
     raw = spark.createDataFrame(
         [("1", "c", NOON, 5.0, "cash")],
         "order_id string, customer_id string, ordered_at timestamp_ntz, subtotal double, `paid by` string",
@@ -75,7 +83,7 @@ def test_absent_optional_columns_are_null_and_other_columns_stay_only_in_the_who
     )
 
 
-def test_a_blank_string_is_null_and_other_strings_stay_as_they_are(spark: SparkSession):
+def test_a_blank_string_is_null_and_other_strings_stay_as_they_are(spark: SparkSession) -> None:
     values = ["", " \t\n", "\u00a0\u2003", " a ", "a"]
     raw = spark.createDataFrame(
         [(str(n), value) for n, value in enumerate(values)], "customer_id string, segment string"
@@ -84,7 +92,7 @@ def test_a_blank_string_is_null_and_other_strings_stay_as_they_are(spark: SparkS
     assert list(segments.values()) == [None, None, None, " a ", "a"]
 
 
-def test_unreadable_values_are_quarantined_and_not_lost(spark: SparkSession):
+def test_unreadable_values_are_quarantined_and_not_lost(spark: SparkSession) -> None:
     raw = spark.createDataFrame(
         [("good", "c", "2024-03-05", "1"), ("no time", "c", "soon", "1"), ("no value", "c", "2024-03-05", "much")],
         "order_id string, customer_id string, ordered_at string, subtotal string",
@@ -104,7 +112,7 @@ def test_unreadable_values_are_quarantined_and_not_lost(spark: SparkSession):
     assert '"subtotal":"much"' in aside["no value"][1]
 
 
-def test_every_missing_and_mistyped_column_is_told_at_once():
+def test_every_missing_and_mistyped_column_is_told_at_once() -> None:
     schema = T.StructType(
         [
             T.StructField("order_id", T.StringType()),
@@ -127,13 +135,13 @@ def test_every_missing_and_mistyped_column_is_told_at_once():
     assert "under [orders] in sources.toml" in str(error.value)
 
 
-def test_a_mistyped_table_is_refused_before_any_row_is_read(spark: SparkSession):
+def test_a_mistyped_table_is_refused_before_any_row_is_read(spark: SparkSession) -> None:
     with pytest.raises(SourceSchemaError, match="reviewed_at"):
         conformed(spark.createDataFrame([("1", 3.0)], "order_id string, review_score double"), REVIEWS)
 
 
 @pytest.mark.parametrize("table", SOURCE_TABLES, ids=lambda table: table.name)
-def test_the_canonical_columns_and_the_required_ones_alone_fit(table):
+def test_the_canonical_columns_and_the_required_ones_alone_fit(table: SourceTable) -> None:
     check_source_schema(table, table.spark_schema)
     required = [column for column in table.columns if not column.is_optional]
     check_source_schema(

@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnexportableModelError
-from churn_assets.churn.models import GradientBoosting, fit_churn_model, model_digest, with_churn_probability
+from churn_assets.churn.models import Estimator, GradientBoosting, fit_churn_model, model_digest, with_churn_probability
 from churn_assets.churn.trees import LEAF, exported_trees, parsed_trees
 from churn_assets_tests.panels import rows_of
 
@@ -76,7 +77,9 @@ def probability(exported: dict[str, Any], values: list[float]) -> float:
     return 1 - 1 / (1 + math.exp(2 * margin))
 
 
-def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_at_the_extremes(spark, either_model):
+def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_at_the_extremes(
+    spark: SparkSession, either_model: PipelineModel
+) -> None:
     exported = json.loads(exported_trees(either_model, None))
     rng = random.Random(2)
     at: list[list[float]] = [[0.0, -0.0, 5e-324, 1e300, -1e300, math.inf, -math.inf] for _ in FEATURES]
@@ -93,7 +96,7 @@ def test_the_exported_trees_score_as_spark_does_also_exactly_at_the_splits_and_a
         assert ours == pytest.approx(row["churn_probability"], abs=1e-12)
 
 
-def test_the_text_is_canonical_and_survives_saving_and_loading(either_model, tmp_path):
+def test_the_text_is_canonical_and_survives_saving_and_loading(either_model: PipelineModel, tmp_path: Path) -> None:
     text = exported_trees(either_model, 0.1 + 0.2)
     exported = json.loads(text)
     assert json.dumps(exported, sort_keys=True, separators=(",", ":")) == text
@@ -108,7 +111,9 @@ def test_the_text_is_canonical_and_survives_saving_and_loading(either_model, tmp
 
 
 @pytest.mark.parametrize(("estimator", "leaves"), [("gbt", 2), ("xgboost", 3)])
-def test_trees_of_a_single_leaf_are_exported(spark, train, estimator, leaves):
+def test_trees_of_a_single_leaf_are_exported(
+    spark: SparkSession, train: DataFrame, estimator: Estimator, leaves: int
+) -> None:
     constant = train.withColumns(dict.fromkeys(FEATURES, F.lit(1.0)))
     settings = GradientBoosting(max_depth=2, iterations=2, estimator=estimator)
     model = fit_churn_model(constant, FEATURES, settings, rows=400)
@@ -118,7 +123,7 @@ def test_trees_of_a_single_leaf_are_exported(spark, train, estimator, leaves):
     assert probability(exported, [1.0, 1.0, 1.0]) == pytest.approx(row["churn_probability"], abs=1e-15)
 
 
-def test_a_description_becomes_one_entry_per_node_the_root_first():
+def test_a_description_becomes_one_entry_per_node_the_root_first() -> None:
     first, second = parsed_trees(DESCRIBED, 2)
     assert (first.weight, second.weight) == (1.0, 0.1)
     assert first.feature == [1, 0, LEAF, LEAF, LEAF]
@@ -152,21 +157,23 @@ def test_a_description_becomes_one_entry_per_node_the_root_first():
         ("GBTClassificationModel:", "RandomForest:", "begins unexpectedly"),
     ],
 )
-def test_a_line_that_is_not_understood_is_refused_and_told(text, instead, told):
+def test_a_line_that_is_not_understood_is_refused_and_told(text: str, instead: str, told: str) -> None:
     assert DESCRIBED.count(text) == 1
     with pytest.raises(UnexportableModelError, match=re.escape(told)):
         parsed_trees(DESCRIBED.replace(text, instead), 2)
 
 
-def test_a_description_of_only_some_trees_is_refused(model, monkeypatch):
-    described = model.stages[1].toDebugString
+def test_a_description_of_only_some_trees_is_refused(model: PipelineModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = model.stages[1]
+    assert isinstance(trees, GBTClassificationModel)
+    described = trees.toDebugString
     without_last = described[: described.index("  Tree 5")]
     monkeypatch.setattr(GBTClassificationModel, "toDebugString", property(lambda _: without_last))
     with pytest.raises(UnexportableModelError, match=r"weights: read \[1.0, 0.1, 0.1, 0.1, 0.1\], has"):
         exported_trees(model, None)
 
 
-def test_another_pipeline_is_refused(model):
+def test_another_pipeline_is_refused(model: PipelineModel) -> None:
     assembler, trees = model.stages
     with pytest.raises(UnexportableModelError, match="GBTClassificationModel"):
         exported_trees(PipelineModel([assembler]), None)

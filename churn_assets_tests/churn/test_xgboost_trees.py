@@ -5,6 +5,7 @@ import random
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.ml import PipelineModel
+from pyspark.ml.classification import GBTClassificationModel
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -73,7 +75,9 @@ SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(split=SINGLES.filter(lambda value: value > -3.4e38), value=st.floats(allow_nan=False))
-def test_a_value_is_on_the_left_of_the_double_where_its_single_is_less_than_the_split(split, value):
+def test_a_value_is_on_the_left_of_the_double_where_its_single_is_less_than_the_split(
+    split: float, value: float
+) -> None:
     largest = largest_on_the_left(split)
     near = [math.nextafter(to, way) for to in (largest, split) for way in (-math.inf, math.inf)]
     with np.errstate(over="ignore"):
@@ -81,7 +85,9 @@ def test_a_value_is_on_the_left_of_the_double_where_its_single_is_less_than_the_
             assert (each <= largest) == bool(np.float32(each) < np.float32(split))
 
 
-def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(spark, learned):
+def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(
+    spark: SparkSession, learned: Learned
+) -> None:
     rng = random.Random(2)
     at: list[list[float]] = [[0.0, -0.0, 1e-45, 3e38, -3e38] for _ in FEATURES]
     nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
@@ -110,14 +116,16 @@ def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(s
     assert leaves.median() > 100 * 21 * 1.2e-7
 
 
-def test_importances_are_the_shares_of_xgboosts_gain(learned):
+def test_importances_are_the_shares_of_xgboosts_gain(learned: Learned) -> None:
     nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
     gain = nodes.groupby("Feature")["Gain"].sum()
     found = feature_importances(learned.pipeline)
     assert sorted(found.values()) == pytest.approx(sorted(gain / gain.sum()), abs=1e-6)
 
 
-def test_so_many_rows_that_their_order_would_change_the_bins_give_the_same_model_in_any_order(spark):
+def test_so_many_rows_that_their_order_would_change_the_bins_give_the_same_model_in_any_order(
+    spark: SparkSession,
+) -> None:
     # A share of 0 to 1 for each row and purpose, whatever the partitions.
     def share(purpose: str) -> Column:
         return F.pmod(F.xxhash64("customer_id", F.lit(purpose)), F.lit(2**40)) / F.lit(2.0**40)
@@ -131,7 +139,7 @@ def test_so_many_rows_that_their_order_would_change_the_bins_give_the_same_model
     assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 
-def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train):
+def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train: DataFrame) -> None:
     def digest(**changed: Any) -> str:
         return model_digest(
             fit_churn_model(train, FEATURES, GradientBoosting(**(vars(small) | changed)), rows=600), 0.5
@@ -148,13 +156,15 @@ def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train):
     ]
     assert len({digest(**changed) for changed in changes}) == len(changes)
     model = fit_churn_model(train, FEATURES, small, rows=600)
-    described = model.stages[1].toDebugString
+    trees = model.stages[1]
+    assert isinstance(trees, GBTClassificationModel)
+    described = trees.toDebugString
     rate = train.agg(F.avg("label")).collect()[0][0]
     assert float(described.split("Predict: ")[1].split()[0]) == pytest.approx(math.log(rate / (1 - rate)), abs=1e-6)
-    assert model.stages[1].getNumTrees == 4
+    assert trees.getNumTrees == 4
 
 
-def test_no_leaf_holds_much_less_than_the_smallest_share_of_the_rows(train):
+def test_no_leaf_holds_much_less_than_the_smallest_share_of_the_rows(train: DataFrame) -> None:
     model = fit_churn_model(train, FEATURES, GradientBoosting(min_leaf_share=0.1, estimator="xgboost"), rows=600)
     rows = with_churn_probability(model, train).groupBy("churn_probability").count().collect()
     assert len(rows) > 3
@@ -164,7 +174,7 @@ def test_no_leaf_holds_much_less_than_the_smallest_share_of_the_rows(train):
     assert min(row["count"] for row in of_one_tree.groupBy("churn_probability").count().collect()) >= 60
 
 
-def test_balanced_class_weights_raise_the_scores_to_a_half(train):
+def test_balanced_class_weights_raise_the_scores_to_a_half(train: DataFrame) -> None:
     model = fit_churn_model(train, FEATURES, SETTINGS, rows=600, class_weights="balanced")
     assert with_churn_probability(model, train).agg(F.avg("churn_probability")).collect()[0][0] == pytest.approx(
         0.5, abs=0.05
@@ -172,31 +182,34 @@ def test_balanced_class_weights_raise_the_scores_to_a_half(train):
 
 
 @pytest.mark.parametrize("extreme", [1e300, -1e300, 5e-324, math.inf])
-def test_values_beyond_single_precision_are_learned_from_and_scored(train, extreme):
+def test_values_beyond_single_precision_are_learned_from_and_scored(train: DataFrame, extreme: float) -> None:
     is_hit = F.col("label") == 1.0
     spoiled = train.withColumn("gap_ratio", F.when(is_hit, extreme).otherwise(1.0)).withColumn(
         "avg_star_rating", F.lit(extreme)
     )
     model = fit_churn_model(spoiled, FEATURES, SETTINGS, rows=600)
-    by_label = dict(with_churn_probability(model, spoiled).groupBy("label").agg(F.avg("churn_probability")).collect())
+    means = with_churn_probability(model, spoiled).groupBy("label").agg(F.avg("churn_probability")).collect()
+    by_label: dict[float, float] = dict(means)
     assert by_label[1.0] > by_label[0.0] + 0.1
 
 
 @pytest.mark.parametrize("unknown", [None, math.nan])
-def test_an_unknown_feature_is_refused_and_not_learned_as_a_value(train, unknown):
+def test_an_unknown_feature_is_refused_and_not_learned_as_a_value(train: DataFrame, unknown: float | None) -> None:
     is_spoiled = F.col("customer_id") < "c-002"
     spoiled = train.withColumn("gap_ratio", F.when(is_spoiled, unknown).otherwise(F.col("gap_ratio")))
     with pytest.raises(UntrainableError, match="gap_ratio: 2 null or NaN"):
         fit_churn_model(spoiled, FEATURES, SETTINGS, rows=600)
 
 
-def test_without_the_package_the_error_says_what_else_learns(train, monkeypatch):
+def test_without_the_package_the_error_says_what_else_learns(train: DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     with pytest.raises(UnavailableEstimatorError, match='train with estimator = "gbt"'):
         fit_churn_model(train, FEATURES, SETTINGS, rows=600)
 
 
-def test_a_model_made_of_files_is_the_one_that_the_drivers_jvm_makes(train, learned, tmp_path, monkeypatch):
+def test_a_model_made_of_files_is_the_one_that_the_drivers_jvm_makes(
+    train: DataFrame, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As under Spark Connect; through a server it is tried in test_cluster.
     monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
     folder = partial(shared_folder, str(tmp_path))
@@ -216,7 +229,9 @@ def test_a_model_made_of_files_is_the_one_that_the_drivers_jvm_makes(train, lear
     assert one == other
 
 
-def test_under_spark_connect_a_model_without_a_shared_folder_says_what_is_missing(learned, monkeypatch):
+def test_under_spark_connect_a_model_without_a_shared_folder_says_what_is_missing(
+    learned: Learned, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
     with pytest.raises(UnavailableEstimatorError, match="pass `shared_folder`"):
         as_spark_trees(learned.booster, len(FEATURES))
