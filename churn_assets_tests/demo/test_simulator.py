@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ def test_another_seed_gives_other_customers(spark: SparkSession, small: Frames) 
 
 def test_a_later_end_keeps_the_earlier_rows(spark: SparkSession) -> None:
     # The shorter demo ends within the crisis, when an order may still be under way at midnight.
-    knobs = {"customers": 400, "late_arrivals": 0.2, "duplicate_orders": 0.02}
+    knobs: dict[str, Any] = {"customers": 400, "late_arrivals": 0.2, "duplicate_orders": 0.02}
     until, later = date(2025, 10, 19), date(2025, 11, 10)
     short, long = frames(spark, end=until, **knobs), frames(spark, end=later, **knobs)
     midnight = pd.Timestamp(until + timedelta(days=1))
@@ -395,7 +396,8 @@ def unknown_segments(hit: Frames) -> int:
 def test_a_planted_fault_appears_in_its_share_and_all_else_is_unchanged(
     spark: SparkSession, small: Frames, count: Callable[[Frames], int], table: str, column: str
 ) -> None:
-    hit = frames(spark, customers=400, **{count.__name__: 0.1})
+    planted: dict[str, Any] = {count.__name__: 0.1}
+    hit = frames(spark, customers=400, **planted)
     expected = 0.1 * len(small[table])
     assert count(hit) == pytest.approx(expected, abs=4 * np.sqrt(0.9 * expected))
     assert_same(small, hit, tuple(name for name in TABLES if name != table))
@@ -433,7 +435,7 @@ CAMPAIGN = date(2025, 11, 17)
 
 
 def test_a_campaign_brings_some_of_those_back_whom_it_contacts_and_touches_nobody_else(spark: SparkSession) -> None:
-    knobs = {"customers": 3_000, "campaign_effect": 0.3}
+    knobs: dict[str, Any] = {"customers": 3_000, "campaign_effect": 0.3}
     without, with_campaign = frames(spark, **knobs), frames(spark, campaign=CAMPAIGN, **knobs)
     demo = simulate(spark, DemoSettings(**(CLEAN | knobs | {"campaign": CAMPAIGN})))
     contacts = demo.campaign_contacts.toPandas()
@@ -448,11 +450,11 @@ def test_a_campaign_brings_some_of_those_back_whom_it_contacts_and_touches_nobod
     contacted = contacts[~contacts.is_holdout].customer_id
 
     for name in ("orders", "true_churn_probability"):
-        others = [table[name][~table[name].customer_id.isin(contacted)] for table in (without, with_campaign)]
-        pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in others])
+        mine, theirs = (table[name][~table[name].customer_id.isin(contacted)] for table in (without, with_campaign))
+        pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
     first, last = pd.Timestamp(CAMPAIGN), pd.Timestamp(CAMPAIGN) + pd.Timedelta(days=30)
-    before = [orders[orders.ordered_at < first] for orders in (without["orders"], with_campaign["orders"])]
-    pd.testing.assert_frame_equal(*[rows.reset_index(drop=True) for rows in before])
+    mine, theirs = (orders[orders.ordered_at < first] for orders in (without["orders"], with_campaign["orders"]))
+    pd.testing.assert_frame_equal(mine.reset_index(drop=True), theirs.reset_index(drop=True))
 
     def stayed(tables: Frames) -> set[str]:
         orders = kept(tables["orders"])

@@ -60,7 +60,7 @@ def picture() -> Picture:
 
 
 @pytest.mark.parametrize("case", CARDS)
-def test_a_card_is_a_well_formed_page_of_plain_tags_that_names_no_other_place(case, picture):
+def test_a_card_is_a_well_formed_page_of_plain_tags_that_names_no_other_place(case: str, picture: Picture) -> None:
     html = as_html(model_card(CARDS[case]()), {"What it uses": picture})
     page = Page(html)
     assert {tag for tag, _ in page.tags} <= ALLOWED
@@ -76,7 +76,7 @@ def test_a_card_is_a_well_formed_page_of_plain_tags_that_names_no_other_place(ca
     }
 
 
-def test_pictures_are_in_the_page_with_their_captions(picture):
+def test_pictures_are_in_the_page_with_their_captions(picture: Picture) -> None:
     other = drawn(feature_importances({"tenure_days": 1.0}, "Other"))
     page = Page(as_html("# Card", {"What it uses": picture, 'A "quoted" <caption>': other}))
     shown = [attributes for tag, attributes in page.tags if tag == "img"]
@@ -85,11 +85,11 @@ def test_pictures_are_in_the_page_with_their_captions(picture):
     assert page.texts["figcaption"] == ["What it uses", 'A "quoted" <caption>']
 
 
-def test_without_pictures_there_is_no_section_for_them():
+def test_without_pictures_there_is_no_section_for_them() -> None:
     assert "Pictures" not in Page(as_html("# Card\n\nText.", {})).texts["body"]
 
 
-def test_a_hostile_name_of_a_segment_is_shown_as_it_is():
+def test_a_hostile_name_of_a_segment_is_shown_as_it_is() -> None:
     told = facts(judged(customers(60, 100, slices=parts(HOSTILE, "fair", "small"))))
     page = Page(as_html(model_card(told), {}))
     assert {tag for tag, _ in page.tags} <= ALLOWED
@@ -112,20 +112,20 @@ def test_a_hostile_name_of_a_segment_is_shown_as_it_is():
         "![here][place]\n\n[place]: https://other.example",
     ],
 )
-def test_tags_links_and_images_in_the_text_stay_text(text):
+def test_tags_links_and_images_in_the_text_stay_text(text: str) -> None:
     page = Page(as_html(f"# Card\n\n{text}", {}))
     assert {tag for tag, _ in page.tags} <= ALLOWED - {"img"}
     assert page.texts["p"]
 
 
-def test_the_title_is_the_heading_as_it_is_read():
+def test_the_title_is_the_heading_as_it_is_read() -> None:
     title = "a & b <c> d_e `f`"
     page = Page(as_html(r"# a & b \<c\> d_e \`f\`" + "\n\n## Not this", {}))
     assert page.texts["title"] == [title]
     assert "".join(page.texts["h1"]) == title
 
 
-def test_an_interval_or_a_range_is_never_broken_into_two_lines():
+def test_an_interval_or_a_range_is_never_broken_into_two_lines() -> None:
     page = Page(
         as_html("| a | b |\n|-|-|\n| 0.417 (0.358 to 0.479), +0.01 (-0.02 to +0.04) | 111 to 555, up to 2 |", {})
     )
@@ -135,6 +135,6 @@ def test_an_interval_or_a_range_is_never_broken_into_two_lines():
     ]
 
 
-def test_the_same_card_gives_the_same_page(picture):
+def test_the_same_card_gives_the_same_page(picture: Picture) -> None:
     card = model_card(facts())
     assert as_html(card, {"What it uses": picture}) == as_html(card, {"What it uses": picture})

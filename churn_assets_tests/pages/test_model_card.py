@@ -45,7 +45,7 @@ def judged(scored: Scored | None = None, rules: ChurnPolicy = POLICY, **options:
     return judge(scored, rules, **{"has_threshold": True, **options})
 
 
-def facts(evaluation: Evaluation | None = None, **others: Any) -> CardFacts:
+def facts(evaluation: Evaluation | None = None, /, **others: Any) -> CardFacts:
     """Facts of a model of all features that passed, without a champion; `others` replaces any of them."""
     features = FEATURE_SETS["crisis_aware"]
     defaults: dict[str, Any] = {
@@ -117,13 +117,13 @@ def estimates(evaluation: Evaluation) -> list[Estimate]:
 
 
 @pytest.mark.parametrize("case", CARDS)
-def test_no_card_tells_a_missing_value_as_none_or_nan(case):
+def test_no_card_tells_a_missing_value_as_none_or_nan(case: str) -> None:
     card = model_card(CARDS[case]())
     assert re.search(r"\bNone\b|\bnan\b|\binf\b", card) is None
 
 
 @pytest.mark.parametrize("case", CARDS)
-def test_every_card_has_every_section_its_verdict_and_each_reason(case):
+def test_every_card_has_every_section_its_verdict_and_each_reason(case: str) -> None:
     told = CARDS[case]()
     card = model_card(told)
     assert re.findall(r"^#+ (.*)$", card, flags=re.MULTILINE) == [
@@ -148,7 +148,7 @@ def test_every_card_has_every_section_its_verdict_and_each_reason(case):
 # ---- what it is bound to
 
 
-def test_a_card_names_run_code_digests_settings_dates_and_each_table_version():
+def test_a_card_names_run_code_digests_settings_dates_and_each_table_version() -> None:
     card = model_card(facts(settings=GradientBoosting(max_depth=3, iterations=7, step_size=0.25, min_leaf_share=0.03)))
     for told in ("5f0c1b", "0ddba11", "d1ge57", POLICY.digest, "2026-01-01 00:30 UTC"):
         assert told in card
@@ -157,20 +157,20 @@ def test_a_card_names_run_code_digests_settings_dates_and_each_table_version():
     assert rows(section(card, "Data"))[1:] == [[table, str(version)] for table, version in VERSIONS.items()]
 
 
-def test_a_card_says_who_learned_the_trees():
+def test_a_card_says_who_learned_the_trees() -> None:
     assert "gradient-boosted trees (Spark ML, learned by XGBoost), 20 of depth 5" in model_card(facts())
     by_spark = model_card(facts(settings=GradientBoosting(estimator="gbt")))
     assert "gradient-boosted trees (Spark ML), 20 of depth 5" in by_spark
 
 
-def test_a_model_trained_under_another_policy_than_the_one_that_judged_says_so():
+def test_a_model_trained_under_another_policy_than_the_one_that_judged_says_so() -> None:
     assert "another policy" not in model_card(facts())
     evidence = Evidence("d1ge57", "0therp0l1cy", VERSIONS)
     assert "It was trained under another policy, 0therp0l1cy." in model_card(facts(evidence=evidence))
 
 
 @pytest.mark.parametrize("rules", candidates(POLICY), ids=definition)
-def test_the_label_is_told_in_the_policys_words_and_windows(rules):
+def test_the_label_is_told_in_the_policys_words_and_windows(rules: ChurnPolicy) -> None:
     label = section(model_card(facts(policy=rules)), "Label")
     assert f"**{definition(rules)}**" in label
     for days in ("[t − 60 days, t)", "[t − 30 days, t)", f"[t, t + {rules.windows.outcome_days} days)"):
@@ -181,7 +181,7 @@ def test_the_label_is_told_in_the_policys_words_and_windows(rules):
 
 
 @pytest.mark.parametrize("name", FEATURE_SETS)
-def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_important_first(name):
+def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_important_first(name: str) -> None:
     features = FEATURE_SETS[name]
     importances = {feature: (number + 1) / 100 for number, feature in enumerate(features)}
     found = rows(section(model_card(facts(features=features, importances=importances)), "Features"))[1:]
@@ -194,7 +194,7 @@ def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_imp
         assert range_ == (f"{feature.low} or more" if feature.high == np.inf else f"{feature.low} to {feature.high}")
 
 
-def test_without_importances_the_features_are_told_nonetheless():
+def test_without_importances_the_features_are_told_nonetheless() -> None:
     found = section(model_card(facts(importances={})), "Features")
     assert "The importances are not known" in found
     assert [row[:2] for row in rows(found)[1:]] == [[f"`{name}`", "–"] for name in FEATURE_SETS["crisis_aware"]]
@@ -203,7 +203,7 @@ def test_without_importances_the_features_are_told_nonetheless():
 # ---- figures
 
 
-def test_every_figure_has_its_interval_overall_and_in_each_part():
+def test_every_figure_has_its_interval_overall_and_in_each_part() -> None:
     evaluation = judged()
     found = section(model_card(facts(evaluation)), "Figures")
     defined = [estimate for estimate in estimates(evaluation) if estimate.low is not None]
@@ -218,13 +218,13 @@ def test_every_figure_has_its_interval_overall_and_in_each_part():
     ]
 
 
-def test_a_part_too_small_to_judge_is_among_the_known_limits():
+def test_a_part_too_small_to_judge_is_among_the_known_limits() -> None:
     limits = section(model_card(facts()), "Known limits")
     assert "Too few churners to judge these parts alone: segment: student." in limits
     assert "parts alone" not in section(model_card(facts(judged(customers(60, 100)))), "Known limits")
 
 
-def test_warnings_are_told():
+def test_warnings_are_told() -> None:
     evaluation = judged(customers(60, 100, features={"recency_days": ranked(60, 100)}))
     (warning,) = evaluation.warnings
     assert f"\n- {warning}\n" in section(model_card(facts(evaluation)), "Verdict")
@@ -234,14 +234,14 @@ def test_warnings_are_told():
 # ---- threshold
 
 
-def test_threshold_budget_and_alerts_are_told():
+def test_threshold_budget_and_alerts_are_told() -> None:
     found = section(model_card(facts()), "Threshold and alert budget")
     assert "Threshold: **0.2345**." in found
     assert "at most 20%, the budget" in found
     assert "160 of 1,000 were alerted, 16.0% (the gate allows 22.0%), and 60 of them were churners." in found
 
 
-def test_without_a_threshold_the_card_says_that_nobody_is_alerted():
+def test_without_a_threshold_the_card_says_that_nobody_is_alerted() -> None:
     found = section(model_card(CARDS["no threshold"]()), "Threshold and alert budget")
     assert "**There is no threshold**, so nobody is alerted" in found
     assert "Threshold: " not in found
@@ -250,7 +250,7 @@ def test_without_a_threshold_the_card_says_that_nobody_is_alerted():
 # ---- comparisons
 
 
-def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_both_recalls():
+def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_both_recalls() -> None:
     told = with_champion()
     found = section(model_card(told), "Comparisons")
     assert "The champion when it was judged: version 3." in found
@@ -269,7 +269,7 @@ def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_bot
     ]
 
 
-def test_without_a_champion_the_card_says_so():
+def test_without_a_champion_the_card_says_so() -> None:
     assert "No champion served when it was judged." in section(model_card(facts()), "Comparisons")
     assert "No champion" not in model_card(with_champion())
 
@@ -277,7 +277,7 @@ def test_without_a_champion_the_card_says_so():
 # ---- what could not be judged
 
 
-def test_a_model_that_could_not_be_judged_has_no_figures_and_no_comparison_and_says_so():
+def test_a_model_that_could_not_be_judged_has_no_figures_and_no_comparison_and_says_so() -> None:
     card = model_card(not_evaluable())
     assert "It could not be judged" in card.split("## ")[0]
     assert "the model cannot be scored: OSError" in section(card, "Verdict")
@@ -286,7 +286,7 @@ def test_a_model_that_could_not_be_judged_has_no_figures_and_no_comparison_and_s
     assert "could not be measured" in section(card, "Calibration")
 
 
-def test_figures_beside_a_verdict_that_could_not_be_reached_are_no_ground_for_a_decision():
+def test_figures_beside_a_verdict_that_could_not_be_reached_are_no_ground_for_a_decision() -> None:
     told = CARDS["not evaluable with scores"]()
     assert told.evaluation.verdict is Verdict.NOT_EVALUABLE
     found = section(model_card(told), "Figures")
@@ -307,7 +307,7 @@ def test_figures_beside_a_verdict_that_could_not_be_reached_are_no_ground_for_a_
         (Estimate(0.05), "which of the two is better cannot be told"),
     ],
 )
-def test_the_brier_score_is_held_against_giving_everybody_the_churn_rate(brier, said):
+def test_the_brier_score_is_held_against_giving_everybody_the_churn_rate(brier: Estimate, said: str) -> None:
     evaluation = judged()
     told = facts(replace(evaluation, figures=replace(evaluation.figures, brier=brier)))
     found = section(model_card(told), "Calibration")
@@ -316,7 +316,7 @@ def test_the_brier_score_is_held_against_giving_everybody_the_churn_rate(brier, 
     assert f"Brier score {brier.value:.4f}" in found
 
 
-def test_scores_of_a_model_with_class_weights_are_not_called_probabilities():
+def test_scores_of_a_model_with_class_weights_are_not_called_probabilities() -> None:
     balanced = ChurnPolicy(model=Model(class_weights="balanced"))
     assert "The scores are not probabilities" in section(model_card(facts(policy=balanced)), "Calibration")
     assert "The scores are meant as probabilities" in section(model_card(facts()), "Calibration")
@@ -325,7 +325,7 @@ def test_scores_of_a_model_with_class_weights_are_not_called_probabilities():
 # ---- limits
 
 
-def test_limits_follow_from_how_it_was_judged():
+def test_limits_follow_from_how_it_was_judged() -> None:
     plain = section(model_card(facts()), "Known limits")
     assert "A label takes 30 days to be known" in plain
     assert "same date" not in plain
@@ -339,7 +339,7 @@ def test_limits_follow_from_how_it_was_judged():
 # ---- rollback
 
 
-def test_the_rollback_on_a_card_is_run_config_and_a_command():
+def test_the_rollback_on_a_card_is_run_config_and_a_command() -> None:
     found = section(model_card(facts()), "How to roll back")
     (written,) = re.findall(r"```yaml\n(.*?)```", found, flags=re.DOTALL)
     config = yaml.safe_load(written)["ops"]["roll_back"]["config"]
@@ -353,7 +353,7 @@ def test_the_rollback_on_a_card_is_run_config_and_a_command():
 # ---- text from data
 
 
-def test_a_hostile_name_of_a_segment_neither_breaks_a_table_nor_is_markup():
+def test_a_hostile_name_of_a_segment_neither_breaks_a_table_nor_is_markup() -> None:
     told = facts(judged(customers(60, 100, slices=parts(HOSTILE, "fair", HOSTILE + " small"))))
     card = model_card(told)
     found = rows(section(card, "Figures"))
@@ -365,13 +365,13 @@ def test_a_hostile_name_of_a_segment_neither_breaks_a_table_nor_is_markup():
 
 
 @pytest.mark.parametrize("field", ["name", "run_id", "code_commit"])
-def test_other_hostile_text_is_one_line_of_text(field):
+def test_other_hostile_text_is_one_line_of_text(field: str) -> None:
     card = model_card(facts(**{field: HOSTILE}))
     assert re.search(r"(?<!\\)<", card) is None
     assert len(card.splitlines()) == len(model_card(facts()).splitlines())
 
 
-def test_a_hostile_reason_is_one_line_of_text():
+def test_a_hostile_reason_is_one_line_of_text() -> None:
     card = model_card(facts(judge(None, POLICY, has_threshold=True, obstacles=[HOSTILE])))
     assert re.search(r"(?<!\\)<", card) is None
     assert section(card, "Verdict").count("\n- ") == 1

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from mlflow.models import Model
 from mlflow.models.model import ModelInfo
+from numpy.typing import NDArray
 from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -95,7 +96,10 @@ def rows_at_every_split(pipeline: PipelineModel) -> pd.DataFrame:
         near = [np.nextafter(split, to) for split in splits for to in (-np.inf, np.inf)]
         extreme = [0.0, -0.0, 5e-324, 1e300, -1e300, np.inf, -np.inf]
         columns[name] = rng.permutation(np.resize(rng.permutation([*splits, *near, *extreme]), 600))
-    ordinary = {"recency_days": rng.uniform(0, 30, 400), "gap_ratio": rng.exponential(2, 400)}
+    ordinary: dict[str, NDArray[np.floating]] = {
+        "recency_days": rng.uniform(0, 30, 400),
+        "gap_ratio": rng.exponential(2, 400),
+    }
     ordinary |= {
         "avg_star_rating": rng.integers(1, 6, 400) * 1.0,
         "crisis_exposure_index": rng.integers(0, 2, 400) * 1.0,

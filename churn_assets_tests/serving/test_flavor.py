@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.errors import PySparkException
+from pyspark.ml.feature import VectorAssembler
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -18,7 +20,7 @@ from churn_assets.churn.errors import ChangedModelError
 from churn_assets.churn.models import model_digest
 from churn_assets.serving.spark import RESERVED, UnscorableRowsError, load_scorer
 from churn_assets_tests.panels import rows_of
-from churn_assets_tests.serving.conftest import FEATURES, URI, logged
+from churn_assets_tests.serving.conftest import FEATURES, URI, Served, logged
 
 
 def in_a_fresh_process(script: str, *arguments: str, tracking_uri: str, cwd: Path) -> None:
@@ -33,7 +35,7 @@ def in_a_fresh_process(script: str, *arguments: str, tracking_uri: str, cwd: Pat
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_one_run_and_one_logged_model_with_both_flavors_and_nothing_astray(served):
+def test_one_run_and_one_logged_model_with_both_flavors_and_nothing_astray(served: Served) -> None:
     assert {experiment.name for experiment in mlflow.search_experiments()} == {"Default", "training"}
     (run,) = mlflow.MlflowClient().search_runs([served_experiment()])
     assert run.info.run_id == served.info.run_id
@@ -48,7 +50,7 @@ def served_experiment() -> str:
     return experiment.experiment_id
 
 
-def test_the_record_says_digest_threshold_inputs_and_outputs(served):
+def test_the_record_says_digest_threshold_inputs_and_outputs(served: Served) -> None:
     info = mlflow.models.get_model_info(URI)
     assert info.metadata == {
         "model_digest": model_digest(served.pipeline, served.threshold),
@@ -63,13 +65,15 @@ def test_the_record_says_digest_threshold_inputs_and_outputs(served):
 
 
 @pytest.mark.parametrize("by", ["runs", "alias"])
-def test_spark_loads_the_pipeline_that_was_logged(served, by):
+def test_spark_loads_the_pipeline_that_was_logged(served: Served, by: str) -> None:
     uri = URI if by == "alias" else f"runs:/{served.info.run_id}/churn_pipeline_model"
     loaded = mlflow.spark.load_model(uri)
     assert model_digest(loaded, served.threshold) == model_digest(served.pipeline, served.threshold)
 
 
-def test_a_fresh_process_without_pyspark_and_without_this_package_scores_by_alias(served, tmp_path):
+def test_a_fresh_process_without_pyspark_and_without_this_package_scores_by_alias(
+    served: Served, tmp_path: Path
+) -> None:
     served.rows.to_parquet(tmp_path / "rows.parquet")
     script = """
 import sys
@@ -85,7 +89,7 @@ model.predict(pandas.read_parquet("rows.parquet")).to_parquet("scored.parquet")
     assert (scored["is_alert"] == (served.scored["churn_probability"] >= served.threshold)).all()
 
 
-def test_a_fresh_process_with_spark_gives_the_same_by_alias(served, tmp_path):
+def test_a_fresh_process_with_spark_gives_the_same_by_alias(served: Served, tmp_path: Path) -> None:
     served.rows.assign(customer_id=range(len(served.rows))).to_parquet(tmp_path / "rows.parquet")
     script = """
 import sys
@@ -103,7 +107,7 @@ scored.orderBy("customer_id").toPandas().to_parquet("scored.parquet")
     assert (scored["is_alert"] == without_a_jvm["is_alert"]).all()
 
 
-def test_a_model_without_a_threshold_alerts_nobody_in_either_flavor(spark, served):
+def test_a_model_without_a_threshold_alerts_nobody_in_either_flavor(spark: SparkSession, served: Served) -> None:
     info = logged(served.pipeline, None, served.scored.head(5))
     try:
         assert not mlflow.pyfunc.load_model(info.model_uri).predict(served.rows)["is_alert"].any()
@@ -114,7 +118,7 @@ def test_a_model_without_a_threshold_alerts_nobody_in_either_flavor(spark, serve
         mlflow.delete_run(info.run_id)
 
 
-def test_two_versions_whose_code_differs_do_not_disturb_one_another(served, tmp_path):
+def test_two_versions_whose_code_differs_do_not_disturb_one_another(served: Served, tmp_path: Path) -> None:
     other = served.copied_to(tmp_path / "other")
     code = other.artifacts / "pyfunc.py"
     assert "1 - 1 / (1" in code.read_text()
@@ -131,7 +135,7 @@ def test_two_versions_whose_code_differs_do_not_disturb_one_another(served, tmp_
 # ---- scoring Spark rows
 
 
-def test_scores_come_beside_the_rows_whose_columns_are_kept_as_they_are(spark, served):
+def test_scores_come_beside_the_rows_whose_columns_are_kept_as_they_are(spark: SparkSession, served: Served) -> None:
     rows = spark.createDataFrame(served.rows.head(50).assign(customer_id="c-1", note="kept"))
     rows = rows.withColumns(
         {"avg_star_rating": F.lit(4), "crisis_exposure_index": F.lit("1.0").cast(T.DecimalType(3, 1))}
@@ -147,7 +151,7 @@ def test_scores_come_beside_the_rows_whose_columns_are_kept_as_they_are(spark, s
     assert rows_of(scored.select("churn_probability", "is_alert")) == rows_of(expected)
 
 
-def test_everything_wrong_with_the_columns_is_told_at_once(spark, served):
+def test_everything_wrong_with_the_columns_is_told_at_once(spark: SparkSession, served: Served) -> None:
     rows = spark.createDataFrame(served.rows.head(1)).drop("recency_days")
     twice = rows.withColumn("avg_star_rating", F.lit("five")).join(rows.select("crisis_exposure_index"))
     spoilt = twice.withColumns(dict.fromkeys(RESERVED, F.lit(1.0)))
@@ -164,7 +168,7 @@ def test_everything_wrong_with_the_columns_is_told_at_once(spark, served):
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan")])
-def test_an_unknown_feature_fails_the_query_by_name(spark, served, unknown):
+def test_an_unknown_feature_fails_the_query_by_name(spark: SparkSession, served: Served, unknown: float | None) -> None:
     rows = spark.createDataFrame(served.rows.head(10))
     is_hit = F.col("gap_ratio") == F.lit(float(served.rows["gap_ratio"][3]))
     spoilt = rows.withColumn("gap_ratio", F.when(is_hit, F.lit(unknown).cast("double")).otherwise(F.col("gap_ratio")))
@@ -174,7 +178,7 @@ def test_an_unknown_feature_fails_the_query_by_name(spark, served, unknown):
 
 
 @pytest.mark.parametrize("what", ["threshold", "pipeline", "digest"])
-def test_a_version_that_is_not_what_was_logged_is_not_loaded(served, tmp_path, what):
+def test_a_version_that_is_not_what_was_logged_is_not_loaded(served: Served, tmp_path: Path, what: str) -> None:
     other = served.copied_to(tmp_path / "other")
     record = other.artifacts / "MLmodel"
     text = record.read_text()
@@ -185,9 +189,11 @@ def test_a_version_that_is_not_what_was_logged_is_not_loaded(served, tmp_path, w
     else:
         mlflow.set_tracking_uri(other.tracking_uri)
         swapped = served.pipeline.copy()
-        swapped.stages[0].setInputCols([*reversed(FEATURES)])
+        assembler = swapped.stages[0]
+        assert isinstance(assembler, VectorAssembler)
+        assembler.setInputCols([*reversed(FEATURES)])
         swapped.write().overwrite().save(str(other.artifacts / "sparkml"))
-        swapped.stages[0].setInputCols(list(FEATURES))
+        assembler.setInputCols(list(FEATURES))
     assert what == "pipeline" or record.read_text() != text
     with pytest.raises(ChangedModelError, match="records no" if what == "digest" else "not the one that was logged"):
         load_scorer(str(other.artifacts))

@@ -27,7 +27,7 @@ def problems(version: Served, folder: Path) -> list[str]:
     return list(problems_of(str(version.artifacts), str(folder)))
 
 
-def edit(file: Path, change: Callable[[Any], None]) -> None:
+def edit(file: Path, change: Callable[[Any], object]) -> None:
     content = json.loads(file.read_text())
     change(content)
     file.write_text(json.dumps(content, sort_keys=True, separators=(",", ":")))
@@ -38,12 +38,12 @@ def replaced(file: Path, text: str, instead: str) -> None:
     file.write_text(file.read_text().replace(text, instead))
 
 
-def test_a_good_version_has_no_problems_in_a_process_without_pyspark(served):
+def test_a_good_version_has_no_problems_in_a_process_without_pyspark(served: Served) -> None:
     digest = model_digest(served.pipeline, served.threshold)
     assert Probe(served.tracking_uri).problems(URI, expected_digest=digest) == []
 
 
-def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(served, other):
+def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(served: Served, other: Served) -> None:
     assert Probe(served.tracking_uri).problems(URI, expected_digest="0" * 64) == [
         f"its trees file has digest {model_digest(served.pipeline, served.threshold)[:12]}, not the expected {'0' * 12}"
     ]
@@ -52,7 +52,7 @@ def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(ser
     assert told.startswith("cannot be loaded: ")
 
 
-def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(served, other):
+def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(served: Served, other: Served) -> None:
     (told,) = Probe(served.tracking_uri).problems(URI, timeout_seconds=0.01)
     assert "was not done after 0.01 seconds" in told
     replaced(
@@ -70,7 +70,7 @@ def waiting() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
 
 
-def test_a_process_prepared_ahead_judges_one_version(served):
+def test_a_process_prepared_ahead_judges_one_version(served) -> None:
     digest = model_digest(served.pipeline, served.threshold)
     probe = Probe(served.tracking_uri)
     probe.prepare()
@@ -83,14 +83,14 @@ def test_a_process_prepared_ahead_judges_one_version(served):
     assert probe.problems(URI, expected_digest=digest) == []
 
 
-def test_the_process_that_was_prepared_is_the_one_that_is_asked(served, monkeypatch):
+def test_the_process_that_was_prepared_is_the_one_that_is_asked(served, monkeypatch) -> None:
     probe = Probe(served.tracking_uri)
     probe.prepare()
     monkeypatch.setattr("sys.executable", "/no/such/python")
     assert probe.problems(URI) == []
 
 
-def test_a_prepared_process_that_died_is_not_asked(served):
+def test_a_prepared_process_that_died_is_not_asked(served) -> None:
     probe = Probe(served.tracking_uri)
     probe.prepare()
     (prepared,) = waiting()
@@ -107,14 +107,14 @@ def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path):
     assert waiting() == []
 
 
-def test_code_that_needs_pyspark_cannot_be_loaded(other):
+def test_code_that_needs_pyspark_cannot_be_loaded(other: Served) -> None:
     replaced(other.artifacts / "pyfunc.py", "import json\n", "import json\nimport pyspark\n")
     (told,) = Probe(other.tracking_uri).problems(URI)
     assert told.startswith("cannot be loaded: ")
     assert "import of pyspark halted" in told
 
 
-def test_an_edited_leaf_is_told_by_digest_and_by_score(other, tmp_path):
+def test_an_edited_leaf_is_told_by_digest_and_by_score(other: Served, tmp_path: Path) -> None:
     def change(trees: dict[str, Any]) -> None:
         trees["trees"][0]["value"] = [None if value is None else value + 0.01 for value in trees["trees"][0]["value"]]
 
@@ -126,7 +126,9 @@ def test_an_edited_leaf_is_told_by_digest_and_by_score(other, tmp_path):
 
 
 @pytest.mark.parametrize("by", [1e-6, -1e-6])
-def test_an_edited_threshold_is_told_by_digest_record_and_alert(served, other, tmp_path, by):
+def test_an_edited_threshold_is_told_by_digest_record_and_alert(
+    served: Served, other: Served, tmp_path: Path, by: float
+) -> None:
     edit(other.artifacts / "artifacts" / "trees.json", lambda trees: trees.update(threshold=trees["threshold"] + by))
     told = problems(other, tmp_path / "files")
     assert told[0].endswith("is recorded as model_digest")
@@ -135,7 +137,7 @@ def test_an_edited_threshold_is_told_by_digest_record_and_alert(served, other, t
     assert ("reference rows get another is_alert than from Spark" in told[-1]) == (by > 0)
 
 
-def test_an_edited_record_is_told(served, other, tmp_path):
+def test_an_edited_record_is_told(served: Served, other: Served, tmp_path: Path) -> None:
     replaced(other.artifacts / "MLmodel", f"threshold: {served.threshold}", "threshold: null")
     assert problems(other, tmp_path / "files") == [
         f"its trees file has threshold {served.threshold}, but None is recorded"
@@ -154,13 +156,15 @@ def test_an_edited_record_is_told(served, other, tmp_path):
         (lambda rows: [column.clear() for column in rows.values()], "its reference holds no rows"),
     ],
 )
-def test_an_edited_reference_is_told(other, tmp_path, change, told):
+def test_an_edited_reference_is_told(
+    other: Served, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
     edit(other.artifacts / "artifacts" / "reference.json", change)
     (found,) = problems(other, tmp_path / "files")
     assert re.search(told, found)
 
 
-def test_another_signature_is_told(other, tmp_path):
+def test_another_signature_is_told(other: Served, tmp_path: Path) -> None:
     replaced(
         other.artifacts / "MLmodel", '"name": "gap_ratio", "required": true', '"name": "gap_ratio", "required": false'
     )
@@ -189,7 +193,9 @@ def test_another_signature_is_told(other, tmp_path):
         ),
     ],
 )
-def test_code_that_breaks_the_contract_is_told(other, tmp_path, code, instead, told):
+def test_code_that_breaks_the_contract_is_told(
+    other: Served, tmp_path: Path, code: str, instead: str, told: list[str]
+) -> None:
     replaced(other.artifacts / "pyfunc.py", code, instead)
     found = problems(other, tmp_path / "files")
     for wanted in told:

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import mlflow
 import numpy as np
@@ -40,27 +41,35 @@ def with_threshold(flat: FlatTrees, threshold: float | None) -> ChurnTrees:
     return model
 
 
-def test_scores_equal_sparks_also_exactly_at_every_split_and_at_the_extremes(served, model):
-    scored = model.predict(served.rows)
+def scores_by(model: PyFuncModel, rows: pd.DataFrame) -> pd.DataFrame:
+    scored = model.predict(rows)
+    assert isinstance(scored, pd.DataFrame)
+    return scored
+
+
+def test_scores_equal_sparks_also_exactly_at_every_split_and_at_the_extremes(
+    served: Served, model: PyFuncModel
+) -> None:
+    scored = scores_by(model, served.rows)
     assert list(scored.columns) == ["churn_probability", "is_alert"]
     assert list(map(str, scored.dtypes)) == ["float64", "bool"]
     assert scored["churn_probability"].nunique() > 100
     np.testing.assert_allclose(scored["churn_probability"], served.scored["churn_probability"], rtol=0, atol=1e-15)
 
 
-def test_whatever_the_threshold_the_same_customers_are_alerted_as_by_spark(served, trees):
+def test_whatever_the_threshold_the_same_customers_are_alerted_as_by_spark(served: Served, trees: ChurnTrees) -> None:
     spark = served.scored["churn_probability"]
     for threshold in spark.unique():
         alerted = with_threshold(trees.trees, float(threshold)).predict(None, served.rows)["is_alert"]
         assert (alerted == (spark >= threshold)).all()
 
 
-def test_without_a_threshold_nobody_is_alerted(served, trees):
+def test_without_a_threshold_nobody_is_alerted(served: Served, trees: ChurnTrees) -> None:
     assert trees.predict(None, served.rows)["is_alert"].any()
     assert not with_threshold(trees.trees, None).predict(None, served.rows)["is_alert"].any()
 
 
-def test_a_score_does_not_depend_on_the_rows_it_is_scored_with(served, trees):
+def test_a_score_does_not_depend_on_the_rows_it_is_scored_with(served: Served, trees: ChurnTrees) -> None:
     together = trees.predict(None, served.rows)
     one_by_one = pd.concat([trees.predict(None, served.rows.iloc[[number]]) for number in range(len(served.rows))])
     pd.testing.assert_frame_equal(one_by_one, together, check_exact=True)
@@ -70,21 +79,21 @@ def test_a_score_does_not_depend_on_the_rows_it_is_scored_with(served, trees):
     assert (trees.predict(None, many)["churn_probability"].to_numpy() == expected).all()
 
 
-def test_the_index_is_kept_and_the_order_of_columns_changes_nothing(served, model):
+def test_the_index_is_kept_and_the_order_of_columns_changes_nothing(served: Served, model: PyFuncModel) -> None:
     rows = served.rows.head(20)
     labelled = rows.set_axis([f"c-{number}" for number in range(20)])[[*reversed(FEATURES)]]
-    scored = model.predict(labelled)
+    scored = scores_by(model, labelled)
     assert list(scored.index) == list(labelled.index)
-    pd.testing.assert_frame_equal(scored.reset_index(drop=True), model.predict(rows))
+    pd.testing.assert_frame_equal(scored.reset_index(drop=True), scores_by(model, rows))
 
 
-def test_no_rows_give_no_scores(served, model):
-    scored = model.predict(served.rows.head(0))
+def test_no_rows_give_no_scores(served: Served, model: PyFuncModel) -> None:
+    scored = scores_by(model, served.rows.head(0))
     assert len(scored) == 0
     assert list(scored.columns) == ["churn_probability", "is_alert"]
 
 
-def test_trees_of_a_single_leaf_and_of_unequal_depth_are_scored(tmp_path):
+def test_trees_of_a_single_leaf_and_of_unequal_depth_are_scored(tmp_path: Path) -> None:
     exported = {
         "features": ["a"],
         "threshold": None,
@@ -110,12 +119,12 @@ def test_trees_of_a_single_leaf_and_of_unequal_depth_are_scored(tmp_path):
 
 
 @pytest.mark.parametrize("null", [None, float("nan"), pd.NA])
-def test_a_null_is_refused_and_every_feature_told_with_its_rows(served, model, null):
+def test_a_null_is_refused_and_every_feature_told_with_its_rows(served: Served, model: PyFuncModel, null: Any) -> None:
     rows = served.rows.head(10).copy()
     rows["gap_ratio"] = [null if number in (3, 7) else 1.0 for number in range(10)]
     rows["crisis_exposure_index"] = [null, *[1.0] * 9]
     with pytest.raises(MlflowException) as refused:
-        model.predict(rows.astype("Float64") if null is pd.NA else rows)
+        scores_by(model, rows.astype("Float64") if null is pd.NA else rows)
     message = str(refused.value)
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     assert "gap_ratio: 2 of 10 rows, the first at position 3" in message
@@ -126,41 +135,47 @@ def test_a_null_is_refused_and_every_feature_told_with_its_rows(served, model, n
 # ---- what MLflow makes of the columns first; told in the docstring of `flavor.signature`
 
 
-def test_a_missing_column_is_refused_by_name(model, row):
+def test_a_missing_column_is_refused_by_name(model: PyFuncModel, row: pd.DataFrame) -> None:
     with pytest.raises(MlflowException, match=r"missing inputs \['gap_ratio'\]"):
-        model.predict(row.drop(columns="gap_ratio"))
+        scores_by(model, row.drop(columns="gap_ratio"))
 
 
-def test_text_is_refused_by_name_unless_it_reads_as_a_number(model, row):
+def test_text_is_refused_by_name_unless_it_reads_as_a_number(model: PyFuncModel, row: pd.DataFrame) -> None:
     with pytest.raises(MlflowException, match="convert column gap_ratio"):
-        model.predict(row.assign(gap_ratio="often"))
-    pd.testing.assert_frame_equal(model.predict(row.assign(gap_ratio="1.5")), model.predict(row.assign(gap_ratio=1.5)))
+        scores_by(model, row.assign(gap_ratio="often"))
+    pd.testing.assert_frame_equal(
+        scores_by(model, row.assign(gap_ratio="1.5")), scores_by(model, row.assign(gap_ratio=1.5))
+    )
 
 
-def test_further_columns_are_ignored_with_a_warning(served, model, caplog):
+def test_further_columns_are_ignored_with_a_warning(
+    served: Served, model: PyFuncModel, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = served.rows.head(5)
-    pd.testing.assert_frame_equal(model.predict(rows.assign(customer_id="c-1")), model.predict(rows))
+    pd.testing.assert_frame_equal(scores_by(model, rows.assign(customer_id="c-1")), scores_by(model, rows))
     assert "`['customer_id']`. These inputs will be ignored" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "float32"])
-def test_numbers_that_fit_a_double_are_taken_as_one(model, row, dtype):
+def test_numbers_that_fit_a_double_are_taken_as_one(
+    model: PyFuncModel, row: pd.DataFrame, dtype: Literal["int8", "int16", "int32", "float32"]
+) -> None:
     whole = row.assign(**dict.fromkeys(FEATURES, 3.0))
-    pd.testing.assert_frame_equal(model.predict(whole.astype(dtype)), model.predict(whole))
+    pd.testing.assert_frame_equal(scores_by(model, whole.astype(dtype)), scores_by(model, whole))
 
 
-def test_int64_is_refused_by_name_unless_all_its_values_are_0_or_1(model, row):
+def test_int64_is_refused_by_name_unless_all_its_values_are_0_or_1(model: PyFuncModel, row: pd.DataFrame) -> None:
     with pytest.raises(MlflowException, match=r"column recency_days\. Can not safely convert int64"):
-        model.predict(row.assign(recency_days=np.int64(3)))
+        scores_by(model, row.assign(recency_days=np.int64(3)))
     pd.testing.assert_frame_equal(
-        model.predict(row.assign(crisis_exposure_index=np.int64(1))),
-        model.predict(row.assign(crisis_exposure_index=1.0)),
+        scores_by(model, row.assign(crisis_exposure_index=np.int64(1))),
+        scores_by(model, row.assign(crisis_exposure_index=1.0)),
     )
 
 
-def test_a_boolean_is_refused_by_name(model, row):
+def test_a_boolean_is_refused_by_name(model: PyFuncModel, row: pd.DataFrame) -> None:
     with pytest.raises(MlflowException, match=r"column crisis_exposure_index\. Can not safely convert bool"):
-        model.predict(row.assign(crisis_exposure_index=True))
+        scores_by(model, row.assign(crisis_exposure_index=True))
 
 
 def served_as_json(model: PyFuncModel, values: list[object]) -> str:
@@ -168,8 +183,8 @@ def served_as_json(model: PyFuncModel, values: list[object]) -> str:
     return scoring_server.invocations(body, "application/json", model, model.metadata.get_input_schema()).response
 
 
-def test_a_scoring_server_takes_whole_numbers_and_answers_a_null_with_the_column(model):
-    expected = model.predict(pd.DataFrame([[3.0, 2.0, 5.0, 0.0]], columns=list(FEATURES)))
+def test_a_scoring_server_takes_whole_numbers_and_answers_a_null_with_the_column(model: PyFuncModel) -> None:
+    expected = scores_by(model, pd.DataFrame([[3.0, 2.0, 5.0, 0.0]], columns=list(FEATURES)))
     (answer,) = json.loads(served_as_json(model, [3, 2, 5, 0]))["predictions"]
     assert answer == {"churn_probability": expected["churn_probability"][0], "is_alert": bool(expected["is_alert"][0])}
     with pytest.raises(MlflowException, match="gap_ratio: 1 of 1 rows") as refused:
@@ -177,7 +192,7 @@ def test_a_scoring_server_takes_whole_numbers_and_answers_a_null_with_the_column
     assert refused.value.get_http_status_code() == 400
 
 
-def test_the_served_file_imports_only_what_every_mlflow_installation_has():
+def test_the_served_file_imports_only_what_every_mlflow_installation_has() -> None:
     tree = ast.parse(Path(flavor.PYFUNC).read_text(encoding="utf-8"))
     imported = [
         name
