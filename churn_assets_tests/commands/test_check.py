@@ -8,8 +8,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from churn_assets.cli import main
-from churn_assets.commands.check import Checked, Status, UnknownSelectionError, run_checks, selected
-from churn_assets.commands.check_reports import as_junit, as_markdown
+from churn_assets.commands.check import UnknownSelectionError, run_checks, selected
+from churn_assets.commands.check_reports import Checked, Status, as_junit, as_markdown
 from churn_assets.definitions import CHECKS, build_defs
 from churn_assets_tests.conftest import Project
 

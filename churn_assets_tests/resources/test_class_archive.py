@@ -1,5 +1,6 @@
 """The archive of Spark's classes is made by one JVM, used by the next, and missed by none."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from churn_assets import cli
+from churn_assets.commands import run
+from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.resources import class_archive
 from churn_assets.resources.class_archive import begun_recording, using_options
 from churn_assets.resources.settings import settings_from_env
@@ -132,13 +134,13 @@ class Asked:
         self.of_it.append("drop")
 
 
-@pytest.mark.parametrize(("code", "asked"), [(cli.DONE, ["keep", "drop"]), (cli.FAILED, ["drop"])])
+@pytest.mark.parametrize(("code", "asked"), [(DONE, ["keep", "drop"]), (FAILED, ["drop"])])
 def test_only_a_run_that_went_through_keeps_its_classes(
     code: int, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recording = Asked()
     monkeypatch.setattr(class_archive, "begun_recording", lambda settings: recording)
     monkeypatch.setattr("churn_assets.resources.spark.spark_resource", lambda settings, recording: None)
-    monkeypatch.setattr(cli, "_run_jobs", lambda *of_the_run: code)
-    assert cli._run(LOCAL, sys.stdout, tmp_path / "log") == code
+    monkeypatch.setattr(run, "run_jobs", lambda *of_the_run: code)
+    assert run.main(argparse.Namespace(), LOCAL, sys.stdout, tmp_path / "log") == code
     assert recording.of_it == asked

@@ -83,7 +83,8 @@ def test_an_append_with_further_columns_widens_the_table_and_keeps_its_rows(
     assert lakehouse.read(TABLE, 0).columns == ["id"]
     # A narrower append needs no change: what it lacks is null.
     lakehouse.write(TABLE, numbers(spark, 3), mode="append")
-    assert lakehouse.read(TABLE).where("id = 3").first().name is None
+    (added,) = lakehouse.read(TABLE).where("id = 3").collect()
+    assert added.name is None
 
 
 def test_a_frame_read_before_a_commit_keeps_its_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
@@ -138,8 +139,9 @@ def test_nested_and_exact_types_survive(lakehouse: LakehouseResource, spark: Spa
     row = ([1.5, 2.0], {"a": 3}, Decimal("1234567890123456.0123456789"), date(2025, 2, 3), (7,))
     lakehouse.write(TABLE, spark.createDataFrame([row], schema))
     read = lakehouse.read(TABLE)
-    assert tuple(read.first()[:4]) == row[:4]
-    assert read.first().whole.a == 7
+    (found,) = read.collect()
+    assert tuple(found[:4]) == row[:4]
+    assert found.whole.a == 7
     assert read.schema == lakehouse.table_schema(TABLE)
 
 

@@ -1,13 +1,16 @@
 """Where things run: from the environment and nothing else."""
 
+import os
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from typing import cast
 
 import pytest
 import yaml
+from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.resources import settings as places
 from churn_assets.resources.settings import prepare_dagster_home, settings_from_env
@@ -117,9 +120,9 @@ def test_every_session_is_in_utc_and_writes_microseconds(master: str) -> None:
 def test_local_workers_run_this_python_and_those_of_a_cluster_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
     spark_resource(settings_from_env({"SPARK_MASTER": "spark://host:7077"}))
-    assert "PYSPARK_PYTHON" not in places.os.environ
+    assert "PYSPARK_PYTHON" not in os.environ
     spark_resource(settings_from_env({"SPARK_MASTER": "local[2]"}))
-    assert places.os.environ["PYSPARK_PYTHON"] == sys.executable
+    assert os.environ["PYSPARK_PYTHON"] == sys.executable
 
 
 def test_a_client_of_spark_connect_ends_its_session_with_the_process_unless_told_not_to(
@@ -128,12 +131,12 @@ def test_a_client_of_spark_connect_ends_its_session_with_the_process_unless_told
     name = "SPARK_CONNECT_RELEASE_SESSION_ON_EXIT"
     monkeypatch.setenv(name, "false")
     spark_resource(settings_from_env({"SPARK_REMOTE": "sc://host:15002"}))
-    assert places.os.environ[name] == "false"
+    assert os.environ[name] == "false"
     monkeypatch.delenv(name)
     spark_resource(settings_from_env({"SPARK_MASTER": "spark://host:7077"}))
-    assert name not in places.os.environ
+    assert name not in os.environ
     spark_resource(settings_from_env({"SPARK_REMOTE": "sc://host:15002"}))
-    assert places.os.environ[name] == "true"
+    assert os.environ[name] == "true"
 
 
 class SlowToStart:
@@ -152,8 +155,8 @@ class SlowToStart:
 def test_a_session_is_started_ahead_without_waiting_for_it_and_a_connect_client_makes_its_own() -> None:
     local, remote = SlowToStart(), SlowToStart(**{"spark.remote": "sc://host:15002"})
     started_before = set(threading.enumerate())
-    start_ahead(remote)
+    start_ahead(cast(LazyPySparkResource, remote))
     assert set(threading.enumerate()) == started_before
-    start_ahead(local)
+    start_ahead(cast(LazyPySparkResource, local))
     assert local.asked_by.get(timeout=30) != threading.current_thread().name
     local.may_start.set()

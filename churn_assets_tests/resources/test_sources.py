@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,11 +49,11 @@ def of_orders(folder: Path, kind: str, path: str = "orders", more: str = "") -> 
 # ---- the file
 
 
-def test_the_shipped_sources_are_the_demo():
+def test_the_shipped_sources_are_the_demo() -> None:
     assert load_sources(CHECKOUT / "sources.toml") == Sources(demo=DemoSettings())
 
 
-def test_the_sources_of_the_real_data_example_are_allowed():
+def test_the_sources_of_the_real_data_example_are_allowed() -> None:
     sources = load_sources(CHECKOUT / "examples" / "uci_online_retail" / "sources.toml")
     assert sources.orders is not None
     assert sources.customers is not None
@@ -77,12 +78,12 @@ def test_the_sources_of_the_real_data_example_are_allowed():
         ("[demo]\ncustomer = 5", "demo.customer: unknown key"),
     ],
 )
-def test_a_wrong_file_is_refused_with_key_found_and_allowed(tmp_path, text, problem):
+def test_a_wrong_file_is_refused_with_key_found_and_allowed(tmp_path: Path, text: str, problem: str) -> None:
     (found,) = refused(tmp_path, text).problems
     assert found.startswith(problem)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     error = refused(tmp_path, "[orders]\nformat = 'excel'\nmystery = 1\n[reviews]\npath = 'r'\n[other]\n")
     assert {problem.split(":")[0] for problem in error.problems} == {
         "orders.format",
@@ -93,7 +94,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     }
 
 
-def test_a_missing_file_and_broken_toml_are_refused(tmp_path):
+def test_a_missing_file_and_broken_toml_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSourcesError, match="there is no such file"):
         load_sources(tmp_path / "sources.toml")
     assert "cannot be read as TOML" in str(refused(tmp_path, "[orders\n"))
@@ -102,8 +103,8 @@ def test_a_missing_file_and_broken_toml_are_refused(tmp_path):
 # ---- paths
 
 
-def test_variables_are_filled_in_and_relative_paths_start_at_the_files_folder(tmp_path):
-    def path(text: str, kind: str = "parquet") -> str:
+def test_variables_are_filled_in_and_relative_paths_start_at_the_files_folder(tmp_path: Path) -> None:
+    def path(text: str, kind: Literal["parquet", "table"] = "parquet") -> str:
         return located(Source(format=kind, path=text), tmp_path, {"LAKE": "s3a://lake", "DAY": "monday", "EMPTY": ""})
 
     assert path("raw/orders") == str(tmp_path / "raw" / "orders")
@@ -117,26 +118,30 @@ def test_variables_are_filled_in_and_relative_paths_start_at_the_files_folder(tm
     assert "set NOWHERE in the environment" in str(error.value)
 
 
-def test_an_unset_variable_is_told_when_the_table_is_opened(spark: SparkSession, tmp_path, monkeypatch):
+def test_an_unset_variable_is_told_when_the_table_is_opened(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CHURN_NO_SUCH_VARIABLE", raising=False)
     with pytest.raises(MissingSourceError, match="CHURN_NO_SUCH_VARIABLE"):
         of_orders(tmp_path, "parquet", "${CHURN_NO_SUCH_VARIABLE}").open(spark, ORDERS)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "delta"])
-def test_a_path_with_nothing_there_is_missing_and_says_what_to_correct(spark: SparkSession, tmp_path, kind):
+def test_a_path_with_nothing_there_is_missing_and_says_what_to_correct(
+    spark: SparkSession, tmp_path: Path, kind: str
+) -> None:
     with pytest.raises(MissingSourceError) as error:
         of_orders(tmp_path, kind).open(spark, ORDERS)
     assert f"there is nothing at {tmp_path / 'orders'} ({kind})" in str(error.value)
     assert "correct `path` under [orders] in sources.toml" in str(error.value)
 
 
-def test_missing_demo_tables_say_how_they_are_made(spark: SparkSession, tmp_path):
+def test_missing_demo_tables_say_how_they_are_made(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(MissingSourceError, match="make demo"):
         catalog(tmp_path, "[demo]\n").open(spark, ORDERS)
 
 
-def test_optional_tables_that_are_not_configured_are_none(spark: SparkSession, tmp_path):
+def test_optional_tables_that_are_not_configured_are_none(spark: SparkSession, tmp_path: Path) -> None:
     opened = catalog(tmp_path, ORDERS_TOML)
     assert opened.open(spark, REVIEWS) is None
     assert opened.open(spark, CUSTOMERS) is None
@@ -145,7 +150,7 @@ def test_optional_tables_that_are_not_configured_are_none(spark: SparkSession, t
 # ---- reading
 
 
-def test_a_corrupt_parquet_file_cannot_be_read(spark: SparkSession, tmp_path):
+def test_a_corrupt_parquet_file_cannot_be_read(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "orders").write_bytes(b"PAR1 this is not what it says PAR1")
     with pytest.raises(UnreadableSourceError) as error:
         of_orders(tmp_path, "parquet").open(spark, ORDERS)
@@ -154,18 +159,20 @@ def test_a_corrupt_parquet_file_cannot_be_read(spark: SparkSession, tmp_path):
 
 
 @pytest.mark.parametrize("select", ["SELEC order_id", "SELECT no_such_column FROM raw_orders", "SELECT 1 FROM nowhere"])
-def test_a_select_that_cannot_run_is_told_as_the_sources_fault(spark: SparkSession, tmp_path, select):
+def test_a_select_that_cannot_run_is_told_as_the_sources_fault(
+    spark: SparkSession, tmp_path: Path, select: str
+) -> None:
     (tmp_path / "orders").write_text("order_id\n1\n", encoding="utf-8")
     with pytest.raises(UnreadableSourceError, match="select under"):
         of_orders(tmp_path, "csv", more=f'select = "{select}"').open(spark, ORDERS)
 
 
-def test_a_catalog_table_that_does_not_exist_is_told_as_the_sources_fault(spark: SparkSession, tmp_path):
+def test_a_catalog_table_that_does_not_exist_is_told_as_the_sources_fault(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(UnreadableSourceError, match="no_such_table"):
         of_orders(tmp_path, "table", "no_such_table").open(spark, ORDERS)
 
 
-def test_a_table_without_rows_is_refused(spark: SparkSession, tmp_path):
+def test_a_table_without_rows_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "orders").write_text("order_id,customer_id\n", encoding="utf-8")
     with pytest.raises(EmptySourceError, match="has no rows"):
         of_orders(tmp_path, "csv").open(spark, ORDERS)
@@ -174,7 +181,7 @@ def test_a_table_without_rows_is_refused(spark: SparkSession, tmp_path):
         of_orders(tmp_path, "csv", more='select = "SELECT * FROM raw_orders WHERE order_id > 1"').open(spark, ORDERS)
 
 
-def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark: SparkSession, tmp_path):
+def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "orders").write_text(
         "order_id;customer_id;ordered_at;delivered_at;subtotal\n"
         "good;c;2024-03-05 12:00:00;2024-03-05T14:00:00+01:00;9.5\n"
@@ -198,7 +205,7 @@ def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark
     assert aside == {("impossible_time", "no time"), ("negative_subtotal", "no value"), ("null_key", None)}
 
 
-def test_a_select_makes_orders_of_raw_lines(spark: SparkSession, tmp_path):
+def test_a_select_makes_orders_of_raw_lines(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "lines").mkdir()
     lines = pa.table({"bill": ["1", "1", "2"], "who": ["a", "a", "b"], "price": [1.5, 2.0, 4.0]})
     pq.write_table(lines, tmp_path / "lines" / "part.parquet")
@@ -208,7 +215,7 @@ def test_a_select_makes_orders_of_raw_lines(spark: SparkSession, tmp_path):
     assert {tuple(row) for row in opened.collect()} == {("1", "a", 3.5), ("2", "b", 4.0)}
 
 
-def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path):
+def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path: Path) -> None:
     for name in ("old", "new"):
         write_deltalake(str(tmp_path / "orders"), pa.table({"order_id": [name]}), mode="overwrite")
     opened = of_orders(tmp_path, "delta").open(spark, ORDERS)
@@ -216,7 +223,7 @@ def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path):
     assert [tuple(row) for row in opened.collect()] == [("new",)]
 
 
-def test_a_catalog_table_is_read_by_its_name(spark: SparkSession, tmp_path):
+def test_a_catalog_table_is_read_by_its_name(spark: SparkSession, tmp_path: Path) -> None:
     spark.range(3).createOrReplaceTempView("shop_orders")
     try:
         opened = of_orders(tmp_path, "table", "shop_orders", 'select = "SELECT id AS order_id FROM raw_orders"').open(
