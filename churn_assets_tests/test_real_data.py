@@ -69,7 +69,9 @@ def test_every_invoice_is_kept_cancelled_or_quarantined(flow: Flow) -> None:
 def test_the_panel_is_the_published_one_row_by_row(flow: Flow, uci_folder: Path) -> None:
     computed = by_key(flow.project.lakehouse.read(PANEL))
     published: dict[Key, Row] = {
-        (str(row["customer_id"]), date.fromisoformat(str(row["as_of"])[:10])): row
+        (str(row["customer_id"]), date.fromisoformat(str(row["as_of"])[:10])): {
+            str(column): value for column, value in row.items()
+        }
         for row in pd.read_parquet(uci_folder / "reference_panel.parquet").to_dict("records")
     }
     assert len(published) == 19_200
