@@ -47,5 +47,5 @@ def _table(built: StudyPanel, policy: ChurnPolicy) -> str:
 
 def _recipe(spark: SparkSession, policy: ChurnPolicy) -> AbstractContextManager[StudyPanel]:
     orders = spark.createDataFrame(random_orders(CUSTOMERS_OF_THE_RECIPE))
-    empty = [spark.createDataFrame([], table.spark_schema) for table in (REVIEWS, CUSTOMERS)]
-    return panel_of(orders, *empty, policy)
+    reviews, customers = (spark.createDataFrame([], table.spark_schema) for table in (REVIEWS, CUSTOMERS))
+    return panel_of(orders, reviews, customers, policy)

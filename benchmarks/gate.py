@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
 
 from benchmarks.panels import demo_panel, spark_session, write_result
@@ -55,6 +56,8 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         model = train_churn_model(
             train, splits.current_rows(built.panel, dates, policy), SETTINGS, policy, rows=train.count()
         )
+        assembler = model.pipeline.stages[0]
+        assert isinstance(assembler, VectorAssembler)
         test = splits.held_out_rows(built.panel, dates, policy)
         held_out = judged.held_out_scores(model.pipeline, test, model.cut_off).persist()
         rule = built.snapshots.select("customer_id", "as_of", "risk_score")
@@ -65,12 +68,14 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         for evaluation, rows in zip(EVALUATIONS, (held_out, pooled), strict=True):
             gate = policy.gate.model_copy(update={"evaluation": evaluation})
             asked = policy.model_copy(update={"gate": gate})
-            numbers = {"as_of": chosen.as_of, "eligible": chosen.eligible, "churners": chosen.churners}
-            if not feasibility(asked, asked, **numbers).is_feasible:
+            counted_again = feasibility(
+                asked, asked, as_of=chosen.as_of, eligible=chosen.eligible, churners=chosen.churners
+            )
+            if not counted_again.is_feasible:
                 found[evaluation] = None
                 continue
             ranked = rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
-            scored = judged.scored(ranked, model.pipeline.stages[0].getInputCols(), built.segments)
+            scored = judged.scored(ranked, assembler.getInputCols(), built.segments)
             found[evaluation] = judge(scored, asked, has_threshold=model.threshold is not None)
         held_out.unpersist()
         train.unpersist()

@@ -46,7 +46,8 @@ def _ticks() -> dict[str, list[float]]:
         lakehouse = LakehouseResource(root=folder, pyspark=spark_resource(settings_from_env()))
         path = Path(lakehouse.path(PANEL))
         path.parent.mkdir(parents=True)
-        cursor, taken = None, {"nothing new": [], "a new version": []}
+        cursor: str | None = None
+        taken: dict[str, list[float]] = {"nothing new": [], "a new version": []}
         for number in range(TICKS + 1):
             rows = pa.table({"customer_id": ["a"], "as_of": [date(2025, 9, 1)], "total_orders": [float(number)]})
             deltalake.write_deltalake(path, rows, mode="overwrite")

@@ -64,11 +64,11 @@ def example_panel(spark: SparkSession, example: str, policy: ChurnPolicy) -> Ite
     folder = CHECKOUT / "examples" / example
     catalog = SourceCatalog(load_sources(folder / "sources.toml"), folder, "")
     raw = [catalog.open(spark, table) for table in (ORDERS, REVIEWS, CUSTOMERS)]
-    tables = [
+    orders, reviews, customers = (
         spark.createDataFrame([], table.spark_schema) if rows is None else rows
         for table, rows in zip((ORDERS, REVIEWS, CUSTOMERS), raw, strict=True)
-    ]
-    with panel_of(*tables, policy) as built:
+    )
+    with panel_of(orders, reviews, customers, policy) as built:
         yield built
 
 
