@@ -276,7 +276,8 @@ def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
     def build(folder: Path) -> ExecuteInProcessResult:
         project = built.copied_to(folder)
-        result = project.score(*project.weeks()[-2:])
+        last_but_one, last = project.weeks()[-2:]
+        result = project.score(last_but_one, last)
         # The monitoring's may fail: this little demo is trained on its crisis alone.
         others = {name: found for name, found in checks_of(result).items() if "monitoring" not in name}
         assert set(others.values()) == {True}, others

@@ -80,6 +80,12 @@ def rows_of(rows: DataFrame) -> list[Row]:
     return [row.asDict(recursive=True) for row in rows.select(*columns).collect()]
 
 
+def value_of(row: DataFrame) -> Any:
+    """The one value of a frame of one row and one column."""
+    ((value,),) = row.collect()
+    return value
+
+
 def cleaned(
     frames: tuple[DataFrame, DataFrame, DataFrame], *, now: datetime = LATER, policy: ChurnPolicy = POLICY
 ) -> Cleaned:

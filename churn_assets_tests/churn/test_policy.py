@@ -150,7 +150,7 @@ def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_v
 
 def test_rules_cannot_be_changed_after_loading() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        ChurnPolicy().gate.min_recall = 0.0  # type: ignore[misc]
+        ChurnPolicy().gate.min_recall = 0.0  # type: ignore[misc]  # what it is refused for
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from churn_assets_tests.conftest import Project, causes_of
 
 def executions(spark: SparkSession) -> dict[int, Any]:
     """The SQL queries so far, by their numbers."""
-    store: Any = spark._jsparkSession.sharedState().statusStore()  # type: ignore[attr-defined]
+    store: Any = spark._jsparkSession.sharedState().statusStore()
     listed = store.executionsList()
     return {int(each.executionId()): each for each in (listed.apply(place) for place in range(listed.size()))}
 

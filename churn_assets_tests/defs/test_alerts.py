@@ -272,7 +272,9 @@ def test_an_e_mail_says_the_same() -> None:
         AlertsResource(smtp=smtp).deliver("e-mail", NOTICE)
     (mail,) = received
     assert (mail["Subject"], mail["To"]) == ("churn_lifecycle failed", "ada@quickbite.example")
-    assert "check no_nulls of orders" in mail.get_payload(decode=True).decode()  # type: ignore[union-attr]
+    text = mail.get_payload(decode=True)
+    assert isinstance(text, bytes)
+    assert "check no_nulls of orders" in text.decode()
 
 
 @pytest.mark.parametrize(

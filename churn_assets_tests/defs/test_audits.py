@@ -6,7 +6,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import deltalake
 import pyarrow as pa
 import pytest
@@ -27,6 +26,7 @@ from churn_assets.defs.splits import TEST, TRAIN, stored_split_outcomes, train_a
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.processes import checked_without_jvm
 
@@ -172,8 +172,8 @@ def test_tables_together_are_published_together_or_not_at_all(
     assert not lakehouse.has(OTHER)
 
 
-def found_by(results: Iterator[dg.AssetCheckResult]) -> dict[str | None, tuple[bool, str]]:
-    return {found.check_name: (found.passed, str(found.metadata["observed"].value)) for found in results}
+def found_by(called: object) -> dict[str | None, tuple[bool, str]]:
+    return {found.check_name: (found.passed, str(found.metadata["observed"].value)) for found in results_of(called)}
 
 
 def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:

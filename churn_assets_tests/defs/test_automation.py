@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import deltalake
@@ -21,7 +21,8 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.retraining import DECISION_SCHEMA, RetrainDecision
 from churn_assets.definitions import build_defs
 from churn_assets.defs import automation
-from churn_assets.defs.automation import PANEL, REFRESH, TRAINING, Seen
+from churn_assets.defs.automation import REFRESH, TRAINING, Seen
+from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
@@ -41,10 +42,10 @@ class Watched:
     policy: ChurnPolicy
     cursor: str | None = None
 
-    def write(self, rows: pd.DataFrame, mode: str = "overwrite") -> None:
+    def write(self, rows: pd.DataFrame, mode: Literal["overwrite", "append"] = "overwrite") -> None:
         path = Path(self.lakehouse.path(PANEL))
         path.parent.mkdir(parents=True, exist_ok=True)
-        deltalake.write_deltalake(str(path), rows, mode=mode)  # type: ignore[call-overload]
+        deltalake.write_deltalake(str(path), rows, mode=mode)
 
     def trained_on(self, version: int) -> None:
         metadata = {"inputs": {PANEL: version}}
@@ -264,7 +265,9 @@ def new_orders(sources: SourceCatalog, instance: dg.DagsterInstance, cursor: str
 
 
 @pytest.mark.parametrize("form", ["delta", "parquet", "csv"])
-def test_the_features_are_refreshed_once_when_a_source_moves(tmp_path: Path, form: str) -> None:
+def test_the_features_are_refreshed_once_when_a_source_moves(
+    tmp_path: Path, form: Literal["delta", "parquet", "csv"]
+) -> None:
     place = tmp_path / "orders"
     write = {
         "delta": lambda rows: deltalake.write_deltalake(str(place), rows, mode="append", schema_mode="merge"),
@@ -272,7 +275,7 @@ def test_the_features_are_refreshed_once_when_a_source_moves(tmp_path: Path, for
         "csv": lambda rows: rows.to_csv(place),
     }[form]
     write(ROWS)
-    sources = SourceCatalog(Sources(orders=Source(format=form, path="orders")), tmp_path, "")  # type: ignore[arg-type]
+    sources = SourceCatalog(Sources(orders=Source(format=form, path="orders")), tmp_path, "")
     with dg.instance_for_test() as instance:
         first, cursor = new_orders(sources, instance, None)
         again, cursor = new_orders(sources, instance, cursor)

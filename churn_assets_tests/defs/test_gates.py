@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import cleaning, models, splits
 from churn_assets.churn.contract import PANEL_CHECKS
+from churn_assets.churn.features import feature_panel
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import LIFECYCLE, build_defs
 from churn_assets.defs import evaluation, features, scoring
@@ -22,6 +23,7 @@ from churn_assets.delta import commits
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.panels import value_of
 
 PANEL = "food_delivery/ml_churn_features"
 SERVED = "quickbite_churn_predictor"
@@ -79,7 +81,7 @@ def failed_panel_checks(project: Project) -> dict[str, dg.AssetCheckEvaluation]:
 
 
 def with_null_rating(panel: DataFrame) -> DataFrame:
-    customer = F.lit(panel.agg(F.min("customer_id")).first()[0])
+    customer = F.lit(value_of(panel.agg(F.min("customer_id"))))
     return panel.withColumn("avg_star_rating", F.when(F.col("customer_id") != customer, F.col("avg_star_rating")))
 
 
@@ -88,7 +90,7 @@ def with_duplicate(panel: DataFrame) -> DataFrame:
 
 
 def with_impossible_ratio(panel: DataFrame) -> DataFrame:
-    customer = F.lit(panel.agg(F.min("customer_id")).first()[0])
+    customer = F.lit(value_of(panel.agg(F.min("customer_id"))))
     spoiled = F.when(F.col("customer_id") == customer, 1.5).otherwise(F.col("late_order_ratio"))
     return panel.withColumn("late_order_ratio", spoiled)
 
@@ -109,8 +111,8 @@ def test_features_that_break_the_contract_are_not_published(
     allowed: str,
 ) -> None:
     before, files = project.versions(), files_under(project, PANEL)
-    first = project.lakehouse.read(PANEL).agg(F.min("customer_id")).first()[0]
-    computed = features.feature_panel
+    first = value_of(project.lakehouse.read(PANEL).agg(F.min("customer_id")))
+    computed = feature_panel
     monkeypatch.setattr(features, "feature_panel", lambda snapshots, policy: spoil(computed(snapshots, policy)))
     result = project.run_from(PANEL)
     cause = the_cause(result)
@@ -135,7 +137,7 @@ def test_a_table_spoiled_by_an_outside_writer_stops_everything_downstream(projec
     deltalake.write_deltalake(path, spoiled, mode="append")
     before = project.versions()
     panel = AssetKey(PANEL.split("/"))
-    selection = dg.AssetSelection.assets(panel).downstream(include_self=False).materializable()
+    selection: dg.AssetSelection = dg.AssetSelection.assets(panel).downstream(include_self=False).materializable()
     if chosen == "with the panel's checks":
         selection |= dg.AssetSelection.checks_for_assets(panel)
     result = run_selection(project, selection)
@@ -187,7 +189,7 @@ def with_another_policy(project: Project) -> Project:
 
 def with_evaluation_of_other_data(project: Project) -> Project:
     path = project.lakehouse.path("recall_churn")
-    row = project.lakehouse.read("recall_churn").first().asDict(recursive=True)
+    row = project.lakehouse.read("recall_churn").collect()[0].asDict(recursive=True)
     row["data_versions"] = {table: version + 1 for table, version in row["data_versions"].items()}
     table = deltalake.DeltaTable(path).to_pyarrow_table()
     deltalake.write_deltalake(path, pa.Table.from_pylist([row], schema=table.schema), mode="overwrite")

@@ -159,7 +159,7 @@ def test_reasons_are_not_given_by_other_trees_than_those_that_were_trained(chang
 def test_a_list_changed_by_hand_fails_its_checks(changeable: Project) -> None:
     table = deltalake.DeltaTable(changeable.lakehouse.path(TARGETS))
     table.update(new_values={"customer_id": "stranger"}, predicate="rank = 1")
-    found = list(retention_targets_contract(changeable.lakehouse, changeable.policy))
+    found = results_of(retention_targets_contract(changeable.lakehouse, changeable.policy))
     assert [each.passed for each in found] == [False] * 4
     assert {each.metadata["observed"].value for each in found} == {
         "not evaluable: the scores behind this version are unknown"
@@ -167,7 +167,7 @@ def test_a_list_changed_by_hand_fails_its_checks(changeable: Project) -> None:
 
 
 def test_before_any_list_is_made_the_checks_say_so(built: Project) -> None:
-    found = list(retention_targets_contract(built.lakehouse, built.policy))
+    found = results_of(retention_targets_contract(built.lakehouse, built.policy))
     assert [each.passed for each in found] == [True] * 4
     assert {each.metadata["observed"].value for each in found} == {"no list has been made yet"}
 

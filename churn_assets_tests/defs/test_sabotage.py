@@ -35,6 +35,7 @@ from churn_assets.churn import judged, models
 from churn_assets.churn.contract import split_outcomes
 from churn_assets.churn.evaluation import choose_threshold, judge
 from churn_assets.churn.evaluations import evaluation_row, recorded_evaluation
+from churn_assets.churn.features import feature_panel
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
 from churn_assets.definitions import LIFECYCLE
@@ -59,7 +60,7 @@ def rewrite(project: Project, table: str, spoil: Callable[[DataFrame], DataFrame
     """Writes a spoiled version of `table` with the lineage of the honest one: nobody can tell it from its commit."""
     lakehouse = project.lakehouse
     kept = lakehouse.commit_metadata(table)
-    lineage = {name: kept[name] for name in ("inputs", "panel_digest") if name in kept}
+    lineage: dict[str, Any] = {name: kept[name] for name in ("inputs", "panel_digest") if name in kept}
     lakehouse.write(table, spoil(lakehouse.read(table)), metadata=lineage)
 
 
@@ -225,7 +226,8 @@ def test_a_challenger_that_falls_short_of_the_champion_fails(honest: Judgement) 
 
 def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(honest: Judgement) -> None:
     limited = changed(honest.policy, "alerts", budget=0.30)
-    counts = [(0.5, label, int(rows)) for label, rows in honest.rows["label"].value_counts().items()]
+    labels = honest.rows["label"]
+    counts = [(0.5, label, int((labels == label).sum())) for label in labels.unique()]
     assert choose_threshold(counts, counts, limited) is None
     found = honest.of(honest.rows.assign(is_alert=False), policy=limited, has_threshold=False)
     assert_shut(found, "FAIL", "no threshold on the validation fold")
@@ -307,7 +309,9 @@ def latest_run(project: Project) -> str:
 def artifact_of(project: Project, run_id: str) -> Path:
     """The folder of the logged model of a run."""
     client = project.tracking.client
-    (logged,) = client.get_run(run_id).outputs.model_outputs
+    outputs = client.get_run(run_id).outputs
+    assert outputs is not None
+    (logged,) = outputs.model_outputs
     folder = Path(unquote(urlparse(client.get_logged_model(logged.model_id).artifact_location).path))
     assert folder.is_dir()
     return folder
@@ -359,7 +363,7 @@ def test_a_feature_computed_from_later_events_is_never_published(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = project.versions()
-    honest = features.feature_panel
+    honest = feature_panel
     silver = project.lakehouse.read("food_delivery/silver_orders_enriched")
     ever = silver.groupBy("customer_id").agg(F.count("*").cast("double").alias("ever"))
 
@@ -409,6 +413,7 @@ def test_an_evaluation_against_an_earlier_champion_does_not_promote(project: Pro
     version = tracking.version_under("staging")
     assert version is not None
     assert version.run_id == first
+    assert version.source is not None
     copied = tracking.client.create_model_version(SERVED, version.source, run_id=latest_run_but(project, first))
     tracking.client.set_registered_model_alias(SERVED, "production", copied.version)
     (cause,) = causes_of(project.run(LIFECYCLE, PRODUCTION))
@@ -482,7 +487,7 @@ def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_r
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    honest = evaluation.judge
+    honest = judge
     with mlflow_server(project) as (uri, stop):
         served = replace(project, settings=replace(project.settings, tracking_uri=uri))
 

@@ -159,7 +159,7 @@ def test_a_customer_lost_from_the_table_fails_its_check(scored: Project) -> None
     table = deltalake.DeltaTable(scored.lakehouse.path(SCORES))
     lost = rows(scored)[0]
     table.delete(f"customer_id = '{lost['customer_id']}'")
-    found = churn_scores_contract(lakehouse=scored.lakehouse, policy=scored.policy)
+    found = results_of(churn_scores_contract(lakehouse=scored.lakehouse, policy=scored.policy))
     outcomes = {each.check_name: each.passed for each in found}
     assert outcomes == {"values": True, "coverage": False}
 
@@ -170,12 +170,12 @@ def test_a_customer_lost_from_an_earlier_week_is_found_though_the_last_was_score
     table = deltalake.DeltaTable(scored.lakehouse.path(SCORES))
     table.delete(f"customer_id = '{lost['customer_id']}' and as_of = '{earlier}'")
     score(scored, last, last)
-    found = churn_scores_contract(lakehouse=scored.lakehouse, policy=scored.policy)
+    found = results_of(churn_scores_contract(lakehouse=scored.lakehouse, policy=scored.policy))
     assert {each.check_name: each.passed for each in found} == {"values": True, "coverage": False}
 
 
 def test_before_any_week_is_scored_the_checks_say_so(built: Project) -> None:
-    found = list(churn_scores_contract(lakehouse=built.lakehouse, policy=built.policy))
+    found = results_of(churn_scores_contract(lakehouse=built.lakehouse, policy=built.policy))
     assert [(each.check_name, each.passed) for each in found] == [("values", True), ("coverage", True)]
     assert {each.metadata["observed"].value for each in found} == {"no week has been scored yet"}
 

@@ -61,7 +61,8 @@ def test_a_gate_failure_leaves_one_finished_run_that_says_fail(project: Project)
 def test_a_retry_goes_on_with_the_run_of_the_first_attempt(
     project: Project, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    logged, seen = TrackingResource.log_training, []
+    logged = TrackingResource.log_training
+    seen: list[str] = []
 
     def fails_once(self: TrackingResource, training: Any) -> None:
         if when == "after" or seen:
@@ -195,6 +196,7 @@ def test_a_run_tells_what_it_was_trained_from_by_what_and_leads_to_dagster(built
 def test_a_run_names_each_input_table_with_its_delta_version(built: Project) -> None:
     (run,) = runs_of(built)
     versions = json.loads(run.data.tags["data_versions"])
+    assert run.inputs is not None
     found = {each.dataset.name: (each.dataset.digest, each.dataset.source_type) for each in run.inputs.dataset_inputs}
     assert found == {table: (f"v{version}", "delta_table") for table, version in versions.items()}
     assert {"food_delivery/train_features", "food_delivery/test_features"} < set(found)
