@@ -125,7 +125,9 @@ def record(project: Project) -> Mapping[str, Any]:
     """What MLflow holds of the one training, but for what is of the run and of the code's checkout."""
     version = project.tracking.version("1")
     assert version is not None
+    assert version.run_id is not None
     run = project.tracking.client.get_run(version.run_id)
+    assert run.inputs is not None
     tags = ("model_digest", "policy_digest", "data_versions", "features", "threshold", "served_digest", "verdict")
     return {
         "status": run.info.status,

@@ -14,10 +14,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from dagster._core.scheduler.instigation import SensorInstigatorData
 from deltalake import CommitProperties
 
 from churn_assets.definitions import LIFECYCLE
-from churn_assets.defs.automation import PANEL, TRAINING, Seen
+from churn_assets.defs.automation import TRAINING, Seen
+from churn_assets.defs.features import PANEL
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
 from churn_assets_tests.processes import CHECKOUT, QUICK_JVM, wait_for
@@ -38,7 +40,7 @@ def daemon(project: Project, log: Path, **more: str) -> Iterator[subprocess.Pope
         **QUICK_JVM,
         **more,
     }
-    command = [Path(sys.executable).with_name("dagster-daemon"), "run", "-m", "churn_assets_tests.quick_sensors"]
+    command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "churn_assets_tests.quick_sensors"]
     with log.open("ab") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, env=environ, stdout=output, stderr=output)
     family: list[psutil.Process] = []
@@ -71,7 +73,8 @@ def has_ended(project: Project, number: int) -> bool:
 def cursor_of(project: Project, sensor: str) -> str | None:
     with project.instance() as instance:
         states = [state for state in instance.all_instigator_state() if state.name == sensor]
-    return next((state.instigator_data.cursor for state in states if state.instigator_data is not None), None)
+    noted = [state.instigator_data for state in states]
+    return next((data.cursor for data in noted if isinstance(data, SensorInstigatorData)), None)
 
 
 def dealt_with(project: Project) -> int | None:

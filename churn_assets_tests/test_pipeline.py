@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -18,6 +19,7 @@ from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.panels import value_of
 
 SHIPPED = Path(__file__).resolve().parents[1]
 TEST = "food_delivery/test_features"
@@ -61,7 +63,7 @@ def flow_checks(project: Project) -> set[dg.AssetCheckKey]:
     return set(build_defs(project.resources).resolve_asset_graph().asset_check_keys)
 
 
-def evaluations(project: Project) -> list[dict[str, object]]:
+def evaluations(project: Project) -> list[dict[str, Any]]:
     return [row.asDict() for row in project.lakehouse.read("recall_churn").orderBy("evaluated_at").collect()]
 
 
@@ -83,16 +85,28 @@ def test_every_check_of_its_assets_is_evaluated_and_passes(flow: Flow) -> None:
     assert checks_of(flow.lifecycle) == {f"{'/'.join(key.asset_key.path)}: {key.name}": True for key in declared}
 
 
+def schema_of(made: dg.AssetMaterialization) -> dg.TableSchema:
+    schema = made.metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    return schema
+
+
+def lineage_of(made: dg.AssetMaterialization) -> dg.TableColumnLineage:
+    lineage = made.metadata["dagster/column_lineage"].value
+    assert isinstance(lineage, dg.TableColumnLineage)
+    return lineage
+
+
 def test_tables_are_described_and_their_lineage_names_columns_that_exist(flow: Flow) -> None:
     made = materializations_of(flow.lifecycle)
     columns = {
-        key: {column.name: column.description for column in found.metadata["dagster/column_schema"].value.columns}
+        key: {column.name: column.description for column in schema_of(found).columns}
         for key, found in made.items()
         if "dagster/column_schema" in found.metadata
     }
     assert set(columns) == {*TABLES}
     lineage = {
-        key: found.metadata["dagster/column_lineage"].value.deps_by_column
+        key: lineage_of(found).deps_by_column
         for key, found in made.items()
         if "dagster/column_lineage" in found.metadata
     }
@@ -126,6 +140,7 @@ def test_tables_hold_what_their_materializations_say(flow: Flow) -> None:
     for table, materialization in materializations_of(flow.lifecycle).items():
         if table in TABLES:
             version = materialization.metadata["delta_version"].value
+            assert materialization.tags is not None
             assert materialization.tags["dagster/data_version"] == str(version), table
             assert lakehouse.version(table) == version
             told[table] = materialization.metadata["dagster/row_count"].value
@@ -155,6 +170,7 @@ def test_lineage_names_the_exact_versions_a_table_was_computed_from(flow: Flow, 
     assert inputs == {"food_delivery/silver_orders_enriched": 1, "food_delivery/gold_customer_churn_risk": 1}
     assert again.project.lakehouse.inputs("food_delivery/ml_churn_features", 0) == dict.fromkeys(inputs, 0)
     panel = materializations_of(again.lifecycle)["food_delivery/ml_churn_features"]
+    assert panel.tags is not None
     assert panel.tags["dagster/input_data_version/food_delivery/silver_orders_enriched"] == "1"
 
 
@@ -265,6 +281,6 @@ def test_the_test_rows_are_of_other_customers_and_of_later_than_all_training_out
     lakehouse = flow.project.lakehouse
     train, test = lakehouse.read("food_delivery/train_features"), lakehouse.read(TEST)
     assert train.join(test, "customer_id", "left_semi").isEmpty()
-    known = train.agg(F.max(F.date_add("as_of", flow.project.policy.windows.outcome_days))).first()[0]
-    assert known <= test.agg(F.min("as_of")).first()[0]
+    known = value_of(train.agg(F.max(F.date_add("as_of", flow.project.policy.windows.outcome_days))))
+    assert known <= value_of(test.agg(F.min("as_of")))
     assert test.where("label is null").isEmpty()
