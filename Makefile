@@ -43,7 +43,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 
-types: $(INSTALLED) ## mypy
+types: $(INSTALLED) ## mypy: the package, its tests, the benchmarks and the scripts
 	$(VENV_PYTHON) -m mypy
 
 imports: $(INSTALLED) ## churn/ knows neither Dagster nor MLflow
