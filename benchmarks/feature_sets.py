@@ -61,10 +61,10 @@ def _lines(data: str, panel: DataFrame, policy: ChurnPolicy) -> list[str]:
         replicates = bootstrap({name: partial(metric, ranking) for name, ranking in rankings.items()}, len(labels))
         once = np.ones((1, len(labels)))
         values = {name: float(metric(ranking, once)[0]) for name, ranking in rankings.items()}
-        for name in rankings:
-            low, high = percentile_interval(replicates[name] - replicates["seed"], policy.gate.confidence)
-            gain = "" if name == "seed" else f"{values[name] - values['seed']:+.3f} ({low:+.3f} to {high:+.3f})"
-            cells[name] += [f"{values[name]:.3f}", gain]
+        for ranked in rankings:
+            low, high = percentile_interval(replicates[ranked] - replicates["seed"], policy.gate.confidence)
+            gain = "" if ranked == "seed" else f"{values[ranked] - values['seed']:+.3f} ({low:+.3f} to {high:+.3f})"
+            cells[ranked] += [f"{values[ranked]:.3f}", gain]
     found = [f"| {data} | {len(labels):,} | `{name}` | {' | '.join(row)} |" for name, row in cells.items()]
     print("\n".join(found), flush=True)
     return found

@@ -185,8 +185,9 @@ def test_checks_are_of_assets_that_exist(defs: dg.Definitions) -> None:
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(stages.__path__)])
 def test_no_module_of_assets_or_checks_is_forgotten(defs: dg.Definitions, name: str) -> None:
     module, graph = importlib.import_module(f"{stages.__name__}.{name}"), defs.resolve_asset_graph()
-    specs = [spec for found in dg.load_assets_from_modules([module]) for spec in found.specs]
-    assert {spec.key for spec in specs} <= graph.get_all_asset_keys()
+    made = dg.load_assets_from_modules([module])
+    keys = {key for found in made if isinstance(found, dg.AssetsDefinition) for key in found.keys}
+    assert keys <= graph.get_all_asset_keys()
     checks = [key for found in dg.load_asset_checks_from_modules([module]) for key in found.check_keys]
     assert set(checks) <= graph.asset_check_keys
 

@@ -40,7 +40,7 @@ def test_the_wilson_interval_is_the_published_one(hits: int, trials: int, low: f
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.99, 0.999])
-def test_the_wilson_interval_is_that_of_scipy_at_every_number_of_hits(confidence) -> None:
+def test_the_wilson_interval_is_that_of_scipy_at_every_number_of_hits(confidence: float) -> None:
     for trials in (1, 2, 7, 30, 93, 400):
         for hits in range(trials + 1):
             published = binomtest(hits, trials).proportion_ci(confidence, method="wilson")

@@ -132,7 +132,9 @@ def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_n
     assert moved == JUDGING_VALUES.keys() - judged_only
 
 
-def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no_other(monkeypatch) -> None:
+def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
     joined = {**FEATURE_SETS, "extended": (*FEATURE_SETS["extended"], "missed_orders")}
     monkeypatch.setattr(policy, "FEATURE_SETS", joined)
@@ -140,7 +142,9 @@ def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no
     assert {name for name in SETS if before[name] != after[name]} == {"extended"}
 
 
-def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_values(monkeypatch) -> None:
+def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = ChurnPolicy().panel_digest("code")
     assert ChurnPolicy().panel_digest("code") == before
     assert ChurnPolicy().panel_digest("other code") != before

@@ -1,7 +1,7 @@
 """What an audit found is believed of just the versions it saw, under just the rules it judged by; and it is right."""
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any

@@ -17,6 +17,7 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
 from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
 from churn_assets.resources.trained_models import REGISTERED_MODEL
+from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 from churn_assets_tests.defs.test_scoring import change_panel
 

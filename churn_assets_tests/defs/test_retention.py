@@ -17,6 +17,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
+from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of
 
 LISTS = [TARGETS, EXCLUSIONS]

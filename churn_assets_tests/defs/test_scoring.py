@@ -17,6 +17,7 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
 from churn_assets.resources.tracking import PRODUCTION
 from churn_assets.resources.trained_models import REGISTERED_MODEL
+from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 
 STAMPS = ("scored_at",)

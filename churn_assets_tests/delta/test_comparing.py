@@ -12,9 +12,9 @@ from churn_assets.delta.comparing import holds_same_rows
 SAME = pd.DataFrame(
     {
         "name": ["a", "b", "c", None],
-        "day": pd.to_datetime(["2025-09-01", "2025-09-08", None, "2025-09-01"]).date,
+        "day": pd.to_datetime(pd.Index(["2025-09-01", "2025-09-08", None, "2025-09-01"])).date,
         "value": [1.5, float("nan"), None, -2.0],
-        "moment": pd.to_datetime(["2025-09-01", None, "2025-09-02", "2025-09-02"], utc=True),
+        "moment": pd.to_datetime(pd.Index(["2025-09-01", None, "2025-09-02", "2025-09-02"]), utc=True),
     }
 )
 
@@ -41,7 +41,7 @@ def is_same_in(folder: Path, one: int, other: int) -> bool:
         (SAME.assign(name=["a", "b", "c", "d"]), False),
         (SAME.rename(columns={"value": "worth"}), False),
         # Least, greatest and nulls of every column stay: only the rows tell.
-        (SAME.assign(name=["b", "a", "c", None]), False),
+        (SAME.assign(name=pd.Series(["b", "a", "c", None])), False),
         (pd.concat([SAME] * 2).iloc[[0, 1, 2, 3, 0, 1, 2, 2]], False),
     ],
     ids=["again", "reversed", "columns_moved", "fewer", "more", "null_filled", "renamed", "swapped", "other_multiples"],

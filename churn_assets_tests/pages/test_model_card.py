@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from churn_assets.churn import intervals
-from churn_assets.churn.catalogue import FEATURE_SETS, FEATURES
+from churn_assets.churn.catalogue import FEATURE_SETS, FEATURES, FeatureSet
 from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.intervals import UNDEFINED, Estimate
@@ -181,7 +181,7 @@ def test_the_label_is_told_in_the_policys_words_and_windows(rules: ChurnPolicy) 
 
 
 @pytest.mark.parametrize("name", FEATURE_SETS)
-def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_important_first(name: str) -> None:
+def test_every_feature_has_its_importance_meaning_formula_and_range_the_most_important_first(name: FeatureSet) -> None:
     features = FEATURE_SETS[name]
     importances = {feature: (number + 1) / 100 for number, feature in enumerate(features)}
     found = rows(section(model_card(facts(features=features, importances=importances)), "Features"))[1:]

@@ -70,7 +70,7 @@ def waiting() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
 
 
-def test_a_process_prepared_ahead_judges_one_version(served) -> None:
+def test_a_process_prepared_ahead_judges_one_version(served: Served) -> None:
     digest = model_digest(served.pipeline, served.threshold)
     probe = Probe(served.tracking_uri)
     probe.prepare()
@@ -83,14 +83,16 @@ def test_a_process_prepared_ahead_judges_one_version(served) -> None:
     assert probe.problems(URI, expected_digest=digest) == []
 
 
-def test_the_process_that_was_prepared_is_the_one_that_is_asked(served, monkeypatch) -> None:
+def test_the_process_that_was_prepared_is_the_one_that_is_asked(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     probe = Probe(served.tracking_uri)
     probe.prepare()
     monkeypatch.setattr("sys.executable", "/no/such/python")
     assert probe.problems(URI) == []
 
 
-def test_a_prepared_process_that_died_is_not_asked(served) -> None:
+def test_a_prepared_process_that_died_is_not_asked(served: Served) -> None:
     probe = Probe(served.tracking_uri)
     probe.prepare()
     (prepared,) = waiting()
@@ -99,7 +101,7 @@ def test_a_prepared_process_that_died_is_not_asked(served) -> None:
     assert probe.problems(URI) == []
 
 
-def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path):
+def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path: Path) -> None:
     probe = Probe(f"sqlite:///{tmp_path}/mlflow.db")
     probe.prepare()
     assert len(waiting()) == 1
