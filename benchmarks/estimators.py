@@ -46,9 +46,9 @@ def main() -> None:
             rows = train.count()
             seconds: dict[str, list[float]] = {name: [] for name in ESTIMATORS}
             for turn in range(ROUNDS + 1):
-                for name, settings in ESTIMATORS.items():
+                for name, hyperparameters in ESTIMATORS.items():
                     begun = time.perf_counter()
-                    fit_churn_model(train, features, settings, rows=rows)
+                    fit_churn_model(train, features, hyperparameters, rows=rows)
                     seconds[name].append(time.perf_counter() - begun)
                 print(f"  {rows:,} rows, round {turn}: {[round(of[-1], 1) for of in seconds.values()]}", flush=True)
             train.unpersist()

@@ -74,6 +74,8 @@ def _pooled(panel: DataFrame, policy: ChurnPolicy, feature_set: str) -> pd.DataF
     model = policy.model.model_copy(update={"feature_set": feature_set})
     asked = policy.model_copy(update={"model": model})
     dates = splits.split_dates(panel, asked)
-    folds = [crossfitted(panel, dates, GradientBoosting(), asked, rotation) for rotation in splits.ROTATIONS]
+    folds = [
+        crossfitted(panel, dates, GradientBoosting(), asked, crossfit_fold) for crossfit_fold in splits.CROSSFIT_FOLDS
+    ]
     pooled = reduce(DataFrame.unionByName, folds)
     return pooled.select("customer_id", "label", "total_orders", "churn_probability").toPandas()

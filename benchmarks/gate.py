@@ -59,7 +59,7 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         assembler = model.pipeline.stages[0]
         assert isinstance(assembler, VectorAssembler)
         test = splits.held_out_rows(built.panel, dates, policy)
-        held_out = judged.held_out_scores(model.pipeline, test, model.cut_off).persist()
+        held_out = judged.held_out_scores(model.pipeline, test, model.threshold_value).persist()
         rule = built.snapshots.select("customer_id", "as_of", "risk_score")
         pooled = judged.crossfit_scores(held_out, built.panel, SETTINGS, policy)
         found: dict[str, Evaluation | None] = {}

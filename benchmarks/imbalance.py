@@ -46,7 +46,9 @@ def main() -> None:
 
 def _pooled(panel: DataFrame, policy: ChurnPolicy) -> pd.DataFrame:
     dates = splits.split_dates(panel, policy)
-    folds = [crossfitted(panel, dates, GradientBoosting(), policy, rotation) for rotation in splits.ROTATIONS]
+    folds = [
+        crossfitted(panel, dates, GradientBoosting(), policy, crossfit_fold) for crossfit_fold in splits.CROSSFIT_FOLDS
+    ]
     return reduce(DataFrame.unionByName, folds).select("customer_id", "label", "churn_probability").toPandas()
 
 

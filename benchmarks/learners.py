@@ -46,7 +46,7 @@ DEMO_SEEDS = (42, 1)
 
 @dataclass(frozen=True)
 class Fold:
-    """One rotation of the split. train: the persisted rows of `splits.train_rows`; learned: those a fit learns from.
+    """One fold of the cross-fitting. train: persisted rows of `splits.train_rows`; learned: those a fit learns from.
 
     held_out, scored: the same customers of the test date, to Spark and in memory; the latter with the best possible
     score where it is known.
@@ -177,9 +177,9 @@ def main() -> None:
 def _lines(data: str, built: StudyPanel, policy: ChurnPolicy) -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in LEARNERS}
     parts, learned = [], []
-    for rotation in splits.ROTATIONS:
-        with _fold(built, policy, rotation) as fold:
-            if rotation == 0:
+    for crossfit_fold in splits.CROSSFIT_FOLDS:
+        with _fold(built, policy, crossfit_fold) as fold:
+            if crossfit_fold == 0:
                 for fit in LEARNERS.values():
                     fit(fold)()
             scores = {name: _timed(fit, fold, seconds[name]) for name, fit in LEARNERS.items()}
@@ -219,11 +219,11 @@ def _timed(fit: Fit, fold: Fold, seconds: list[float]) -> Floats:
 
 
 @contextmanager
-def _fold(built: StudyPanel, policy: ChurnPolicy, rotation: int) -> Iterator[Fold]:
+def _fold(built: StudyPanel, policy: ChurnPolicy, crossfit_fold: int) -> Iterator[Fold]:
     dates = splits.split_dates(built.panel, policy)
     features = FEATURE_SETS[policy.model.feature_set]
-    train = splits.train_rows(built.panel, dates, policy, rotation).persist()
-    held_out = splits.held_out_rows(built.panel, dates, policy, rotation).persist()
+    train = splits.train_rows(built.panel, dates, policy, crossfit_fold).persist()
+    held_out = splits.held_out_rows(built.panel, dates, policy, crossfit_fold).persist()
     try:
         told = held_out.select("customer_id", "as_of", *features, "label")
         if built.truth is not None:

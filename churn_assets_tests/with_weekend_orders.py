@@ -74,10 +74,10 @@ def main(spark: SparkSession) -> dict[str, Any]:
     broken = [outcome for outcome in panel_outcomes(panel) if not (outcome.is_passed or outcome.is_warning)]
     dates = split_dates(panel, POLICY)
     train = train_rows(panel, dates, POLICY).persist()
-    settings = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
+    hyperparameters = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
     rows = train.count()
-    model = models.train_churn_model(train, current_rows(panel, dates, POLICY), settings, POLICY, rows=rows)
-    exported = exported_trees(model.pipeline, model.cut_off)
+    model = models.train_churn_model(train, current_rows(panel, dates, POLICY), hyperparameters, POLICY, rows=rows)
+    exported = exported_trees(model.pipeline, model.threshold_value)
     week = panel.where(panel.as_of == dates.test).drop("label")
     observed = snapshots.select("customer_id", "as_of", *catalogue.TOLD_COLUMNS)
     reasons = explained(
@@ -105,7 +105,7 @@ def main(spark: SparkSession) -> dict[str, Any]:
             for reason in row.reasons
             if reason.feature == NAME
         ],
-        "card": _card(importances, settings, model.cut_off, dates),
+        "card": _card(importances, hyperparameters, model.threshold_value, dates),
         "drift": {"is_by_value": profile.bins.is_by_value, "rows": sum(profile.counts.values())},
         "train_rows": rows,
         "digests": [POLICY.digest, POLICY.panel_digest(panel_code())],
@@ -117,7 +117,7 @@ def _values(panel: DataFrame) -> list[tuple[str, str, float]]:
 
 
 def _card(
-    importances: dict[str, float], settings: models.GradientBoosting, threshold: float | None, dates: SplitDates
+    importances: dict[str, float], hyperparameters: models.GradientBoosting, threshold: float | None, dates: SplitDates
 ) -> str:
     return model_card(
         CardFacts(
@@ -127,7 +127,7 @@ def _card(
             code_commit="0",
             features=catalogue.FEATURE_SETS[POLICY.model.feature_set],
             importances=importances,
-            settings=settings,
+            hyperparameters=hyperparameters,
             threshold=threshold,
             dates=dates,
             evidence=Evidence("0", POLICY.digest, {}),

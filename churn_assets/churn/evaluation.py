@@ -164,11 +164,11 @@ def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: Chur
     )
 
 
-def _share_at_or_above(cut_offs: Floats, counts: ScoreCounts) -> Floats:
+def _share_at_or_above(thresholds: Floats, counts: ScoreCounts) -> Floats:
     rising, rows = np.array(
         [(score, rows) for score, _, rows in sorted(counts, key=lambda counted: counted[0])], dtype=float
     ).T
-    below = np.concatenate([[0.0], rows.cumsum()])[np.searchsorted(rising, cut_offs, side="left")]
+    below = np.concatenate([[0.0], rows.cumsum()])[np.searchsorted(rising, thresholds, side="left")]
     # Not 1 - below / all: 1 - 0.7 is more than 0.3, and a budget used up exactly would be refused.
     return (rows.sum() - below) / rows.sum()
 

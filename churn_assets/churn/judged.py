@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 NO_SEGMENT = "(none)"
 
 
-def held_out_scores(model: "PipelineModel", test: DataFrame, cut_off: float | None) -> DataFrame:
+def held_out_scores(model: "PipelineModel", test: DataFrame, threshold: float | None) -> DataFrame:
     """The test rows with `churn_probability`, `is_alert` and `is_unseen`: no model of this split learned from them."""
-    return with_alerts(model, test, cut_off).withColumn("is_unseen", F.lit(True))
+    return with_alerts(model, test, threshold).withColumn("is_unseen", F.lit(True))
 
 
 def crossfit_scores(
     held_out: DataFrame,
     panel: DataFrame,
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
     shared_folder: SharedFolder | None = None,
@@ -42,8 +42,8 @@ def crossfit_scores(
     """
     dates = splits.split_dates(panel, policy)
     others = [
-        crossfitted(panel, dates, settings, policy, rotation, shared_folder=shared_folder)
-        for rotation in splits.ROTATIONS[1:]
+        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, shared_folder=shared_folder)
+        for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
     ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
     return reduce(DataFrame.unionByName, pooled)

@@ -33,7 +33,7 @@ Estimator = Literal["gbt", "xgboost"]
 
 @dataclass(frozen=True)
 class GradientBoosting:
-    """Settings of the gradient-boosted trees; why these: docs/decisions/0003.
+    """Hyperparameters of the gradient-boosted trees; why these: docs/decisions/0003.
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
     estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013).
@@ -48,7 +48,7 @@ class GradientBoosting:
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """A fitted pipeline and its threshold; None where no cut-off satisfies the policy on the validation fold.
+    """A fitted pipeline and its threshold; None where no threshold satisfies the policy on the validation fold.
 
     validation: the scores of the validation fold, which the threshold was chosen on.
     """
@@ -58,14 +58,14 @@ class ChurnModel:
     validation: ScoreCounts
 
     @property
-    def cut_off(self) -> float | None:
+    def threshold_value(self) -> float | None:
         return self.threshold.value if self.threshold else None
 
 
 def train_churn_model(
     train: DataFrame,
     current: DataFrame,
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
     rows: int,
@@ -79,7 +79,9 @@ def train_churn_model(
     """
     features = FEATURE_SETS[policy.model.feature_set]
     weights = policy.model.class_weights
-    pipeline = fit_churn_model(train, features, settings, rows=rows, class_weights=weights, shared_folder=shared_folder)
+    pipeline = fit_churn_model(
+        train, features, hyperparameters, rows=rows, class_weights=weights, shared_folder=shared_folder
+    )
     validation = score_counts(with_churn_probability(pipeline, train.where(is_validation())))
     alerted = score_counts(with_churn_probability(pipeline, current))
     return ChurnModel(pipeline, choose_threshold(validation, alerted, policy), validation)
@@ -88,30 +90,30 @@ def train_churn_model(
 def crossfitted(
     panel: DataFrame,
     dates: SplitDates,
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
-    rotation: int,
+    crossfit_fold: int,
     *,
     shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
-    """The test rows of a rotation of the split, with `churn_probability` and `is_alert` of a model made for it.
+    """The test rows of a crossfit_fold of the split, with `churn_probability` and `is_alert` of a model made for it.
 
     That model was made as the registered one is, from rows without these customers.
     """
-    train = train_rows(panel, dates, policy, rotation).persist()
+    train = train_rows(panel, dates, policy, crossfit_fold).persist()
     try:
-        current = current_rows(panel, dates, policy, rotation)
+        current = current_rows(panel, dates, policy, crossfit_fold)
         rows = train.count()
-        model = train_churn_model(train, current, settings, policy, rows=rows, shared_folder=shared_folder)
+        model = train_churn_model(train, current, hyperparameters, policy, rows=rows, shared_folder=shared_folder)
     finally:
         train.unpersist()
-    return with_alerts(model.pipeline, held_out_rows(panel, dates, policy, rotation), model.cut_off)
+    return with_alerts(model.pipeline, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
 
 
 def fit_churn_model(
     train: DataFrame,
     features: Sequence[str],
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     *,
     rows: int,
     class_weights: str = "none",
@@ -129,15 +131,15 @@ def fit_churn_model(
 
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
-    if settings.estimator == "xgboost":
+    if hyperparameters.estimator == "xgboost":
         # One partition is one order of all rows, and XGBoost's bins and sums depend on it.
         ordered = in_canonical_order(learnable, rows, 1)
-        return _fitted_by_xgboost(assembler, ordered, settings, is_balanced, shared_folder)
-    return _fitted_by_spark(assembler, in_canonical_order(learnable, rows), settings, is_balanced)
+        return _fitted_by_xgboost(assembler, ordered, hyperparameters, is_balanced, shared_folder)
+    return _fitted_by_spark(assembler, in_canonical_order(learnable, rows), hyperparameters, is_balanced)
 
 
 def _fitted_by_spark(
-    assembler: "VectorAssembler", ordered: DataFrame, settings: GradientBoosting, is_balanced: bool
+    assembler: "VectorAssembler", ordered: DataFrame, hyperparameters: GradientBoosting, is_balanced: bool
 ) -> "PipelineModel":
     from pyspark.ml import Pipeline
     from pyspark.ml.classification import GBTClassifier
@@ -145,10 +147,10 @@ def _fitted_by_spark(
     trees = GBTClassifier(
         labelCol="label",
         featuresCol="features",
-        maxDepth=settings.max_depth,
-        maxIter=settings.iterations,
-        stepSize=settings.step_size,
-        minWeightFractionPerNode=settings.min_leaf_share,
+        maxDepth=hyperparameters.max_depth,
+        maxIter=hyperparameters.iterations,
+        stepSize=hyperparameters.step_size,
+        minWeightFractionPerNode=hyperparameters.min_leaf_share,
         seed=SEED,
     )
     learned = ordered.select(*assembler.getInputCols(), "label").persist()
@@ -169,7 +171,7 @@ def _fitted_by_spark(
 def _fitted_by_xgboost(
     assembler: "VectorAssembler",
     ordered: DataFrame,
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     is_balanced: bool,
     shared_folder: SharedFolder | None,
 ) -> "PipelineModel":
@@ -186,11 +188,11 @@ def _fitted_by_xgboost(
         values,
         labels,
         weights,
-        rounds=settings.iterations,
-        max_depth=settings.max_depth,
-        learning_rate=settings.step_size,
+        rounds=hyperparameters.iterations,
+        max_depth=hyperparameters.max_depth,
+        learning_rate=hyperparameters.step_size,
         # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
-        min_child_weight=settings.min_leaf_share * rows * share * (1 - share),
+        min_child_weight=hyperparameters.min_leaf_share * rows * share * (1 - share),
         base_score=share,
         seed=SEED,
     )
@@ -226,9 +228,9 @@ def with_churn_probability(model: "PipelineModel", rows: DataFrame) -> DataFrame
     return model.transform(rows).withColumn("churn_probability", probability).drop(*added)
 
 
-def with_alerts(model: "PipelineModel", rows: DataFrame, cut_off: float | None) -> DataFrame:
+def with_alerts(model: "PipelineModel", rows: DataFrame, threshold: float | None) -> DataFrame:
     """`rows` with `churn_probability` and `is_alert`, at or above the cut-off; without one nobody is alerted."""
-    is_alert = F.lit(False) if cut_off is None else F.col("churn_probability") >= cut_off
+    is_alert = F.lit(False) if threshold is None else F.col("churn_probability") >= threshold
     return with_churn_probability(model, rows).withColumn("is_alert", is_alert)
 
 

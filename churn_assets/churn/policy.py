@@ -228,7 +228,7 @@ class ChurnPolicy(Section):
         return self
 
     @property
-    def contact_pause_days(self) -> int:
+    def days_between_lists(self) -> int:
         """Days from a contact to the next list: the outcome window at least, so that no two campaigns share one."""
         return max(self.retention.contact_pause_days, self.windows.outcome_days)
 

@@ -45,7 +45,7 @@ def exclusions(alerted: DataFrame, members: DataFrame, opt_outs: DataFrame, poli
     Whoever was contacted in the policy's pause before the list's date, or held out of a list of those days, for
     a contact would spoil that comparison; and whoever opted out, whenever that was.
     """
-    since = F.date_sub("as_of", policy.contact_pause_days)
+    since = F.date_sub("as_of", policy.days_between_lists)
     past = members.select(
         "customer_id",
         F.coalesce(F.col("contacted_at").cast("date"), F.when(F.col("is_holdout"), F.col("as_of"))).alias("day"),

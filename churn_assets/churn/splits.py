@@ -14,7 +14,7 @@ FOLDS = 100
 TEST_FOLDS = range(20)
 VALIDATION_FOLDS = range(20, 36)
 # Turning the folds by a fifth of them gives each customer to the test exactly once.
-ROTATIONS = range(FOLDS // len(TEST_FOLDS))
+CROSSFIT_FOLDS = range(FOLDS // len(TEST_FOLDS))
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class SplitDates:
     is_out_of_time: bool
 
 
-def fold(customer_id: Column, salt: str, rotation: int = 0) -> Column:
+def fold(customer_id: Column, salt: str, crossfit_fold: int = 0) -> Column:
     """0 to 99, by a hash of the customer alone, so that no row count, order or partitioning moves anyone.
 
-    rotation: how many fifths the folds are turned back by, for cross-fitting; 0 is the split of the registered model.
+    crossfit_fold: how many fifths the folds are turned back by, to cross-fit; 0 is the registered model's split.
     """
     hashed = F.xxhash64(F.concat(F.lit(f"{salt}:"), customer_id))
     # pmod, because a signed remainder would put 10 % in the test folds.
-    return F.pmod(F.pmod(hashed, F.lit(FOLDS)) - rotation * len(TEST_FOLDS), F.lit(FOLDS)).cast("int")
+    return F.pmod(F.pmod(hashed, F.lit(FOLDS)) - crossfit_fold * len(TEST_FOLDS), F.lit(FOLDS)).cast("int")
 
 
 def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
@@ -62,29 +62,29 @@ def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
     return SplitDates(test, train or (test,), bool(train))
 
 
-def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
+def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, crossfit_fold: int = 0) -> DataFrame:
     """The rows of `panel` that may be learned from, with `fold` (validation folds included)."""
     rows = panel.where(F.col("as_of").isin(list(dates.train)))
-    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, rotation)).where(
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, crossfit_fold)).where(
         F.col("fold") >= TEST_FOLDS.stop
     )
 
 
-def held_out_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
+def held_out_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, crossfit_fold: int = 0) -> DataFrame:
     """The rows of `panel` that judge: the test customers at the test date, with `fold`."""
     rows = panel.where(F.col("as_of") == F.lit(dates.test))
-    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, rotation)).where(
+    return rows.withColumn("fold", fold(F.col("customer_id"), policy.split.salt, crossfit_fold)).where(
         F.col("fold") < TEST_FOLDS.stop
     )
 
 
-def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, rotation: int = 0) -> DataFrame:
+def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, crossfit_fold: int = 0) -> DataFrame:
     """What is known at the test date of the customers outside the test folds; the label is withheld (null).
 
     It stands for the snapshot a model will serve, whose outcome nobody knows when the model is made.
     """
     rows = panel.where(F.col("as_of") == F.lit(dates.test)).withColumn("label", F.lit(None).cast("double"))
-    return rows.where(fold(F.col("customer_id"), policy.split.salt, rotation) >= TEST_FOLDS.stop)
+    return rows.where(fold(F.col("customer_id"), policy.split.salt, crossfit_fold) >= TEST_FOLDS.stop)
 
 
 def is_validation() -> Column:

@@ -139,7 +139,7 @@ def _run(
             run_id=run_id,
             raise_on_error=False,
             asset_selection=sorted(chosen.resolve(defs.resolve_asset_graph())),
-            run_config={"ops": {MODEL_ARTIFACT: {"config": asdict(trained.settings)}}},
+            run_config={"ops": {MODEL_ARTIFACT: {"config": asdict(trained.hyperparameters)}}},
         )
     made = {event.asset_key: event.step_materialization_data for event in result.get_asset_materialization_events()}
     # A gate may shut here that was open then, or the other way round: no champion serves in that folder.

@@ -45,9 +45,9 @@ def subject_of(trained: TrainedModel, version: "ModelVersion | None", recorded: 
     )
 
 
-def settle(context: Context, promotions: PromotionsResource) -> None:
+def reconcile(context: Context, promotions: PromotionsResource) -> None:
     """Finishes a move that a killed process left half done, and says so."""
-    repaired = promotions.settle(context.run.run_id)
+    repaired = promotions.reconcile(context.run.run_id)
     if repaired is not None:
         context.log.warning(f"Version {repaired.subject.version}: {repaired.reasons[0]}")
         context.log_event(_materialization(promotions))

@@ -24,7 +24,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
 from churn_assets.churn.ranking import precision_recall_curve
-from churn_assets.defs.decisions import POLICY, record_refusal, settle, subject_of
+from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
@@ -75,7 +75,7 @@ def recall_churn(
     With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits. A
     verdict other than PASS is a refusal in the ledger too.
     """
-    settle(context, promotions)
+    reconcile(context, promotions)
     trained = tracking.trained_model(latest_training_run(context.instance))
     champion = tracking.version_under(PRODUCTION)
     scored, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
@@ -178,8 +178,8 @@ def _challenger_rows(
     rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
-        panel, settings = lakehouse.read(PANEL, versions[PANEL]), trained.settings
-        rows = judged.crossfit_scores(rows, panel, settings, policy, shared_folder=tracking.shared_folder)
+        panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
+        rows = judged.crossfit_scores(rows, panel, hyperparameters, policy, shared_folder=tracking.shared_folder)
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
     rule = baseline.select("customer_id", "as_of", "risk_score")
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
@@ -252,7 +252,7 @@ def _card(
         code_commit=trained.code_commit,
         features=trained.features,
         importances=importances,
-        settings=trained.settings,
+        hyperparameters=trained.hyperparameters,
         threshold=trained.threshold,
         dates=trained.dates,
         # The policy of the training, so that the card can say where another one judged.

@@ -11,7 +11,7 @@ from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, refuse, settle, subject_of
+from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, reconcile, refuse, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS, as_metadata
 from churn_assets.defs.training import latest_training_run
@@ -127,7 +127,7 @@ def production_churn_model(
     With promotion.mode = "auto" the version under `staging` gets there once its recorded evaluation says PASS; with
     "manual" it waits for the job promote_staging_model.
     """
-    settle(context, promotions)
+    reconcile(context, promotions)
     state = promotions.state()
     challenger = staged(lakehouse, tracking, policy, state)
     is_serving = state.champion == challenger.version
@@ -182,7 +182,7 @@ def promote(
     What speaks against it does not stop a person, but makes the promotion an override in the ledger. A version that
     does not load and score is never promoted.
     """
-    settle(context, promotions)
+    reconcile(context, promotions)
     state = promotions.state()
     challenger = staged(lakehouse, tracking, policy, state)
     decision = decision_now(
@@ -209,7 +209,7 @@ def roll_back(
     promotions: PromotionsResource,
 ) -> None:
     """Lets the version that served before, or the named one, serve again."""
-    settle(context, promotions)
+    reconcile(context, promotions)
     state = promotions.state()
     wanted = str(config.version) if config.version is not None else earlier_champion(state.ledger)
     version = tracking.version(wanted)

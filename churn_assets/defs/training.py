@@ -104,19 +104,19 @@ def churn_pipeline_model(
     panel = lakehouse.read(PANEL, versions[PANEL])
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
-    settings = models.GradientBoosting(**config.model_dump())
+    hyperparameters = models.GradientBoosting(**config.model_dump())
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
-            train, current, settings, policy, rows=rows, shared_folder=tracking.shared_folder
+            train, current, hyperparameters, policy, rows=rows, shared_folder=tracking.shared_folder
         )
-        evidence = Evidence(models.model_digest(model.pipeline, model.cut_off), policy.digest, versions)
+        evidence = Evidence(models.model_digest(model.pipeline, model.threshold_value), policy.digest, versions)
         first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
         reference = models.with_churn_probability(model.pipeline, first).toPandas()
         inputs = {table: lakehouse.path(table) for table in versions}
-        logged = _logged(model, evidence, policy, settings, dates, reference, inputs)
+        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs)
         tracking.log_training(logged)
     threshold = model.threshold
     return dg.MaterializeResult(
@@ -139,7 +139,7 @@ def _logged(
     model: models.ChurnModel,
     evidence: Evidence,
     policy: ChurnPolicy,
-    settings: models.GradientBoosting,
+    hyperparameters: models.GradientBoosting,
     dates: SplitDates,
     reference: "pd.DataFrame",
     inputs: Mapping[str, str],
@@ -152,11 +152,11 @@ def _logged(
     return LoggedTraining(
         evidence,
         features,
-        model.cut_off,
+        model.threshold_value,
         model.pipeline,
         reference,
         params={
-            **asdict(settings),
+            **asdict(hyperparameters),
             **policy.model.model_dump(),
             "features": json.dumps(list(features)),
             "test_as_of": dates.test,
@@ -169,7 +169,7 @@ def _logged(
         inputs=inputs,
         documents={
             POLICY_FILE: rules,
-            THRESHOLD_FILE: {"threshold": model.cut_off, **validated},
+            THRESHOLD_FILE: {"threshold": model.threshold_value, **validated},
             IMPORTANCES_FILE: importances,
         },
         pictures={

@@ -40,7 +40,7 @@ class CardFacts:
     code_commit: str
     features: Sequence[str]
     importances: Mapping[str, float]
-    settings: GradientBoosting
+    hyperparameters: GradientBoosting
     threshold: float | None
     dates: SplitDates
     evidence: Evidence
@@ -77,11 +77,11 @@ _WEIGHTS = {"none": "no class weights", "balanced": "churners and others weighin
 
 
 def _summary(facts: CardFacts) -> Iterator[str]:
-    policy, settings, verdict = facts.policy, facts.settings, facts.evaluation.verdict
+    policy, trees, verdict = facts.policy, facts.hyperparameters, facts.evaluation.verdict
     yield f"**{verdict.value}.** {_MEANS[verdict]}"
     described = {
-        "Model": f"gradient-boosted trees ({_LEARNED_BY[settings.estimator]}), {settings.iterations} of depth "
-        f"{settings.max_depth}, step {settings.step_size:g}, at least {settings.min_leaf_share:.2%} of the rows in a "
+        "Model": f"gradient-boosted trees ({_LEARNED_BY[trees.estimator]}), {trees.iterations} of depth "
+        f"{trees.max_depth}, step {trees.step_size:g}, at least {trees.min_leaf_share:.2%} of the rows in a "
         f"leaf, {_WEIGHTS[policy.model.class_weights]}",
         "Trained": f"{facts.trained_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,

@@ -74,12 +74,12 @@ class PromotionsResource(dg.ConfigurableResource):
         finished_id = None if promised is None else promised.tags.get(FINISHED_TAG)
         return State(ledger, version, None if champion is None else str(champion.version), finished_id)
 
-    def settle(self, dagster_run_id: str) -> Decision | None:
+    def reconcile(self, dagster_run_id: str) -> Decision | None:
         """Finishes a move that was interrupted between ledger and alias, and returns what it recorded of that."""
         if not self.state().is_unfinished:
             return None
         with self._lock():
-            return self._settle(dagster_run_id)
+            return self._reconcile(dagster_run_id)
 
     def move(self, decision: Decision) -> Decision:
         """Records the decision and points `production` at its version, if what it saw still holds.
@@ -88,7 +88,7 @@ class PromotionsResource(dg.ConfigurableResource):
         """
         with self._lock():
             while True:
-                self._settle(decision.dagster_run_id)
+                self._reconcile(decision.dagster_run_id)
                 state = self.state()
                 if state.champion != decision.previous_version:
                     break
@@ -122,7 +122,7 @@ class PromotionsResource(dg.ConfigurableResource):
             return refused
         raise OvertakenError(f"{LEDGER} is written by others without a pause.", next_step="try again")
 
-    def _settle(self, dagster_run_id: str) -> Decision | None:
+    def _reconcile(self, dagster_run_id: str) -> Decision | None:
         state, repaired = self.state(), None
         last = serving(state.ledger)
         if last is None:

@@ -71,7 +71,7 @@ class TrainedModel:
     run_id: str
     features: Sequence[str]
     threshold: float | None
-    settings: GradientBoosting
+    hyperparameters: GradientBoosting
     evidence: Evidence
     dates: SplitDates
     trained_at: datetime

@@ -108,9 +108,9 @@ class ChurnTrees(PythonModel):
             for begin in range(0, len(values), ROWS_AT_ONCE)
         ]
         probability = np.concatenate(parts) if parts else np.empty(0)
-        cut_off = np.inf if self.trees.threshold is None else self.trees.threshold - ROUNDING
+        threshold = np.inf if self.trees.threshold is None else self.trees.threshold - ROUNDING
         return pd.DataFrame(
-            {"churn_probability": probability, "is_alert": probability >= cut_off}, index=model_input.index
+            {"churn_probability": probability, "is_alert": probability >= threshold}, index=model_input.index
         )
 
 

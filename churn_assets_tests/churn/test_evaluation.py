@@ -53,12 +53,12 @@ def brute_force_threshold(validation: ScoreCounts, current: ScoreCounts, rules: 
     """The allowed cut-off that catches most, of those the highest: tried one by one."""
     allowed = []
     everybody = sum(rows for *_, rows in current)
-    for cut_off in {score for score, *_ in validation}:
-        caught = sum(rows for score, label, rows in validation if score >= cut_off and label == 1)
-        alerts = sum(rows for score, _, rows in validation if score >= cut_off)
-        share = sum(rows for score, _, rows in current if score >= cut_off) / everybody
+    for threshold in {score for score, *_ in validation}:
+        caught = sum(rows for score, label, rows in validation if score >= threshold and label == 1)
+        alerts = sum(rows for score, _, rows in validation if score >= threshold)
+        share = sum(rows for score, _, rows in current if score >= threshold) / everybody
         if share <= rules.alerts.budget and caught / alerts >= rules.gate.precision_floor:
-            allowed.append((caught, cut_off))
+            allowed.append((caught, threshold))
     return max(allowed)[1] if allowed else None
 
 

@@ -37,7 +37,7 @@ FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5)
 BY_SPARK = replace(SMALL, estimator="gbt")
-EITHER = pytest.mark.parametrize("settings", [SMALL, BY_SPARK], ids=["xgboost", "gbt"])
+EITHER = pytest.mark.parametrize("hyperparameters", [SMALL, BY_SPARK], ids=["xgboost", "gbt"])
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 
@@ -63,15 +63,15 @@ def several_partitions() -> Iterator[None]:
     patch.undo()
 
 
-def fitted(panel: DataFrame, settings: GradientBoosting = SMALL) -> PipelineModel:
+def fitted(panel: DataFrame, hyperparameters: GradientBoosting = SMALL) -> PipelineModel:
     train = splits.train_rows(panel, splits.split_dates(panel, POLICY), POLICY)
-    return fit_churn_model(train, FEATURES, settings, rows=480)
+    return fit_churn_model(train, FEATURES, hyperparameters, rows=480)
 
 
-def outcome(panel: DataFrame, settings: GradientBoosting = SMALL) -> tuple:
+def outcome(panel: DataFrame, hyperparameters: GradientBoosting = SMALL) -> tuple:
     """Everything a training decides: the digest, the threshold, every score and the figures on the test rows."""
     dates = splits.split_dates(panel, POLICY)
-    model = fitted(panel, settings)
+    model = fitted(panel, hyperparameters)
     train = splits.train_rows(panel, dates, POLICY)
     validation = score_counts(with_churn_probability(model, train.where(splits.is_validation())))
     current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, POLICY)))
@@ -126,12 +126,12 @@ def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(
     assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
 
 
-@pytest.mark.parametrize(("settings", "partitions"), [(SMALL, 1), (BY_SPARK, 2)])
+@pytest.mark.parametrize(("hyperparameters", "partitions"), [(SMALL, 1), (BY_SPARK, 2)])
 def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(
     monkeypatch: pytest.MonkeyPatch,
     spark: SparkSession,
     panel_rows: list[tuple],
-    settings: GradientBoosting,
+    hyperparameters: GradientBoosting,
     partitions: int,
 ) -> None:
     given = []
@@ -143,7 +143,7 @@ def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(
         return ordered
 
     monkeypatch.setattr(models, "in_canonical_order", recorded)
-    fitted(spark.createDataFrame(panel_rows, SCHEMA), settings)
+    fitted(spark.createDataFrame(panel_rows, SCHEMA), hyperparameters)
     assert given == [partitions]
 
 
@@ -161,17 +161,17 @@ def test_the_validation_rows_are_not_learned_from(spark: SparkSession, panel_row
 
 def test_the_digest_covers_threshold_inputs_and_trees(spark: SparkSession, panel_rows: list[tuple]) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
-    settings = GradientBoosting(max_depth=2, iterations=2)
+    hyperparameters = GradientBoosting(max_depth=2, iterations=2)
 
-    def model(features: tuple[str, ...], settings: GradientBoosting) -> PipelineModel:
-        return fit_churn_model(train, features, settings, rows=900)
+    def model(features: tuple[str, ...], hyperparameters: GradientBoosting) -> PipelineModel:
+        return fit_churn_model(train, features, hyperparameters, rows=900)
 
-    one = model(FEATURES, settings)
+    one = model(FEATURES, hyperparameters)
     digests = [
         model_digest(one, 0.5),
         model_digest(one, 0.5000000000000001),
         model_digest(one, None),
-        model_digest(model(FEATURES[::-1], settings), 0.5),
+        model_digest(model(FEATURES[::-1], hyperparameters), 0.5),
         model_digest(model(FEATURES, GradientBoosting(max_depth=2, iterations=2, step_size=0.2)), 0.5),
         model_digest(model(FEATURES, GradientBoosting(max_depth=1, iterations=2)), 0.5),
     ]
@@ -202,14 +202,14 @@ def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(
 @EITHER
 @pytest.mark.parametrize(("label", "told"), [(1.0, "others: 0"), (0.0, "churners: 0")])
 def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(
-    spark: SparkSession, label: float, told: str, settings: GradientBoosting
+    spark: SparkSession, label: float, told: str, hyperparameters: GradientBoosting
 ) -> None:
     rows = [(f"c-{number}", FIRST, 1.0, 1.0, 1.0, label, 50) for number in range(5)]
     # The other class is only where the threshold is chosen.
     rows.append(("validation", FIRST, 1.0, 1.0, 1.0, 1 - label, 20))
     train = spark.createDataFrame(rows, f"{SCHEMA}, fold int")
     with pytest.raises(UntrainableError, match=told):
-        fit_churn_model(train, FEATURES, settings, rows=6)
+        fit_churn_model(train, FEATURES, hyperparameters, rows=6)
 
 
 def test_score_counts_add_up_equal_scores_and_labels(spark: SparkSession) -> None:
@@ -228,14 +228,14 @@ def mean_score(model: PipelineModel, rows: DataFrame) -> float:
 
 @EITHER
 def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(
-    spark: SparkSession, panel_rows: list[tuple], settings: GradientBoosting
+    spark: SparkSession, panel_rows: list[tuple], hyperparameters: GradientBoosting
 ) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     rate = train.agg(F.avg("label")).collect()[0][0]
     assert rate < 0.45
-    plain = fit_churn_model(train, FEATURES, settings, rows=900)
-    unweighted = fit_churn_model(train, FEATURES, settings, rows=900, class_weights="none")
-    balanced = fit_churn_model(train, FEATURES, settings, rows=900, class_weights="balanced")
+    plain = fit_churn_model(train, FEATURES, hyperparameters, rows=900)
+    unweighted = fit_churn_model(train, FEATURES, hyperparameters, rows=900, class_weights="none")
+    balanced = fit_churn_model(train, FEATURES, hyperparameters, rows=900, class_weights="balanced")
     assert model_digest(unweighted, 0.5) == model_digest(plain, 0.5) != model_digest(balanced, 0.5)
     assert mean_score(plain, train) == pytest.approx(rate, abs=0.05)
     assert mean_score(balanced, train) == pytest.approx(0.5, abs=0.05)
@@ -244,12 +244,14 @@ def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_a
 
 @EITHER
 def test_balanced_weights_of_as_many_churners_as_others_change_nothing(
-    spark: SparkSession, panel_rows: list[tuple], settings: GradientBoosting
+    spark: SparkSession, panel_rows: list[tuple], hyperparameters: GradientBoosting
 ) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     churners = train.where("label = 1").orderBy("customer_id", "as_of").limit(200)
     even = churners.unionByName(train.where("label = 0").orderBy("customer_id", "as_of").limit(200)).persist()
-    one, other = (fit_churn_model(even, FEATURES, settings, rows=400, class_weights=by) for by in ("none", "balanced"))
+    one, other = (
+        fit_churn_model(even, FEATURES, hyperparameters, rows=400, class_weights=by) for by in ("none", "balanced")
+    )
     assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 
@@ -259,10 +261,10 @@ def test_an_alert_is_a_score_at_or_above_the_cut_off_and_without_one_nobody_is_a
     rows = spark.createDataFrame(panel_rows, SCHEMA)
     model = fitted(rows)
     scores = sorted({row["churn_probability"] for row in rows_of(with_churn_probability(model, rows))})
-    cut_off = scores[len(scores) // 2]
-    alerted = rows_of(with_alerts(model, rows, cut_off))
-    assert all(row["is_alert"] is (row["churn_probability"] >= cut_off) for row in alerted)
-    assert any(row["is_alert"] and row["churn_probability"] == cut_off for row in alerted)
+    threshold = scores[len(scores) // 2]
+    alerted = rows_of(with_alerts(model, rows, threshold))
+    assert all(row["is_alert"] is (row["churn_probability"] >= threshold) for row in alerted)
+    assert any(row["is_alert"] and row["churn_probability"] == threshold for row in alerted)
     assert {row["is_alert"] for row in alerted} == {True, False}
     assert {row["is_alert"] for row in rows_of(with_alerts(model, rows, None))} == {False}
     assert with_alerts(model, rows, None).columns == [*rows.columns, "churn_probability", "is_alert"]
@@ -287,16 +289,16 @@ def wide_rows(panel_rows: list[tuple]) -> list[tuple]:
 
 
 def all_crossfitted(
-    panel: DataFrame, rotations: Iterable[int] = splits.ROTATIONS
+    panel: DataFrame, rotations: Iterable[int] = splits.CROSSFIT_FOLDS
 ) -> dict[str, tuple[int, float, bool]]:
-    """customer_id -> rotation it was judged in, score and alert."""
+    """customer_id -> crossfit_fold it was judged in, score and alert."""
     dates = splits.split_dates(panel, SEED_POLICY)
     found: dict[str, tuple[int, float, bool]] = {}
-    for rotation in rotations:
-        for row in rows_of(crossfitted(panel, dates, SMALL, SEED_POLICY, rotation)):
+    for crossfit_fold in rotations:
+        for row in rows_of(crossfitted(panel, dates, SMALL, SEED_POLICY, crossfit_fold)):
             assert row["customer_id"] not in found
             assert row["as_of"] == dates.test
-            found[row["customer_id"]] = (rotation, row["churn_probability"], row["is_alert"])
+            found[row["customer_id"]] = (crossfit_fold, row["churn_probability"], row["is_alert"])
     return found
 
 
@@ -304,16 +306,17 @@ def test_each_customer_is_scored_by_a_model_that_never_saw_it(spark: SparkSessio
     first = all_crossfitted(spark.createDataFrame(wide_rows, WIDE_SCHEMA))
     assert len(first) == 300
     assert len({score for _, score, _ in first.values()}) > 20
-    of_rotation = {
-        rotation: {customer for customer, (of, *_) in first.items() if of == rotation} for rotation in splits.ROTATIONS
+    of_fold = {
+        crossfit_fold: {customer for customer, (of, *_) in first.items() if of == crossfit_fold}
+        for crossfit_fold in splits.CROSSFIT_FOLDS
     }
-    # The customers of one rotation get other labels: their own scores stay to the last digit, those of others move.
-    changed = [(*row[:-1], 1 - row[-1]) if row[0] in of_rotation[2] else row for row in wide_rows]
+    # The customers of one fold get other labels: their own scores stay to the last digit, those of others move.
+    changed = [(*row[:-1], 1 - row[-1]) if row[0] in of_fold[2] else row for row in wide_rows]
     second = all_crossfitted(spark.createDataFrame(changed, WIDE_SCHEMA), (0, 2))
-    assert {customer: second[customer] for customer in of_rotation[2]} == {
-        customer: first[customer] for customer in of_rotation[2]
+    assert {customer: second[customer] for customer in of_fold[2]} == {
+        customer: first[customer] for customer in of_fold[2]
     }
-    assert any(second[customer] != first[customer] for customer in of_rotation[0])
+    assert any(second[customer] != first[customer] for customer in of_fold[0])
 
 
 def test_rotation_0_is_the_registered_model_and_its_threshold(spark: SparkSession, wide_rows: list[tuple]) -> None:
@@ -322,9 +325,9 @@ def test_rotation_0_is_the_registered_model_and_its_threshold(spark: SparkSessio
     train = splits.train_rows(panel, dates, SEED_POLICY)
     current = splits.current_rows(panel, dates, SEED_POLICY)
     model = models.train_churn_model(train, current, SMALL, SEED_POLICY, rows=train.count())
-    assert model.cut_off is not None
+    assert model.threshold_value is not None
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
-    registered = with_alerts(model.pipeline, held_out, model.cut_off).orderBy("customer_id")
+    registered = with_alerts(model.pipeline, held_out, model.threshold_value).orderBy("customer_id")
     again = crossfitted(panel, dates, SMALL, SEED_POLICY, 0).orderBy("customer_id")
     assert rows_of(again.select(registered.columns)) == rows_of(registered)
 
@@ -339,7 +342,9 @@ def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_uns
         train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY, rows=train.count()
     )
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
-    pooled = crossfit_scores(held_out_scores(model.pipeline, held_out, model.cut_off), panel, SMALL, SEED_POLICY)
+    pooled = crossfit_scores(
+        held_out_scores(model.pipeline, held_out, model.threshold_value), panel, SMALL, SEED_POLICY
+    )
     collected = rows_of(pooled)
     rows = {row["customer_id"]: row for row in collected}
     assert len(collected) == len(rows) == 300
@@ -362,8 +367,8 @@ def judged(panel: DataFrame, policy: ChurnPolicy, features: tuple[str, ...] = NA
     validation = score_counts(with_churn_probability(pipeline, train.where(splits.is_validation())))
     current = score_counts(with_churn_probability(pipeline, splits.current_rows(panel, dates, policy)))
     threshold = choose_threshold(validation, current, policy)
-    cut_off = threshold.value if threshold else None
-    test = held_out_scores(pipeline, splits.held_out_rows(panel, dates, policy), cut_off)
+    value = threshold.value if threshold else None
+    test = held_out_scores(pipeline, splits.held_out_rows(panel, dates, policy), value)
     found = scored(test.withColumn("risk_score", F.lit(0.0)).toPandas(), features, {})
     return judge(found, policy, has_threshold=threshold is not None)
 

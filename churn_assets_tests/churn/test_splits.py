@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from churn_assets.churn.errors import NoLabelledSnapshotError
 from churn_assets.churn.policy import ChurnPolicy, Split, Windows
 from churn_assets.churn.splits import (
-    ROTATIONS,
+    CROSSFIT_FOLDS,
     TEST_FOLDS,
     VALIDATION_FOLDS,
     current_rows,
@@ -149,14 +149,17 @@ def test_the_validation_rows_are_training_rows_of_the_declared_folds(spark: Spar
 # ---- rotations: the splits of cross-fitting
 
 
-def test_a_rotation_turns_every_fold_by_a_fifth_and_rotation_0_by_none(spark: SparkSession) -> None:
+def test_cross_fitting_turns_every_fold_by_a_fifth_and_its_fold_0_by_none(spark: SparkSession) -> None:
     named = spark.range(500).select(F.concat(F.lit("c-"), "id").alias("customer_id"))
-    turned = [fold(F.col("customer_id"), "42", rotation).alias(f"turned_{rotation}") for rotation in ROTATIONS]
+    turned = [
+        fold(F.col("customer_id"), "42", crossfit_fold).alias(f"turned_{crossfit_fold}")
+        for crossfit_fold in CROSSFIT_FOLDS
+    ]
     rows = rows_of(named.select(fold(F.col("customer_id"), "42").alias("plain"), *turned))
-    assert len(ROTATIONS) == 5
+    assert len(CROSSFIT_FOLDS) == 5
     for row in rows:
-        assert [row[f"turned_{rotation}"] for rotation in ROTATIONS] == [
-            (row["plain"] - 20 * rotation) % 100 for rotation in range(5)
+        assert [row[f"turned_{crossfit_fold}"] for crossfit_fold in CROSSFIT_FOLDS] == [
+            (row["plain"] - 20 * crossfit_fold) % 100 for crossfit_fold in range(5)
         ]
 
 
@@ -167,10 +170,10 @@ def test_over_all_rotations_each_customer_is_judged_exactly_once_and_learned_fro
     dates = split_dates(rows, POLICY)
     everybody = {f"c-{number}" for number in range(300)}
     judged: Counter[str] = Counter()
-    for rotation in ROTATIONS:
-        tested = [row["customer_id"] for row in rows_of(held_out_rows(rows, dates, POLICY, rotation))]
-        trained = {row["customer_id"] for row in rows_of(train_rows(rows, dates, POLICY, rotation))}
-        current = [row["customer_id"] for row in rows_of(current_rows(rows, dates, POLICY, rotation))]
+    for crossfit_fold in CROSSFIT_FOLDS:
+        tested = [row["customer_id"] for row in rows_of(held_out_rows(rows, dates, POLICY, crossfit_fold))]
+        trained = {row["customer_id"] for row in rows_of(train_rows(rows, dates, POLICY, crossfit_fold))}
+        current = [row["customer_id"] for row in rows_of(current_rows(rows, dates, POLICY, crossfit_fold))]
         assert trained == everybody - set(tested) == set(current)
         judged.update(tested)
     assert judged == dict.fromkeys(everybody, 1)

@@ -54,8 +54,8 @@ def model(train: DataFrame) -> PipelineModel:
 
 @pytest.fixture(scope="module")
 def xgboost_model(train: DataFrame) -> PipelineModel:
-    settings = GradientBoosting(max_depth=4, iterations=6, estimator="xgboost")
-    return fit_churn_model(train, FEATURES, settings, rows=400)
+    hyperparameters = GradientBoosting(max_depth=4, iterations=6, estimator="xgboost")
+    return fit_churn_model(train, FEATURES, hyperparameters, rows=400)
 
 
 @pytest.fixture(params=["model", "xgboost_model"])
@@ -115,8 +115,8 @@ def test_trees_of_a_single_leaf_are_exported(
     spark: SparkSession, train: DataFrame, estimator: Estimator, leaves: int
 ) -> None:
     constant = train.withColumns(dict.fromkeys(FEATURES, F.lit(1.0)))
-    settings = GradientBoosting(max_depth=2, iterations=2, estimator=estimator)
-    model = fit_churn_model(constant, FEATURES, settings, rows=400)
+    hyperparameters = GradientBoosting(max_depth=2, iterations=2, estimator=estimator)
+    model = fit_churn_model(constant, FEATURES, hyperparameters, rows=400)
     exported = json.loads(exported_trees(model, 0.5))
     assert [tree["feature"] for tree in exported["trees"]] == [[LEAF]] * leaves
     row = rows_of(with_churn_probability(model, constant.limit(1)))[0]

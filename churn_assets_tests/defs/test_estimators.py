@@ -20,11 +20,11 @@ def test_a_model_by_spark_is_judged_registered_promoted_scores_and_gives_reasons
     version = project.tracking.version_under("production")
     assert version is not None
     trained = project.tracking.trained_model_of(version)
-    assert trained.settings.estimator == "gbt"
+    assert trained.hyperparameters.estimator == "gbt"
     assert trained.verdict == "PASS"
     # XGBoost's trees, of which the first is the leaf of its base score, weigh one half.
     weights = {version: project.tracking.exported_trees(version).count('"weight":0.5') for version in ("1", "2")}
-    assert weights == {"1": trained.settings.iterations + 1, "2": 0}
+    assert weights == {"1": trained.hyperparameters.iterations + 1, "2": 0}
     week = project.weeks()[-1]
     result = project.score(week, week)
     assert result.success, causes_of(result)
@@ -39,4 +39,4 @@ def test_a_model_by_spark_is_judged_registered_promoted_scores_and_gives_reasons
 def test_a_run_that_names_no_estimator_is_of_spark(project: Project) -> None:
     run = project.tracking.client.search_runs(["1"])[0]
     assert run.data.params.pop("estimator") == "xgboost"
-    assert TrainedModel.of(run).settings.estimator == "gbt"
+    assert TrainedModel.of(run).hyperparameters.estimator == "gbt"

@@ -55,7 +55,7 @@ def facts(evaluation: Evaluation | None = None, /, **others: Any) -> CardFacts:
         "code_commit": "0ddba11",
         "features": features,
         "importances": {name: (number + 1) / 78 for number, name in enumerate(features)},
-        "settings": GradientBoosting(),
+        "hyperparameters": GradientBoosting(),
         "threshold": 0.2345,
         "dates": DATES,
         "evidence": Evidence("d1ge57", POLICY.digest, VERSIONS),
@@ -149,7 +149,9 @@ def test_every_card_has_every_section_its_verdict_and_each_reason(case: str) -> 
 
 
 def test_a_card_names_run_code_digests_settings_dates_and_each_table_version() -> None:
-    card = model_card(facts(settings=GradientBoosting(max_depth=3, iterations=7, step_size=0.25, min_leaf_share=0.03)))
+    card = model_card(
+        facts(hyperparameters=GradientBoosting(max_depth=3, iterations=7, step_size=0.25, min_leaf_share=0.03))
+    )
     for told in ("5f0c1b", "0ddba11", "d1ge57", POLICY.digest, "2026-01-01 00:30 UTC"):
         assert told in card
     assert "7 of depth 3, step 0.25, at least 3.00% of the rows in a leaf, no class weights" in card
@@ -159,7 +161,7 @@ def test_a_card_names_run_code_digests_settings_dates_and_each_table_version() -
 
 def test_a_card_says_who_learned_the_trees() -> None:
     assert "gradient-boosted trees (Spark ML, learned by XGBoost), 20 of depth 5" in model_card(facts())
-    by_spark = model_card(facts(settings=GradientBoosting(estimator="gbt")))
+    by_spark = model_card(facts(hyperparameters=GradientBoosting(estimator="gbt")))
     assert "gradient-boosted trees (Spark ML), 20 of depth 5" in by_spark
 
 

@@ -77,7 +77,7 @@ def test_before_the_first_decision_nothing_serves_and_all_agrees(promotions: Pro
     state = promotions.state()
     assert (state.ledger, state.ledger_version, state.champion) == ((), None, None)
     assert state.disagreement is None
-    assert promotions.settle("run") is None
+    assert promotions.reconcile("run") is None
 
 
 def test_each_move_is_in_the_ledger_and_the_alias_follows(promotions: PromotionsResource) -> None:
@@ -108,7 +108,7 @@ def test_a_move_behind_the_ledgers_back_shows_until_a_recorded_decision(promotio
         state = promotions.state()
         assert not state.is_unfinished
         assert f"alias production names version {elsewhere}, but by the ledger version 2" in (state.disagreement or "")
-        assert promotions.settle("run") is None, "a move by hand is not undone unasked"
+        assert promotions.reconcile("run") is None, "a move by hand is not undone unasked"
     promotions.move(decision("2", "1", Action.ROLLED_BACK, by="ada"))
     assert promotions.state().disagreement is None
     promotions.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, PRODUCTION)
@@ -214,14 +214,14 @@ def test_a_kill_between_ledger_and_alias_is_repaired_by_the_next_run_which_says_
     kill_at(tmp_path, TrackingResource, "set_alias")
     state = promotions.state()
     assert (state.champion, state.is_unfinished) == ("1", True), "the old version serves on"
-    repaired = promotions.settle("later run")
+    repaired = promotions.reconcile("later run")
     assert repaired is not None
     assert (repaired.action, repaired.subject.version, repaired.dagster_run_id) == (Action.REPAIRED, "2", "later run")
     assert "was interrupted before the alias moved; it is carried out now" in repaired.reasons[0]
     assert told(promotions) == [("promoted", "1", None), ("promoted", "2", "1"), ("repaired", "2", "1")]
     state = promotions.state()
     assert (state.champion, state.disagreement, state.is_unfinished) == ("2", None, False)
-    assert promotions.settle("later still") is None
+    assert promotions.reconcile("later still") is None
 
 
 def test_a_kill_before_the_ledger_leaves_nothing_and_no_lock(promotions: PromotionsResource, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_kill_after_the_alias_is_no_interruption(promotions: PromotionsResourc
     promotions.move(decision("3", "2"))
     promotions.tracking.set_alias(PRODUCTION, "2")
     assert promotions.state().disagreement is not None
-    assert promotions.settle("run") is None
+    assert promotions.reconcile("run") is None
 
 
 def test_the_next_decision_finishes_an_interrupted_one_first(promotions: PromotionsResource, tmp_path: Path) -> None:
