@@ -37,7 +37,7 @@ dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGST
 test: $(INSTALLED) ## every test (ARGS='-k features' chooses some)
 	@scripts/ensure-java $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: lint types imports definitions ## lint, format, types, the import rule, the definitions (make -k check shows all that fails)
+check: lint types imports definitions ## lint, format, types, the import rules, the definitions (make -k check shows all that fails)
 
 lint: $(INSTALLED) ## ruff: rules and format
 	$(VENV_PYTHON) -m ruff check .
@@ -46,7 +46,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 types: $(INSTALLED) ## mypy: the package, its tests, the benchmarks and the scripts
 	$(VENV_PYTHON) -m mypy
 
-imports: $(INSTALLED) ## churn/ knows neither Dagster nor MLflow
+imports: $(INSTALLED) ## which room may import which
 	$(VENV_PYTHON) .venv/bin/lint-imports --no-cache --no-logo
 
 definitions: $(INSTALLED) ## Dagster loads what workspace.yaml names
@@ -56,7 +56,7 @@ format: $(INSTALLED) ## let ruff fix and format
 	$(VENV_PYTHON) -m ruff check --fix-only .
 	$(VENV_PYTHON) -m ruff format .
 
-bench: $(INSTALLED) ## measure what the README's figures come from
+bench: $(INSTALLED) ## measure what the pages' figures come from (ARGS=gate chooses one)
 	@scripts/ensure-java $(VENV_PYTHON) -m benchmarks $(ARGS)
 
 clean: ## remove what these targets made: .venv, the data they wrote, caches

@@ -1,4 +1,4 @@
-"""`make bench`: every measurement the README and docs/decisions rest on, or those named (`make bench ARGS="gate"`).
+"""`make bench`: every measurement that the pages rest on, or those named (`make bench ARGS="gate"`).
 
 Each leaves a page in benchmarks/results/; benchmarks/README.md holds them all, as they were last measured.
 """
