@@ -251,6 +251,15 @@ def test_variables_before_a_command_are_those_that_are_documented() -> None:
     assert used - known == arguments
 
 
+def test_the_tiers_are_those_that_tests_are_marked_with(pytestconfig: pytest.Config) -> None:
+    marked = [line.partition(":")[0] for line in pytestconfig.getini("markers")]
+    _, *tiers = first_cells(CHECKOUT / "CONTRIBUTING.md", "Tests")
+    assert {tier.strip("*") for tier in tiers} <= set(marked)
+    assert len(tiers) == 3
+    asked = {name for each in commands() for name in re.findall(r'"-m (\w+)"', each.text)}
+    assert asked <= {tier.strip("*") for tier in tiers}
+
+
 def test_a_target_that_a_page_names_runs_what_its_test_runs() -> None:
     named = {each.key.split()[1] for each in commands() if each.key.startswith("make ")}
     assert named - {"help", "install"} <= set(TARGETS)
