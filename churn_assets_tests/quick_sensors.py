@@ -12,6 +12,6 @@ def defs() -> dg.Definitions:
     for sensor in built.sensors or []:
         assert isinstance(sensor, dg.SensorDefinition)
         # Dagster has no public way to change it.
-        assert sensor._min_interval == 30
+        assert isinstance(sensor._min_interval, int)
         sensor._min_interval = 1
     return built
