@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.policy import Promotion
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.terminal import DONE, FAILED
@@ -74,7 +75,9 @@ def reproduce(
     inputs = lakehouse.inputs(SILVER, lakehouse.inputs(PANEL, trained.evidence.data_versions[PANEL])[SILVER])
     with TemporaryDirectory(prefix="churn-reproduction-") as folder:
         apart = _apart(settings, Path(folder))
-        again = {**resources, **stores(apart, resources["pyspark"]), "policy": tracking.policy_of(trained.run_id)}
+        # Nothing is promoted there: a process started ahead to try the version would outlive the folder it looks into.
+        policy = tracking.policy_of(trained.run_id).model_copy(update={"promotion": Promotion(mode="manual")})
+        again = {**resources, **stores(apart, resources["pyspark"]), "policy": policy}
         for table in SOURCE_TABLES:
             again["lakehouse"].write(landed(table), lakehouse.read(landed(table), inputs[landed(table)]))
         # Numbers of segments never change, so today's are those of then, with later ones behind them.
