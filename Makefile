@@ -32,9 +32,9 @@ doctor: $(INSTALLED) ## what is wrong with this machine or configuration, and ho
 dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
 	@scripts/ensure-java $(VENV_PYTHON) scripts/dev
 
-# Two processes, a file at a time in the order of their names, each process with a Spark session of its own: a test of a
-# flow keeps one core busy.
-test: $(INSTALLED) ## every test (ARGS='-k features' chooses some)
+# Two processes, a file at a time, those that take longest first (conftest.py); each has a Spark session of its own, and
+# a test of a flow keeps one core busy.
+test: $(INSTALLED) ## every test (ARGS='-m unit' those without a JVM, '-m flow', '-m system'; ARGS='-k features' some)
 	@scripts/ensure-java $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types imports definitions ## lint, format, types, the import rules, the definitions (make -k check shows all that fails)
