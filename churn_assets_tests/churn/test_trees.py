@@ -59,7 +59,7 @@ def xgboost_model(train: DataFrame) -> PipelineModel:
 
 
 @pytest.fixture(params=["model", "xgboost_model"])
-def either_model(request: pytest.FixtureRequest) -> PipelineModel:
+def either_model(spark: SparkSession, request: pytest.FixtureRequest) -> PipelineModel:
     """A model of each estimator."""
     found: PipelineModel = request.getfixturevalue(request.param)
     return found
