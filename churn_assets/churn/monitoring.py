@@ -78,7 +78,7 @@ class Measurement:
         return self.status in (Status.WARN, Status.FAIL)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The figure in words, with the limit it went beyond or has to keep."""
         if self.value is None:
             return f"{self.name} not yet known"
@@ -166,7 +166,7 @@ def measurements(
 
     known: the profiles of every version that scored a week.
     """
-    found: list[Measurement] = []
+    figures: list[Measurement] = []
     for week in weeks:
         of_version = [profile for profile in known if profile.model_version == week.model_version]
         is_in_sample = week.as_of <= max(profile.trained_until for profile in of_version)
@@ -177,13 +177,13 @@ def measurements(
         confidence = 1 - (1 - policy.monitoring.confidence) / len(of_version)
         for profile in of_version:
             actual = counts.get((week.as_of, profile.subject), {})
-            found.append(_stability(measure, profile, actual, policy.monitoring, confidence))
-        found += [
+            figures.append(_stability(measure, profile, actual, policy.monitoring, confidence))
+        figures += [
             _unseen_share(measure, counts.get((week.as_of, SEGMENT), {}), policy),
             _alert_share(measure, week, policy),
             *_realised(measure, week, policy),
         ]
-    return found
+    return figures
 
 
 Measure = Callable[..., Measurement]
@@ -215,15 +215,15 @@ def _stability(
 def _unseen_share(measure: Measure, actual: BinCounts, policy: ChurnPolicy) -> Measurement:
     """The share in segments that the training data do not have; an alarm needs an interval wholly beyond the limit."""
     rows, limits = sum(actual.values()), policy.monitoring
-    found = share(actual.get(UNSEEN, 0), rows, policy.gate.confidence)
+    estimate = share(actual.get(UNSEEN, 0), rows, policy.gate.confidence)
     warn, fail = limits.warn_unseen_segments, limits.fail_unseen_segments
     return measure(
         metric=Metric.UNSEEN_SEGMENT_SHARE,
-        **asdict(found),
+        **asdict(estimate),
         rows=rows,
         limit_warn=warn,
         limit_fail=fail,
-        status=_status(found.low, warn, fail),
+        status=_status(estimate.low, warn, fail),
     )
 
 
@@ -262,8 +262,8 @@ def _realised(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> list[M
     ]
 
 
-def _realised_share(measure: Measure, metric: Metric, found: Estimate, rows: int, least: float) -> Measurement:
+def _realised_share(measure: Measure, metric: Metric, estimate: Estimate, rows: int, least: float) -> Measurement:
     status = Status.NOT_YET_KNOWN
-    if found.value is not None and found.high is not None:
-        status = Status.FAIL if found.high < least else Status.WARN if found.value < least else Status.OK
-    return measure(metric=metric, **asdict(found), rows=rows, limit_warn=least, limit_fail=least, status=status)
+    if estimate.value is not None and estimate.high is not None:
+        status = Status.FAIL if estimate.high < least else Status.WARN if estimate.value < least else Status.OK
+    return measure(metric=metric, **asdict(estimate), rows=rows, limit_warn=least, limit_fail=least, status=status)

@@ -232,7 +232,7 @@ def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
     counts = Counter(each.status for each in latest)
     told = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
     lines = [f"  week {as_of}: of {len(latest)} figures {told}"]
-    lines += [f"    {each.status.value}: {each.told}" for each in latest if each.is_alarm]
+    lines += [f"    {each.status.value}: {each.description}" for each in latest if each.is_alarm]
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
     if decision is not None:
         answer = "retrain" if decision.is_retrain else "no need to retrain"

@@ -118,7 +118,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     found = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
     rows = lakehouse.spark.createDataFrame([each.row() for each in found], MEASUREMENT_SCHEMA)
     commit = lakehouse.write(MONITORING, rows.coalesce(1), metadata={"inputs": inputs})
-    alarms = [f"{each.as_of}: {each.told}" for each in found if each.is_alarm]
+    alarms = [f"{each.as_of}: {each.description}" for each in found if each.is_alarm]
     counts = Counter(each.status.value for each in found)
     return table_result(
         commit,
@@ -211,7 +211,7 @@ def _outcome(name: str, found: Sequence[Measurement]) -> Outcome:
     as_of = max(each.as_of for each in known)
     latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
     alarms = [each for each in latest if each.is_alarm]
-    told = f"{as_of}: {'; '.join(each.told for each in alarms or latest[:1])}"
+    told = f"{as_of}: {'; '.join(each.description for each in alarms or latest[:1])}"
     if not alarms and len(latest) > 1:
         told = f"{told}; the other {len(latest) - 1} are further from theirs"
     earlier = sorted(

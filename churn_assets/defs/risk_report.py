@@ -90,7 +90,7 @@ def churn_risk_report(
 def _watched(lakehouse: LakehouseResource, as_of: date) -> list[str]:
     """What monitoring says of the week, and whether it asks for a retraining."""
     found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
-    alarms = [each.told for each in found if each.as_of == as_of and each.is_alarm]
+    alarms = [each.description for each in found if each.as_of == as_of and each.is_alarm]
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
     told = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
         "This week's customers are as the model knows them."

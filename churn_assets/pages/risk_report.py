@@ -34,10 +34,12 @@ def risk_report_page(report: RiskReport, trend: Picture) -> str:
     environment.filters["count"] = lambda number: f"{number:,.0f}"
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, week=report.week, trend_picture=trend.data_uri, trend_told=told(report.trend))
+    return template.render(
+        report=report, week=report.week, trend_picture=trend.data_uri, trend_text=trend_text(report.trend)
+    )
 
 
-def told(trend: Sequence[SnapshotShares]) -> str:
+def trend_text(trend: Sequence[SnapshotShares]) -> str:
     """What the trend picture shows, for whoever cannot see it."""
     known = [(snapshot.as_of, snapshot.churn) for snapshot in trend if snapshot.churn is not None]
     if not known:

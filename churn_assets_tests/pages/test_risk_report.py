@@ -15,7 +15,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
-from churn_assets.pages.risk_report import told
+from churn_assets.pages.risk_report import trend_text
 from churn_assets_tests.conftest import Project
 
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -127,8 +127,8 @@ def test_the_picture_is_told_in_words(listed: Project) -> None:
     weeks = listed.weeks()
     shares = [0.10, 0.21, 0.15, None]
     trend = [SnapshotShares(week, 100, share, 0.0) for week, share in zip(weeks[:4], shares, strict=True)]
-    assert told(trend) == (
+    assert trend_text(trend) == (
         f"Of the customers of {weeks[0]:%-d %B %Y}, 10.0% left; at the worst, of those of {weeks[1]:%-d %B %Y}, 21.0%; "
         f"of those of {weeks[2]:%-d %B %Y}, the latest week whose outcome is known, 15.0%."
     )
-    assert told([SnapshotShares(weeks[0], 100, None, 0.0)]) == "No week's outcome is known yet."
+    assert trend_text([SnapshotShares(weeks[0], 100, None, 0.0)]) == "No week's outcome is known yet."
