@@ -136,13 +136,13 @@ def campaign_effects(outcomes: DataFrame, policy: ChurnPolicy) -> list[CampaignE
         )
         .collect()
     )
-    found: dict[tuple[date, str], dict[str, list[Row]]] = {}
+    by_tier: dict[tuple[date, str], dict[str, list[Row]]] = {}
     for row in counted:
         for tier in (ALL_TIERS, row.risk_tier):
-            found.setdefault((row.as_of, tier), {TREATED: [], HELD_OUT: []})[row.arm].append(row)
+            by_tier.setdefault((row.as_of, tier), {TREATED: [], HELD_OUT: []})[row.arm].append(row)
     effects = []
-    for (as_of, tier), arms in sorted(found.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
-        tiers = sum(day == as_of for day, _ in found) - 1
+    for (as_of, tier), arms in sorted(by_tier.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
+        tiers = sum(day == as_of for day, _ in by_tier) - 1
         confidence = policy.gate.confidence
         if tier != ALL_TIERS:
             confidence = 1 - (1 - confidence) / tiers
@@ -189,7 +189,7 @@ def campaign_effect(
     if low <= 0 <= high:
         return concluded(TOO_FEW, f"not enough to tell: {more}, {interval}{spoiled}", estimate)
     if low > 0:
-        told = f"{more}, {interval}{spoiled}: about {kept:,.0f} of {treated.customers:,} stayed because of it"
-        return concluded(KEPT, told, estimate)
-    told = f"{more}, {interval}{spoiled}: about {-kept:,.0f} of {treated.customers:,} left because of it"
-    return concluded(LOST, told, estimate)
+        statement = f"{more}, {interval}{spoiled}: about {kept:,.0f} of {treated.customers:,} stayed because of it"
+        return concluded(KEPT, statement, estimate)
+    statement = f"{more}, {interval}{spoiled}: about {-kept:,.0f} of {treated.customers:,} left because of it"
+    return concluded(LOST, statement, estimate)

@@ -52,11 +52,11 @@ def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> li
     present = [feature for feature in FEATURES if feature.name in panel.columns]
     outcomes = [panel_schema_outcome(panel.schema)]
     if {"customer_id", "as_of", "label"} <= set(panel.columns):
-        seen = _panel_pass(panel, present, rules)
+        groups = _panel_pass(panel, present, rules)
         outcomes += [
-            *[_offenders_outcome(seen, rule) for rule in OFFENDERS_ALLOWED],
-            _empty_snapshot_outcome([group["as_of"] for group in seen if group["mark"] == "row"]),
-            _informative_outcome(_bounds(seen, present)),
+            *[_offenders_outcome(groups, rule) for rule in OFFENDERS_ALLOWED],
+            _empty_snapshot_outcome([group["as_of"] for group in groups if group["mark"] == "row"]),
+            _informative_outcome(_bounds(groups, present)),
         ]
     else:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
@@ -69,14 +69,14 @@ def _not_evaluable(rule: str) -> Outcome:
 
 def panel_schema_outcome(schema: T.StructType) -> Outcome:
     """Whether `ml_churn_features` has the columns of PANEL_SCHEMA and no others."""
-    found = {field.name: field.dataType.simpleString() for field in schema}
+    actual = {field.name: field.dataType.simpleString() for field in schema}
     wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA}
     wrong = [
-        f"{name}: {found.get(name, 'missing')} instead of {kind}"
+        f"{name}: {actual.get(name, 'missing')} instead of {kind}"
         for name, kind in wanted.items()
-        if found.get(name) != kind
+        if actual.get(name) != kind
     ]
-    wrong += [f"{name}: not in the catalogue" for name in found if name not in wanted]
+    wrong += [f"{name}: not in the catalogue" for name in actual if name not in wanted]
     return Outcome(COLUMNS_AND_TYPES, not wrong, "; ".join(wrong) or f"{len(wanted)} columns", "the declared columns")
 
 
@@ -159,8 +159,8 @@ OFFENDERS_ALLOWED = {
 }
 
 
-def _offenders_outcome(seen: Sequence[dict[str, Any]], rule: str) -> Outcome:
-    broken = [group for group in seen if group["mark"] == rule]
+def _offenders_outcome(groups: Sequence[dict[str, Any]], rule: str) -> Outcome:
+    broken = [group for group in groups if group["mark"] == rule]
     keys = sorted(key for group in broken for key in group["keys"])[:MAX_KEYS]
     rows = sum(group["rows"] for group in broken)
     return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
@@ -177,9 +177,9 @@ def _empty_snapshot_outcome(as_of: Collection[date | None]) -> Outcome:
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
 
 
-def _bounds(seen: Sequence[dict[str, Any]], present: Sequence[Feature]) -> dict[str, list[float | None]]:
-    groups = [group for group in seen if group["mark"] == "row"]
-    return {feature.name: [bound for group in groups for bound in group[feature.name]] for feature in present}
+def _bounds(groups: Sequence[dict[str, Any]], present: Sequence[Feature]) -> dict[str, list[float | None]]:
+    of_rows = [group for group in groups if group["mark"] == "row"]
+    return {feature.name: [bound for group in of_rows for bound in group[feature.name]] for feature in present}
 
 
 def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcome:

@@ -115,13 +115,15 @@ def profiles(rows: DataFrame, subjects: Sequence[str], model_version: str, train
         by_date = counted(binned(rows, bins))
     finally:
         rows.unpersist()
-    found = []
+    training_profiles = []
     for subject in subjects:
         of_dates = [Counter(counts) for (_, name), counts in by_date.items() if name == subject]
         pooled: Counter[int] = sum(of_dates, Counter())
         spread = _spread(scaled(pooled, customers), of_dates)
-        found.append(Profile(model_version, subject, bins[subject], pooled, customers, spread, trained_until))
-    return found
+        training_profiles.append(
+            Profile(model_version, subject, bins[subject], pooled, customers, spread, trained_until)
+        )
+    return training_profiles
 
 
 def _spread(expected: Mapping[int, float], of_dates: Sequence[BinCounts]) -> float:
@@ -166,10 +168,10 @@ def binned(rows: DataFrame, bins: Mapping[str, Bins]) -> DataFrame:
 
 def counted(binned_rows: DataFrame) -> Mapping[tuple[date, str], BinCounts]:
     """Rows by bin for each as-of date and subject, in one Spark pass. In: as `binned`."""
-    found: dict[tuple[date, str], dict[int, int]] = {}
+    counts: dict[tuple[date, str], dict[int, int]] = {}
     for row in binned_rows.groupBy("as_of", "subject", "bin").count().collect():
-        found.setdefault((row["as_of"], row["subject"]), {})[row["bin"]] = row["count"]
-    return found
+        counts.setdefault((row["as_of"], row["subject"]), {})[row["bin"]] = row["count"]
+    return counts
 
 
 def counted_by_version(

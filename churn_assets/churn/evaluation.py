@@ -229,7 +229,7 @@ def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], conf
 
 def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:
     """The figures of each part of each slice; too few churners to bound the recall as the policy asks are named so."""
-    found = []
+    slices = []
     for name, parts in scored.slices.items():
         for part in np.unique(parts):
             is_in = parts == part
@@ -237,16 +237,16 @@ def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:
                 scored.labels[is_in], scored.scores[is_in], scored.is_alert[is_in], policy.gate.confidence
             )
             width = widest_wilson_interval(observed.churners, policy.gate.confidence)
-            found.append(Slice(name, str(part), width <= policy.gate.max_recall_interval, observed))
-    return tuple(found)
+            slices.append(Slice(name, str(part), width <= policy.gate.max_recall_interval, observed))
+    return tuple(slices)
 
 
 def compare(scored: Scored, policy: ChurnPolicy) -> tuple[Comparison, ...]:
     """The challenger against each rival, and the champion if there is one, by paired resamples of the customers."""
-    found = _compared(scored.rivals, np.ones(len(scored.labels), dtype=bool), scored, policy)
+    comparisons = _compared(scored.rivals, np.ones(len(scored.labels), dtype=bool), scored, policy)
     if scored.champion is not None:
-        found += _compared({CHAMPION: scored.champion}, scored.is_unseen, scored, policy)
-    return tuple(found)
+        comparisons += _compared({CHAMPION: scored.champion}, scored.is_unseen, scored, policy)
+    return tuple(comparisons)
 
 
 def _compared(
@@ -262,11 +262,11 @@ def _compared(
     drawn = bootstrap({name: each.average_precision for name, each in {**rankings, CHALLENGER: ours}.items()}, rows)
     as_observed = np.ones((1, rows))
     our_value = float(ours.average_precision(as_observed)[0])
-    found = []
+    comparisons = []
     for rival, ranking in rankings.items():
         value = float(ranking.average_precision(as_observed)[0])
         interval = percentile_interval(drawn[CHALLENGER] - drawn[rival], policy.gate.confidence)
-        found.append(
+        comparisons.append(
             Comparison(
                 rival,
                 rows,
@@ -277,7 +277,7 @@ def _compared(
                 challenger_recall=float(labels[is_alert].sum() / labels.sum()),
             )
         )
-    return found
+    return comparisons
 
 
 def judge(
@@ -389,8 +389,11 @@ def _leakage_criteria(
 ) -> Iterator[tuple[bool, str]]:
     limit, highest = policy.leakage.max_single_feature_auc, max(canaries, key=lambda canary: canary.roc_auc)
     leaking = [canary for canary in canaries if canary.roc_auc > limit] or [highest]
-    told = ", ".join(f"{canary.feature} {canary.roc_auc:.3f}" for canary in leaking)
-    yield highest.roc_auc <= limit, f"no look into the future: ROC-AUC of one feature alone {told}; allowed {limit:.3f}"
+    roc_aucs = ", ".join(f"{canary.feature} {canary.roc_auc:.3f}" for canary in leaking)
+    yield (
+        highest.roc_auc <= limit,
+        f"no look into the future: ROC-AUC of one feature alone {roc_aucs}; allowed {limit:.3f}",
+    )
     limit, roc_auc = policy.leakage.max_model_auc, observed.roc_auc.value or 0.0
     yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {roc_auc:.3f}; allowed {limit:.3f}"
 
@@ -402,9 +405,9 @@ WARNED_OF = {"recency_days": 1.0, "total_orders": -1.0}
 def _warnings(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
     """Single features that rank as well as the whole model: then the model is not worth its upkeep."""
     alone = {name: sign * scored.features[name] for name, sign in WARNED_OF.items() if name in scored.features}
-    for found in _compared(alone, np.ones(len(scored.labels), dtype=bool), scored, policy):
-        if found.difference.low is None or found.difference.low <= 0:
+    for comparison in _compared(alone, np.ones(len(scored.labels), dtype=bool), scored, policy):
+        if comparison.difference.low is None or comparison.difference.low <= 0:
             yield (
-                f"{found.rival} alone may rank as well: PR-AUC {found.pr_auc:.3f} against the model's "
-                f"{found.challenger_pr_auc:.3f}"
+                f"{comparison.rival} alone may rank as well: PR-AUC {comparison.pr_auc:.3f} against the model's "
+                f"{comparison.challenger_pr_auc:.3f}"
             )

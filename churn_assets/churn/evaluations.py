@@ -73,17 +73,17 @@ def evaluation_row(
     """An evaluation as a row of EVALUATION_SCHEMA, bound to the policy that judged, whichever policy trained."""
     compared = [
         {
-            "rival": found.rival,
-            "rows": found.rows,
-            "pr_auc": found.pr_auc,
-            "challenger_pr_auc": found.challenger_pr_auc,
-            "difference": found.difference.value,
-            "difference_low": found.difference.low,
-            "difference_high": found.difference.high,
-            "recall": found.recall,
-            "challenger_recall": found.challenger_recall,
+            "rival": comparison.rival,
+            "rows": comparison.rows,
+            "pr_auc": comparison.pr_auc,
+            "challenger_pr_auc": comparison.challenger_pr_auc,
+            "difference": comparison.difference.value,
+            "difference_low": comparison.difference.low,
+            "difference_high": comparison.difference.high,
+            "recall": comparison.recall,
+            "challenger_recall": comparison.challenger_recall,
         }
-        for found in evaluation.comparisons
+        for comparison in evaluation.comparisons
     ]
     return {
         "evaluated_at": evaluated_at,
@@ -99,7 +99,9 @@ def evaluation_row(
         "threshold": threshold,
         "alert_budget": policy.alerts.budget,
         **evaluation.figures.flat(),
-        "rule_pr_auc": next((found.pr_auc for found in evaluation.comparisons if found.rival == RULE), None),
+        "rule_pr_auc": next(
+            (comparison.pr_auc for comparison in evaluation.comparisons if comparison.rival == RULE), None
+        ),
         "comparisons": compared,
         "slices": [
             {"slice": part.slice, "part": part.part, "is_judgeable": part.is_judgeable, **part.figures.flat()}
@@ -111,9 +113,9 @@ def evaluation_row(
 
 def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, run_id: str) -> RecordedEvaluation | None:
     """The latest row of the recall_churn table about this model of this training run; None if there is none."""
-    asked = [row for row in rows if (row["model_digest"], row["run_id"]) == (model_digest, run_id)]
-    if not asked:
+    of_run = [row for row in rows if (row["model_digest"], row["run_id"]) == (model_digest, run_id)]
+    if not of_run:
         return None
-    row = max(asked, key=itemgetter("evaluated_at"))
+    row = max(of_run, key=itemgetter("evaluated_at"))
     evidence = Evidence(row["model_digest"], row["policy_digest"], dict(row["data_versions"]), row["champion"])
     return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence)

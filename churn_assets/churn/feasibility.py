@@ -92,13 +92,13 @@ def label_feasibility(
         churners = [F.sum(f"label_{number}").alias(f"churners_{number}") for number in range(len(compared))]
         by_date = outcomes.select("as_of", *labels).groupBy("as_of")
         counted = {row.as_of: row for row in by_date.agg(F.count(F.lit(1)).alias("eligible"), *churners).collect()}
-    found = []
+    feasibilities = []
     for number, (candidate, day) in enumerate(zip(compared, dates, strict=True)):
         row = None if day is None else counted.get(day)
         as_of, eligible = (None, 0) if row is None else (day, row.eligible)
         churned = 0 if row is None else int(row[f"churners_{number}"])
-        found.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churned))
-    return found
+        feasibilities.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churned))
+    return feasibilities
 
 
 def feasibility(
@@ -161,20 +161,25 @@ def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) ->
     return reason
 
 
-def feasible_outcome(found: Sequence[Feasibility]) -> Outcome:
+def feasible_outcome(feasibilities: Sequence[Feasibility]) -> Outcome:
     """Whether the policy's definition is feasible; if not, why, and which others are."""
-    chosen = next(candidate for candidate in found if candidate.is_chosen)
-    others = [f"{other.definition} ({other.setting})" for other in found if other.is_feasible and not other.is_chosen]
+    chosen = next(candidate for candidate in feasibilities if candidate.is_chosen)
+    others = [
+        f"{other.definition} ({other.setting})" for other in feasibilities if other.is_feasible and not other.is_chosen
+    ]
     observed = f"{chosen.verdict}: {chosen.definition}: {_numbers(chosen)}"
     if not chosen.is_feasible:
         observed += f"; {'; '.join(chosen.reasons)}. Feasible on these data: {', or '.join(others) or 'no candidate'}"
     return Outcome("churn_definition_is_feasible", chosen.is_feasible, observed, "a feasible churn definition")
 
 
-def _numbers(found: Feasibility) -> str:
-    if found.prevalence is None:
+def _numbers(candidate: Feasibility) -> str:
+    if candidate.prevalence is None:
         return "no customer to count"
-    return f"{found.churners:,} churners among {found.eligible:,} customers at {found.as_of} ({found.prevalence:.2%})"
+    return (
+        f"{candidate.churners:,} churners among {candidate.eligible:,} customers at {candidate.as_of} "
+        f"({candidate.prevalence:.2%})"
+    )
 
 
 def require_feasible(rows: Sequence[Mapping[str, Any]], policy: ChurnPolicy) -> None:

@@ -84,14 +84,14 @@ def bootstrap(statistics: Mapping[str, Statistic], rows: int) -> dict[str, Float
     """
     random = np.random.default_rng(SEED)
     chunk = max(1, min(REPLICATES, CELLS // max(rows, 1)))
-    found: dict[str, list[Floats]] = {name: [] for name in statistics}
+    replicates: dict[str, list[Floats]] = {name: [] for name in statistics}
     for begin in range(0, REPLICATES, chunk):
         # Row by row: a multinomial draw has the same distribution and took five times as long (8,200 rows, 2026-11-27).
         drawn = random.integers(rows, size=(min(chunk, REPLICATES - begin), rows))
         weights = np.array([np.bincount(resample, minlength=rows) for resample in drawn], dtype=np.float64)
         for name, statistic in statistics.items():
-            found[name].append(statistic(weights))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+            replicates[name].append(statistic(weights))
+    return {name: np.concatenate(parts) for name, parts in replicates.items()}
 
 
 def percentile_interval(replicates: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:

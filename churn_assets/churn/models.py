@@ -179,8 +179,8 @@ def _fitted_by_xgboost(
 
     features = assembler.getInputCols()
     values, labels = collected(ordered, features)
-    found, counts = np.unique(labels, return_counts=True)
-    churners, others = _two_classes(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+    classes, counts = np.unique(labels, return_counts=True)
+    churners, others = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
     rows, share, weights = churners + others, churners / (churners + others), None
     if is_balanced:
         weights, share = np.where(labels == 1.0, rows / 2 / churners, rows / 2 / others), 0.5

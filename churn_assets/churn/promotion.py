@@ -9,23 +9,27 @@ class PromotionRefusedError(ChurnError):
     """A model was not registered or promoted; the serving model is as it was."""
 
 
-def refusals(asked: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
+def refusals(required: Evidence, recorded: RecordedEvaluation | None) -> list[str]:
     """Every reason against; empty only for a recorded PASS of the same model, policy and data."""
     if recorded is None:
-        return [f"no evaluation is recorded for model {asked.model_digest[:12]}"]
-    found = recorded.evidence
+        return [f"no evaluation is recorded for model {required.model_digest[:12]}"]
+    evaluated = recorded.evidence
     reasons = []
     if recorded.verdict is not Verdict.PASS:
         reasons.append(f"the recorded verdict is {recorded.verdict.value}: {'; '.join(recorded.reasons)}")
-    if found.model_digest != asked.model_digest:
-        reasons.append(f"the evaluation judged model {found.model_digest[:12]}, not {asked.model_digest[:12]}")
-    if found.policy_digest != asked.policy_digest:
-        reasons.append(f"it was judged by policy {found.policy_digest}, and the policy now is {asked.policy_digest}")
-    if found.champion != asked.champion:
-        reasons.append(f"it was compared with {_version(found.champion)}, and {_version(asked.champion)} serves now")
-    tables = sorted(set(found.data_versions) | set(asked.data_versions))
+    if evaluated.model_digest != required.model_digest:
+        reasons.append(f"the evaluation judged model {evaluated.model_digest[:12]}, not {required.model_digest[:12]}")
+    if evaluated.policy_digest != required.policy_digest:
+        reasons.append(
+            f"it was judged by policy {evaluated.policy_digest}, and the policy now is {required.policy_digest}"
+        )
+    if evaluated.champion != required.champion:
+        reasons.append(
+            f"it was compared with {_version(evaluated.champion)}, and {_version(required.champion)} serves now"
+        )
+    tables = sorted(set(evaluated.data_versions) | set(required.data_versions))
     for table in tables:
-        judged, now = found.data_versions.get(table), asked.data_versions.get(table)
+        judged, now = evaluated.data_versions.get(table), required.data_versions.get(table)
         if judged != now:
             reasons.append(f"it judged version {judged} of {table}, the model was trained beside version {now}")
     return reasons

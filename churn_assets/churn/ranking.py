@@ -51,8 +51,8 @@ class Ranking:
     def recall_of_highest(self, alerts: int) -> float:
         """The share of churners among as many of the highest scores, equal scores counted in proportion."""
         churners, rows = self.counts(np.ones((1, len(self.labels))))
-        found = np.interp(alerts, np.append(0.0, rows[0]), np.append(0.0, churners[0]))
-        return float(found / self.labels.sum())
+        caught = np.interp(alerts, np.append(0.0, rows[0]), np.append(0.0, churners[0]))
+        return float(caught / self.labels.sum())
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -63,8 +63,8 @@ def roc_auc(scores: Floats, labels: Floats) -> float | None:
     """The ROC-AUC of unweighted rows; None where churners or others are absent."""
     if not len(scores):
         return None
-    found = float(Ranking.of(scores, labels).roc_auc(np.ones((1, len(scores))))[0])
-    return None if np.isnan(found) else found
+    area = float(Ranking.of(scores, labels).roc_auc(np.ones((1, len(scores))))[0])
+    return None if np.isnan(area) else area
 
 
 def precision_recall_curve(scores: Floats, labels: Floats, rows: Floats | None = None) -> tuple[Floats, Floats]:

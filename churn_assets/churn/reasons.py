@@ -89,7 +89,7 @@ def explained(listed: DataFrame, exported: str, references: Mapping[date, Refere
     features, trees = nodes_of(exported)
 
     def of_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        explainers = {day: Explainer(trees, found.visits, len(features)) for day, found in references.items()}
+        explainers = {day: Explainer(trees, reference.visits, len(features)) for day, reference in references.items()}
         for batch in batches:
             for day in batch["as_of"].unique():
                 rows = batch[batch["as_of"] == day]

@@ -60,8 +60,8 @@ def exclusions(alerted: DataFrame, members: DataFrame, opt_outs: DataFrame, poli
         .select(*KEYS, F.concat_ws(" on ", "last.what", F.col("last.day").cast("string")).alias("reason"))
     )
     opted_out = alerted.select(*KEYS).join(opt_outs.select("customer_id").distinct(), "customer_id", "left_semi")
-    told = opted_out.withColumn("reason", F.lit(OPTED_OUT)).unionByName(latest)
-    return told.groupBy(*KEYS).agg(F.concat_ws("; ", F.array_sort(F.collect_set("reason"))).alias("reason"))
+    reasons = opted_out.withColumn("reason", F.lit(OPTED_OUT)).unionByName(latest)
+    return reasons.groupBy(*KEYS).agg(F.concat_ws("; ", F.array_sort(F.collect_set("reason"))).alias("reason"))
 
 
 def is_held_out(policy: ChurnPolicy) -> Column:

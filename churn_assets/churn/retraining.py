@@ -44,7 +44,9 @@ DECISION_COLUMNS = (
 DECISION_SCHEMA = arrow_schema(DECISION_COLUMNS)
 
 
-def decide(found: Sequence[Measurement], before: RetrainDecision | None, limits: Monitoring) -> RetrainDecision | None:
+def decide(
+    measurements: Sequence[Measurement], before: RetrainDecision | None, limits: Monitoring
+) -> RetrainDecision | None:
     """The decision of the latest scored week; None if no week is scored.
 
     before: that of the latest earlier week. A signal is a figure of the version that scored the latest week, over the
@@ -52,13 +54,13 @@ def decide(found: Sequence[Measurement], before: RetrainDecision | None, limits:
     one did, the decision stands until every signal was ok, not merely short of failing, in each of its last
     `calm_weeks`, or until another version scores.
     """
-    if not found:
+    if not measurements:
         return None
-    as_of = max(each.as_of for each in found)
-    version = next(each.model_version for each in found if each.as_of == as_of)
-    signals = _signals([each for each in found if each.model_version == version])
+    as_of = max(each.as_of for each in measurements)
+    version = next(each.model_version for each in measurements if each.as_of == as_of)
+    signals = _signals([each for each in measurements if each.model_version == version])
     raised = [
-        _told(weeks[-limits.retrain_weeks :])
+        _reason(weeks[-limits.retrain_weeks :])
         for weeks in signals.values()
         if len(weeks) >= limits.retrain_weeks
         and all(each.status is Status.FAIL for each in weeks[-limits.retrain_weeks :])
@@ -68,7 +70,7 @@ def decide(found: Sequence[Measurement], before: RetrainDecision | None, limits:
     was_retrain = before is not None and before.is_retrain and before.model_version == version
     if was_retrain:
         uneasy = [
-            _told([each for each in weeks[-limits.calm_weeks :] if each.status is not Status.OK])
+            _reason([each for each in weeks[-limits.calm_weeks :] if each.status is not Status.OK])
             for weeks in signals.values()
             if any(each.status is not Status.OK for each in weeks[-limits.calm_weeks :])
         ]
@@ -84,20 +86,20 @@ def latest(decisions: Sequence[Mapping[str, Any]], before: date | None = None) -
     return RetrainDecision.of(max(rows, key=lambda row: (row["as_of"], row["decided_at"]))) if rows else None
 
 
-def _signals(found: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+def _signals(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
     """The known weeks of each figure by rising date."""
     signals: dict[str, list[Measurement]] = {}
-    for each in sorted(found, key=lambda each: each.as_of):
+    for each in sorted(measurements, key=lambda each: each.as_of):
         if each.status is not Status.NOT_YET_KNOWN:
             signals.setdefault(each.name, []).append(each)
     return signals
 
 
-def _told(weeks: Sequence[Measurement]) -> str:
-    return f"{weeks[0].name}: {', '.join(_one_told(each) for each in weeks)}"
+def _reason(weeks: Sequence[Measurement]) -> str:
+    return f"{weeks[0].name}: {', '.join(_figure_text(each) for each in weeks)}"
 
 
-def _one_told(each: Measurement) -> str:
+def _figure_text(each: Measurement) -> str:
     limit = each.limit_fail if each.status is Status.FAIL else each.limit_warn
     return f"{each.value:.3f} at {each.as_of} (limit {limit:.3f})"
 
@@ -106,5 +108,5 @@ def _calm(signals: Mapping[str, Sequence[Measurement]], limits: Monitoring, was_
     """Why not: what has failed but not for long enough, or that nothing has."""
     if was_retrain:
         return [f"every figure has been ok for {limits.calm_weeks} weeks, so the earlier retrain is taken back"]
-    once = [_told(weeks[-1:]) for weeks in signals.values() if weeks[-1].status is Status.FAIL]
+    once = [_reason(weeks[-1:]) for weeks in signals.values() if weeks[-1].status is Status.FAIL]
     return [f"failed, but not {limits.retrain_weeks} weeks in a row: {each}" for each in once] or ["no figure fails"]

@@ -21,13 +21,13 @@ SCORE_RULES = ("values", "coverage")
 
 def feature_problems(schema: T.StructType, features: Sequence[str]) -> list[str]:
     """What keeps a model of `features` from scoring a panel of this schema: each key or feature not as declared."""
-    found = {field.name: field.dataType.simpleString() for field in schema}
+    actual = {field.name: field.dataType.simpleString() for field in schema}
     wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA if field.name != "label"}
     unknown = [f"{name}: the model's feature is not in the catalogue" for name in features if name not in wanted]
     return unknown + [
-        f"{name}: {found.get(name, 'missing')} instead of {wanted[name]}"
+        f"{name}: {actual.get(name, 'missing')} instead of {wanted[name]}"
         for name in (*KEYS, *features)
-        if name in wanted and found.get(name) != wanted[name]
+        if name in wanted and actual.get(name) != wanted[name]
     ]
 
 

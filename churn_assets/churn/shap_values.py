@@ -109,8 +109,8 @@ class Explainer:
         """(rows, features) of `values`, (rows, features) without NaN."""
         contributions = np.zeros((len(values), self._features))
         for leaf in self._leaves:
-            asked = values[:, leaf.features]
-            is_met = (asked > leaf.low) & (asked <= leaf.high)
+            tested = values[:, leaf.features]
+            is_met = (tested > leaf.low) & (tested <= leaf.high)
             pattern = is_met @ (1 << np.arange(len(leaf.features))[::-1])
             contributions[:, leaf.features] += leaf.gains[pattern]
         return contributions

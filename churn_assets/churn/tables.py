@@ -124,18 +124,18 @@ WHOLE_ROW = {
 
 def check_source_schema(table: SourceTable, schema: T.StructType) -> None:
     """Raises SourceSchemaError if `schema` lacks a required column of `table` or has one in a type nothing converts."""
-    found = {field.name: field.dataType for field in schema}
+    types = {field.name: field.dataType for field in schema}
     problems = []
     for column in table.columns:
-        if column.name not in found:
+        if column.name not in types:
             if not column.is_optional:
                 problems.append(f"{column.name} ({column.kind}) is missing: {column.meaning}")
-        elif not isinstance(found[column.name], (*CONVERTIBLE[column.kind], T.NullType)):
-            problems.append(f"{column.name}: found {found[column.name].simpleString()}, needs {column.kind}")
+        elif not isinstance(types[column.name], (*CONVERTIBLE[column.kind], T.NullType)):
+            problems.append(f"{column.name}: found {types[column.name].simpleString()}, needs {column.kind}")
     if problems:
         raise SourceSchemaError(
             f"Source table {table.name}: {len(problems)} column(s) do not fit. "
-            f"Found: {', '.join(found) or 'no columns'}.",
+            f"Found: {', '.join(types) or 'no columns'}.",
             problems,
             next_step=f"map the columns by `select` under [{table.name}] in sources.toml",
         )

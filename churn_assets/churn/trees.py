@@ -114,10 +114,10 @@ def parsed_trees(described: str, features: int) -> list[Tree]:
     lines = _Lines(body)
     trees: list[Tree] = []
     while lines.peek() is not None:
-        found = lines.take(_TREE)
-        if int(found["number"]) != len(trees):
+        parts = lines.take(_TREE)
+        if int(parts["number"]) != len(trees):
             raise lines.unexpected()
-        tree = Tree(float(found["weight"]))
+        tree = Tree(float(parts["weight"]))
         _read_node(lines, tree, features, _ROOT_INDENT)
         trees.append(tree)
     return trees
@@ -136,10 +136,10 @@ class _Lines:
     def take(self, pattern: re.Pattern[str]) -> dict[str, Any]:
         line = self.peek()
         self._taken += 1
-        found = None if line is None else pattern.fullmatch(line)
-        if found is None:
+        match = None if line is None else pattern.fullmatch(line)
+        if match is None:
             raise self.unexpected()
-        return found.groupdict()
+        return match.groupdict()
 
     def unexpected(self) -> UnexportableModelError:
         """About the line taken last."""
@@ -149,16 +149,16 @@ class _Lines:
 
 
 def _read_node(lines: _Lines, tree: Tree, features: int, indent: int) -> int:
-    found = _take_node(lines, indent)
-    if found["value"] is not None:
-        return tree.add(value=float(found["value"]))
-    if (found["word"], found["relation"]) != ("If", "<=") or int(found["feature"]) >= features:
+    parts = _take_node(lines, indent)
+    if parts["value"] is not None:
+        return tree.add(value=float(parts["value"]))
+    if (parts["word"], parts["relation"]) != ("If", "<=") or int(parts["feature"]) >= features:
         raise lines.unexpected()
-    node = tree.add(feature=int(found["feature"]), split=float(found["split"]))
+    node = tree.add(feature=int(parts["feature"]), split=float(parts["split"]))
     tree.left[node] = _read_node(lines, tree, features, indent + 1)
     other = _take_node(lines, indent)
     if (other["word"], other["relation"]) != ("Else", ">") or any(
-        other[part] != found[part] for part in ("feature", "split")
+        other[part] != parts[part] for part in ("feature", "split")
     ):
         raise lines.unexpected()
     tree.right[node] = _read_node(lines, tree, features, indent + 1)
@@ -166,10 +166,10 @@ def _read_node(lines: _Lines, tree: Tree, features: int, indent: int) -> int:
 
 
 def _take_node(lines: _Lines, indent: int) -> dict[str, Any]:
-    found = lines.take(_NODE)
-    if len(found["indent"]) != indent:
+    parts = lines.take(_NODE)
+    if len(parts["indent"]) != indent:
         raise lines.unexpected()
-    return found
+    return parts
 
 
 def _nodes(trees: Sequence[Tree]) -> int:

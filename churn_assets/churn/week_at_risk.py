@@ -118,10 +118,10 @@ def _parts(valued: DataFrame, by: Column) -> list[Part]:
 def _drivers(targets: DataFrame) -> list[Driver]:
     listed = targets.count()
     counted = targets.select(F.explode("reasons.feature").alias("feature")).groupBy("feature").count().collect()
-    found = [
+    drivers = [
         Driver(row.feature, FEATURE_OF[row.feature].meaning, row["count"], row["count"] / listed) for row in counted
     ]
-    return sorted(found, key=lambda driver: (-driver.customers, driver.feature))
+    return sorted(drivers, key=lambda driver: (-driver.customers, driver.feature))
 
 
 def _offers(targets: DataFrame) -> list[Offer]:

@@ -127,8 +127,8 @@ def largest_on_the_left(split: float) -> float:
 
 def _base_margin(booster: "Booster") -> float:
     """The log-odds that every row begins with."""
-    told = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
-    probability = float(np.float32(told.strip("[]")))
+    base_score = json.loads(booster.save_config())["learner"]["learner_model_param"]["base_score"]
+    probability = float(np.float32(base_score.strip("[]")))
     return math.log(probability / (1 - probability))
 
 
@@ -146,24 +146,24 @@ class _Node:
 
 def _nodes(tree: Mapping[str, Any]) -> list[_Node]:
     """The nodes of an XGBoost tree, numbered anew: its own numbers may have gaps where it has pruned."""
-    found: list[_Node] = []
+    nodes: list[_Node] = []
 
     def add(at: int) -> int:
-        number, left, split = len(found), tree["left_children"][at], tree["split_conditions"][at]
+        number, left, split = len(nodes), tree["left_children"][at], tree["split_conditions"][at]
         if left == NO_CHILD:
-            found.append(_Node(prediction=float(np.float32(split))))
+            nodes.append(_Node(prediction=float(np.float32(split))))
             return number
         node = _Node(
             gain=float(tree["loss_changes"][at]),
             feature=tree["split_indices"][at],
             split=largest_on_the_left(split),
         )
-        found.append(node)
+        nodes.append(node)
         node.left, node.right = add(left), add(tree["right_children"][at])
         return number
 
     add(0)
-    return found
+    return nodes
 
 
 def _made_in_the_jvm(uid: str, trees: Sequence[Sequence[_Node]], features: int) -> "GBTClassificationModel":
