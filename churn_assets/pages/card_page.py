@@ -52,7 +52,7 @@ def as_html(markdown: str, pictures: "Mapping[str, Picture]") -> str:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
     tokens = parser.parse(markdown)
     for part in (part for token in tokens for part in token.children or ()):
-        part.content = _RANGE.sub(lambda found: found.group().replace(" ", _NO_BREAK), part.content)
+        part.content = _RANGE.sub(lambda match: match.group().replace(" ", _NO_BREAK), part.content)
     body = parser.renderer.render(tokens, parser.options, {})
     shown = [_shown(caption, picture) for caption, picture in pictures.items()]
     return "\n".join(

@@ -201,7 +201,7 @@ def _figures(facts: CardFacts) -> Iterator[str]:
 
 
 def _threshold(facts: CardFacts) -> Iterator[str]:
-    policy, found = facts.policy, facts.evaluation.figures
+    policy, figures = facts.policy, facts.evaluation.figures
     budget, floor = f"{policy.alerts.budget:.0%}", f"{policy.gate.precision_floor:.0%}"
     if facts.threshold is None:
         yield "**There is no threshold**, so nobody is alerted: no cut-off on the scores keeps both rules."
@@ -216,11 +216,11 @@ def _threshold(facts: CardFacts) -> Iterator[str]:
             f"Of the validation customers it alerts, at least {floor} are churners.",
         ]
     )
-    if found.rows:
+    if figures.rows:
         yield (
-            f"Of the judged customers {found.alerts:,} of {found.rows:,} were alerted, {found.alerts / found.rows:.1%} "
-            f"(the gate allows {policy.alerts.budget * BUDGET_TOLERANCE:.1%}), and {found.caught:,} of them were "
-            "churners."
+            f"Of the judged customers {figures.alerts:,} of {figures.rows:,} were alerted, "
+            f"{figures.alerts / figures.rows:.1%} (the gate allows {policy.alerts.budget * BUDGET_TOLERANCE:.1%}), and "
+            f"{figures.caught:,} of them were churners."
         )
 
 
@@ -276,16 +276,16 @@ _MEANT = {
 
 
 def _calibration(facts: CardFacts) -> Iterator[str]:
-    found = facts.evaluation.figures
+    figures = facts.evaluation.figures
     yield _MEANT[facts.policy.model.class_weights]
-    if found.brier.value is None or found.prevalence is None or not 0 < found.churners < found.rows:
+    if figures.brier.value is None or figures.prevalence is None or not 0 < figures.churners < figures.rows:
         yield "How near they come to what followed could not be measured: that takes churners, others and their scores."
         return
-    baseline = found.prevalence * (1 - found.prevalence)
+    baseline = figures.prevalence * (1 - figures.prevalence)
     yield (
-        f"Brier score {_brier(found.brier, facts.policy.gate.confidence)}; 0 is perfect. To give everybody the churn "
-        f"rate of the judged customers, {found.prevalence:.1%}, has {baseline:.4f}: "
-        f"{_compared_brier(found.brier, baseline)}."
+        f"Brier score {_brier(figures.brier, facts.policy.gate.confidence)}; 0 is perfect. To give everybody the churn "
+        f"rate of the judged customers, {figures.prevalence:.1%}, has {baseline:.4f}: "
+        f"{_compared_brier(figures.brier, baseline)}."
     )
     yield (
         "The Brier score rewards a good ranking too; alone it does not show that of the customers with a score of 30% "

@@ -187,8 +187,8 @@ def recall_over_versions(judged: Sequence[JudgedVersion], min_recall: float) -> 
     axes = figure.add_subplot()
     axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least lower bound {min_recall:.2f}")
     for is_passed, name, colour in ((True, "PASS", COLOURS[0]), (False, "not passed", COLOURS[1])):
-        found = [(place, model) for place, model in enumerate(judged) if model.is_passed is is_passed]
-        points = [(place, m.recall, m.low, m.high) for place, m in found if m.recall is not None]
+        models = [(place, model) for place, model in enumerate(judged) if model.is_passed is is_passed]
+        points = [(place, m.recall, m.low, m.high) for place, m in models if m.recall is not None]
         if points:
             places, recall, low, high = (np.array(values, dtype=float) for values in zip(*points, strict=True))
             spread = np.maximum(0, [recall - low, high - recall])
@@ -201,21 +201,21 @@ def recall_over_versions(judged: Sequence[JudgedVersion], min_recall: float) -> 
     return figure
 
 
-def drift_over_dates(found: Sequence[Measurement]) -> "Figure":
+def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     """The stability index of each subject (rows) at each scored date; dark is near its limit, marked is beyond one.
 
-    found: measurements of the index.
+    measurements: of the index.
     """
     from matplotlib.figure import Figure
 
-    dates = sorted({each.as_of for each in found})
-    subjects = list(dict.fromkeys(each.subject for each in found))
+    dates = sorted({each.as_of for each in measurements})
+    subjects = list(dict.fromkeys(each.subject for each in measurements))
     figure = Figure(
         figsize=(max(6.0, 2.6 + 0.42 * len(dates)), max(2.4, 1.4 + 0.3 * len(subjects))), dpi=110, layout="constrained"
     )
     axes = figure.add_subplot()
     shares = np.full((len(subjects), len(dates)), np.nan)
-    for each in found:
+    for each in measurements:
         if each.value is not None:
             place = subjects.index(each.subject), dates.index(each.as_of)
             shares[place] = each.value / each.limit_warn
@@ -240,17 +240,17 @@ def drift_over_dates(found: Sequence[Measurement]) -> "Figure":
     return figure
 
 
-def realised_recall(found: Sequence[Measurement], min_recall: float) -> "Figure":
+def realised_recall(measurements: Sequence[Measurement], min_recall: float) -> "Figure":
     """Recall of the alerts as served over the scored dates, with its interval, by version; hollow: in sample.
 
-    found: measurements of the realised recall. Dates whose labels are not yet known are left out.
+    measurements: of the realised recall. Dates whose labels are not yet known are left out.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.4, 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least the gate asks {min_recall:.2f}")
-    known = [each for each in found if each.value is not None]
+    known = [each for each in measurements if each.value is not None]
     for number, version in enumerate(dict.fromkeys(each.model_version for each in known)):
         for is_in_sample in (False, True):
             of_version = [m for m in known if m.model_version == version and m.is_in_sample is is_in_sample]

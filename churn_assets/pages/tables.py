@@ -21,8 +21,8 @@ def figures_table(evaluation: Evaluation) -> Markdown:
         for part in evaluation.slices
     ]
     rows = [
-        [name, f"{found.rows:,}", f"{found.churners:,}", *(_estimate(getattr(found, figure)) for figure in shown)]
-        for name, found in named
+        [name, f"{figures.rows:,}", f"{figures.churners:,}", *(_estimate(getattr(figures, figure)) for figure in shown)]
+        for name, figures in named
     ]
     return table(["", "customers", "churners", *shown], rows)
 
@@ -35,7 +35,7 @@ def _estimate(figure: Estimate) -> str:
     return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
-def feasibility_table(found: Iterable[Feasibility]) -> Markdown:
+def feasibility_table(candidates: Iterable[Feasibility]) -> Markdown:
     """The candidate churn definitions, the policy's own in bold."""
     header = (
         "churn definition",
@@ -47,19 +47,19 @@ def feasibility_table(found: Iterable[Feasibility]) -> Markdown:
         "recall attainable",
         "verdict",
     )
-    return table(header, map(_candidate, found))
+    return table(header, map(_candidate, candidates))
 
 
-def _candidate(found: Feasibility) -> Sequence[str]:
+def _candidate(candidate: Feasibility) -> Sequence[str]:
     return [
-        Markdown(f"**{escaped(found.definition)}**") if found.is_chosen else found.definition,
-        f"{found.eligible:,}",
-        f"{found.churners:,}",
-        UNKNOWN if found.prevalence is None else f"{found.prevalence:.2%}",
-        f"{found.expected_test_churners:.0f}",
-        f"{found.widest_recall_interval:.2f}",
-        UNKNOWN if found.attainable_recall is None else f"{found.attainable_recall:.2f}",
-        "; ".join([found.verdict, *found.reasons]),
+        Markdown(f"**{escaped(candidate.definition)}**") if candidate.is_chosen else candidate.definition,
+        f"{candidate.eligible:,}",
+        f"{candidate.churners:,}",
+        UNKNOWN if candidate.prevalence is None else f"{candidate.prevalence:.2%}",
+        f"{candidate.expected_test_churners:.0f}",
+        f"{candidate.widest_recall_interval:.2f}",
+        UNKNOWN if candidate.attainable_recall is None else f"{candidate.attainable_recall:.2f}",
+        "; ".join([candidate.verdict, *candidate.reasons]),
     ]
 
 
