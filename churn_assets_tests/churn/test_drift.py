@@ -20,6 +20,7 @@ from churn_assets.churn.drift import (
     UNSEEN,
     Bins,
     Profile,
+    allowed_stability,
     binned,
     chance_stability,
     chi_squared_quantile,
@@ -254,6 +255,24 @@ def test_chance_allows_less_the_more_people_there_are_and_counts_customers_not_r
     few, many = ({0: number, 1: number} for number in (100, 10_000))
     assert chance_stability(few, few, 0.99) == pytest.approx(chi_squared_quantile(0.99, 1) * 2 / 200)
     assert chance_stability(many, many, 0.99) < chance_stability(many, few, 0.99) < chance_stability(few, few, 0.99)
+
+
+def test_the_limit_lies_beyond_the_training_dates_and_beyond_chance_for_so_many_customers() -> None:
+    def allowed(spread: float, limit: float, weeks: int = 1) -> float:
+        profile = Profile("1", "x", Bins(False, (1.0,)), {0: 500 * weeks, 1: 500 * weeks}, 1000, spread, FIRST)
+        return allowed_stability(profile, week, limit, 0.99)
+
+    week = {0: 50, 1: 50}
+    chance = chance_stability({0: 500, 1: 500}, week, 0.99)
+    assert 0.05 < chance < 0.1
+    # The policy's limit beyond what the training dates differed by, where that is more than chance gives.
+    assert allowed(spread=0.0, limit=0.1) == 0.1
+    assert allowed(spread=0.3, limit=0.5) == pytest.approx(0.8)
+    # What chance gives a week that lies where the furthest training date does.
+    assert allowed(spread=0.0, limit=0.01) == pytest.approx(chance)
+    assert allowed(spread=0.3, limit=0.01) == pytest.approx((math.sqrt(0.3) + math.sqrt(chance)) ** 2)
+    # Ten weeks of the same customers tell no more than one.
+    assert allowed(spread=0.0, limit=0.01, weeks=10) == pytest.approx(chance)
 
 
 # --- the bins ---

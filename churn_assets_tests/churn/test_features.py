@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import NoEligibleCustomersError
-from churn_assets.churn.features import as_of_calendar
+from churn_assets.churn.features import as_of_calendar, with_baseline_rule
 from churn_assets.churn.policy import ChurnPolicy, Cleaning, Windows
 from churn_assets.churn.tables import ORDERS
 from churn_assets.demo.simulator import DemoSettings, simulate
@@ -267,6 +267,41 @@ def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession) -> 
     ]
     row = panel_rows(source_frames(spark, (orders, [], [])))["c", T.date()]
     assert (row["total_orders"], row["late_order_ratio"], row["label"]) == (1.0, 0.0, 0.0)
+
+
+# ---- the team's rule
+
+
+def test_the_teams_rule_ranks_by_segment_and_then_by_silence(spark: SparkSession):
+    days = POLICY.baseline.long_silence_days
+    bad = POLICY.baseline.bad_review_score
+    crisis, natural, loyal = "High Risk – Crisis Victim", "High Risk – Natural Churn", "Loyal / Active"
+    # The riskiest first; a customer is silent after these days, not with them.
+    expected = [
+        ("late", days + 2, 1, None, crisis),
+        ("badly reviewed", days + 1, 0, bad, crisis),
+        ("quiet", days + 2, 0, None, natural),
+        ("quiet and content", days + 1, 0, bad + 0.5, natural),
+        ("just not silent", days, 3, 1.0, loyal),
+        ("active and angry", 1, 3, 1.0, loyal),
+    ]
+    rows = [
+        {
+            "customer_id": name,
+            "as_of": T.date(),
+            "last_ordered_at": T - silent * DAY,
+            "late_deliveries": late,
+            "worst_score": worst,
+        }
+        for name, silent, late, worst, _ in expected
+    ]
+    schema = spark.createDataFrame(
+        [],
+        "customer_id string, as_of date, last_ordered_at timestamp, late_deliveries long, worst_score double",
+    ).schema
+    ranked = rows_of(with_baseline_rule(frame(spark, rows[::-1], schema), POLICY).orderBy(F.desc("risk_score")))
+    assert [(row["customer_id"], row["risk_segment"]) for row in ranked] == [(row[0], row[-1]) for row in expected]
+    assert all(0 <= row["risk_score"] < 1 for row in ranked)
 
 
 # ---- calendar and windows

@@ -16,6 +16,7 @@ from churn_assets.churn.intervals import (
     bootstrap,
     percentile_interval,
     share,
+    share_difference,
     widest_wilson_interval,
     wilson_interval,
 )
@@ -77,6 +78,27 @@ def test_without_trials_any_share_is_possible_and_more_trials_leave_less_open() 
 def test_a_share_is_its_value_and_its_wilson_interval_and_undefined_without_trials() -> None:
     assert share(30, 100, 0.95) == Estimate(0.3, *wilson_interval(30, 100, 0.95))
     assert share(0, 0, 0.95) == Estimate(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "other_hits", "other_trials", "low", "high"),
+    [
+        # Newcombe (Statistics in Medicine 17, 1998, page 873), table II, method 10.
+        (56, 70, 48, 80, 0.0524, 0.3339),
+        (9, 10, 3, 10, 0.1705, 0.8090),
+        (6, 7, 2, 7, 0.0582, 0.8062),
+        (5, 56, 0, 29, -0.0381, 0.1926),
+        (0, 10, 0, 20, -0.1611, 0.2775),
+        (10, 10, 0, 20, 0.6791, 1.0),
+    ],
+)
+def test_the_interval_of_a_difference_is_the_published_one(hits, trials, other_hits, other_trials, low, high):
+    difference = hits / trials - other_hits / other_trials
+    assert share_difference(hits, trials, other_hits, other_trials, 0.95) == (
+        pytest.approx(difference),
+        pytest.approx(low, abs=5e-5),
+        pytest.approx(high, abs=5e-5),
+    )
 
 
 # ---- resampling

@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from churn_assets.churn.drift import SCORE, UNSEEN, Bins, Profile
+from churn_assets.churn.drift import SCORE, UNSEEN, Bins, Profile, chance_stability
 from churn_assets.churn.monitoring import Measurement, Metric, ServedWeek, Status, measurements
 from churn_assets.churn.policy import ChurnPolicy
 
@@ -67,6 +67,24 @@ def test_what_nobody_can_know_yet_has_no_value_and_no_alarm() -> None:
 def test_a_date_whose_outcomes_were_learned_from_says_so() -> None:
     learned = replace(WEEK, as_of=PROFILES[0].trained_until)
     assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY))
+
+
+def test_the_more_figures_a_week_has_the_more_it_takes_for_an_alarm() -> None:
+    few = {1: 30, 2: 30}
+
+    def limit(subjects: int) -> float:
+        others = [replace(PROFILES[0], subject=f"feature {number}") for number in range(subjects - 1)]
+        counts = {(AS_OF, SCORE): few}
+        found = {each.name: each for each in measurements([WEEK], counts, [*others, PROFILES[1]], POLICY)}
+        return found["psi of score"].limit_warn
+
+    # So few customers that chance decides, not the policy's own limit: one alarm in a thousand weeks, or so many
+    # thousands as there are figures.
+    assert limit(1) > POLICY.monitoring.warn_psi
+    for subjects in (1, 13):
+        confidence = 1 - (1 - POLICY.monitoring.confidence) / subjects
+        assert limit(subjects) == pytest.approx(chance_stability({1: 500, 2: 500}, few, confidence))
+    assert limit(13) > limit(1)
 
 
 def test_a_measurement_survives_being_written() -> None:

@@ -7,7 +7,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
-from churn_assets.churn.scoring import SCORE_RULES, score_outcomes
+from churn_assets.churn.policy import Scoring
+from churn_assets.churn.scoring import SCORE_RULES, scorable, score_outcomes, unscorable, with_risk_tier
 
 WEEK = date(2025, 9, 1)
 Score = tuple[str, float | None, str | None]
@@ -52,6 +53,39 @@ def test_who_is_missing_scored_twice_scored_and_unscored_or_not_eligible_is_name
     assert not outcomes["coverage"].is_passed
     assert outcomes["coverage"].observed == "4 offending customers"
     assert outcomes["coverage"].keys == tuple(f"{customer} at 2025-09-01" for customer in "adex")
+
+
+def test_a_tier_begins_at_its_probability(spark: SparkSession) -> None:
+    policy = Scoring(high_risk_probability=0.5, medium_risk_probability=0.25)
+    expected = {0.5: "high", math.nextafter(0.5, 0): "medium", 0.25: "medium", math.nextafter(0.25, 0): "low"}
+    rows = [(str(number), WEEK, probability, False) for number, probability in enumerate(expected)]
+    scored = spark.createDataFrame(rows, "customer_id string, as_of date, churn_probability double, is_alert boolean")
+    tiered = with_risk_tier(scored, policy).collect()
+    assert {row.churn_probability: row.risk_tier for row in tiered} == expected
+
+
+def test_each_customer_is_scored_or_listed_with_what_is_at_fault(spark: SparkSession) -> None:
+    values = {
+        "sound": (1.0, 5.0),
+        "unknown": (None, 5.0),
+        "no number": (3.0, math.nan),
+        "endless": (math.inf, 5.0),
+        "too much": (3.0, 5.5),
+        "both": (0.0, -math.inf),
+    }
+    rows = [(name, WEEK, *both) for name, both in values.items()]
+    panel = spark.createDataFrame(rows, "customer_id string, as_of date, total_orders double, avg_star_rating double")
+    features = ("total_orders", "avg_star_rating")
+    assert [row.customer_id for row in scorable(panel, features).collect()] == ["sound"]
+    assert {row.customer_id: row.reason for row in unscorable(panel, features).collect()} == {
+        "unknown": "total_orders is null",
+        "no number": "avg_star_rating is NaN",
+        "endless": "total_orders is infinite",
+        "too much": "avg_star_rating is 5.5, allowed is 1 to 5",
+        "both": "total_orders is 0.0, allowed is 1 or more; avg_star_rating is infinite",
+    }
+    # What the model does not use may be as it likes.
+    assert scorable(panel, features[1:]).count() == 3
 
 
 def test_at_most_ten_customers_are_named_and_all_are_counted(spark: SparkSession) -> None:
