@@ -59,7 +59,10 @@ format: $(INSTALLED) ## let ruff fix and format
 bench: $(INSTALLED) ## measure what the pages' figures come from (ARGS=gate chooses one)
 	@scripts/ensure-java $(VENV_PYTHON) -m benchmarks $(ARGS)
 
+mutations: $(INSTALLED) ## ways to break the code on purpose, listed (ARGS='--run gate': does a test notice each?)
+	@scripts/ensure-java $(VENV_PYTHON) scripts/mutations $(ARGS)
+
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean
 
-.PHONY: help install java chromium demo run doctor dev test check lint types imports definitions format bench clean
+.PHONY: help install java chromium demo run doctor dev test check lint types imports definitions format bench mutations clean
