@@ -17,12 +17,16 @@ from churn_assets.resources.settings import CHECKOUT
 SCRIPT = runpy.run_path(str(CHECKOUT / "scripts" / "mutations"))
 MUTATIONS = SCRIPT["listed"]()
 Mutation = SCRIPT["Mutation"]
+SYSTEM = "pytest.mark.system"
 
 
 @cache
-def functions_of(file: Path) -> set[str]:
+def unit_and_flow_tests(file: Path) -> set[str]:
     module = ast.parse(file.read_text(encoding="utf-8"))
-    return {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+    if any(ast.unparse(node) == f"pytestmark = {SYSTEM}" for node in module.body):
+        return set()
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
+    return {each.name for each in functions if SYSTEM not in map(ast.unparse, each.decorator_list)}
 
 
 def test_no_two_mutations_are_the_same() -> None:
@@ -31,13 +35,13 @@ def test_no_two_mutations_are_the_same() -> None:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: f"{each.group}: {each.name}")
-def test_a_mutation_is_one_change_that_compiles_and_names_a_test_that_is_there(mutation: Any) -> None:
+def test_a_mutation_is_one_change_that_compiles_and_names_a_unit_or_flow_test(mutation: Any) -> None:
     original = (CHECKOUT / mutation.path).read_text(encoding="utf-8")
     mutated = mutation.applied(original)
     assert mutated != original
     compile(mutated, mutation.path, "exec")
     file, _, test = mutation.node.partition("::")
-    assert test.partition("[")[0] in functions_of(CHECKOUT / file), mutation.node
+    assert test.partition("[")[0] in unit_and_flow_tests(CHECKOUT / file), mutation.node
 
 
 def test_what_is_replaced_has_to_be_one_place() -> None:

@@ -272,7 +272,7 @@ def test_an_order_with_a_repaired_delivery_still_counts(spark: SparkSession) -> 
 # ---- the team's rule
 
 
-def test_the_teams_rule_ranks_by_segment_and_then_by_silence(spark: SparkSession):
+def test_the_teams_rule_ranks_by_segment_and_then_by_silence(spark: SparkSession) -> None:
     days = POLICY.baseline.long_silence_days
     bad = POLICY.baseline.bad_review_score
     crisis, natural, loyal = "High Risk – Crisis Victim", "High Risk – Natural Churn", "Loyal / Active"

@@ -92,7 +92,9 @@ def test_a_share_is_its_value_and_its_wilson_interval_and_undefined_without_tria
         (10, 10, 0, 20, 0.6791, 1.0),
     ],
 )
-def test_the_interval_of_a_difference_is_the_published_one(hits, trials, other_hits, other_trials, low, high):
+def test_the_interval_of_a_difference_is_the_published_one(
+    hits: int, trials: int, other_hits: int, other_trials: int, low: float, high: float
+) -> None:
     difference = hits / trials - other_hits / other_trials
     assert share_difference(hits, trials, other_hits, other_trials, 0.95) == (
         pytest.approx(difference),
