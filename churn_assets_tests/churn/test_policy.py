@@ -155,7 +155,7 @@ def test_the_panel_digest_changes_with_its_features_and_with_the_code_of_their_v
 def test_nobody_is_contacted_twice_within_one_outcome_window() -> None:
     def pause(outcome_days: int, contact_pause_days: int) -> int:
         rules = {"windows": {"outcome_days": outcome_days}, "retention": {"contact_pause_days": contact_pause_days}}
-        return ChurnPolicy.model_validate(rules).contact_pause_days
+        return ChurnPolicy.model_validate(rules).days_between_lists
 
     assert [pause(30, 42), pause(30, 30), pause(60, 42)] == [42, 30, 60]
 
