@@ -148,6 +148,7 @@ def test_an_append_is_audited_and_nothing_is_believed_of_the_table(
     for _ in range(2):
         lakehouse.write(TABLE, spark.range(3), mode="append", audit=lambda _: audited(FOUND, TABLE, POLICY))
     assert remembered(lakehouse, TABLE) == []
+    assert "audit" not in lakehouse.commit_metadata(TABLE)
 
 
 def test_metadata_copied_from_an_audited_commit_does_not_make_another_write_that_one(
