@@ -41,20 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checks.add_argument("--junit", type=Path, metavar="FILE", help="write the results for a CI system")
     checks.add_argument("--markdown", type=Path, metavar="FILE", help="write the results for a pull request")
     commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
-    asked = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
     settings = settings_from_env()
-    if asked.command == "doctor":
+    if parsed.command == "doctor":
         from churn_assets.commands import doctor
 
         return doctor.main(settings)
-    return _logged(asked, settings)
+    return _logged(parsed, settings)
 
 
-def _logged(asked: argparse.Namespace, settings: Settings) -> int:
+def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     """Runs a command whose output goes to a log file but for what it shows to people."""
-    log = settings.data / "logs" / f"{asked.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
+    log = settings.data / "logs" / f"{arguments.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
     with output_to(log) as terminal:
@@ -62,7 +62,9 @@ def _logged(asked: argparse.Namespace, settings: Settings) -> int:
         print(f"Project   {settings.project}\nLog file  {log}", file=terminal)
         try:
             # Loaded here, so that what libraries print while they are loaded goes to the log file.
-            code: int = import_module(f"churn_assets.commands.{asked.command}").main(asked, settings, terminal, log)
+            code: int = import_module(f"churn_assets.commands.{arguments.command}").main(
+                arguments, settings, terminal, log
+            )
         except KeyboardInterrupt:
             code = INTERRUPTED
         if code == INTERRUPTED:

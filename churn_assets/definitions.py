@@ -150,8 +150,8 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         ],
         jobs=[
             *[
-                dg.define_asset_job(name, selection=selection, description=told)
-                for name, selection, told in ASSET_JOBS
+                dg.define_asset_job(name, selection=selection, description=description)
+                for name, selection, description in ASSET_JOBS
                 if is_demo or name != DEMO
             ],
             registry.promote_staging_model,

@@ -31,10 +31,12 @@ def run_checks(defs: dg.Definitions, instance: dg.DagsterInstance, names: Sequen
     chosen = selected(defs, names)
     job = defs.resolve_job_def(CHECKS).get_subset(asset_check_selection=_evaluated_together(defs, chosen))
     result = job.execute_in_process(instance=instance, raise_on_error=False)
-    found = {event.asset_check_key: event for event in result.get_asset_check_evaluations()}
+    evaluations = {event.asset_check_key: event for event in result.get_asset_check_evaluations()}
     causes = _causes(defs, result)
     checked = [
-        _evaluated(key, found[key]) if key in found else _unknown(key, causes.get(key, "no result was recorded"))
+        _evaluated(key, evaluations[key])
+        if key in evaluations
+        else _unknown(key, causes.get(key, "no result was recorded"))
         for key in chosen
     ]
     order = list(Status)
@@ -76,10 +78,12 @@ def _names(key: dg.AssetCheckKey) -> tuple[str, ...]:
     return _asset(key), key.asset_key.path[-1], key.name
 
 
-def _evaluated(key: dg.AssetCheckKey, found: dg.AssetCheckEvaluation) -> Checked:
-    is_warning = found.severity is dg.AssetCheckSeverity.WARN
-    status = Status.PASSED if found.passed else Status.WARNING if is_warning else Status.FAILED
-    return Checked(_asset(key), key.name, status, _text(found.metadata, "observed"), _text(found.metadata, "allowed"))
+def _evaluated(key: dg.AssetCheckKey, evaluation: dg.AssetCheckEvaluation) -> Checked:
+    is_warning = evaluation.severity is dg.AssetCheckSeverity.WARN
+    status = Status.PASSED if evaluation.passed else Status.WARNING if is_warning else Status.FAILED
+    return Checked(
+        _asset(key), key.name, status, _text(evaluation.metadata, "observed"), _text(evaluation.metadata, "allowed")
+    )
 
 
 def _unknown(key: dg.AssetCheckKey, cause: str) -> Checked:
@@ -97,14 +101,14 @@ def _causes(defs: dg.Definitions, result: dg.ExecuteInProcessResult) -> dict[dg.
     return {key: cause_of(event).strip() for event in failures for key in keys.get(str(event.step_key), ())}
 
 
-def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     try:
         resources = default_resources(settings, brief_spark_resource(settings))
         defs = build_defs(resources)
-        selected(defs, asked.select)
+        selected(defs, arguments.select)
         begun = perf_counter()
         with dg.DagsterInstance.get() as instance:
-            checked = run_checks(defs, instance, asked.select)
+            checked = run_checks(defs, instance, arguments.select)
     except ChurnError as problem:
         print(f"\n{problem}", file=terminal)
         return UNEVALUATED
@@ -115,7 +119,7 @@ def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: P
     seconds = perf_counter() - begun
     print(f"\n{as_table(checked)}", file=terminal)
     print(f"Checked in {seconds:.1f} s.", file=terminal)
-    for file, text in ((asked.junit, as_junit(checked, seconds)), (asked.markdown, as_markdown(checked))):
+    for file, text in ((arguments.junit, as_junit(checked, seconds)), (arguments.markdown, as_markdown(checked))):
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")

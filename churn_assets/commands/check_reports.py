@@ -72,12 +72,12 @@ def as_junit(checked: Sequence[Checked], seconds: float) -> str:
     for each in checked:
         # Dots would make CI systems see packages; an asset's slashes do not.
         case = ElementTree.SubElement(suite, "testcase", {"classname": each.asset, "name": each.check, "time": "0"})
-        told = NOT_IN_XML.sub("\ufffd", f"observed: {each.observed}\nallowed: {each.allowed}")
+        text = NOT_IN_XML.sub("\ufffd", f"observed: {each.observed}\nallowed: {each.allowed}")
         kind = {Status.FAILED: "failure", Status.UNKNOWN: "error"}.get(each.status)
         if kind:
             message = NOT_IN_XML.sub("\ufffd", each.observed)
-            ElementTree.SubElement(case, kind, {"message": message, "type": each.status.value}).text = told
+            ElementTree.SubElement(case, kind, {"message": message, "type": each.status.value}).text = text
         elif each.status is Status.WARNING:
-            ElementTree.SubElement(case, "system-out").text = f"warning\n{told}"
+            ElementTree.SubElement(case, "system-out").text = f"warning\n{text}"
     ElementTree.indent(suites)
     return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"

@@ -32,8 +32,8 @@ UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 class Wrong(Exception):  # noqa: N818 - a finding, not an error of this program
     """What is wrong, and its fix."""
 
-    def __init__(self, found: str, fix: str, *, is_warning: bool = False) -> None:
-        super().__init__(found)
+    def __init__(self, observed: str, fix: str, *, is_warning: bool = False) -> None:
+        super().__init__(observed)
         self.fix, self.is_warning = fix, is_warning
 
 
@@ -42,7 +42,7 @@ class Finding:
     """What one probe found; fix is empty where nothing is wrong."""
 
     probe: str
-    found: str
+    observed: str
     fix: str = ""
     is_warning: bool = False
 
@@ -88,38 +88,38 @@ def java(settings: Settings) -> str:
 def python_and_packages(settings: Settings) -> str:
     wanted = [Requirement(text) for text in requires("churn_assets") or []]
     needed = [each for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})]
-    found = {each.name: version(each.name) for each in needed}
-    wrong = [f"{each.name} {found[each.name]}, not {each.specifier}" for each in needed if not _fits(each, found)]
+    versions = {each.name: version(each.name) for each in needed}
+    wrong = [f"{each.name} {versions[each.name]}, not {each.specifier}" for each in needed if not _fits(each, versions)]
     if wrong:
         raise Wrong("; ".join(wrong), "run `make clean install`")
-    return f"Python {sys.version.split()[0]}, {len(found)} packages fit"
+    return f"Python {sys.version.split()[0]}, {len(versions)} packages fit"
 
 
 def xgboost(settings: Settings) -> str:
     try:
-        found = import_module("xgboost")
+        module = import_module("xgboost")
     except Exception as broken:
         fix = "run `make install`; on a Mac also `brew install libomp`; or train with `estimator: gbt`"
         raise Wrong(f"cannot be loaded: {broken}", fix) from broken
-    return f"version {found.__version__} can be loaded"
+    return f"version {module.__version__} can be loaded"
 
 
-def _fits(wanted: Requirement, found: dict[str, str]) -> bool:
-    return wanted.specifier.contains(found[wanted.name], prereleases=True)
+def _fits(wanted: Requirement, versions: dict[str, str]) -> bool:
+    return wanted.specifier.contains(versions[wanted.name], prereleases=True)
 
 
 def memory(settings: Settings) -> str:
-    asked = re.fullmatch(r"(\d+)([kmgt]?)b?", settings.driver_memory.lower())
-    if asked is None:
+    match = re.fullmatch(r"(\d+)([kmgt]?)b?", settings.driver_memory.lower())
+    if match is None:
         raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m")
-    size, there = int(asked[1]) * UNITS[asked[2]], psutil.virtual_memory()
-    told = (
+    size, there = int(match[1]) * UNITS[match[2]], psutil.virtual_memory()
+    observed = (
         f"{settings.driver_memory} for Spark; {there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"
     )
     if size > there.available:
         fix = "end other programs, or set SPARK_DRIVER_MEMORY lower"
-        raise Wrong(told, fix, is_warning=size <= there.total)
-    return told
+        raise Wrong(observed, fix, is_warning=size <= there.total)
+    return observed
 
 
 def disk(settings: Settings) -> str:
@@ -166,13 +166,13 @@ def configuration(settings: Settings) -> str:
 
     try:
         sources = default_resources(settings)["sources"]
-        told = "policy.toml and sources.toml are valid"
+        observed = "policy.toml and sources.toml are valid"
         if sources.sources.demo is None:
             sources.state()
-            told = f"{told}, the source tables are there (columns: not probed)"
+            observed = f"{observed}, the source tables are there (columns: not probed)"
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
-    return told
+    return observed
 
 
 def dagster_home(settings: Settings) -> str:
@@ -216,7 +216,7 @@ def report(findings: Sequence[Finding]) -> str:
     lines = []
     for each in findings:
         word = "ok" if not each.fix else "warning" if each.is_warning else "WRONG"
-        lines.append(f"{word:<8} {each.probe}: {each.found}")
+        lines.append(f"{word:<8} {each.probe}: {each.observed}")
         if each.fix:
             lines.append(f"         fix: {each.fix}")
     return "\n".join(lines)

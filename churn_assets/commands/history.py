@@ -64,15 +64,15 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
 def _decision_lines(decision: Decision) -> Iterator[str]:
     yield f"  {moment(decision)}  {headline(decision)}"
     verdict = decision.subject.verdict or "not asked for"
-    told = [before(decision), f"verdict {verdict}", f"Dagster run {decision.dagster_run_id}"]
+    details = [before(decision), f"verdict {verdict}", f"Dagster run {decision.dagster_run_id}"]
     if decision.statement:
-        told.append(f"because: {decision.statement}")
-    yield indent(fill("; ".join(told), WIDTH - 6), " " * 6)
+        details.append(f"because: {decision.statement}")
+    yield indent(fill("; ".join(details), WIDTH - 6), " " * 6)
     for reason in decision.reasons:
         yield fill(reason, WIDTH, initial_indent="      - ", subsequent_indent="        ")
 
 
-def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     try:
         print(f"\n{history(default_resources(settings)['promotions'])}", file=terminal)
     except ChurnError as problem:

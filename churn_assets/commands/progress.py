@@ -61,8 +61,8 @@ class StageProgress:
         self._checks[evaluation.passed] += 1
         if not evaluation.passed:
             word = "failed" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "warning"
-            told = f"{word}: check {evaluation.check_name}: {evaluation.description}"
-            print(fill(told, 110, initial_indent="    ", subsequent_indent="      "), file=self._terminal)
+            text = f"{word}: check {evaluation.check_name}: {evaluation.description}"
+            print(fill(text, 110, initial_indent="    ", subsequent_indent="      "), file=self._terminal)
 
     def _show_end(self, event: dg.DagsterEvent, stage: str) -> None:
         step = str(event.step_key).removeprefix("food_delivery__")

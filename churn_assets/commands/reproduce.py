@@ -88,12 +88,12 @@ def reproduce(
 
 
 def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
-    found = tracking.version(version)
-    if found is None:
+    registered = tracking.version(version)
+    if registered is None:
         raise UnreproducibleVersionError(
             f"There is no version {version} of {REGISTERED_MODEL}.", next_step="see the versions: churn-assets history"
         )
-    return tracking.trained_model_of(found)
+    return tracking.trained_model_of(registered)
 
 
 def _figures(lakehouse: LakehouseResource, trained: TrainedModel) -> dict[str, Any]:
@@ -154,22 +154,24 @@ def _run(
     return str(made[dg.AssetKey(MODEL_ARTIFACT)].materialization.metadata["mlflow_run_id"].value)
 
 
-def comparison(found: Reproduction) -> str:
+def comparison(reproduction: Reproduction) -> str:
     """The figures beside one another, and the verdict in the first line."""
-    differing = found.differing
-    total = len(found.recorded)
+    differing = reproduction.differing
+    total = len(reproduction.recorded)
     verdict = "different" if differing else "the same"
-    lines = [f"Version {found.version} made again is {verdict}: {total - len(differing)} of {total} figures are equal."]
+    equal = total - len(differing)
+    lines = [f"Version {reproduction.version} made again is {verdict}: {equal} of {total} figures are equal."]
     now = checkout_commit()
+    inputs = sorted(reproduction.inputs.items())
     lines += [
-        f"  made from   {', '.join(f'{table} version {version}' for table, version in sorted(found.inputs.items()))}",
-        f"  by code     {found.code_commit}" + ("" if now == found.code_commit else f"; now {now}"),
+        f"  made from   {', '.join(f'{table} version {version}' for table, version in inputs)}",
+        f"  by code     {reproduction.code_commit}" + ("" if now == reproduction.code_commit else f"; now {now}"),
         "",
         f"  {'':<20} {'recorded':>24} {'made again':>24}",
     ]
-    for name, recorded in found.recorded.items():
+    for name, recorded in reproduction.recorded.items():
         mark = "  differs" if name in differing else ""
-        lines.append(f"  {name:<20} {_shown(recorded):>24} {_shown(found.reproduced[name]):>24}{mark}")
+        lines.append(f"  {name:<20} {_shown(recorded):>24} {_shown(reproduction.reproduced[name]):>24}{mark}")
     return "\n".join(lines)
 
 
@@ -177,14 +179,14 @@ def _shown(value: Any) -> str:
     return value[:12] if isinstance(value, str) else "–" if value is None else repr(value)
 
 
-def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     def progress(defs: dg.Definitions, job: dg.JobDefinition) -> Callable[[dg.EventLogEntry], None]:
         return StageProgress(defs, job, terminal).show
 
     try:
-        found = reproduce(default_resources(settings), settings, asked.version, progress)
+        reproduction = reproduce(default_resources(settings), settings, arguments.version, progress)
     except ChurnError as problem:
         print(f"\n{problem}", file=terminal)
         return FAILED
-    print(f"\n{comparison(found)}", file=terminal)
-    return FAILED if found.differing else DONE
+    print(f"\n{comparison(reproduction)}", file=terminal)
+    return FAILED if reproduction.differing else DONE

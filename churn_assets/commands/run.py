@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dagster_pyspark import LazyPySparkResource
 
 
-def main(asked: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     from churn_assets.resources.class_archive import begun_recording
     from churn_assets.resources.spark import spark_resource
 

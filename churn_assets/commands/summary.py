@@ -218,20 +218,20 @@ def _list_lines(lakehouse: LakehouseResource) -> list[str]:
     effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []
     for effect in effects:
         if effect["risk_tier"] == ALL_TIERS:
-            told = f"list of {effect['as_of']}: {effect['statement']}"
-            lines.append(fill(told, 110, initial_indent="  ", subsequent_indent="    "))
+            text = f"list of {effect['as_of']}: {effect['statement']}"
+            lines.append(fill(text, 110, initial_indent="  ", subsequent_indent="    "))
     return lines
 
 
 def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
-    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
-    if not found:
+    figures = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    if not figures:
         return ["  no week is scored yet"]
-    as_of = max(each.as_of for each in found)
-    latest = [each for each in found if each.as_of == as_of]
+    as_of = max(each.as_of for each in figures)
+    latest = [each for each in figures if each.as_of == as_of]
     counts = Counter(each.status for each in latest)
-    told = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
-    lines = [f"  week {as_of}: of {len(latest)} figures {told}"]
+    statuses = ", ".join(f"{counts[status]} {status.value.replace('_', ' ')}" for status in Status if counts[status])
+    lines = [f"  week {as_of}: of {len(latest)} figures {statuses}"]
     lines += [f"    {each.status.value}: {each.description}" for each in latest if each.is_alarm]
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
     if decision is not None:

@@ -43,12 +43,12 @@ def test_a_java_too_old_is_wrong(settings: Settings, tmp_path: Path, monkeypatch
     (tmp_path / "bin" / "java").write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_1\"' >&2\n")
     (tmp_path / "bin" / "java").chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    assert "is 8" in found_by(doctor.java, settings).found
+    assert "is 8" in found_by(doctor.java, settings).observed
 
 
 def test_a_package_outside_its_range_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "0.1")
-    assert "mlflow 0.1, not" in found_by(doctor.python_and_packages, settings).found
+    assert "mlflow 0.1, not" in found_by(doctor.python_and_packages, settings).observed
 
 
 def test_a_package_that_cannot_load_its_library_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_more_memory_than_there_is_is_wrong(settings: Settings) -> None:
 
 def test_a_full_disk_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
-    assert "0.0 GiB free" in found_by(doctor.disk, settings).found
+    assert "0.0 GiB free" in found_by(doctor.disk, settings).observed
 
 
 def test_a_lakehouse_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_lakehouse_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path)
 
 
 def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
-    assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).found
+    assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).observed
 
 
 def test_a_password_in_an_address_is_not_shown(settings: Settings) -> None:
@@ -83,18 +83,18 @@ def test_a_password_in_an_address_is_not_shown(settings: Settings) -> None:
 @pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])
 def test_a_wrong_file_is_wrong(settings: Settings, name: str) -> None:
     (settings.project / name).write_text("[nonsense]\n", encoding="utf-8")
-    assert "nonsense" in found_by(doctor.configuration, settings).found
+    assert "nonsense" in found_by(doctor.configuration, settings).observed
 
 
 def test_a_source_table_that_is_not_there_is_wrong(settings: Settings) -> None:
     settings.sources_file.write_text('[orders]\nformat = "delta"\npath = "nowhere"\n', encoding="utf-8")
-    assert "nowhere" in found_by(doctor.configuration, settings).found
+    assert "nowhere" in found_by(doctor.configuration, settings).observed
 
 
 def test_a_dagster_home_that_does_not_open_is_wrong(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "dagster.yaml").write_text("nonsense: {}\n", encoding="utf-8")
-    assert "nonsense" in found_by(doctor.dagster_home, replace(settings, dagster_home=tmp_path / "home")).found
+    assert "nonsense" in found_by(doctor.dagster_home, replace(settings, dagster_home=tmp_path / "home")).observed
 
 
 def test_a_taken_port_is_a_warning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
