@@ -70,9 +70,9 @@ def publish(
             (writer.partitionBy(replaced[0]) if replaced else writer).parquet(staged[table])
         if audit is not None:
             written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
-            found = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
+            audited = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
             # What was found of the rows appended says nothing of the table.
-            noted |= {} if found is None or mode == "append" else {"audit": found}
+            noted |= {} if audited is None or mode == "append" else {"audit": audited}
         actions = {
             table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
             for table, folder in staged.items()
@@ -232,8 +232,8 @@ def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
     from pyarrow.fs import FileSelector, FileType
 
     filesystem, folder = filesystem_of(staged)
-    found = filesystem.get_file_info(FileSelector(folder))
-    names = sorted(info.base_name for info in found if info.type == FileType.Directory)
+    entries = filesystem.get_file_info(FileSelector(folder))
+    names = sorted(info.base_name for info in entries if info.type == FileType.Directory)
     days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}
     if foreign := [name for name in names if name not in days]:
         raise ValueError(f"rows of other dates than those to replace: {', '.join(foreign)}")

@@ -68,13 +68,13 @@ def counts(table: "DeltaTable", columns: Sequence[str]) -> Counter[tuple[Any, ..
     """How many rows have each combination of values in `columns`; there should be few."""
     import pyarrow as pa
 
-    found: Counter[tuple[Any, ...]] = Counter()
+    totals: Counter[tuple[Any, ...]] = Counter()
     for batch in dataset_of(table).to_batches(columns=list(columns)):
         groups = pa.Table.from_batches([batch]).group_by(list(columns), use_threads=False)
         counted = groups.aggregate([([], "count_all")])
         keys = zip(*[counted.column(name).to_pylist() for name in columns], strict=True)
-        found.update(dict(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
-    return found
+        totals.update(dict(zip(keys, counted.column("count_all").to_pylist(), strict=True)))
+    return totals
 
 
 def value_count(table: "DeltaTable", column: str) -> int:

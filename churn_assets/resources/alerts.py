@@ -68,9 +68,9 @@ class AlertsResource(dg.ConfigurableResource):
 
     def _mail(self, notice: Notice) -> None:
         place = urlparse(str(self.smtp))
-        asked = parse_qs(place.query)
+        addresses = parse_qs(place.query)
         message = EmailMessage()
-        message["From"], message["To"] = asked["from"][0], ", ".join(asked["to"])
+        message["From"], message["To"] = addresses["from"][0], ", ".join(addresses["to"])
         message["Subject"], message["X-Churn-Notice"] = notice.title, notice.key
         message.set_content(notice.text)
         connect = smtplib.SMTP_SSL if place.scheme == "smtps" else smtplib.SMTP

@@ -96,12 +96,12 @@ class PromotionsResource(dg.ConfigurableResource):
                     self._append(decision, state.ledger_version)
                     self._follow()
                     return decision
-        seen, found = version_named(decision.previous_version), version_named(state.champion)
-        told = f"{seen} served when this was decided, and now {found} does"
-        self.refuse(decision, [f"another decision was first: {told}"])
+        seen, current = version_named(decision.previous_version), version_named(state.champion)
+        reason = f"{seen} served when this was decided, and now {current} does"
+        self.refuse(decision, [f"another decision was first: {reason}"])
         raise PromotionRefusedError(
             f"The decision about version {decision.subject.version} was not carried out: another was first.",
-            [told],
+            [reason],
             next_step="look at what serves now (churn-assets history) and decide again",
         )
 
@@ -128,13 +128,13 @@ class PromotionsResource(dg.ConfigurableResource):
         if last is None:
             return None
         if state.is_unfinished:
-            told = f"the {last.action.value} decision of {moment(last)} was interrupted"
+            interruption = f"the {last.action.value} decision of {moment(last)} was interrupted"
             repaired = replace(
                 last,
                 decision_id=new_id(),
                 decided_at=datetime.now(UTC),
                 action=Action.REPAIRED,
-                reasons=(f"{told} before the alias moved; it is carried out now",),
+                reasons=(f"{interruption} before the alias moved; it is carried out now",),
                 dagster_run_id=dagster_run_id,
             )
             self._append(repaired, state.ledger_version)

@@ -39,19 +39,19 @@ def code_digest(modules: Iterable[str], root: Path = CHECKOUT) -> str:
 
 def sources(modules: Iterable[str], root: Path = CHECKOUT) -> dict[str, Path]:
     """The file of each of `modules` and of every module and package behind their imports, by name."""
-    asked = list(modules)
-    if missing := [name for name in asked if _file_of(name, root) is None]:
+    names = list(modules)
+    if missing := [name for name in names if _file_of(name, root) is None]:
         raise ModuleNotFoundError(f"no source in {root} of {', '.join(missing)}")
-    packages = {name.partition(".")[0] for name in asked}
-    found: dict[str, Path] = {}
-    while asked:
-        name = asked.pop()
+    packages = {name.partition(".")[0] for name in names}
+    files: dict[str, Path] = {}
+    while names:
+        name = names.pop()
         file = _file_of(name, root)
-        if name in found or file is None or name.partition(".")[0] not in packages:
+        if name in files or file is None or name.partition(".")[0] not in packages:
             continue
-        found[name] = file
-        asked += [name.rpartition(".")[0], *_imported(ast.parse(file.read_bytes()))]
-    return found
+        files[name] = file
+        names += [name.rpartition(".")[0], *_imported(ast.parse(file.read_bytes()))]
+    return files
 
 
 def _file_of(name: str, root: Path) -> Path | None:

@@ -102,10 +102,10 @@ class SourceCatalog:
         """
         states: dict[str, Any] = {}
         for table in SOURCE_TABLES:
-            found = self._place(table)
-            if found is None:
+            place = self._place(table)
+            if place is None:
                 continue
-            source, path = found
+            source, path = place
             if source.format == "table":
                 return None
             is_delta = source.format == "delta"
@@ -119,8 +119,8 @@ class SourceCatalog:
 
         Raises MissingSourceError, UnreadableSourceError or EmptySourceError. Columns and rows are not judged here.
         """
-        found = self._place(table)
-        return None if found is None else _open(spark, table, *found)
+        place = self._place(table)
+        return None if place is None else _open(spark, table, *place)
 
     def _place(self, table: SourceTable) -> tuple[Source, str] | None:
         if self.sources.demo is not None:
@@ -136,10 +136,8 @@ def _file_state(path: str) -> list[tuple[str, int, str]]:
     from pyarrow.fs import FileSelector, FileSystem, FileType
 
     filesystem, place = FileSystem.from_uri(path) if "://" in path else FileSystem.from_uri(Path(path).as_uri())
-    found = filesystem.get_file_info(place)
-    files = (
-        filesystem.get_file_info(FileSelector(place, recursive=True)) if found.type == FileType.Directory else [found]
-    )
+    info = filesystem.get_file_info(place)
+    files = filesystem.get_file_info(FileSelector(place, recursive=True)) if info.type == FileType.Directory else [info]
     return sorted((file.path, file.size or 0, str(file.mtime)) for file in files if file.type == FileType.File)
 
 

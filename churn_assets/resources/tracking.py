@@ -267,8 +267,8 @@ class TrackingResource(dg.ConfigurableResource):
 
     def versions_by_run(self) -> dict[str, str]:
         """The number of each registered version by its run."""
-        found = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
-        return {str(version.run_id): str(version.version) for version in found}
+        versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
+        return {str(version.run_id): str(version.version) for version in versions}
 
     def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
@@ -282,8 +282,8 @@ class TrackingResource(dg.ConfigurableResource):
         versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}' and run_id='{trained.run_id}'")
         version = versions[0] if versions else self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
         origin = f"Registered by [Dagster run {dagster_run_id}]({self.dagster_address(dagster_run_id)})"
-        told = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
-        self.client.update_model_version(REGISTERED_MODEL, str(version.version), told)
+        description = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
+        self.client.update_model_version(REGISTERED_MODEL, str(version.version), description)
         self.client.set_registered_model_alias(REGISTERED_MODEL, STAGING, version.version)
         return version
 

@@ -88,9 +88,9 @@ class _Process:
         return self._process.poll() is None
 
     def problems(self, uri: str, expected_digest: str | None, timeout_seconds: float) -> list[str]:
-        asked = json.dumps({"uri": uri, "expected_digest": expected_digest, "result": str(self._result)})
+        request = json.dumps({"uri": uri, "expected_digest": expected_digest, "result": str(self._result)})
         try:
-            self._process.communicate(asked.encode(), timeout_seconds)
+            self._process.communicate(request.encode(), timeout_seconds)
             ended = f"ended with exit code {self._process.returncode}"
         except subprocess.TimeoutExpired:
             ended = f"was not done after {timeout_seconds:g} seconds"
@@ -122,10 +122,10 @@ def main() -> int:
     if not request:
         # Whoever prepared this process is gone.
         return 0
-    asked = json.loads(request)
+    arguments = json.loads(request)
     with TemporaryDirectory(prefix="churn-model-") as folder:
-        problems = list(problems_of(asked["uri"], folder, asked["expected_digest"]))
-    Path(asked["result"]).write_text(json.dumps(problems), encoding="utf-8")
+        problems = list(problems_of(arguments["uri"], folder, arguments["expected_digest"]))
+    Path(arguments["result"]).write_text(json.dumps(problems), encoding="utf-8")
     return 0
 
 
@@ -164,9 +164,9 @@ def _other_signature(logged: "Model", features: Sequence[str]) -> Iterator[str]:
     wanted = {"inputs": [(name, "double", True) for name in features], "outputs": OUTPUTS}
     for side, columns in wanted.items():
         schema = getattr(signature, side, None)
-        found = [(column.name, column.type.name, column.required) for column in schema.inputs] if schema else []
-        if found != columns:
-            yield f"its signature has {side} (name, type, required) {found}, not {columns}"
+        actual = [(column.name, column.type.name, column.required) for column in schema.inputs] if schema else []
+        if actual != columns:
+            yield f"its signature has {side} (name, type, required) {actual}, not {columns}"
 
 
 def _other_scores(model: "PyFuncModel", features: Sequence[str], reference: dict[str, list[Any]]) -> Iterator[str]:
@@ -234,12 +234,12 @@ def _accepted(model: "PyFuncModel", row: "pd.DataFrame") -> Iterator[str]:
     }
     for what, spoil in spoilt.items():
         for name in row.columns:
-            found = _scored(model, spoil(name))
-            if not isinstance(found, Exception):
+            outcome = _scored(model, spoil(name))
+            if not isinstance(outcome, Exception):
                 yield f"{what} in {name} is scored instead of refused"
             # MLflow begins with the data, in which every column is named; what is wrong comes after.
-            elif not re.search(rf"\b{re.escape(name)}\b", str(found).rpartition("Error: ")[2]):
-                yield f"{what} in {name} is refused without naming it: {_in_short(found)}"
+            elif not re.search(rf"\b{re.escape(name)}\b", str(outcome).rpartition("Error: ")[2]):
+                yield f"{what} in {name} is refused without naming it: {_in_short(outcome)}"
 
 
 def _in_short(error: Exception) -> str:
