@@ -78,14 +78,14 @@ def alert_on_failure(
         context.update_cursor(Told(now.timestamp(), len(ledger), known).cursor())
         where = "set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP to be told of failures"
         return dg.SkipReason("Watching from now on." if alerts.targets else f"Nobody to tell: {where}.")
-    told = Told.of(context.cursor)
-    ended = _ended(context.instance, datetime.fromtimestamp(told.since, UTC))
-    runs = [run for run in ended if run.run_id not in told.known]
+    cursor = Told.of(context.cursor)
+    ended = _ended(context.instance, datetime.fromtimestamp(cursor.since, UTC))
+    runs = [run for run in ended if run.run_id not in cursor.known]
     notices = [
         *_of_runs(context.instance, runs, tracking),
-        *(_of_decision(decision, tracking) for decision in ledger[told.decisions :] if decision.action in TOLD_OF),
+        *(_of_decision(decision, tracking) for decision in ledger[cursor.decisions :] if decision.action in TOLD_OF),
     ]
-    pending = [*told.pending]
+    pending = [*cursor.pending]
     for notice in notices:
         moment = now.timestamp()
         pending += [
@@ -93,7 +93,7 @@ def alert_on_failure(
             for target in alerts.targets
         ]
     pending, outcomes = _delivered(alerts, pending, now, context)
-    known = [*told.known, *(run.run_id for run in runs)][-REMEMBERED:]
+    known = [*cursor.known, *(run.run_id for run in runs)][-REMEMBERED:]
     context.update_cursor(Told(now.timestamp(), len(ledger), known, pending).cursor())
     return dg.SkipReason("; ".join(outcomes) or f"Nothing to tell; {len(pending)} on their way.")
 
@@ -149,9 +149,10 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[
         if event is None:
             continue
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
-            found = event.asset_check_evaluation_data
-            if not found.passed and found.severity is dg.AssetCheckSeverity.ERROR:
-                checks.append(f"check {found.check_name} of {found.asset_key.to_user_string()}: {found.description}")
+            evaluation = event.asset_check_evaluation_data
+            if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
+                asset = evaluation.asset_key.to_user_string()
+                checks.append(f"check {evaluation.check_name} of {asset}: {evaluation.description}")
         else:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
@@ -163,6 +164,6 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[
 
 
 def _of_decision(decision: Decision, tracking: TrackingResource) -> Notice:
-    told = [*([f"because: {decision.statement}"] if decision.statement else []), *decision.reasons]
+    lines = [*([f"because: {decision.statement}"] if decision.statement else []), *decision.reasons]
     url = tracking.dagster_address(decision.dagster_run_id)
-    return Notice(f"decision {decision.decision_id}", headline(decision), told, url)
+    return Notice(f"decision {decision.decision_id}", headline(decision), lines, url)

@@ -133,7 +133,7 @@ def _trained_version(instance: dg.DagsterInstance) -> int | None:
 
 def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
     """What the panel's blocking checks found wrong after `since`, when its present version was committed."""
-    panel, found = dg.AssetKey(PANEL.split("/")), []
+    panel, failures = dg.AssetKey(PANEL.split("/")), []
     for rule in PANEL_CHECKS:
         record = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(panel, rule))
         # The record's own time is cut to the second.
@@ -144,8 +144,8 @@ def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
             continue
         evaluation = event.asset_check_evaluation_data
         if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
-            found.append(f"{rule}: {evaluation.description}")
-    return found
+            failures.append(f"{rule}: {evaluation.description}")
+    return failures
 
 
 def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:

@@ -54,6 +54,8 @@ def campaign_effect(
     effects = campaign_effects(lakehouse.read(OUTCOMES, written.version), policy)
     rows = lakehouse.spark.createDataFrame([effect.row() for effect in effects], EFFECT_SCHEMA)
     commit = lakehouse.write(EFFECT, rows, metadata={"inputs": {OUTCOMES: written.version}})
-    told = [f"{effect.as_of}: {effect.statement}" for effect in effects if effect.risk_tier == ALL_TIERS]
+    statements = [f"{effect.as_of}: {effect.statement}" for effect in effects if effect.risk_tier == ALL_TIERS]
     yield table_result(written, {"inputs": inputs}, NOTES)
-    yield table_result(commit, {"inputs": inputs, "effect": bullets(told or ["no list has been used yet"])}, NOTES)
+    yield table_result(
+        commit, {"inputs": inputs, "effect": bullets(statements or ["no list has been used yet"])}, NOTES
+    )

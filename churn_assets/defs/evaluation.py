@@ -266,14 +266,14 @@ def _card(
 
 
 def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> "Figure":
-    found, curves = evaluation.figures, {}
+    figures, curves = evaluation.figures, {}
     if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
         curves["model"] = precision_recall_curve(scored.scores, scored.labels)
         curves |= {name: precision_recall_curve(scores, scored.labels) for name, scores in scored.rivals.items()}
         if scored.champion is not None:
             is_judged = scored.is_unseen
             curves[CHAMPION] = precision_recall_curve(scored.champion[is_judged], scored.labels[is_judged])
-    recall, precision = found.recall.value, found.precision.value
+    recall, precision = figures.recall.value, figures.precision.value
     return precision_recall(
         curves,
         title=f"{evaluation.verdict.value}: customers the model never saw",

@@ -40,19 +40,19 @@ def churn_label_feasibility(
     require_checked_panel(context, lakehouse, inputs[PANEL], policy)
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
     silver = lakehouse.read(SILVER, inputs[SILVER])
-    found = label_feasibility(
+    candidates = label_feasibility(
         lakehouse.read(BASELINE, inputs[BASELINE]), silver, as_of_calendar(silver, policy), policy
     )
-    rows = lakehouse.spark.createDataFrame([row.row(policy) for row in found], FEASIBILITY_SCHEMA)
+    rows = lakehouse.spark.createDataFrame([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
     commit = lakehouse.write(FEASIBILITY, rows, metadata={"inputs": inputs})
-    chosen = next(row for row in found if row.is_chosen)
+    chosen = next(row for row in candidates if row.is_chosen)
     return table_result(
         commit,
         {
             "inputs": inputs,
             "verdict": chosen.verdict,
             "churn_definition": chosen.definition,
-            "candidates": dg.MetadataValue.md(feasibility_table(found)),
+            "candidates": dg.MetadataValue.md(feasibility_table(candidates)),
         },
     )
 
@@ -102,5 +102,5 @@ def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int
 )
 def churn_definition_is_feasible(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
     rows = lakehouse.records(FEASIBILITY)
-    found = [Feasibility(**{name: row[name] for name in row if name != "policy_digest"}) for row in rows]
-    return check_result(feasible_outcome(found))
+    candidates = [Feasibility(**{name: row[name] for name in row if name != "policy_digest"}) for row in rows]
+    return check_result(feasible_outcome(candidates))

@@ -168,8 +168,8 @@ def ml_churn_features_contract(
     context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """The rules of the panel as it stands, whoever wrote it. A JVM starts only for what no record decides."""
-    asked = {key.name for key in context.selected_asset_check_keys}
-    for outcome in stored_outcomes(lakehouse, lakehouse.pin(PANEL)[PANEL], asked, policy):
+    rules = {key.name for key in context.selected_asset_check_keys}
+    for outcome in stored_outcomes(lakehouse, lakehouse.pin(PANEL)[PANEL], rules, policy):
         yield check_result(outcome, PANEL)
 
 

@@ -115,11 +115,11 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     weeks = served_weeks(scores, panel)
-    found = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
-    rows = lakehouse.spark.createDataFrame([each.row() for each in found], MEASUREMENT_SCHEMA)
+    figures = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
+    rows = lakehouse.spark.createDataFrame([each.row() for each in figures], MEASUREMENT_SCHEMA)
     commit = lakehouse.write(MONITORING, rows.coalesce(1), metadata={"inputs": inputs})
-    alarms = [f"{each.as_of}: {each.description}" for each in found if each.is_alarm]
-    counts = Counter(each.status.value for each in found)
+    alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
+    counts = Counter(each.status.value for each in figures)
     return table_result(
         commit,
         {
@@ -128,12 +128,12 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
             **{status.value: counts[status.value] for status in Status},
             "alarms": bullets(alarms or ["none"]),
             "population_stability": as_metadata(
-                drawn(drift_over_dates([each for each in found if each.metric is Metric.PSI]))
+                drawn(drift_over_dates([each for each in figures if each.metric is Metric.PSI]))
             ),
             "realised_recall": as_metadata(
                 drawn(
                     realised_recall(
-                        [each for each in found if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
+                        [each for each in figures if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
                     )
                 )
             ),
@@ -156,11 +156,11 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
     It starts nothing by itself: with `automation.retrain_on = "decision"` the retraining sensor follows it.
     """
     inputs = lakehouse.pin(MONITORING)
-    found = [Measurement.of(row) for row in lakehouse.records(MONITORING, inputs[MONITORING])]
+    figures = [Measurement.of(row) for row in lakehouse.records(MONITORING, inputs[MONITORING])]
     version = lakehouse.version(DECISIONS)
     made = [] if version is None else lakehouse.records(DECISIONS, version)
-    as_of = max((each.as_of for each in found), default=None)
-    decision = retraining.decide(found, retraining.latest(made, before=as_of), policy.monitoring)
+    as_of = max((each.as_of for each in figures), default=None)
+    decision = retraining.decide(figures, retraining.latest(made, before=as_of), policy.monitoring)
     if decision is not None and decision != retraining.latest(made):
         row = decision.row(datetime.now(UTC))
         version = lakehouse.append_after(DECISIONS, version, pa.Table.from_pylist([row], retraining.DECISION_SCHEMA))
@@ -181,7 +181,7 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
 
 @dg.multi_asset_check(
     name="monitoring__limits",
-    specs=[dg.AssetCheckSpec(name, asset=MONITORING.split("/"), description=told) for name, told in CHECKS.items()],
+    specs=[dg.AssetCheckSpec(name, asset=MONITORING.split("/"), description=text) for name, text in CHECKS.items()],
 )
 def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckResult]:
     """The latest week of each figure against the policy's limits: beyond the first a warning, the second an error.
@@ -189,36 +189,36 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
     None of them blocks: the scores are there, and the team waits for them.
     """
     rows = lakehouse.records(MONITORING) if lakehouse.has(MONITORING) else []
-    found = [Measurement.of(row) for row in rows]
+    figures = [Measurement.of(row) for row in rows]
     chosen = {
-        "feature_drift": [m for m in found if m.metric is Metric.PSI and m.subject != drift.SCORE],
-        "score_drift": [m for m in found if m.metric is Metric.PSI and m.subject == drift.SCORE],
-        "alert_share": [m for m in found if m.metric is Metric.ALERT_SHARE],
-        "unseen_segments": [m for m in found if m.metric is Metric.UNSEEN_SEGMENT_SHARE],
-        "realised_recall": [m for m in found if m.metric is Metric.REALISED_RECALL],
-        "realised_precision": [m for m in found if m.metric is Metric.REALISED_PRECISION],
+        "feature_drift": [m for m in figures if m.metric is Metric.PSI and m.subject != drift.SCORE],
+        "score_drift": [m for m in figures if m.metric is Metric.PSI and m.subject == drift.SCORE],
+        "alert_share": [m for m in figures if m.metric is Metric.ALERT_SHARE],
+        "unseen_segments": [m for m in figures if m.metric is Metric.UNSEEN_SEGMENT_SHARE],
+        "realised_recall": [m for m in figures if m.metric is Metric.REALISED_RECALL],
+        "realised_precision": [m for m in figures if m.metric is Metric.REALISED_PRECISION],
     }
     for name, of_check in chosen.items():
         yield check_result(_outcome(name, of_check), MONITORING)
 
 
-def _outcome(name: str, found: Sequence[Measurement]) -> Outcome:
+def _outcome(name: str, figures: Sequence[Measurement]) -> Outcome:
     """Of the latest week with a known figure; the keys are the earlier failures."""
-    known = [each for each in found if each.status is not Status.NOT_YET_KNOWN]
+    known = [each for each in figures if each.status is not Status.NOT_YET_KNOWN]
     if not known:
-        observed = "no label of a scored week is known yet" if found else "no week has been scored yet"
+        observed = "no label of a scored week is known yet" if figures else "no week has been scored yet"
         return Outcome(name, True, observed, "the policy's limits, once there is something to compare")
     as_of = max(each.as_of for each in known)
     latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
     alarms = [each for each in latest if each.is_alarm]
-    told = f"{as_of}: {'; '.join(each.description for each in alarms or latest[:1])}"
+    observed = f"{as_of}: {'; '.join(each.description for each in alarms or latest[:1])}"
     if not alarms and len(latest) > 1:
-        told = f"{told}; the other {len(latest) - 1} are further from theirs"
+        observed = f"{observed}; the other {len(latest) - 1} are further from theirs"
     earlier = sorted(
         f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
     )
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
-    return Outcome(name, not alarms, told, latest[0].allowed, tuple(earlier), is_warning)
+    return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning)
 
 
 def _used_up(each: Measurement) -> float:

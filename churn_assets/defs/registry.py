@@ -195,8 +195,8 @@ def promote(
         dagster_run_id=context.run.run_id,
     )
     if state.champion == challenger.version:
-        told = [f"version {challenger.version} serves already"]
-        refuse(context, promotions, decision, told, "The promotion", next_step="train and register another version")
+        reasons = [f"version {challenger.version} serves already"]
+        refuse(context, promotions, decision, reasons, "The promotion", next_step="train and register another version")
     carry_out(context, promotions, tracking, decision, challenger.trained)
     report_serving(context, promotions, tracking)
 

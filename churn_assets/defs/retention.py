@@ -112,11 +112,11 @@ def retention_targets(
     ).persist()
     segments = {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)}
     wording = Wording(policy.feature_rules, segments)
-    told = [
+    explanations = [
         _explained(lakehouse, tracking.exported_trees(number), version, scores, listed, wording)
         for number, version in made_with
     ]
-    targets = listed.join(reduce(DataFrame.unionByName, told), [*KEYS])
+    targets = listed.join(reduce(DataFrame.unionByName, explanations), [*KEYS])
     targets = targets.withColumn("suggested_action", suggested_action(policy.retention.actions))
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:

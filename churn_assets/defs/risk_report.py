@@ -89,16 +89,16 @@ def churn_risk_report(
 
 def _watched(lakehouse: LakehouseResource, as_of: date) -> list[str]:
     """What monitoring says of the week, and whether it asks for a retraining."""
-    found = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
-    alarms = [each.description for each in found if each.as_of == as_of and each.is_alarm]
+    figures = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+    alarms = [each.description for each in figures if each.as_of == as_of and each.is_alarm]
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
-    told = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
+    sentences = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
         "This week's customers are as the model knows them."
     ]
     if decision is not None:
         answer = "The model should be trained again" if decision.is_retrain else "The model need not be trained again"
-        told.append(f"{answer}: {'; '.join(decision.reasons)}.")
-    return told
+        sentences.append(f"{answer}: {'; '.join(decision.reasons)}.")
+    return sentences
 
 
 def _serving_model(
@@ -113,7 +113,7 @@ def _serving_model(
         )
     trained = tracking.trained_model_of(version)
     judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
-    latest = max(judged, key=lambda found: found["evaluated_at"], default=None)
+    latest = max(judged, key=lambda row: row["evaluated_at"], default=None)
     figures = ("churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
     return ServingModel(
         version=number,

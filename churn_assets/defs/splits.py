@@ -56,8 +56,8 @@ def train_and_test_features(
     test = splits.held_out_rows(panel, dates, policy)
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
-        found = split_outcomes(staged[TRAIN], staged[TEST], panel, policy.windows.outcome_days)
-        return audited(found, f"{TRAIN} and {TEST}", policy)
+        outcomes = split_outcomes(staged[TRAIN], staged[TEST], panel, policy.windows.outcome_days)
+        return audited(outcomes, f"{TRAIN} and {TEST}", policy)
 
     commits = lakehouse.write_together({TRAIN: train, TEST: test}, audit=audit, metadata={"inputs": inputs})
     span = {"test_as_of": str(dates.test), "train_as_of": [str(day) for day in dates.train]}
@@ -92,8 +92,8 @@ def train_and_test_features_contract(
 
 def stored_dates(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> splits.SplitDates:
     """The dates of the split of a version of the panel. Needs no JVM. Raises NoLabelledSnapshotError."""
-    found = lakehouse.counts(PANEL, ["as_of", "label"], panel_version)
-    return splits.dates_of(sorted({as_of for as_of, label in found if label is not None}), policy)
+    counts = lakehouse.counts(PANEL, ["as_of", "label"], panel_version)
+    return splits.dates_of(sorted({as_of for as_of, label in counts if label is not None}), policy)
 
 
 def stored_split_outcomes(
