@@ -67,7 +67,22 @@ TABLES = (
 
 SPARK = {"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"}
 # The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
-LONGEST_FIRST: tuple[str, ...] = ()
+LONGEST_FIRST = (
+    "test_pipeline.py",
+    "test_cluster.py",
+    "defs/test_sabotage.py",
+    "test_daemon.py",
+    "commands/test_run.py",
+    "test_browser.py",
+    "defs/test_gates.py",
+    "defs/test_monitoring.py",
+    "commands/test_reproduce.py",
+    "test_add_a_feature.py",
+    "defs/test_retention.py",
+    "defs/test_registry.py",
+    "test_real_data.py",
+    "churn/test_contract.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
