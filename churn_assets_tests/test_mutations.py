@@ -92,7 +92,7 @@ def test_only_a_test_that_fails_itself_has_noticed(tmp_path: Path) -> None:
     for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
         subprocess.run(command, cwd=tmp_path, check=True)
     tried = [sys.executable, "scripts/mutations", "--run"]
-    result = subprocess.run(tried, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(tried, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=600)
     ends = re.findall(r"^ +\d/4  (killed|SURVIVED|COULD NOT RUN) .*: (.*)$", result.stdout, re.MULTILINE)
     assert ends == [
         ("killed", "noticed"),
