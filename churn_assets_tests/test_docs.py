@@ -69,6 +69,9 @@ COVERED_BY = {
     "make test": ".ci/run: make test",
     'make test ARGS="-m unit"': ".ci/run: make test",
     'make test ARGS="-k features"': ".ci/run: make test",
+    'make mutations ARGS="--run gate"': (
+        "churn_assets_tests/test_mutations.py::test_only_a_test_that_fails_itself_has_noticed"
+    ),
     "make bench": HERE + "test_every_measurement_that_a_page_names_can_be_made_again",
     "churn-assets run": RUN,
     "churn-assets check": CHECK,
@@ -108,6 +111,7 @@ TARGETS = {
     "run": "-m churn_assets.cli run",
     "doctor": "-m churn_assets.cli doctor",
     "dev": "scripts/dev",
+    "mutations": "scripts/mutations",
     "bench": "-m benchmarks",
     "clean": "scripts/clean",
     "java": "scripts/ensure-java",
