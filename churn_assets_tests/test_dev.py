@@ -36,7 +36,8 @@ def test_a_job_launched_from_the_interface_runs_and_ctrl_c_ends_everything(liste
         found = [entry.dagster_event.asset_check_evaluation_data for entry in checked if entry.dagster_event]
         assert {evaluation.check_name for evaluation in found} > {"recall_gate", "serving_contract", "no_nulls"}
         # The little demo is trained on its crisis alone, and the weeks after it are drift.
-        assert {evaluation.check_name for evaluation in found if not evaluation.passed} <= {*MONITORING_CHECKS}
+        warnings = {*MONITORING_CHECKS, "model_beats_single_features"}
+        assert {evaluation.check_name for evaluation in found if not evaluation.passed} <= warnings
 
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 3

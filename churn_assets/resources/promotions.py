@@ -1,10 +1,11 @@
 """The one place that moves the alias `production`, after writing the ledger. What to decide it does not know."""
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -158,8 +159,10 @@ class PromotionsResource(dg.ConfigurableResource):
         while (last := serving(self.state().ledger)) is not None and last.decision_id != pointed:
             version, pointed = last.subject.version, last.decision_id
             assert version is not None, "a move names a version"
-            self.tracking.set_alias(PRODUCTION, version)
-            self.tracking.client.set_model_version_tag(REGISTERED_MODEL, version, FINISHED_TAG, pointed)
+            alias = partial(self.tracking.set_alias, PRODUCTION, version)
+            mark = partial(self.tracking.client.set_model_version_tag, REGISTERED_MODEL, version, FINISHED_TAG, pointed)
+            _written_over_another(alias)
+            _written_over_another(mark)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -174,6 +177,19 @@ class PromotionsResource(dg.ConfigurableResource):
                 f"Another process has held {self.lock_file} for {LOCK_SECONDS:.0f} s.",
                 next_step="wait for the promotion or rollback that is going on, and try again",
             ) from held
+
+
+def _written_over_another(write: Callable[[], None]) -> None:
+    """`write`, once more if it fails: of two machines at once, MLflow inserts for both and refuses one (2026-11-28).
+
+    The second time there is a row to replace; any other failure comes again.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException:
+        write()
 
 
 def new_id() -> str:
