@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dagster_pyspark import LazyPySparkResource
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from churn_assets.churn.ledger import Action, Decision, Subject, serving
 from churn_assets.churn.promotion import PromotionRefusedError
@@ -185,6 +186,26 @@ def test_of_two_decisions_at_once_one_wins_and_the_other_is_a_recorded_refusal(
     assert state.disagreement is None
     (reason,) = refused[0].reasons
     assert reason.startswith("another decision was first: version 1 served when this was decided")
+
+
+@pytest.mark.parametrize("method", ["set_registered_model_alias", "set_model_version_tag"])
+def test_a_write_that_another_machine_was_first_with_is_made_over_its_own_and_other_failures_come_again(
+    promotions: PromotionsResource, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    honest, failures = getattr(MlflowClient, method), [1]
+
+    def fails(*arguments: Any, **named: Any) -> Any:
+        if failures and failures.pop():
+            raise MlflowException("UNIQUE constraint failed")
+        return honest(*arguments, **named)
+
+    monkeypatch.setattr(MlflowClient, method, fails)
+    promotions.move(decision("1", None))
+    state = promotions.state()
+    assert (state.champion, state.disagreement, state.is_unfinished) == ("1", None, False)
+    failures[:] = [1, 1]
+    with pytest.raises(MlflowException, match="UNIQUE constraint failed"):
+        promotions.move(decision("2", "1"))
 
 
 # --- a process that dies ---
