@@ -28,7 +28,7 @@ from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
-from churn_assets.resources.spark import brief_spark_resource
+from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
 
 # For tests of what happens around a model, not of the model: few rows, and a gate nearly any model passes.
@@ -65,7 +65,8 @@ TABLES = (
 )
 
 
-SPARK = {"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"}
+# CHURN_TEST_ENGINE=local runs the flow tests on Spark.
+ENGINE = {"CHURN_ENGINE": os.environ.get("CHURN_TEST_ENGINE", "sail"), "SPARK_DRIVER_MEMORY": "3g"}
 # The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
 LONGEST_FIRST = (
     "test_pipeline.py",
@@ -116,7 +117,7 @@ def _unit_tests_have_no_jvm(request: pytest.FixtureRequest, monkeypatch: pytest.
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = brief_spark_resource(settings_from_env(SPARK)).spark_session
+    session = spark_resource(settings_from_env(ENGINE)).spark_session
     yield session
     session.stop()
 
@@ -131,7 +132,7 @@ class Project:
     @staticmethod
     def at(folder: Path) -> "Project":
         """The project whose policy.toml and sources.toml lie in `folder`."""
-        settings = settings_from_env({"CHURN_PROJECT": str(folder), **SPARK})
+        settings = settings_from_env({"CHURN_PROJECT": str(folder), **ENGINE})
         return Project(settings, load_policy(settings.policy_file))
 
     @staticmethod
@@ -151,7 +152,7 @@ class Project:
 
     @property
     def resources(self) -> dict[str, Any]:
-        return default_resources(self.settings, brief_spark_resource(self.settings)) | {"policy": self.policy}
+        return default_resources(self.settings) | {"policy": self.policy}
 
     @property
     def lakehouse(self) -> LakehouseResource:

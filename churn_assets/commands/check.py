@@ -16,7 +16,6 @@ from churn_assets.commands.progress import cause_of
 from churn_assets.commands.terminal import DONE, FAILED, UNEVALUATED
 from churn_assets.definitions import CHECKS, build_defs, default_resources
 from churn_assets.resources.settings import Settings
-from churn_assets.resources.spark import brief_spark_resource
 
 
 class UnknownSelectionError(ChurnError):
@@ -103,7 +102,7 @@ def _causes(defs: dg.Definitions, result: dg.ExecuteInProcessResult) -> dict[dg.
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     try:
-        resources = default_resources(settings, brief_spark_resource(settings))
+        resources = default_resources(settings)
         defs = build_defs(resources)
         selected(defs, arguments.select)
         begun = perf_counter()

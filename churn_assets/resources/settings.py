@@ -20,7 +20,8 @@ class Settings:
     alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. Secrets.
     code_commit: what is recorded as the code's commit; None asks git.
     dagster_home: where Dagster keeps its history.
-    spark_master, spark_remote, driver_memory: where Spark runs; `spark_remote` (Spark Connect) wins.
+    engine, spark_master, spark_remote: where the tables are computed; `engines.choice` decides. driver_memory: how much
+    memory an engine on this machine may use.
     """
 
     project: Path
@@ -34,7 +35,8 @@ class Settings:
     alert_webhook: str | None = field(repr=False)
     alert_smtp: str | None = field(repr=False)
     dagster_home: Path
-    spark_master: str
+    engine: str | None
+    spark_master: str | None
     spark_remote: str | None
     driver_memory: str
 
@@ -81,7 +83,8 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         alert_webhook=env.get("CHURN_ALERT_WEBHOOK") or None,
         alert_smtp=env.get("CHURN_ALERT_SMTP") or None,
         dagster_home=Path(env.get("DAGSTER_HOME") or data / "dagster_home"),
-        spark_master=env.get("SPARK_MASTER") or "local[*]",
+        engine=env.get("CHURN_ENGINE") or None,
+        spark_master=env.get("SPARK_MASTER") or None,
         spark_remote=env.get("SPARK_REMOTE") or None,
         driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
     )

@@ -1,13 +1,15 @@
-"""The Spark session, as dagster-pyspark's lazy resource: no JVM until an asset asks for one."""
+"""The session of the chosen engine, as dagster-pyspark's lazy resource: no engine until an asset asks for one."""
 
 import os
 import sys
+import tomllib
 from contextlib import suppress
 from threading import Thread
+from typing import Any
 
 from dagster_pyspark import LazyPySparkResource
 
-from churn_assets.resources.class_archive import Recording, using_options
+from churn_assets.engines.choice import Engine, chosen_engine
 from churn_assets.resources.settings import Settings
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
@@ -16,69 +18,59 @@ LOCAL_JVM = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
     "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:+UseParallelGC"
 )
+# The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
+# statistics.
+SESSION = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Rows that lie together by customer are joined there, by customer and date (a sixth of the panel's time).
+    "spark.sql.requireAllClusterKeysForCoPartition": "false",
+}
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
-def spark_config(settings: Settings, jvm: str) -> dict[str, str]:
-    """Spark properties for these settings; `jvm`: the options of a local JVM.
+class EngineResource(LazyPySparkResource):
+    """The lazy session; `sail_memory`: the bytes that Sail may use, where Sail is the engine."""
 
-    The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
-    statistics. With Spark Connect only session properties are sent: the server owns its memory and its Python.
-    """
-    session = {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-        # Rows that lie together by customer are joined there, by customer and date (a sixth of the panel's time).
-        "spark.sql.requireAllClusterKeysForCoPartition": "false",
-    }
-    if settings.spark_remote:
-        return {"spark.remote": settings.spark_remote, **session}
-    cluster = {
-        "spark.master": settings.spark_master,
-        "spark.app.name": "churn_assets",
-        "spark.driver.memory": settings.driver_memory,
-        "spark.ui.showConsoleProgress": "false",
-    }
-    if settings.spark_master.startswith("local"):
-        cluster |= {
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.enabled": "false",
-            "spark.sql.shuffle.partitions": "16",
-            "spark.driver.defaultJavaOptions": jvm,
-        }
-    return cluster | session
+    sail_memory: int | None = None
+
+    def _init_session(self) -> None:
+        if self._spark_session is None and self.sail_memory is not None:
+            from churn_assets.engines.sail import sail_address
+
+            self.spark_config["spark.remote"] = sail_address(self.sail_memory)
+        super()._init_session()
 
 
-def spark_resource(settings: Settings, recording: Recording | None = None) -> LazyPySparkResource:
-    """The lazy resource of these settings. recording: the archive of classes that its JVM is to make."""
-    if settings.spark_master.startswith("local"):
+def engine_of(settings: Settings) -> Engine:
+    """The engine these settings choose. Raises UnknownEngineError."""
+    return chosen_engine(
+        settings.engine, settings.spark_master, settings.spark_remote, is_simulated=_is_simulated(settings)
+    )
+
+
+def spark_resource(settings: Settings) -> EngineResource:
+    """The lazy resource of the engine these settings choose. Raises UnknownEngineError."""
+    engine = engine_of(settings)
+    if engine.name == "local":
         # PySpark reads this from the environment only; without it workers run whatever `python3` is on the PATH, which
         # has no pyarrow. On a cluster the workers' Python is not this one.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if settings.spark_remote:
+    if engine.name in ("sail", "connect"):
         # A model still alive when the interpreter ends asks the server to forget it, and waits for an answer that can
         # no longer come (pyspark 4.3.0, 2026-11-25: a failed run still hung after 8 minutes). A client that is closed
         # asks nothing; only with this is it closed in time.
         os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
-    classes = using_options() if recording is None else recording.options
-    return LazyPySparkResource(spark_config=spark_config(settings, f"{LOCAL_JVM} {classes}"))
+    memory = memory_bytes(settings.driver_memory) if engine.name == "sail" else None
+    return EngineResource(spark_config=spark_config(engine, settings.driver_memory), sail_memory=memory)
 
 
-def brief_spark_resource(settings: Settings) -> LazyPySparkResource:
-    """The same for a command of seconds: a local JVM that neither optimizes code for long nor splits small tables."""
-    pyspark = spark_resource(settings)
-    if settings.spark_remote or not settings.spark_master.startswith("local"):
-        return pyspark
-    config = spark_config(settings, f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {using_options()}")
-    return LazyPySparkResource(spark_config=config | {"spark.sql.shuffle.partitions": "2"})
+def start_ahead(pyspark: EngineResource) -> None:
+    """Starts a JVM's session in a thread of its own, so that this process can load what it runs while the JVM begins.
 
-
-def start_ahead(pyspark: LazyPySparkResource) -> None:
-    """Starts the session in a thread of its own, so that this process can load what it runs while the JVM begins.
-
-    Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there. With
-    Spark Connect there is no JVM to wait for, and a session belongs to the thread that made it: none is started.
+    Whoever asks for the session meanwhile waits for this one. What fails here fails again, and is told, there. A server
+    is not waited for, and its session belongs to the thread that made it: none is started.
     """
 
     def start() -> None:
@@ -86,5 +78,44 @@ def start_ahead(pyspark: LazyPySparkResource) -> None:
         with suppress(Exception):
             _ = pyspark.spark_session
 
-    if "spark.remote" not in pyspark.spark_config:
+    if "spark.master" in pyspark.spark_config:
         Thread(target=start, name="spark", daemon=True).start()
+
+
+def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
+    """Spark properties for this engine. Of a server only session properties are set: it owns its memory and Python."""
+    if engine.name == "sail":
+        return dict(SESSION)
+    if engine.name == "connect":
+        return {"spark.remote": engine.address, **SESSION}
+    driver = {
+        "spark.master": engine.address,
+        "spark.app.name": "churn_assets",
+        "spark.driver.memory": memory,
+        "spark.ui.showConsoleProgress": "false",
+    }
+    if engine.name == "local":
+        driver |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "16",
+            "spark.driver.defaultJavaOptions": LOCAL_JVM,
+        }
+    return driver | SESSION
+
+
+def memory_bytes(text: str) -> int:
+    """SPARK_DRIVER_MEMORY, such as 4g or 512m, as Spark reads it. Raises ValueError."""
+    number, unit = text.strip().lower().removesuffix("b"), ""
+    if number and number[-1] in UNITS:
+        number, unit = number[:-1], number[-1]
+    return int(number) * UNITS[unit]
+
+
+def _is_simulated(settings: Settings) -> bool:
+    """Whether sources.toml has [demo]; whatever else is wrong with that file is said where it is loaded."""
+    try:
+        return "demo" in tomllib.loads(settings.sources_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False

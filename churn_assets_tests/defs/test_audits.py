@@ -27,7 +27,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets_tests.check_results import results_of
-from churn_assets_tests.conftest import Project
+from churn_assets_tests.conftest import ENGINE, Project
 from churn_assets_tests.processes import checked_without_jvm
 
 TABLE, OTHER = "food_delivery/one", "food_delivery/other"
@@ -40,7 +40,7 @@ POLICY = ChurnPolicy()
 
 @pytest.fixture
 def lakehouse(spark: SparkSession, tmp_path: Path) -> LakehouseResource:
-    settings = settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})
+    settings = settings_from_env(ENGINE)
     return LakehouseResource(root=str(tmp_path), pyspark=spark_resource(settings))
 
 

@@ -16,6 +16,7 @@ from churn_assets.defs.features import PANEL, stored_outcomes
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import frame, sound_row, sound_rows
 
 POLICY = ChurnPolicy()
@@ -23,7 +24,7 @@ POLICY = ChurnPolicy()
 
 @pytest.fixture
 def lakehouse(spark: SparkSession, tmp_path: Path) -> LakehouseResource:
-    settings = settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})
+    settings = settings_from_env(ENGINE)
     return LakehouseResource(root=str(tmp_path / "lake house"), pyspark=spark_resource(settings))
 
 

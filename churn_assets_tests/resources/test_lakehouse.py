@@ -21,13 +21,14 @@ from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.conftest import ENGINE
 
 TABLE = "food_delivery/things"
 
 
 @pytest.fixture
 def lakehouse(spark: SparkSession, tmp_path: Path) -> LakehouseResource:
-    settings = settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "3g"})
+    settings = settings_from_env(ENGINE)
     return LakehouseResource(root=str(tmp_path / "lake house"), pyspark=spark_resource(settings))
 
 

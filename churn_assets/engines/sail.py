@@ -1,0 +1,43 @@
+"""Sail's Spark Connect server in this process: started when first asked for, and gone with the process.
+
+Nothing has to stop it: it is threads of this process, and `server.stop()` would wait for sessions that are still open.
+"""
+
+import os
+from threading import Lock
+
+_ONE_AT_A_TIME = Lock()
+_SERVERS: dict[int, str] = {}
+
+
+def sail_address(memory_bytes: int) -> str:
+    """The address of this process's server, which uses at most about so many bytes for its queries' state.
+
+    Beyond them a query ends in an error. The limit of the first call holds for the process.
+    """
+    with _ONE_AT_A_TIME:
+        process = os.getpid()
+        # A forked child inherits this module's state but not the server's threads.
+        if process not in _SERVERS:
+            _SERVERS[process] = _started(memory_bytes)
+        return _SERVERS[process]
+
+
+def _started(memory_bytes: int) -> str:
+    # Read by its Rust side when the module is loaded. Its default pool is without a limit (pysail 0.7.2).
+    os.environ |= {
+        "SAIL_RUNTIME__MEMORY_POOL__TYPE": "greedy",
+        "SAIL_RUNTIME__MEMORY_POOL__GREEDY__MAX_SIZE": str(memory_bytes),
+    }
+    os.environ.setdefault("RUST_LOG", "warn,sail_common::actor=error")
+    from pysail.spark import SparkConnectServer
+
+    server = SparkConnectServer("127.0.0.1", 0)
+    server.start(background=True)
+    host, port = server.listening_address
+    # Kept for as long as the process lives: its end would end the server.
+    _KEPT.append(server)
+    return f"sc://{host}:{port}"
+
+
+_KEPT: list[object] = []
