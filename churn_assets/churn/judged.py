@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,17 +10,14 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
 from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
-from churn_assets.churn.models import GradientBoosting, crossfitted, with_alerts
+from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.xgboost_trees import SharedFolder
-
-if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
+from churn_assets.churn.trees import BoostedTrees
 
 NO_SEGMENT = "(none)"
 
 
-def held_out_scores(model: "PipelineModel", test: DataFrame, threshold: float | None) -> DataFrame:
+def held_out_scores(model: BoostedTrees, test: DataFrame, threshold: float | None) -> DataFrame:
     """The test rows with `churn_probability`, `is_alert` and `is_unseen`: no model of this split learned from them."""
     return with_alerts(model, test, threshold).withColumn("is_unseen", F.lit(True))
 

@@ -1,28 +1,26 @@
 """The churn model: fitting it and scoring with it. Where it is logged and how good it is is decided elsewhere."""
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from pyspark.errors import UnsupportedOperationException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURE_SETS
-from churn_assets.churn.errors import UntrainableError
+from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
-from churn_assets.churn.trees import assembler_and_trees, exported_trees
-from churn_assets.churn.xgboost_trees import SharedFolder, as_spark_trees, boosted, collected
+from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
+from churn_assets.churn.xgboost_trees import boosted, collected, trees_of
 
-if TYPE_CHECKING:
-    # At run time it is imported where it is needed: at load it cost 45 ms of the 280 this package adds (2026-11-25).
-    from pyspark.ml import PipelineModel
-    from pyspark.ml.feature import VectorAssembler
-
+# Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
+SharedFolder = Callable[[], AbstractContextManager[str]]
 ROWS_PER_PARTITION = 25_000
 # Spark adds up what the partitions found in the order in which it arrives, and only of two is the sum always the same:
 # of 10 partitions on two executors three fits gave three models (2026-11-25).
@@ -48,12 +46,12 @@ class GradientBoosting:
 
 @dataclass(frozen=True)
 class ChurnModel:
-    """A fitted pipeline and its threshold; None where no threshold satisfies the policy on the validation fold.
+    """Fitted trees and their threshold; None where no threshold satisfies the policy on the validation fold.
 
     validation: the scores of the validation fold, which the threshold was chosen on.
     """
 
-    pipeline: "PipelineModel"
+    trees: BoostedTrees
     threshold: Threshold | None
     validation: ScoreCounts
 
@@ -79,12 +77,12 @@ def train_churn_model(
     """
     features = FEATURE_SETS[policy.model.feature_set]
     weights = policy.model.class_weights
-    pipeline = fit_churn_model(
+    trees = fit_churn_model(
         train, features, hyperparameters, rows=rows, class_weights=weights, shared_folder=shared_folder
     )
-    validation = score_counts(with_churn_probability(pipeline, train.where(is_validation())))
-    alerted = score_counts(with_churn_probability(pipeline, current))
-    return ChurnModel(pipeline, choose_threshold(validation, alerted, policy), validation)
+    validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
+    alerted = score_counts(with_churn_probability(trees, current))
+    return ChurnModel(trees, choose_threshold(validation, alerted, policy), validation)
 
 
 def crossfitted(
@@ -107,7 +105,7 @@ def crossfitted(
         model = train_churn_model(train, current, hyperparameters, policy, rows=rows, shared_folder=shared_folder)
     finally:
         train.unpersist()
-    return with_alerts(model.pipeline, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
+    return with_alerts(model.trees, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
 
 
 def fit_churn_model(
@@ -118,33 +116,40 @@ def fit_churn_model(
     rows: int,
     class_weights: str = "none",
     shared_folder: SharedFolder | None = None,
-) -> "PipelineModel":
-    """The pipeline (assembler, gradient-boosted trees) fitted on the training folds of `train`.
+) -> BoostedTrees:
+    """The gradient-boosted trees fitted on the training folds of `train`.
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
-    class_weights: "balanced" gives churners and others the same total weight. shared_folder: where XGBoost's trees can
-    pass to a Spark Connect server; nothing else needs it. The same rows give the same model on any machine. Raises
-    UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
+    class_weights: "balanced" gives churners and others the same total weight. shared_folder: where Spark's own trees
+    pass from its workers to this process; nothing else needs it. The same rows give the same model on any machine and
+    engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
     UnavailableEstimatorError.
     """
-    from pyspark.ml.feature import VectorAssembler
-
-    assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
     if hyperparameters.estimator == "xgboost":
-        # One partition is one order of all rows, and XGBoost's bins and sums depend on it.
-        ordered = in_canonical_order(learnable, rows, 1)
-        return _fitted_by_xgboost(assembler, ordered, hyperparameters, is_balanced, shared_folder)
-    return _fitted_by_spark(assembler, in_canonical_order(learnable, rows), hyperparameters, is_balanced)
+        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced)
+    ordered = in_canonical_order(learnable, rows)
+    return _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
 
 
 def _fitted_by_spark(
-    assembler: "VectorAssembler", ordered: DataFrame, hyperparameters: GradientBoosting, is_balanced: bool
-) -> "PipelineModel":
-    from pyspark.ml import Pipeline
+    ordered: DataFrame,
+    features: Sequence[str],
+    hyperparameters: GradientBoosting,
+    is_balanced: bool,
+    shared_folder: SharedFolder | None,
+) -> BoostedTrees:
+    if shared_folder is None:
+        raise UnavailableEstimatorError(
+            'estimator = "gbt" needs Spark, and a folder that its workers and this process share.',
+            ["shared_folder: None"],
+            next_step='set CHURN_ENGINE=local (or SPARK_MASTER, SPARK_REMOTE), or train with estimator = "xgboost"',
+        )
+    # Where it is needed: at load it cost 45 ms of the 280 this package adds (2026-11-25).
     from pyspark.ml.classification import GBTClassifier
+    from pyspark.ml.feature import VectorAssembler
 
-    trees = GBTClassifier(
+    learner = GBTClassifier(
         labelCol="label",
         featuresCol="features",
         maxDepth=hyperparameters.max_depth,
@@ -153,7 +158,8 @@ def _fitted_by_spark(
         minWeightFractionPerNode=hyperparameters.min_leaf_share,
         seed=SEED,
     )
-    learned = ordered.select(*assembler.getInputCols(), "label").persist()
+    assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
+    learned = ordered.select(*features, "label").persist()
     try:
         counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
         churners, others = _two_classes(counts)
@@ -162,23 +168,32 @@ def _fitted_by_spark(
             half = (churners + others) / 2
             weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
             weighted = learned.withColumn("weight", weight)
-            trees.setWeightCol("weight")
-        return Pipeline(stages=[assembler, trees]).fit(weighted)
+            learner.setWeightCol("weight")
+        model = learner.fit(assembler.transform(weighted))
+    except UnsupportedOperationException as unsupported:
+        raise _without_spark_ml(str(unsupported)) from unsupported
     finally:
         learned.unpersist()
+    with shared_folder() as folder:
+        # All that a node is, which no other public way tells (its description leaves the gains out).
+        model.save(folder)
+        nodes = ordered.sparkSession.read.parquet(f"{folder}/data").select("treeID", "nodeData").collect()
+    saved = [row.asDict(recursive=True) for row in nodes]
+    return BoostedTrees(tuple(features), tuple(trees_of_saved_nodes(saved, list(model.treeWeights))))
+
+
+def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
+    return UnavailableEstimatorError(
+        'estimator = "gbt" is Spark\'s own and needs Spark.',
+        [reason],
+        next_step='train with estimator = "xgboost", or on Spark: CHURN_ENGINE=local, SPARK_MASTER or SPARK_REMOTE',
+    )
 
 
 def _fitted_by_xgboost(
-    assembler: "VectorAssembler",
-    ordered: DataFrame,
-    hyperparameters: GradientBoosting,
-    is_balanced: bool,
-    shared_folder: SharedFolder | None,
-) -> "PipelineModel":
-    from pyspark.ml import PipelineModel
-
-    features = assembler.getInputCols()
-    values, labels = collected(ordered, features)
+    learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
+) -> BoostedTrees:
+    values, labels = collected(learnable, features)
     classes, counts = np.unique(labels, return_counts=True)
     churners, others = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
     rows, share, weights = churners + others, churners / (churners + others), None
@@ -196,16 +211,16 @@ def _fitted_by_xgboost(
         base_score=share,
         seed=SEED,
     )
-    return PipelineModel([assembler, as_spark_trees(booster, len(features), shared_folder)])
+    return trees_of(booster, features)
 
 
-def in_canonical_order(rows_: DataFrame, rows: int, most_partitions: int = MOST_PARTITIONS) -> DataFrame:
+def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:
     """The rows in partitions that depend on the data alone: their number by `rows`, their content by customer.
 
-    A fit depends on partitioning and row order through float sums and sampled bins; so neither may come from the cores
-    or from how a table happens to be filed.
+    Spark's fit depends on partitioning and row order through float sums and sampled bins; so neither may come from the
+    cores or from how a table happens to be filed.
     """
-    partitions = min(max(1, math.ceil(rows / ROWS_PER_PARTITION)), most_partitions)
+    partitions = min(max(1, math.ceil(rows / ROWS_PER_PARTITION)), MOST_PARTITIONS)
     return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 
@@ -219,32 +234,15 @@ def _two_classes(counts: Mapping[float, int]) -> tuple[int, int]:
     return counts[1.0], counts[0.0]
 
 
-def with_churn_probability(model: "PipelineModel", rows: DataFrame) -> DataFrame:
+def with_churn_probability(model: BoostedTrees, rows: DataFrame) -> DataFrame:
     """`rows` with `churn_probability`, the model's probability of label 1."""
-    from pyspark.ml.functions import vector_to_array
-
-    added = ("features", "rawPrediction", "probability", "prediction")
-    probability = vector_to_array(F.col("probability")).getItem(1)
-    return model.transform(rows).withColumn("churn_probability", probability).drop(*added)
+    return rows.withColumn("churn_probability", model.probability())
 
 
-def with_alerts(model: "PipelineModel", rows: DataFrame, threshold: float | None) -> DataFrame:
-    """`rows` with `churn_probability` and `is_alert`, at or above the cut-off; without one nobody is alerted."""
+def with_alerts(model: BoostedTrees, rows: DataFrame, threshold: float | None) -> DataFrame:
+    """`rows` with `churn_probability` and `is_alert`, at or above the threshold; without one nobody is alerted."""
     is_alert = F.lit(False) if threshold is None else F.col("churn_probability") >= threshold
     return with_churn_probability(model, rows).withColumn("is_alert", is_alert)
-
-
-def model_digest(model: "PipelineModel", threshold: float | None) -> str:
-    """SHA-256 of everything that decides an alert, which is what `exported_trees` writes down."""
-    return hashlib.sha256(exported_trees(model, threshold).encode()).hexdigest()
-
-
-def feature_importances(model: "PipelineModel") -> dict[str, float]:
-    """Each feature's share (0 to 1, summing to 1) of the trees' gain."""
-    assembler, trees = assembler_and_trees(model)
-    return dict(
-        zip(assembler.getInputCols(), (float(share) for share in trees.featureImportances.toArray()), strict=True)
-    )
 
 
 def score_counts(scored: DataFrame, score: str = "churn_probability") -> ScoreCounts:

@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURE_OF, TOLD_COLUMNS
 from churn_assets.churn.columns import Column, list_of, of_kind, spark_schema, struct_of
-from churn_assets.churn.shap_values import Explainer, nodes_of
+from churn_assets.churn.shap_values import Explainer
+from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Compared, Wording
 
 MOST_REASONS = 3
@@ -49,7 +50,8 @@ def reference_by_date(scored: DataFrame, exported: str) -> dict[date, Reference]
 
     Of a feature it is the median, to two places; of a share or a yes-or-no it is the mean.
     """
-    features, trees = nodes_of(exported)
+    model = imported_trees(exported)
+    features, trees = list(model.features), model.trees
     bounds = np.cumsum([0, *[len(tree.feature) for tree in trees]])
 
     def counted(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -86,7 +88,8 @@ def explained(listed: DataFrame, exported: str, references: Mapping[date, Refere
     In: customer_id, as_of, the model's features, TOLD_COLUMNS. base_score + contributions of the reasons
     + other_contributions = raw_score, which is half the log-odds of the churn probability.
     """
-    features, trees = nodes_of(exported)
+    model = imported_trees(exported)
+    features, trees = list(model.features), model.trees
 
     def of_batches(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         explainers = {day: Explainer(trees, reference.visits, len(features)) for day, reference in references.items()}

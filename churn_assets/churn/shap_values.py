@@ -4,7 +4,6 @@ Lundberg et al., "From local explanations to global understanding with explainab
 Intelligence 2, 2020, with path-dependent expectations.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,47 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import Floats
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """One exported tree as arrays with an entry per node; at a leaf `feature` is negative."""
-
-    weight: float
-    feature: NDArray[np.intp]
-    split: Floats
-    left: NDArray[np.intp]
-    right: NDArray[np.intp]
-    value: Floats
-
-    def visits(self, values: Floats) -> NDArray[np.int64]:
-        """How many rows of `values` (rows, features) come through each node."""
-        counts = np.zeros(len(self.feature), dtype=np.int64)
-        row, node = np.arange(len(values)), np.zeros(len(values), dtype=np.intp)
-        while len(row):
-            counts += np.bincount(node, minlength=len(counts))
-            is_inner = self.feature[node] >= 0
-            row, node = row[is_inner], node[is_inner]
-            is_left = values[row, self.feature[node]] <= self.split[node]
-            node = np.where(is_left, self.left[node], self.right[node])
-        return counts
-
-
-def nodes_of(exported: str) -> tuple[list[str], list[Nodes]]:
-    """The feature names and trees of `trees.exported_trees`."""
-    content = json.loads(exported)
-    trees = [
-        Nodes(
-            tree["weight"],
-            np.array(tree["feature"], dtype=np.intp),
-            np.array(tree["split"], dtype=np.float64),
-            np.array(tree["left"], dtype=np.intp),
-            np.array(tree["right"], dtype=np.intp),
-            np.array(tree["value"], dtype=np.float64),
-        )
-        for tree in content["trees"]
-    ]
-    return content["features"], trees
+from churn_assets.churn.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -78,7 +37,7 @@ class Explainer:
     half the log-odds of churn.
     """
 
-    def __init__(self, trees: Sequence[Nodes], visits: Sequence[NDArray[np.int64]], features: int) -> None:
+    def __init__(self, trees: Sequence[Tree], visits: Sequence[NDArray[np.int64]], features: int) -> None:
         self._features = features
         self._leaves: list[_Leaf] = []
         self.base = 0.0
@@ -88,7 +47,7 @@ class Explainer:
             self._add(tree, rows, 0, {})
 
     def _add(
-        self, tree: Nodes, rows: NDArray[np.int64], node: int, box: Mapping[int, tuple[float, float, float]]
+        self, tree: Tree, rows: NDArray[np.int64], node: int, box: Mapping[int, tuple[float, float, float]]
     ) -> None:
         """box: by feature its bounds, and the share of rows that go this way where they have to decide by it."""
         feature = int(tree.feature[node])

@@ -1,184 +1,243 @@
-"""A fitted pipeline as text: everything that decides a score and an alert, exactly, and readable without Spark.
+"""A fitted model as plain trees: everything that decides a score and an alert, exactly, and scored without Spark ML.
 
-Where the text is kept and who scores with it does not belong here.
+Who learns the trees, where their text is kept and how they become a Spark pipeline does not belong here.
 """
 
+import hashlib
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
 
 from churn_assets.churn.errors import UnexportableModelError
-
-if TYPE_CHECKING:
-    from pyspark.ml import PipelineModel
-    from pyspark.ml.classification import GBTClassificationModel
-    from pyspark.ml.feature import VectorAssembler
+from churn_assets.churn.intervals import Floats
 
 LEAF = -1
-# As Java writes a double; NaN and Infinity are not among them.
-_NUMBER = r"-?[0-9]+\.[0-9]+(?:E-?[0-9]+)?"
-_TREE = re.compile(rf"  Tree (?P<number>[0-9]+) \(weight (?P<weight>{_NUMBER})\):")
-_NODE = re.compile(
-    rf"(?P<indent> *)(?:(?P<word>If|Else) \(feature (?P<feature>[0-9]+) (?P<relation><=|>) (?P<split>{_NUMBER})\)"
-    rf"|Predict: (?P<value>{_NUMBER}))"
-)
-# Of a tree's root in GBTClassificationModel.toDebugString; every level below it is one space further in.
-_ROOT_INDENT = 4
 
 
-@dataclass
+@dataclass(frozen=True)
+class Node:
+    """A node on its way into a tree. Without children it is a leaf; `gain` is what a split gains, times its rows."""
+
+    value: float | None = None
+    feature: int = LEAF
+    split: float | None = None
+    left: int = LEAF
+    right: int = LEAF
+    gain: float = 0.0
+
+
+@dataclass(frozen=True)
 class Tree:
-    """One tree as columns with an entry per node, the root first and each left child right after its parent.
+    """One tree as arrays with an entry per node, the root first and each left child right after its parent.
 
     A row goes left where its value of feature number `feature` is at most `split`. At a leaf `feature`, `left` and
-    `right` are LEAF and `split` is None; elsewhere `value`, the leaf's prediction, is None.
+    `right` are LEAF and `split` is NaN; elsewhere `value`, the leaf's prediction, is NaN. gain: what each split gains,
+    times its rows; 0 where it is not known, and at leaves.
     """
 
     weight: float
-    feature: list[int] = field(default_factory=list)
-    split: list[float | None] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
-    right: list[int] = field(default_factory=list)
-    value: list[float | None] = field(default_factory=list)
+    feature: NDArray[np.intp]
+    split: Floats
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    value: Floats
+    gain: Floats
 
-    def add(self, *, feature: int = LEAF, split: float | None = None, value: float | None = None) -> int:
-        """Appends a node without children and returns its number."""
-        self.feature.append(feature)
-        self.split.append(split)
-        self.left.append(LEAF)
-        self.right.append(LEAF)
-        self.value.append(value)
-        return len(self.feature) - 1
+    @staticmethod
+    def of(weight: float, nodes: Iterable[Node]) -> "Tree":
+        entries = list(nodes)
+
+        def floats(name: str) -> Floats:
+            return np.array([getattr(node, name) for node in entries], dtype=np.float64)
+
+        def numbers(name: str) -> NDArray[np.intp]:
+            return np.array([getattr(node, name) for node in entries], dtype=np.intp)
+
+        return Tree(
+            weight,
+            numbers("feature"),
+            floats("split"),
+            numbers("left"),
+            numbers("right"),
+            floats("value"),
+            floats("gain"),
+        )
+
+    def leaves(self, values: Floats) -> NDArray[np.intp]:
+        """The leaf that each row of `values`, (rows, features) without NaN, comes to."""
+        node = np.zeros(len(values), dtype=np.intp)
+        row = np.arange(len(values))
+        while len(row := row[self.feature[node[row]] >= 0]):
+            node[row] = self._children(node[row], values, row)
+        return node
+
+    def visits(self, values: Floats) -> NDArray[np.int64]:
+        """How many rows of `values` (rows, features) come through each node."""
+        counts = np.zeros(len(self.feature), dtype=np.int64)
+        row, node = np.arange(len(values)), np.zeros(len(values), dtype=np.intp)
+        while len(row):
+            counts += np.bincount(node, minlength=len(counts))
+            is_inner = self.feature[node] >= 0
+            row, node = row[is_inner], node[is_inner]
+            node = self._children(node, values, row)
+        return counts
+
+    def _children(self, node: NDArray[np.intp], values: Floats, row: NDArray[np.intp]) -> NDArray[np.intp]:
+        is_left = values[row, self.feature[node]] <= self.split[node]
+        return np.where(is_left, self.left[node], self.right[node])
 
 
-def exported_trees(model: "PipelineModel", threshold: float | None) -> str:
+@dataclass(frozen=True)
+class BoostedTrees:
+    """Gradient-boosted trees over named features: the model that is trained, judged, logged and served."""
+
+    features: tuple[str, ...]
+    trees: tuple[Tree, ...]
+
+    def margins(self, values: Floats) -> Floats:
+        """Half the log-odds of churn of each row of `values`, (rows, features) without NaN.
+
+        The trees are added up one after the other, so that no machine and no number of rows changes a sum.
+        """
+        margins = np.zeros(len(values))
+        for tree in self.trees:
+            margins += tree.weight * tree.value[tree.leaves(values)]
+        return margins
+
+    def probabilities(self, values: Floats) -> Floats:
+        """The probability of churn of each row of `values`, (rows, features) without NaN."""
+        with np.errstate(over="ignore"):
+            return 1 - 1 / (1 + np.exp(2 * self.margins(values)))
+
+    def probability(self) -> Column:
+        """The probability of churn of a row with the features as numbers.
+
+        The query that reads it fails where a feature is null or NaN, with a message that names it.
+        """
+
+        def scored(*columns: pa.Array) -> pa.Array:
+            values = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
+            unknown = np.isnan(values).any(axis=0)
+            if unknown.any():
+                name = self.features[int(unknown.argmax())]
+                raise ValueError(f"feature {name} is null or NaN: it has to be known to score the row")
+            return pa.array(self.probabilities(values))
+
+        # Its stubs know no function of any number of columns.
+        score = cast(Any, arrow_udf)(scored, "double")
+        probability: Column = score(*[F.col(name).cast("double") for name in self.features])
+        return probability
+
+    def importances(self) -> dict[str, float]:
+        """Each feature's share (0 to 1, summing to 1) of what all splits gain; all 0 where there is no split."""
+        gains = np.zeros(len(self.features))
+        for tree in self.trees:
+            of_tree = np.zeros(len(self.features))
+            is_split = tree.feature >= 0
+            np.add.at(of_tree, tree.feature[is_split], tree.gain[is_split])
+            gains += of_tree
+        total = float(gains.sum())
+        return dict(zip(self.features, (gains / total if total else gains).tolist(), strict=True))
+
+
+def exported_trees(model: BoostedTrees, threshold: float | None) -> str:
     """The model and its threshold as one line of JSON, the same text for the same model on any machine.
 
-    Keys: `features`, their names in the trees' order; `threshold`; `trees`, each as `Tree`. The margin of a row is the
-    sum over the trees of weight times prediction, its probability of churn 1 - 1 / (1 + exp(2 margin)). Numbers are the
-    shortest text that reads back as the same double. Raises UnexportableModelError for a pipeline that is not the
-    assembler and trees of `fit_churn_model`, and where Spark's description of the trees is not fully understood.
+    Keys: `features`, their names in the trees' order; `threshold`; `trees`, each as `Tree`, with null for NaN and
+    without gains. The margin of a row is the sum over the trees of weight times prediction, its probability of churn
+    1 - 1 / (1 + exp(2 margin)). Numbers are the shortest text that reads back as the same double.
     """
-    assembler, boosted = assembler_and_trees(model)
-    features = assembler.getInputCols()
-    trees = parsed_trees(boosted.toDebugString, len(features))
-    described, expected = (
-        {"features": len(features), "weights": [tree.weight for tree in trees], "nodes": _nodes(trees)},
-        {"features": boosted.numFeatures, "weights": list(boosted.treeWeights), "nodes": boosted.totalNumNodes},
-    )
-    wrong = [
-        f"{name}: read {described[name]}, has {expected[name]}"
-        for name in expected
-        if described[name] != expected[name]
-    ]
-    if wrong or len(trees) != boosted.getNumTrees:
-        raise _unreadable("its description is not of the whole model", wrong)
     content = {
-        "features": features,
+        "features": list(model.features),
         "threshold": None if threshold is None else float(threshold),
-        "trees": [asdict(tree) for tree in trees],
+        "trees": [
+            {
+                "weight": tree.weight,
+                "feature": tree.feature.tolist(),
+                "split": _or_null(tree.split),
+                "left": tree.left.tolist(),
+                "right": tree.right.tolist(),
+                "value": _or_null(tree.value),
+            }
+            for tree in model.trees
+        ],
     }
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def assembler_and_trees(model: "PipelineModel") -> "tuple[VectorAssembler, GBTClassificationModel]":
-    """The two stages of a churn pipeline. Raises UnexportableModelError for any other pipeline."""
-    from pyspark.ml.classification import GBTClassificationModel
-    from pyspark.ml.feature import VectorAssembler
-
-    stages = list(model.stages)
-    names = [type(stage).__name__ for stage in stages]
-    if len(stages) != 2:
-        raise _unreadable("its stages are not VectorAssembler and GBTClassificationModel", names)
-    assembler, trees = stages
-    if not isinstance(assembler, VectorAssembler) or not isinstance(trees, GBTClassificationModel):
-        raise _unreadable("its stages are not VectorAssembler and GBTClassificationModel", names)
-    # The other settings let a row with an unknown feature through, which the exported trees could not score.
-    if assembler.getHandleInvalid() != "error":
-        raise _unreadable(
-            "its assembler lets unknown values through", [f"handleInvalid: {assembler.getHandleInvalid()}"]
-        )
-    return assembler, trees
+def imported_trees(exported: str) -> BoostedTrees:
+    """The model of the text of `exported_trees`; its gains are not known."""
+    content = json.loads(exported)
+    return BoostedTrees(tuple(content["features"]), tuple(_imported(tree) for tree in content["trees"]))
 
 
-def parsed_trees(described: str, features: int) -> list[Tree]:
-    """The trees of a `GBTClassificationModel.toDebugString` over so many features.
+def model_digest(model: BoostedTrees, threshold: float | None) -> str:
+    """SHA-256 of everything that decides an alert, which is what `exported_trees` writes down."""
+    return hashlib.sha256(exported_trees(model, threshold).encode()).hexdigest()
 
-    Raises UnexportableModelError at the first line that is not exactly as expected, such as a categorical split.
+
+def trees_of_saved_nodes(rows: Iterable[Mapping[str, Any]], weights: Sequence[float]) -> Iterator[Tree]:
+    """The trees in the node data of a saved Spark model: treeID and nodeData as Spark names them, in any order.
+
+    Raises UnexportableModelError for a categorical split, and where nodes do not add up to trees.
     """
-    header, *body = described.rstrip("\n").split("\n")
-    if not header.startswith("GBTClassificationModel: "):
-        raise _unreadable("its description begins unexpectedly", [header])
-    lines = _Lines(body)
-    trees: list[Tree] = []
-    while lines.peek() is not None:
-        parts = lines.take(_TREE)
-        if int(parts["number"]) != len(trees):
-            raise lines.unexpected()
-        tree = Tree(float(parts["weight"]))
-        _read_node(lines, tree, features, _ROOT_INDENT)
-        trees.append(tree)
-    return trees
+    nodes: dict[int, dict[int, Node]] = {number: {} for number in range(len(weights))}
+    for row in rows:
+        saved = row["nodeData"]
+        of_tree = nodes.setdefault(row["treeID"], {})
+        of_tree[saved["id"]] = _of_saved(saved)
+    if len(nodes) != len(weights):
+        raise unreadable("its trees and their weights differ in number", [f"{len(nodes)} and {len(weights)}"])
+    for number, weight in enumerate(weights):
+        of_tree = nodes[number]
+        if sorted(of_tree) != list(range(len(of_tree))) or not _is_tree(of_tree):
+            raise unreadable(f"the nodes of tree {number} are no tree", [f"nodes {sorted(of_tree)}"])
+        yield Tree.of(weight, [of_tree[each] for each in range(len(of_tree))])
 
 
-class _Lines:
-    """A cursor over the description that knows where it stands when something is wrong."""
-
-    def __init__(self, lines: Sequence[str]) -> None:
-        self._lines = lines
-        self._taken = 0
-
-    def peek(self) -> str | None:
-        return self._lines[self._taken] if self._taken < len(self._lines) else None
-
-    def take(self, pattern: re.Pattern[str]) -> dict[str, Any]:
-        line = self.peek()
-        self._taken += 1
-        match = None if line is None else pattern.fullmatch(line)
-        if match is None:
-            raise self.unexpected()
-        return match.groupdict()
-
-    def unexpected(self) -> UnexportableModelError:
-        """About the line taken last."""
-        line = self._lines[self._taken - 1] if self._taken <= len(self._lines) else "(the end)"
-        # The header is line 1.
-        return _unreadable("its description cannot be read", [f"line {self._taken + 1}: {line.strip()}"])
-
-
-def _read_node(lines: _Lines, tree: Tree, features: int, indent: int) -> int:
-    parts = _take_node(lines, indent)
-    if parts["value"] is not None:
-        return tree.add(value=float(parts["value"]))
-    if (parts["word"], parts["relation"]) != ("If", "<=") or int(parts["feature"]) >= features:
-        raise lines.unexpected()
-    node = tree.add(feature=int(parts["feature"]), split=float(parts["split"]))
-    tree.left[node] = _read_node(lines, tree, features, indent + 1)
-    other = _take_node(lines, indent)
-    if (other["word"], other["relation"]) != ("Else", ">") or any(
-        other[part] != parts[part] for part in ("feature", "split")
-    ):
-        raise lines.unexpected()
-    tree.right[node] = _read_node(lines, tree, features, indent + 1)
-    return node
-
-
-def _take_node(lines: _Lines, indent: int) -> dict[str, Any]:
-    parts = lines.take(_NODE)
-    if len(parts["indent"]) != indent:
-        raise lines.unexpected()
-    return parts
-
-
-def _nodes(trees: Sequence[Tree]) -> int:
-    return sum(len(tree.feature) for tree in trees)
-
-
-def _unreadable(reason: str, problems: Sequence[str]) -> UnexportableModelError:
+def unreadable(reason: str, problems: Sequence[str]) -> UnexportableModelError:
     return UnexportableModelError(
         f"The model cannot be exported: {reason}.",
         problems,
         next_step="train with models.fit_churn_model under the pyspark version of constraints.txt",
     )
+
+
+def _of_saved(saved: Mapping[str, Any]) -> Node:
+    if saved["leftChild"] == LEAF:
+        return Node(value=float(saved["prediction"]))
+    split = saved["split"]
+    if split["numCategories"] != -1 or len(split["leftCategoriesOrThreshold"]) != 1:
+        raise unreadable("it splits by categories", [f"feature {split['featureIndex']}"])
+    return Node(
+        feature=split["featureIndex"],
+        split=float(split["leftCategoriesOrThreshold"][0]),
+        left=saved["leftChild"],
+        right=saved["rightChild"],
+        gain=float(saved["gain"]) * float(saved["impurityStats"][0]),
+    )
+
+
+def _is_tree(nodes: Mapping[int, Node]) -> bool:
+    """Whether every node but the root is the child of one node before it."""
+    children = [child for number, node in nodes.items() if node.feature != LEAF for child in (node.left, node.right)]
+    is_after = all(number < node.left and number < node.right for number, node in nodes.items() if node.feature != LEAF)
+    return is_after and sorted(children) == list(range(1, len(nodes)))
+
+
+def _imported(tree: Mapping[str, Any]) -> Tree:
+    split, value = (np.array(tree[name], dtype=np.float64) for name in ("split", "value"))
+    feature, left, right = (np.array(tree[name], dtype=np.intp) for name in ("feature", "left", "right"))
+    return Tree(tree["weight"], feature, split, left, right, value, np.zeros(len(feature)))
+
+
+def _or_null(values: Floats) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values.tolist()]

@@ -1,53 +1,41 @@
-"""The default learner: XGBoost finds the trees, and Spark's own model holds and scores them.
-
-So whatever reads, logs, explains or serves a model of `models.fit_churn_model` need not know who learned it, and only
-the fit needs the package. docs/decisions/0013.
-"""
+"""The default learner: XGBoost finds the trees, in this process. docs/decisions/0013."""
 
 import json
 import math
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame, SparkSession
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.utils import is_remote
 
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
+from churn_assets.churn.trees import LEAF, BoostedTrees, Node, Tree
 
 if TYPE_CHECKING:
-    from pyspark.ml.classification import GBTClassificationModel
     from xgboost import Booster
 
 LARGEST = float(np.finfo(np.float32).max)
-# What XGBoost writes for the children of a leaf, and Spark too.
-NO_CHILD = -1
 TREE_WEIGHT = 0.5
-# Spark multiplies a gain by the rows counted here; XGBoost's is of all rows of the node already.
-STATISTICS, ROW_COUNT = [1.0, 0.0, 0.0], 1
-SAVED_NODE = (
-    "id: int, prediction: double, impurity: double, impurityStats: array<double>, rawCount: bigint, gain: double,"
-    " leftChild: int, rightChild: int,"
-    " split: struct<featureIndex: int, leftCategoriesOrThreshold: array<double>, numCategories: int>"
-)
-# Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
-SharedFolder = Callable[[], AbstractContextManager[str]]
+KEYS = ("customer_id", "as_of")
 
 
 def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The features of `rows`, a row each, and their `label`, both in single precision and in the rows' order.
+    """The features of `rows`, a row each, and their `label`, both in single precision, by customer_id and as_of.
 
-    Half of what doubles would take, and XGBoost rounds to it anyway. Raises UntrainableError for an unknown value.
+    Half of what doubles would take, and XGBoost rounds to it anyway; its bins and sums depend on the order of the rows,
+    which is made here and inherited from nobody. Raises UntrainableError for an unknown value.
     """
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
-    table = rows.select(*[value.cast("float").alias(name) for name, value in columns.items()]).toArrow()
+    table = rows.select(*KEYS, *[value.cast("float").alias(name) for name, value in columns.items()]).toArrow()
+    order = pc.sort_indices(table.select(KEYS), sort_keys=[(key, "ascending") for key in KEYS])
+    table = table.drop_columns(list(KEYS))
     values = np.empty((table.num_rows, len(features)), dtype=np.float32)
     for number, name in enumerate(features):
-        values[:, number] = table[name].to_numpy()
+        values[:, number] = table[name].take(order).to_numpy()
+    labels = table["label"].take(order).to_numpy()
     unknown = np.isnan(values).sum(axis=0)
     if unknown.any():
         raise UntrainableError(
@@ -55,7 +43,7 @@ def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.
             [f"{name}: {count} null or NaN" for name, count in zip(features, unknown, strict=True) if count],
             next_step="give every feature a value in every row",
         )
-    return values, table["label"].to_numpy()
+    return values, labels
 
 
 def boosted(
@@ -88,30 +76,17 @@ def in_single_range(name: str) -> Column:
     return within.otherwise(value)
 
 
-def as_spark_trees(
-    booster: "Booster", features: int, shared_folder: SharedFolder | None = None
-) -> "GBTClassificationModel":
-    """A binary:logistic booster over so many features as the model of Spark's gradient-boosted trees.
+def trees_of(booster: "Booster", features: Sequence[str]) -> BoostedTrees:
+    """A binary:logistic booster over `features` as plain trees.
 
-    Spark's margin is half the log-odds, so every tree weighs one half; the first is a leaf of XGBoost's base score.
-    Splits and leaves are XGBoost's exactly. Spark adds the leaves up in double precision and XGBoost in single, which
-    is all that their margins differ by. The importance of a feature is XGBoost's gain of its splits. shared_folder: for
-    Spark Connect, which needs one. Raises UnavailableEstimatorError there without it.
+    Their margin is half the log-odds, so every tree weighs one half; the first is a leaf of XGBoost's base score.
+    Splits and leaves are XGBoost's exactly; it adds the leaves up in single precision, which is all that the margins
+    differ by.
     """
     learner = json.loads(booster.save_raw("json"))["learner"]
     described = learner["gradient_booster"]["model"]["trees"]
-    trees = [[_Node(prediction=_base_margin(booster))], *[_nodes(tree) for tree in described]]
-    uid = f"XGBoost_{uuid.uuid4().hex[-12:]}"
-    if not is_remote():
-        return _made_in_the_jvm(uid, trees, features)
-    if shared_folder is None:
-        raise UnavailableEstimatorError(
-            'estimator = "xgboost" needs a shared folder under Spark Connect.',
-            ["shared_folder: None"],
-            next_step="pass `shared_folder`, as the resource `tracking` has it",
-        )
-    with shared_folder() as folder:
-        return _made_of_files(uid, trees, features, folder)
+    trees = [[Node(value=_base_margin(booster))], *[_nodes(tree) for tree in described]]
+    return BoostedTrees(tuple(features), tuple(Tree.of(TREE_WEIGHT, nodes) for nodes in trees))
 
 
 def largest_on_the_left(split: float) -> float:
@@ -132,97 +107,23 @@ def _base_margin(booster: "Booster") -> float:
     return math.log(probability / (1 - probability))
 
 
-@dataclass
-class _Node:
-    """A node of a tree; `left` and `right` are numbers in the tree's list, where children come after their parent."""
-
-    prediction: float = 0.0
-    gain: float = -1.0
-    left: int = NO_CHILD
-    right: int = NO_CHILD
-    feature: int = -1
-    split: float = math.nan
-
-
-def _nodes(tree: Mapping[str, Any]) -> list[_Node]:
+def _nodes(tree: Mapping[str, Any]) -> list[Node]:
     """The nodes of an XGBoost tree, numbered anew: its own numbers may have gaps where it has pruned."""
-    nodes: list[_Node] = []
+    nodes: list[Node] = []
 
     def add(at: int) -> int:
         number, left, split = len(nodes), tree["left_children"][at], tree["split_conditions"][at]
-        if left == NO_CHILD:
-            nodes.append(_Node(prediction=float(np.float32(split))))
+        if left == LEAF:
+            nodes.append(Node(value=float(np.float32(split))))
             return number
-        node = _Node(
+        node = Node(
             gain=float(tree["loss_changes"][at]),
             feature=tree["split_indices"][at],
             split=largest_on_the_left(split),
         )
         nodes.append(node)
-        node.left, node.right = add(left), add(tree["right_children"][at])
+        nodes[number] = replace(node, left=add(left), right=add(tree["right_children"][at]))
         return number
 
     add(0)
     return nodes
-
-
-def _made_in_the_jvm(uid: str, trees: Sequence[Sequence[_Node]], features: int) -> "GBTClassificationModel":
-    """Made by constructors that are not public, in milliseconds: the one place that reaches into the driver's JVM."""
-    from pyspark.ml.classification import GBTClassificationModel
-
-    gateway = cast(Any, SparkSession.active().sparkContext._gateway)
-    spark = gateway.jvm.org.apache.spark
-
-    def array(kind: Any, values: Sequence[Any]) -> Any:
-        made = gateway.new_array(kind, len(values))
-        for number, value in enumerate(values):
-            made[number] = value
-        return made
-
-    # Looked up once: each name costs a call to the JVM.
-    leaf, inner, split = spark.ml.tree.LeafNode, spark.ml.tree.InternalNode, spark.ml.tree.ContinuousSplit
-    tree, double = spark.ml.regression.DecisionTreeRegressionModel, gateway.jvm.double
-    statistics = spark.mllib.tree.impurity.VarianceCalculator(array(double, STATISTICS), ROW_COUNT)
-
-    def made(nodes: Sequence[_Node], number: int = 0) -> Any:
-        node = nodes[number]
-        if node.left == NO_CHILD:
-            return leaf(node.prediction, 0.0, statistics)
-        children = made(nodes, node.left), made(nodes, node.right)
-        return inner(0.0, 0.0, node.gain, *children, split(node.feature, node.split), statistics)
-
-    roots = array(tree, [tree(made(nodes), features) for nodes in trees])
-    weights = array(double, [TREE_WEIGHT] * len(trees))
-    return GBTClassificationModel(spark.ml.classification.GBTClassificationModel(uid, roots, weights, features))
-
-
-def _made_of_files(uid: str, trees: Sequence[Sequence[_Node]], features: int, folder: str) -> "GBTClassificationModel":
-    """Written to `folder` as Spark's `save` does, by Spark, and loaded: a Connect client has no JVM of its own."""
-    from pyspark.ml.classification import GBTClassificationModel
-
-    spark = SparkSession.active()
-
-    def described(kind: str, uid: str, **more: Any) -> str:
-        content = {"class": f"org.apache.spark.ml.{kind}", "timestamp": 0, "sparkVersion": spark.version, "uid": uid}
-        # The impurity says how the statistics of a node are to be read; what is not named keeps its default.
-        return json.dumps(content | {"paramMap": {}, "defaultParamMap": {"impurity": "variance"}} | more)
-
-    model = described("classification.GBTClassificationModel", uid, numFeatures=features, numTrees=len(trees))
-    heads = [
-        (number, described("regression.DecisionTreeRegressionModel", f"{uid}_{number}"), TREE_WEIGHT)
-        for number in range(len(trees))
-    ]
-    nodes = [(tree, _as_saved(number, node)) for tree, of in enumerate(trees) for number, node in enumerate(of)]
-    written = (
-        ("metadata", "text", [(model,)], "value string"),
-        ("treesMetadata", "parquet", heads, "treeID int, metadata string, weights double"),
-        ("data", "parquet", nodes, f"treeID int, nodeData struct<{SAVED_NODE}>"),
-    )
-    for name, kind, rows, schema in written:
-        spark.createDataFrame(rows, schema).coalesce(1).write.format(kind).save(f"{folder}/{name}")
-    return GBTClassificationModel.load(folder)
-
-
-def _as_saved(number: int, node: _Node) -> tuple[Any, ...]:
-    split = (node.feature, [] if node.left == NO_CHILD else [node.split], -1)
-    return number, node.prediction, 0.0, STATISTICS, ROW_COUNT, node.gain, node.left, node.right, split

@@ -24,6 +24,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
 from churn_assets.churn.ranking import precision_recall_curve
+from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
@@ -49,7 +50,6 @@ from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFA
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.entities.model_registry import ModelVersion
-    from pyspark.ml import PipelineModel
 
 GROUP = "evaluation"
 EVALUATIONS = "recall_churn"
@@ -197,9 +197,9 @@ def _champion_scores(
     return scores.set_index("customer_id")["churn_probability"]
 
 
-def _require_same_model(model: "PipelineModel", trained: TrainedModel) -> None:
+def _require_same_model(model: BoostedTrees, trained: TrainedModel) -> None:
     """Raises ChangedModelError if the loaded artifact, or its threshold, is not the one its run recorded."""
-    if models.model_digest(model, trained.threshold) != trained.evidence.model_digest:
+    if model_digest(model, trained.threshold) != trained.evidence.model_digest:
         raise ChangedModelError(
             f"the model or the threshold of run {trained.run_id} is not the one that was trained",
             next_step=f"materialize {MODEL_ARTIFACT} again",

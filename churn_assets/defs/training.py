@@ -17,6 +17,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
+from churn_assets.churn.trees import model_digest
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
 from churn_assets.defs.features import PANEL, other_rules
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
@@ -112,9 +113,10 @@ def churn_pipeline_model(
         model = models.train_churn_model(
             train, current, hyperparameters, policy, rows=rows, shared_folder=tracking.shared_folder
         )
-        evidence = Evidence(models.model_digest(model.pipeline, model.threshold_value), policy.digest, versions)
-        first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).select(*features)
-        reference = models.with_churn_probability(model.pipeline, first).toPandas()
+        evidence = Evidence(model_digest(model.trees, model.threshold_value), policy.digest, versions)
+        first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).toPandas()
+        rows_of_it = first.sort_values(["customer_id", "as_of"])[list(features)]
+        reference = rows_of_it.assign(churn_probability=model.trees.probabilities(rows_of_it.to_numpy()))
         inputs = {table: lakehouse.path(table) for table in versions}
         logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs)
         tracking.log_training(logged)
@@ -145,7 +147,7 @@ def _logged(
     inputs: Mapping[str, str],
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
-    features, importances = FEATURE_SETS[policy.model.feature_set], models.feature_importances(model.pipeline)
+    features, importances = FEATURE_SETS[policy.model.feature_set], model.trees.importances()
     rules = policy.model_dump(mode="json")
     validated = {} if model.threshold is None else asdict(model.threshold)
     validated.pop("value", None)
@@ -153,7 +155,7 @@ def _logged(
         evidence,
         features,
         model.threshold_value,
-        model.pipeline,
+        model.trees,
         reference,
         params={
             **asdict(hyperparameters),

@@ -29,7 +29,7 @@ def _started(memory_bytes: int) -> str:
         "SAIL_RUNTIME__MEMORY_POOL__TYPE": "greedy",
         "SAIL_RUNTIME__MEMORY_POOL__GREEDY__MAX_SIZE": str(memory_bytes),
     }
-    os.environ.setdefault("RUST_LOG", "warn,sail_common::actor=error")
+    os.environ.setdefault("RUST_LOG", "error")
     from pysail.spark import SparkConnectServer
 
     server = SparkConnectServer("127.0.0.1", 0)

@@ -17,6 +17,7 @@ from dagster_mlflow import mlflow_tracking
 from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
+from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
@@ -33,7 +34,6 @@ from churn_assets.resources.trained_models import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-    from pyspark.ml import PipelineModel
 
     from churn_assets.serving.probe import Probe
     from churn_assets.serving.spark import Scorer
@@ -53,8 +53,8 @@ class TrackingResource(dg.ConfigurableResource):
     """The MLflow store at `tracking_uri`; `artifact_root` is for an experiment made in a store without a server.
 
     mlflow_ui, dagster_ui: where people look at them, for the links from one to the other. dfs_tmpdir: where Spark may
-    write a model on its way to MLflow; Unity Catalog wants a volume here. code_commit: of the code that runs, for an
-    installation that is no git checkout.
+    leave the trees that it learned itself; Unity Catalog wants a volume here. code_commit: of the code that runs, for
+    an installation that is no git checkout.
     """
 
     tracking_uri: str
@@ -169,11 +169,10 @@ class TrackingResource(dg.ConfigurableResource):
             artifact_path=None,
             name=MODEL_ARTIFACT,
             flavor=flavor,
-            pipeline=logged.pipeline,
+            trees=logged.trees,
             threshold=logged.threshold,
             reference=logged.reference,
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
-            dfs_tmpdir=self.dfs_tmpdir,
         )
 
     def shared_folder(self) -> AbstractContextManager[str]:
@@ -182,7 +181,8 @@ class TrackingResource(dg.ConfigurableResource):
 
         return shared_folder(self.dfs_tmpdir)
 
-    def load_model(self, uri: str) -> "PipelineModel":
+    def load_model(self, uri: str) -> BoostedTrees:
+        """The trees in the Spark pipeline of a logged model. Needs no JVM."""
         import mlflow
 
         from churn_assets.serving.pipelines import PIPELINE, load_pipeline
@@ -190,14 +190,14 @@ class TrackingResource(dg.ConfigurableResource):
         self._use_store()
         with TemporaryDirectory(prefix="churn-model-") as folder:
             local = mlflow.artifacts.download_artifacts(artifact_uri=f"{uri}/{PIPELINE}", dst_path=folder)
-            return load_pipeline(Path(local), self.dfs_tmpdir)
+            return load_pipeline(Path(local))
 
     def load_scorer(self, version: "ModelVersion") -> "Scorer":
         """The scorer of exactly this version, wherever an alias points meanwhile. Raises ChangedModelError."""
         from churn_assets.serving.spark import load_scorer
 
         self._use_store()
-        return load_scorer(f"models:/{REGISTERED_MODEL}/{version.version}", self.dfs_tmpdir)
+        return load_scorer(f"models:/{REGISTERED_MODEL}/{version.version}")
 
     def exported_trees(self, number: str) -> str:
         """The trees of a version, as `trees.exported_trees` wrote them. Needs no JVM.

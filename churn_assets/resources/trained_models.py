@@ -10,12 +10,12 @@ from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.splits import SplitDates
+from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
-    from pyspark.ml import PipelineModel
 
 MODEL_ARTIFACT = "churn_pipeline_model"
 REGISTERED_MODEL = "quickbite_churn_predictor"
@@ -40,14 +40,14 @@ def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: floa
 class LoggedTraining:
     """What a training leaves in its MLflow run.
 
-    reference: rows of the features with the `churn_probability` Spark gave them, for the serving contract. inputs: the
-    folder or URI of each input table. documents, pictures: by the name of their file in the run.
+    reference: rows of the features with the `churn_probability` the flow gave them, for the serving contract. inputs:
+    the folder or URI of each input table. documents, pictures: by the name of their file in the run.
     """
 
     evidence: Evidence
     features: Sequence[str]
     threshold: float | None
-    pipeline: "PipelineModel"
+    trees: BoostedTrees
     reference: "pd.DataFrame"
     params: Mapping[str, Any]
     metrics: Mapping[str, float]

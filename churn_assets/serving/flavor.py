@@ -11,15 +11,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow.pyfunc
-import mlflow.spark
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from pyspark.ml import PipelineModel
 
-from churn_assets.churn.trees import assembler_and_trees, exported_trees
+from churn_assets.churn.trees import BoostedTrees, exported_trees
 from churn_assets.serving.pipelines import PIPELINE, save_pipeline
 
+# As `mlflow.spark` names it, whose import would load Spark ML.
+SPARK_FLAVOR, PIPELINE_CLASS = "spark", "pyspark.ml.pipeline.PipelineModel"
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 EXAMPLE_ROWS = 5
 
@@ -42,25 +42,22 @@ def save_model(
     path: str,
     mlflow_model: Model | None = None,
     *,
-    pipeline: PipelineModel,
+    trees: BoostedTrees,
     threshold: float | None,
     reference: pd.DataFrame,
     pip_requirements: Sequence[str],
-    dfs_tmpdir: str | None = None,
 ) -> None:
-    """Saves `pipeline` under the new folder `path` with the flavors python_function and spark.
+    """Saves `trees` under the new folder `path` with the flavors python_function and spark.
 
-    reference: rows with every feature and `churn_probability` as Spark computed it; the probe of serving scores them
+    reference: rows with every feature and `churn_probability` as the flow computed it; the probe of serving scores them
     again, and the first are MLflow's input example. pip_requirements are not inferred, for that starts another JVM.
-    dfs_tmpdir: a folder that driver and workers share. Metadata: `model_digest` (of `models.model_digest`) and
-    `threshold`. Raises UnexportableModelError.
+    Metadata: `model_digest` (of `trees.model_digest`) and `threshold`.
     """
     model = Model() if mlflow_model is None else mlflow_model
-    trees = exported_trees(pipeline, threshold)
-    features = assembler_and_trees(pipeline)[0].getInputCols()
+    exported, features = exported_trees(trees, threshold), list(trees.features)
     with TemporaryDirectory(prefix="churn-model-") as folder:
         files = {"trees": Path(folder, "trees.json"), "reference": Path(folder, "reference.json")}
-        files["trees"].write_text(trees, encoding="utf-8")
+        files["trees"].write_text(exported, encoding="utf-8")
         files["reference"].write_text(_reference(reference, features, threshold), encoding="utf-8")
         mlflow.pyfunc.save_model(
             path,
@@ -72,15 +69,14 @@ def save_model(
             pip_requirements=list(pip_requirements),
             metadata={
                 **(model.metadata or {}),
-                "model_digest": hashlib.sha256(trees.encode()).hexdigest(),
+                "model_digest": hashlib.sha256(exported.encode()).hexdigest(),
                 "threshold": threshold,
             },
         )
     # MLflow's Spark flavor would bring a pyfunc of its own, which needs a JVM and returns hard labels.
-    save_pipeline(pipeline, Path(path, PIPELINE), dfs_tmpdir)
-    kind = f"{type(pipeline).__module__}.{type(pipeline).__qualname__}"
+    save_pipeline(trees, Path(path, PIPELINE))
     model.add_flavor(
-        mlflow.spark.FLAVOR_NAME, pyspark_version=version("pyspark"), model_data=PIPELINE, code=None, model_class=kind
+        SPARK_FLAVOR, pyspark_version=version("pyspark"), model_data=PIPELINE, code=None, model_class=PIPELINE_CLASS
     )
     model.model_size_bytes = sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
     model.save(str(Path(path, "MLmodel")))

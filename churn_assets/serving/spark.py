@@ -8,18 +8,16 @@ from tempfile import TemporaryDirectory
 
 import mlflow.artifacts
 from mlflow.models import Model
-from pyspark.ml import PipelineModel
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
 from churn_assets.churn.errors import ChangedModelError, ChurnError
-from churn_assets.churn.models import model_digest, with_alerts
-from churn_assets.churn.trees import assembler_and_trees
+from churn_assets.churn.models import with_alerts
+from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.serving.pipelines import PIPELINE, load_pipeline
 
-# What scoring adds or drops on its way.
-RESERVED = ("churn_probability", "is_alert", "features", "rawPrediction", "probability", "prediction")
+# What scoring adds.
+RESERVED = ("churn_probability", "is_alert")
 
 
 class UnscorableRowsError(ChurnError):
@@ -28,14 +26,14 @@ class UnscorableRowsError(ChurnError):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A version's pipeline with the version's own threshold; None alerts nobody."""
+    """A version's trees with the version's own threshold; None alerts nobody."""
 
-    pipeline: PipelineModel
+    trees: BoostedTrees
     threshold: float | None
 
     @property
     def features(self) -> list[str]:
-        return list(assembler_and_trees(self.pipeline)[0].getInputCols())
+        return list(self.trees.features)
 
     def score(self, rows: DataFrame) -> DataFrame:
         """`rows`, with all their columns, and `churn_probability` (double) and `is_alert` (boolean).
@@ -48,9 +46,7 @@ class Scorer:
             raise UnscorableRowsError(
                 "These rows cannot be scored.", problems, next_step="select, cast or rename these columns"
             )
-        return with_alerts(
-            self.pipeline, rows.withColumns({name: _known(name) for name in self.features}), self.threshold
-        )
+        return with_alerts(self.trees, rows, self.threshold)
 
     def _missing(self, rows: DataFrame) -> Iterator[str]:
         times = Counter(rows.columns)
@@ -66,8 +62,8 @@ class Scorer:
                 yield f"{column.name}: {column.dataType.simpleString()}, not a number"
 
 
-def load_scorer(uri: str, dfs_tmpdir: str | None = None) -> Scorer:
-    """The scorer of a logged model, such as models:/NAME@ALIAS, in the active Spark session.
+def load_scorer(uri: str) -> Scorer:
+    """The scorer of a logged model, such as models:/NAME@ALIAS.
 
     Raises ChangedModelError if pipeline or threshold are not those that were logged.
     """
@@ -79,20 +75,14 @@ def load_scorer(uri: str, dfs_tmpdir: str | None = None) -> Scorer:
                 f"{uri} records no model_digest, so nothing shows that it is the model that was trained.",
                 next_step="train and register it again",
             )
-        pipeline = load_pipeline(Path(local, PIPELINE), dfs_tmpdir)
+        trees = load_pipeline(Path(local, PIPELINE))
     threshold = logged.get("threshold")
-    if model_digest(pipeline, threshold) != logged["model_digest"]:
+    if model_digest(trees, threshold) != logged["model_digest"]:
         raise ChangedModelError(
             f"The pipeline or the threshold of {uri} is not the one that was logged.",
             next_step="roll back to a version that loads, or train and register again",
         )
-    return Scorer(pipeline, threshold)
-
-
-def _known(name: str) -> Column:
-    # In the same pass as the scores; Spark's own error would not say which feature it was.
-    message = f"feature {name} is null or NaN: it has to be known to score the row"
-    return F.when(F.col(name).isNull() | F.isnan(name), F.raise_error(message)).otherwise(F.col(name))
+    return Scorer(trees, threshold)
 
 
 def _reserved(rows: DataFrame) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from churn_assets.churn.models import Estimator, GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import explained, reference_by_date
-from churn_assets.churn.shap_values import nodes_of
+from churn_assets.churn.shap_values import imported_trees
 from churn_assets.churn.trees import exported_trees
 from churn_assets.churn.wording import Wording
 
@@ -73,7 +73,7 @@ def test_the_reference_is_the_median_of_the_date_and_of_a_share_the_mean(spark: 
     assert found["total_orders"] == np.median([row.total_orders for row in of_date])
     assert found["recency_days"] == pytest.approx(np.median([row.recency_days for row in of_date]), abs=0.01)
     assert found["late_order_ratio"] == pytest.approx(np.mean([row.late_order_ratio for row in of_date]))
-    _, trees = nodes_of(exported)
+    _, trees = imported_trees(exported)
     assert [int(visits[0]) for visits in references[DAYS[0]].visits] == [len(of_date)] * len(trees)
 
 
