@@ -11,8 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
-from churn_assets.commands.terminal import INTERRUPTED, output_to
-from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
+from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to
+from churn_assets.engines.choice import UnknownEngineError
+from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
 INTERRUPTION = """
 Interrupted. What was finished stays; what was not is as it was before, and so is the model in production.
@@ -59,7 +60,12 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
     with output_to(log) as terminal:
         begun = perf_counter()
-        print(f"Project   {settings.project}\nLog file  {log}", file=terminal)
+        try:
+            engine = engine_of(settings)
+        except UnknownEngineError as unknown:
+            print(unknown, file=terminal)
+            return FAILED
+        print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
         try:
             # Loaded here, so that what libraries print while they are loaded goes to the log file.
             code: int = import_module(f"churn_assets.commands.{arguments.command}").main(

@@ -1,9 +1,12 @@
 """Where things run and where files lie, read from the environment. Business rules live in `churn/policy.py`."""
 
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from churn_assets.engines.choice import Engine, chosen_engine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +91,21 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         spark_remote=env.get("SPARK_REMOTE") or None,
         driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
     )
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine these settings choose. Raises UnknownEngineError."""
+    return chosen_engine(
+        settings.engine, settings.spark_master, settings.spark_remote, is_simulated=_is_simulated(settings)
+    )
+
+
+def _is_simulated(settings: Settings) -> bool:
+    """Whether sources.toml has [demo]; whatever else is wrong with that file is said where it is loaded."""
+    try:
+        return "demo" in tomllib.loads(settings.sources_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _absolute(place: str) -> str:

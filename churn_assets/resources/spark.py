@@ -2,15 +2,14 @@
 
 import os
 import sys
-import tomllib
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 from dagster_pyspark import LazyPySparkResource
 
-from churn_assets.engines.choice import Engine, chosen_engine
-from churn_assets.resources.settings import Settings
+from churn_assets.engines.choice import Engine
+from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
 # and the cores do the work meanwhile (docs/decisions/0017).
@@ -41,13 +40,6 @@ class EngineResource(LazyPySparkResource):
 
             self.spark_config["spark.remote"] = sail_address(self.sail_memory)
         super()._init_session()
-
-
-def engine_of(settings: Settings) -> Engine:
-    """The engine these settings choose. Raises UnknownEngineError."""
-    return chosen_engine(
-        settings.engine, settings.spark_master, settings.spark_remote, is_simulated=_is_simulated(settings)
-    )
 
 
 def spark_resource(settings: Settings) -> EngineResource:
@@ -111,11 +103,3 @@ def memory_bytes(text: str) -> int:
     if number and number[-1] in UNITS:
         number, unit = number[:-1], number[-1]
     return int(number) * UNITS[unit]
-
-
-def _is_simulated(settings: Settings) -> bool:
-    """Whether sources.toml has [demo]; whatever else is wrong with that file is said where it is loaded."""
-    try:
-        return "demo" in tomllib.loads(settings.sources_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False

@@ -10,11 +10,11 @@ from typing import cast
 
 import pytest
 import yaml
-from dagster_pyspark import LazyPySparkResource
 
+from churn_assets.engines.choice import Engine
 from churn_assets.resources import settings as places
-from churn_assets.resources.settings import prepare_dagster_home, settings_from_env
-from churn_assets.resources.spark import spark_config, spark_resource, start_ahead
+from churn_assets.resources.settings import engine_of, prepare_dagster_home, settings_from_env
+from churn_assets.resources.spark import EngineResource, memory_bytes, spark_config, spark_resource, start_ahead
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ def test_an_empty_environment_means_everything_under_the_checkout() -> None:
     assert settings.tracking_uri == f"sqlite:///{CHECKOUT}/data/mlflow/mlflow.db"
     assert Path(settings.artifact_root).is_relative_to(CHECKOUT / "data")
     assert settings.dagster_home.is_relative_to(CHECKOUT / "data")
-    assert (settings.spark_master, settings.spark_remote) == ("local[*]", None)
+    assert (settings.engine, settings.spark_master, settings.spark_remote) == (None, None, None)
 
 
 def test_an_installed_package_takes_the_current_folder_as_project(
@@ -52,6 +52,7 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
         "CHURN_LAKEHOUSE": ("lakehouse", "s3a://bucket/lake"),
         "MLFLOW_TRACKING_URI": ("tracking_uri", "postgresql://mlflow/store"),
         "CHURN_ARTIFACTS": ("artifact_root", "s3://bucket/artifacts"),
+        "CHURN_ENGINE": ("engine", "local"),
         "SPARK_MASTER": ("spark_master", "spark://host:7077"),
         "SPARK_REMOTE": ("spark_remote", "sc://host:15002"),
         "SPARK_DRIVER_MEMORY": ("driver_memory", "9g"),
@@ -99,22 +100,42 @@ def test_dagsters_home_sends_no_usage_data_and_keeps_its_owners_file(tmp_path: P
     assert "retention" in (home / "dagster.yaml").read_text()
 
 
-def test_spark_connect_wins_and_sends_only_what_a_client_may_set() -> None:
-    config = spark_config(settings_from_env({"SPARK_MASTER": "local[4]", "SPARK_REMOTE": "sc://host:15002"}), "-Xint")
-    assert config["spark.remote"] == "sc://host:15002"
-    assert all(name == "spark.remote" or name.startswith("spark.sql.") for name in config)
+@pytest.mark.parametrize(("sources", "name"), [("[demo]\n", "sail"), ("[orders]\n", "local"), ("[demo", "local")])
+def test_simulated_sources_go_to_sail_and_a_companys_own_to_spark(tmp_path: Path, sources: str, name: str) -> None:
+    (tmp_path / "sources.toml").write_text(sources, encoding="utf-8")
+    project = {"CHURN_PROJECT": str(tmp_path)}
+    assert engine_of(settings_from_env(project)).name == name
+    assert engine_of(settings_from_env(project | {"CHURN_ENGINE": "sail"})).name == "sail"
+    assert engine_of(settings_from_env({"CHURN_PROJECT": str(tmp_path / "none")})).name == "local"
+
+
+@pytest.mark.parametrize("engine", [Engine("sail"), Engine("connect", "sc://host:15002")])
+def test_a_server_is_sent_only_what_a_client_may_set(engine: Engine) -> None:
+    config = spark_config(engine, "5g")
+    assert config.pop("spark.remote", "") == engine.address
+    assert all(name.startswith("spark.sql.") for name in config)
     assert config["spark.sql.session.timeZone"] == "UTC"
 
 
-@pytest.mark.parametrize("master", ["local[2]", "spark://host:7077"])
-def test_every_session_is_in_utc_and_writes_microseconds(master: str) -> None:
-    config = spark_config(settings_from_env({"SPARK_MASTER": master, "SPARK_DRIVER_MEMORY": "5g"}), "-Xint")
-    assert config["spark.master"] == master
+@pytest.mark.parametrize("engine", [Engine("local", "local[2]"), Engine("cluster", "spark://host:7077")])
+def test_every_session_is_in_utc_and_writes_microseconds(engine: Engine) -> None:
+    config = spark_config(engine, "5g")
+    assert config["spark.master"] == engine.address
     assert config["spark.driver.memory"] == "5g"
     assert config["spark.sql.session.timeZone"] == "UTC"
     assert config["spark.sql.parquet.outputTimestampType"] == "TIMESTAMP_MICROS"
-    assert ("spark.driver.host" in config) == master.startswith("local")
-    assert config.get("spark.driver.defaultJavaOptions") == ("-Xint" if master.startswith("local") else None)
+    assert ("spark.driver.host" in config) == (engine.name == "local")
+
+
+@pytest.mark.parametrize(("text", "expected"), [("4g", 4 << 30), ("512m", 512 << 20), ("1GB", 1 << 30), ("100", 100)])
+def test_the_memory_of_an_engine_is_written_as_spark_writes_it(text: str, expected: int) -> None:
+    assert memory_bytes(text) == expected
+
+
+def test_sails_memory_is_limited_by_the_same_setting(tmp_path: Path) -> None:
+    asked = {"CHURN_ENGINE": "sail", "SPARK_DRIVER_MEMORY": "300m", "CHURN_PROJECT": str(tmp_path)}
+    assert spark_resource(settings_from_env(asked)).sail_memory == 300 << 20
+    assert spark_resource(settings_from_env({"SPARK_MASTER": "local[2]"})).sail_memory is None
 
 
 def test_local_workers_run_this_python_and_those_of_a_cluster_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +173,11 @@ class SlowToStart:
         self.may_start.wait(30)
 
 
-def test_a_session_is_started_ahead_without_waiting_for_it_and_a_connect_client_makes_its_own() -> None:
-    local, remote = SlowToStart(), SlowToStart(**{"spark.remote": "sc://host:15002"})
+def test_a_jvm_is_started_ahead_without_waiting_for_it_and_a_client_makes_its_own_session() -> None:
+    local, remote = SlowToStart(**{"spark.master": "local[2]"}), SlowToStart(**{"spark.remote": "sc://host:15002"})
     started_before = set(threading.enumerate())
-    start_ahead(cast(LazyPySparkResource, remote))
+    start_ahead(cast(EngineResource, remote))
     assert set(threading.enumerate()) == started_before
-    start_ahead(cast(LazyPySparkResource, local))
+    start_ahead(cast(EngineResource, local))
     assert local.asked_by.get(timeout=30) != threading.current_thread().name
     local.may_start.set()
