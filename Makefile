@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@scripts/install
 	@touch $(INSTALLED)
 
-java: ## find Java 17 or newer, or install it where apt can, or say what to type
+java: ## find Java 17 or newer, which Spark needs and Sail does not, or install it where apt can, or say what to type
 	@scripts/ensure-java
 
 chromium: ## find Chromium, for the browser test, or install it where apt can, or say what to type
@@ -24,18 +24,18 @@ chromium: ## find Chromium, for the browser test, or install it where apt can, o
 demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
 
 run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)
-	@scripts/ensure-java $(VENV_PYTHON) -m churn_assets.cli run
+	@scripts/ensure-java --if-asked $(VENV_PYTHON) -m churn_assets.cli run
 
 doctor: $(INSTALLED) ## what is wrong with this machine or configuration, and how to mend it
 	@$(VENV_PYTHON) -m churn_assets.cli doctor
 
 dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
-	@scripts/ensure-java $(VENV_PYTHON) scripts/dev
+	@scripts/ensure-java --if-asked $(VENV_PYTHON) scripts/dev
 
 # Two processes, a file at a time, those that take longest first (conftest.py); each has a Spark session of its own, and
 # a test of a flow keeps one core busy.
-test: $(INSTALLED) ## every test (ARGS='-m unit' those without a JVM, '-m flow', '-m system'; ARGS='-k features' some)
-	@scripts/ensure-java $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(INSTALLED) ## every test (ARGS='-m unit' those of seconds, '-m flow', '-m system'; ARGS='-k features' some)
+	@scripts/ensure-java --if-found $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types imports definitions ## lint, format, types, the import rules, the definitions (make -k check shows all that fails)
 
@@ -57,10 +57,10 @@ format: $(INSTALLED) ## let ruff fix and format
 	$(VENV_PYTHON) -m ruff format .
 
 bench: $(INSTALLED) ## measure what the pages' figures come from (ARGS=gate chooses one)
-	@scripts/ensure-java $(VENV_PYTHON) -m benchmarks $(ARGS)
+	@scripts/ensure-java --if-found $(VENV_PYTHON) -m benchmarks $(ARGS)
 
 mutations: $(INSTALLED) ## ways to break the code on purpose, listed (ARGS='--run gate': does a test notice each?)
-	@scripts/ensure-java $(VENV_PYTHON) scripts/mutations $(ARGS)
+	@scripts/ensure-java --if-found $(VENV_PYTHON) scripts/mutations $(ARGS)
 
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean

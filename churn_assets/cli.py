@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to
-from churn_assets.engines.choice import UnknownEngineError
+from churn_assets.engines.choice import ENGINES, UnknownEngineError
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
 INTERRUPTION = """
@@ -41,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     checks.add_argument("--junit", type=Path, metavar="FILE", help="write the results for a CI system")
     checks.add_argument("--markdown", type=Path, metavar="FILE", help="write the results for a pull request")
+    engines = commands.add_parser(
+        "engines", help="run the project on two engines, apart, and compare everything they make, to the last digit"
+    )
+    for name, default in (("one", "sail"), ("other", "local")):
+        engines.add_argument(name, nargs="?", choices=ENGINES, default=default, help=f"an engine (default: {default})")
     commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
     parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.

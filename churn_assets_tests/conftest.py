@@ -1,6 +1,6 @@
 """Fixtures every test may use: one Spark session for each process, and projects with a life of their own.
 
-Tiers: `unit` starts no JVM, `flow` uses the session, `system` starts the processes that people start. The first two
+Tiers: `unit` asks no engine, `flow` uses the session, `system` starts the processes that people start. The first two
 are told apart by the fixtures a test asks for.
 """
 
@@ -17,7 +17,6 @@ import dagster as dg
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from filelock import FileLock
-from pyspark import SparkContext
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine
 from sqlalchemy.event import listens_for
@@ -103,16 +102,15 @@ def _sqlite_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _unit_tests_have_no_jvm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A unit test sees no session, though another test of its process may have started one."""
+def _unit_tests_have_no_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test asks no engine, though another test of its process may have started one."""
     if request.node.get_closest_marker("unit") is not None:
 
         def refused(*_: Any, **__: Any) -> None:
-            raise AssertionError("A unit test starts no JVM. Next step: let it use the fixture spark.")
+            raise AssertionError("A unit test starts no engine. Next step: let it use the fixture spark.")
 
-        monkeypatch.setattr("pyspark.core.context.launch_gateway", refused)
-        for name in ("_active_spark_context", "_gateway", "_jvm"):
-            monkeypatch.setattr(SparkContext, name, None)
+        for started in ("pyspark.core.context.launch_gateway", "pyspark.sql.connect.session.SparkSession.client"):
+            monkeypatch.setattr(started, refused)
 
 
 @pytest.fixture(scope="session")
@@ -300,6 +298,20 @@ def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
         return result
 
     return built_once(tmp_path_factory, "listed", build)
+
+
+JAVA_ADVICE = "Java is missing, which Spark needs. Next step: make java, or set JAVA_HOME"
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """For tests that start a JVM: without Java they are skipped, and fail in CI, with what to type."""
+    home = os.environ.get("JAVA_HOME")
+    found = shutil.which("java", path=str(Path(home) / "bin") if home else None)
+    if found is None and os.environ.get("CI"):
+        pytest.fail(JAVA_ADVICE)
+    if found is None:
+        pytest.skip(JAVA_ADVICE)
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

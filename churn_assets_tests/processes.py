@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from churn_assets_tests.conftest import Project
+from churn_assets_tests.conftest import ENGINE, Project
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PATIENCE_SECONDS = 600
-# For JVMs that live for seconds: to optimize their code for long takes them more than it gives back.
-QUICK_JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"}
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,7 @@ def dev_servers(project: Project, folder: Path) -> Iterator[Served]:
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "CHURN_PROJECT": str(project.settings.project),
-        "SPARK_MASTER": "local[2]",
-        "SPARK_DRIVER_MEMORY": "2g",
-        **QUICK_JVM,
+        **ENGINE,
         "DAGSTER_PORT": str(ports[0]),
         "MLFLOW_PORT": str(ports[1]),
     }

@@ -1,9 +1,9 @@
-"""The same flow on a local session, on a standalone cluster and through Spark Connect: the same tables and figures."""
+"""The same flow on Sail, local Spark, a standalone cluster and Spark Connect: the same tables, trees and figures."""
 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from deltalake import DeltaTable
 
 from churn_assets_tests.clusters import connect_server, running, spark_environ, standalone_cluster
 from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
-from churn_assets_tests.fit_by_gbt import described_fit
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}
@@ -43,6 +42,7 @@ class Kind:
 
 
 KINDS = {
+    "local": Kind(lambda _: nullcontext("local[2]"), "SPARK_MASTER"),
     "standalone": Kind(standalone_cluster, "SPARK_MASTER"),
     # A client of Spark Connect has no JVM of its own, so none is to be found.
     "connect": Kind(connect_server, "SPARK_REMOTE", drops=("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")),
@@ -50,19 +50,19 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def local(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The flow on the local session of the tests: all that `churn-assets run` does, the last week scored."""
-    project = built.copied_to(tmp_path_factory.mktemp("local") / "project")
+def here(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The flow on the engine of the tests: all that `churn-assets run` does, the last week scored."""
+    project = built.copied_to(tmp_path_factory.mktemp("here") / "project")
     result = project.score(project.weeks()[-1], project.weeks()[-1])
     assert result.success, causes_of(result)
     return project
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is."""
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
-    landed = {name: local.lakehouse.path(f"demo/{name}") for name in SOURCES}
+    landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
     sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
     project = Project.create(folder / "project", policy=TINY_POLICY, sources="\n".join(sources))
     with kind.provided(folder) as address:
@@ -85,6 +85,12 @@ def elsewhere(request: pytest.FixtureRequest, local: Project, tmp_path_factory: 
     return project
 
 
+@pytest.fixture(scope="module")
+def fits() -> set[str]:
+    """What Spark itself learned, as text, of each kind so far."""
+    return set()
+
+
 def fit_of(project: Project) -> Path:
     return project.settings.project / "fit_by_gbt.txt"
 
@@ -104,19 +110,19 @@ def sorted_rows(table: pa.Table) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True, default=str) for row in rows)
 
 
-def test_every_table_has_the_same_rows_as_from_the_local_session(local: Project, elsewhere: Project) -> None:
-    here, there = tables(local), tables(elsewhere)
-    assert {*TABLES, "food_delivery/churn_scores", "food_delivery/retention_targets"} <= {*here} == {*there}
-    assert {name: table.schema for name, table in there.items()} == {name: table.schema for name, table in here.items()}
-    rows = {name: (sorted_rows(table), sorted_rows(there[name])) for name, table in here.items()}
+def test_every_table_has_the_same_rows(here: Project, elsewhere: Project) -> None:
+    ours, theirs = tables(here), tables(elsewhere)
+    assert {*TABLES, "food_delivery/churn_scores", "food_delivery/retention_targets"} <= {*ours} == {*theirs}
+    assert {name: of.schema for name, of in theirs.items()} == {name: of.schema for name, of in ours.items()}
+    rows = {name: (sorted_rows(table), sorted_rows(theirs[name])) for name, table in ours.items()}
     differing = {name: [pair for pair in zip(*of, strict=False) if pair[0] != pair[1]][:3] for name, of in rows.items()}
     assert {name: pairs for name, pairs in differing.items() if pairs} == {}
     assert {name: len(of) for name, (_, of) in rows.items()} == {name: len(of) for name, (of, _) in rows.items()}
 
 
-def test_the_trained_model_and_every_recorded_figure_are_the_same(local: Project, elsewhere: Project) -> None:
-    assert elsewhere.tracking.exported_trees("1") == local.tracking.exported_trees("1")
-    assert record(elsewhere) == record(local)
+def test_the_trained_model_and_every_recorded_figure_are_the_same(here: Project, elsewhere: Project) -> None:
+    assert elsewhere.tracking.exported_trees("1") == here.tracking.exported_trees("1")
+    assert record(elsewhere) == record(here)
     assert record(elsewhere)["metrics"]["recall_churn"] > 0
     assert (elsewhere.alias("staging"), elsewhere.alias("production")) == ("1", "1")
 
@@ -138,16 +144,19 @@ def record(project: Project) -> Mapping[str, Any]:
     }
 
 
-def test_spark_itself_learns_the_same_trees_and_importances(local: Project, elsewhere: Project) -> None:
+def test_spark_itself_learns_the_same_trees_and_importances_wherever_it_runs(
+    elsewhere: Project, fits: set[str]
+) -> None:
     found = fit_of(elsewhere).read_text(encoding="utf-8")
-    assert found == described_fit(local.settings)
     assert found.count('"weight":0.1') == 19
+    fits.add(found)
+    assert len(fits) == 1
 
 
-def test_the_retention_teams_file_is_the_same(local: Project, elsewhere: Project) -> None:
-    here, there = (
+def test_the_retention_teams_file_is_the_same(here: Project, elsewhere: Project) -> None:
+    ours, theirs = (
         {file.name: file.read_bytes() for file in Path(project.settings.lakehouse, EXPORT).iterdir()}
-        for project in (local, elsewhere)
+        for project in (here, elsewhere)
     )
-    assert there == here
-    assert len(there) == 1
+    assert theirs == ours
+    assert len(theirs) == 1

@@ -20,9 +20,9 @@ from deltalake import CommitProperties
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.automation import TRAINING, Seen
 from churn_assets.defs.features import PANEL
-from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
-from churn_assets_tests.processes import CHECKOUT, QUICK_JVM, wait_for
+from churn_assets_tests.processes import CHECKOUT, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -35,9 +35,7 @@ def daemon(project: Project, log: Path, **more: str) -> Iterator[subprocess.Pope
         "HOME": str(log.parent),
         "CHURN_PROJECT": str(project.settings.project),
         "DAGSTER_HOME": str(project.settings.dagster_home),
-        "SPARK_MASTER": "local[2]",
-        "SPARK_DRIVER_MEMORY": "2g",
-        **QUICK_JVM,
+        **ENGINE,
         **more,
     }
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "churn_assets_tests.quick_sensors"]

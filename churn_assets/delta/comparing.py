@@ -1,12 +1,14 @@
 """Whether two versions of a Delta table hold the same rows. Needs no JVM."""
 
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.delta.reading import dataset_of
 from churn_assets.delta.tables import files_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
 
 
@@ -53,3 +55,31 @@ def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
         hashes = pd.util.hash_pandas_object(batch.to_pandas(date_as_object=False), index=False)
         rows, total = rows + len(hashes), total + sum(hashes.to_list())
     return rows, total % 2**64
+
+
+def differing_columns(one: "DeltaTable", other: "DeltaTable", *, without: Collection[str] = ()) -> list[str]:
+    """The columns in which two opened tables differ, in any order of rows, to the last bit; empty if they are equal.
+
+    Both are held in memory. A column that only one has, and one of another type, differ; so do all columns where the
+    numbers of rows do. without: columns that are not compared.
+    """
+    tables = [dataset_of(table).to_table() for table in (one, other)]
+    kinds = [{field.name: str(field.type) for field in table.schema if field.name not in without} for table in tables]
+    different = [name for name in {**kinds[0], **kinds[1]} if kinds[0].get(name) != kinds[1].get(name)]
+    shared = [name for name in kinds[0] if name not in different]
+    if tables[0].num_rows != tables[1].num_rows:
+        return [*different, *shared]
+    first, second = (_sorted(table.select(shared)) for table in tables)
+    return different + [name for name in shared if _exact(first[name]) != _exact(second[name])]
+
+
+def _sorted(table: "pa.Table") -> "pa.Table":
+    import pyarrow as pa
+
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    return table.sort_by([(name, "ascending") for name in flat]) if flat else table
+
+
+def _exact(column: "pa.ChunkedArray") -> list[str]:
+    """Each value as text that tells any two apart: the shortest that reads back as the same double, also in lists."""
+    return [repr(value) for value in column.to_pylist()]

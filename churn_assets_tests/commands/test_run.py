@@ -23,11 +23,10 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, SCORING
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import prepare_dagster_home
-from churn_assets.resources.spark import brief_spark_resource
+from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import PRODUCTION
 from churn_assets.resources.trained_models import REGISTERED_MODEL
-from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
-from churn_assets_tests.processes import QUICK_JVM
+from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY, Project
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHATTER = re.compile(r"\bDEBUG\b|\bINFO\b|\bWARN(ING)?\b|RUN_START|log4j|Traceback|BetaWarning|Downloading artifacts")
@@ -54,9 +53,7 @@ def start_churn_assets_run(project: Path) -> subprocess.Popen[str]:
             "PATH": os.environ["PATH"],
             "HOME": str(project),
             "CHURN_PROJECT": str(project),
-            "SPARK_MASTER": "local[2]",
-            "SPARK_DRIVER_MEMORY": "2g",
-            **QUICK_JVM,
+            **ENGINE,
         },
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
@@ -121,7 +118,6 @@ def test_what_libraries_print_is_in_the_log_file_and_not_on_the_terminal(refused
     assert refused.err == ""
     assert not CHATTER.search(refused.out), CHATTER.search(refused.out)
     assert "RUN_START" in refused.log
-    assert re.search(r"Using Spark's default log4j profile|WARN", refused.log), "the JVM's own output"
     (named,) = re.findall(r"^Log file +(.+)$", refused.out, re.MULTILINE)
     assert Path(named).read_text(encoding="utf-8") == refused.log
 
@@ -154,7 +150,7 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
     project = Project.at(tiny_project(tmp_path, max_recall_interval=("0.99", "0.10")))
     monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(project.settings)))
     terminal = StringIO()
-    code = run_jobs(project.settings, brief_spark_resource(project.settings), terminal, tmp_path / "log")
+    code = run_jobs(project.settings, spark_resource(project.settings), terminal, tmp_path / "log")
     shown = Shown(code, terminal.getvalue(), "", "")
     assert shown.exit_code == 1
     begun = re.findall(r"^● (.+)$", shown.out, re.MULTILINE)
