@@ -8,7 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from churn_assets.defs.retention import EXPORTS
 from churn_assets.defs.scoring import SCORES
 from churn_assets.delta.comparing import differing_columns
 from churn_assets.delta.tables import row_count
-from churn_assets.engines.choice import chosen_engine
+from churn_assets.engines.choice import UnknownEngineError, chosen_engine
 from churn_assets.resources.settings import Settings, engine_of, settings_from_env
 from churn_assets.resources.spark import spark_resource
 
@@ -61,11 +61,15 @@ class Compared:
 
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
-    names = [arguments.one, arguments.other]
     with TemporaryDirectory(prefix="churn-engines-") as folder:
+        names = (arguments.one, arguments.other)
+        try:
+            asked = [_environment(settings, name, Path(folder, str(number))) for number, name in enumerate(names)]
+        except UnknownEngineError as unknown:
+            print(f"\n{unknown}", file=terminal)
+            return FAILED
         runs = []
-        for name in names:
-            environment = _environment(settings, name, Path(folder, name))
+        for environment in asked:
             print(f"\n● {engine_of(settings_from_env(environment))}", file=terminal)
             runs.append(_run(environment))
             print(f"  the lifecycle took {runs[-1].seconds:.0f} s, exit code {runs[-1].exit_code}", file=terminal)
@@ -81,7 +85,7 @@ def outcome(found: list[Compared]) -> int:
     return DONE if {*NEEDED} <= {each.name for each in found} else UNEVALUATED
 
 
-def report(names: list[str], found: list[Compared]) -> str:
+def report(names: Sequence[str], found: list[Compared]) -> str:
     """A line for everything compared, and what it comes to."""
     width = max(len(each.name) for each in found)
     lines = [

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn_assets.delta.comparing import holds_same_rows
+from churn_assets.delta.comparing import differing_columns, holds_same_rows
 
 SAME = pd.DataFrame(
     {
@@ -57,3 +57,31 @@ def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> No
     deltalake.write_deltalake(str(tmp_path), pa.Table.from_pandas(SAME.tail(2), preserve_index=False), mode="append")
     assert is_same_in(tmp_path, 0, 2)
     assert not is_same_in(tmp_path, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        (SAME.iloc[::-1], []),
+        (SAME.assign(value=[1.5, float("nan"), None, -2.0000000000000004]), ["value"]),
+        (SAME.assign(value=[1, 2, 3, 4]), ["value"]),
+        (SAME[["name", "day", "moment"]], ["value"]),
+        (SAME.head(3), ["name", "day", "value", "moment"]),
+    ],
+)
+def test_the_columns_in_which_two_tables_differ_are_named(
+    tmp_path: Path, other: pd.DataFrame, differing: list[str]
+) -> None:
+    for name, frame in {"one": SAME, "other": other}.items():
+        versions_of(tmp_path / name, frame)
+    tables = [deltalake.DeltaTable(str(tmp_path / name)) for name in ("one", "other")]
+    assert differing_columns(*tables) == differing
+    assert differing_columns(*tables, without=differing) == []
+
+
+def test_lists_of_structs_are_compared_to_the_last_digit(tmp_path: Path) -> None:
+    for name, share in {"one": 0.1, "other": 0.30000000000000004 - 0.2}.items():
+        rows = pa.table({"key": ["a", "b"], "reasons": [[{"share": share}], []]})
+        deltalake.write_deltalake(str(tmp_path / name), rows)
+    tables = [deltalake.DeltaTable(str(tmp_path / name)) for name in ("one", "other")]
+    assert differing_columns(*tables) == ["reasons"]
