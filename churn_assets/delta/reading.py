@@ -42,7 +42,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
         }
         rows = spark.read.schema(in_files).parquet(*of_values)
         frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
-    return _united(frames)
+    return united(frames)
 
 
 def _require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
@@ -60,12 +60,12 @@ def _require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
         )
 
 
-def _united(frames: "list[DataFrame]") -> "DataFrame":
-    """All rows of `frames`. By halves: Spark analyses a frame again in each union above it."""
+def united(frames: "list[DataFrame]") -> "DataFrame":
+    """All rows of `frames`. By halves: a chain of a thousand is deeper than a Connect client recurses."""
     if len(frames) == 1:
         return frames[0]
     middle = len(frames) // 2
-    return _united(frames[:middle]).unionByName(_united(frames[middle:]))
+    return united(frames[:middle]).unionByName(united(frames[middle:]))
 
 
 def dataset_of(table: "DeltaTable") -> "Dataset":

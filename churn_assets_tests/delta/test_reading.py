@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.delta.reading import counts, read_delta, value_count
+from churn_assets.delta.reading import counts, read_delta, united, value_count
 from churn_assets.delta.tables import MissingFileError, open_delta
 
 
@@ -51,6 +51,10 @@ def test_partitions_written_elsewhere_keep_types_and_nulls(tmp_path: Path, by: l
     for row in PARTITIONED.to_pylist():
         micros = None if row["at"] is None else int(row["at"].timestamp()) * 1_000_000 + row["at"].microsecond
         assert found[row["id"]].asDict() == row | {"at": micros}
+
+
+def test_a_table_of_a_thousand_partitions_is_one_frame(spark: SparkSession) -> None:
+    assert united([spark.range(1)] * 1_000).count() == 1_000
 
 
 def test_a_version_whose_files_are_gone_is_refused_by_name(tmp_path: Path, spark: SparkSession) -> None:
