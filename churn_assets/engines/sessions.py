@@ -3,6 +3,7 @@
 How a session is made is not known here.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from churn_assets.churn.errors import ChurnError
@@ -35,9 +36,25 @@ def in_utc(session: "SparkSession") -> "SparkSession":
     if zone not in ("UTC", "Etc/UTC"):
         raise NonUtcSessionError(
             f"The session's time zone is {zone}.",
-            next_step="leave spark.sql.session.timeZone as the project sets it (UTC); times with a zone are moved there",
+            next_step="leave spark.sql.session.timeZone at UTC, as the project sets it",
         )
     return session
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """What is raised where an engine, or Arrow in its stead, cannot do what it was asked."""
+    from pyarrow import ArrowInvalid
+    from pyspark.errors import PySparkException
+
+    # PySpark leaves exceptions of the JVM that it has no class for, such as that of a broken file, as py4j gives them.
+    of_the_jvm = (sys.modules["py4j.protocol"].Py4JJavaError,) if "py4j.protocol" in sys.modules else ()
+    return (PySparkException, ArrowInvalid, *of_the_jvm)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what the engine says of an error."""
+    reason = str(getattr(error, "java_exception", error)).strip()
+    return reason.splitlines()[0] if reason else type(error).__name__
 
 
 def name_memory_errors(session: "SparkSession", limit: str) -> None:
