@@ -25,12 +25,20 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
+# The folder of rows without a date: no date of any table, and no engine's way of naming a null (Spark has its own, Sail
+# names 1970-01-01).
+UNDATED = date(1, 1, 1)
+
 # Versions are kept for years, so that a model can be traced to its inputs and trained again.
 TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
 
 
 class OvertakenError(ChurnError):
     """Another process committed to the table first."""
+
+
+class UndatedRowsError(ChurnError):
+    """Rows of a table that is written by its dates have none."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def publish(
     tables: rows by the name of their table under `root`. audit: called with the written rows, by the same names, before
     any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
     replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
-    Raises ValueError for rows of other dates.
+    Raises UndatedRowsError for rows without a date, ValueError for rows of other dates.
     """
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     if replaced:
@@ -66,17 +74,15 @@ def publish(
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
     try:
         for table, rows in tables.items():
-            writer = rows.write.option("compression", "zstd")
-            (writer.partitionBy(replaced[0]) if replaced else writer).parquet(staged[table])
-        if audit is not None:
-            written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
-            audited = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
-            # What was found of the rows appended says nothing of the table.
-            noted |= {} if audited is None or mode == "append" else {"audit": audited}
+            _stage(rows, staged[table], None if replaced is None else replaced[0])
         actions = {
             table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
             for table, folder in staged.items()
         }
+        if audit is not None:
+            audited = audit({table: _staged(rows, staged[table], actions[table]) for table, rows in tables.items()})
+            # What was found of the rows appended says nothing of the table.
+            noted |= {} if audited is None or mode == "append" else {"audit": audited}
     except BaseException:
         # Not a handler: whatever stopped the write goes on; only the files nobody will ever read are removed.
         for folder in staged.values():
@@ -205,6 +211,22 @@ def _nullable(schema: "StructType") -> "StructType":
     return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema])
 
 
+def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
+    from pyspark.sql import functions as F
+
+    if by is None:
+        rows.write.option("compression", "zstd").parquet(folder)
+    else:
+        dated = rows.withColumn(by, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
+        dated.write.option("compression", "zstd").partitionBy(by).parquet(folder)
+
+
+def _staged(rows: "DataFrame", folder: str, actions: list[Any]) -> "DataFrame":
+    """The rows as they were written. Of none no engine need write a file, nor even the folder (Sail)."""
+    session = rows.sparkSession
+    return session.read.schema(rows.schema).parquet(folder) if actions else session.createDataFrame([], rows.schema)
+
+
 def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:
     """The Parquet files Spark wrote to folder `staged`, as actions with file statistics from their footers.
 
@@ -216,7 +238,8 @@ def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | N
 
     filesystem, folder = filesystem_of(staged)
     actions = []
-    for file in sorted(filesystem.get_file_info(FileSelector(folder)), key=lambda info: info.base_name):
+    files = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
+    for file in sorted(files, key=lambda info: info.base_name):
         if not file.base_name.endswith(".parquet"):
             continue
         footer = pq.read_metadata(file.path, filesystem=filesystem)
@@ -228,13 +251,22 @@ def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | N
 
 
 def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
-    """The files in the folders `by`=DATE of folder `staged`. Raises ValueError for a folder of another date."""
+    """The files in the folders `by`=DATE of folder `staged`.
+
+    Raises UndatedRowsError for rows without a date, ValueError for a folder of another date.
+    """
     from pyarrow.fs import FileSelector, FileType
 
     filesystem, folder = filesystem_of(staged)
-    entries = filesystem.get_file_info(FileSelector(folder))
+    entries = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in entries if info.type == FileType.Directory)
     days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}
+    if (undated := f"{by}={UNDATED.isoformat()}") in names:
+        rows = sum(json.loads(action.stats)["numRecords"] for action in _add_actions(f"{staged}/{undated}", undated))
+        raise UndatedRowsError(
+            f"{rows} rows of {staged.rsplit('/', 1)[0]} have no date in {by}, by which the table is written.",
+            next_step=f"find out where {by} is null, and set those rows aside before the table is written",
+        )
     if foreign := [name for name in names if name not in days]:
         raise ValueError(f"rows of other dates than those to replace: {', '.join(foreign)}")
     parent = staged.rsplit("/", 1)[1]

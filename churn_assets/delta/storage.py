@@ -20,7 +20,8 @@ def python_uri(path: str) -> str:
 
 
 def spark_uri(path: str) -> str:
-    return path.replace("s3://", "s3a://", 1)
+    """Of a local folder its path alone: what follows `file://` is decoded by Sail, and taken as it is by Spark."""
+    return path.removeprefix("file://").replace("s3://", "s3a://", 1)
 
 
 def delete_folder(path: str) -> None:

@@ -23,6 +23,10 @@ class UnsupportedTableError(ChurnError):
     """A Delta table uses a feature that would make a plain read return wrong rows."""
 
 
+class MissingFileError(ChurnError):
+    """A version's log names files that are gone, such as by VACUUM: its rows can no longer be read."""
+
+
 def latest_version(path: str) -> int | None:
     """The latest version of the table at `path`; None if there is none."""
     from deltalake import DeltaTable

@@ -24,10 +24,14 @@ def sail_address(memory_bytes: int) -> str:
 
 
 def _started(memory_bytes: int) -> str:
-    # Read by its Rust side when the module is loaded. Its default pool is without a limit (pysail 0.7.2).
+    # Read by its Rust side when the module is loaded. Of itself its pool has no limit, and it skips files and answers
+    # `max` by bounds that leave NaN out, in silence (pysail 0.7.2): bounds are neither gathered nor used.
     os.environ |= {
         "SAIL_RUNTIME__MEMORY_POOL__TYPE": "greedy",
         "SAIL_RUNTIME__MEMORY_POOL__GREEDY__MAX_SIZE": str(memory_bytes),
+        "SAIL_EXECUTION__COLLECT_STATISTICS": "false",
+        "SAIL_PARQUET__PRUNING": "false",
+        "SAIL_PARQUET__ENABLE_PAGE_INDEX": "false",
     }
     os.environ.setdefault("RUST_LOG", "error")
     from pysail.spark import SparkConnectServer

@@ -23,6 +23,7 @@ from churn_assets.delta.tables import (
     row_count,
     schema_of,
 )
+from churn_assets.engines.sessions import in_utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +44,8 @@ class LakehouseResource(dg.ConfigurableResource):
 
     @property
     def spark(self) -> "SparkSession":
-        return self.pyspark.spark_session
+        """The session of the chosen engine. Raises NonUtcSessionError."""
+        return in_utc(self.pyspark.spark_session)
 
     def path(self, table: str) -> str:
         return f"{self._root}/{table}"

@@ -21,7 +21,9 @@ from churn_assets.churn.tables import CAMPAIGN_CONTACTS, RETENTION_TABLES, SOURC
 from churn_assets.delta.reading import read_delta
 from churn_assets.delta.tables import MissingTableError, open_delta
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.engines.sessions import engine_errors, reason_of
 from churn_assets.resources.configuration import read_toml, validated
+from churn_assets.resources.source_reading import FencedSourceError, holds_files, reading_by
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -142,22 +144,24 @@ def _file_state(path: str) -> list[tuple[str, int, str]]:
 
 
 def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-
-    if source.format in ("parquet", "csv") and "://" not in path and not Path(path).exists():
+    if source.format in ("parquet", "csv") and _is_nothing(path):
         raise _missing(table, source, path)
     try:
         rows = _mapped(spark, table, source, path)
         is_empty = not table.may_be_empty and rows.isEmpty()
     except MissingTableError as missing:
         raise _missing(table, source, path) from missing
-    # PySpark leaves exceptions of the JVM that it has no class for, such as that of a broken file, as py4j gives them.
-    except (PySparkException, Py4JJavaError) as unreadable:
-        reason = str(unreadable.java_exception if isinstance(unreadable, Py4JJavaError) else unreadable)
+    except FencedSourceError as fenced:
+        raise FencedSourceError(
+            f"Source table {table.name} ({source.format} at {path}) is not read: {fenced.args[0].splitlines()[0]}",
+            fenced.problems,
+            next_step=f"change what is named (path, options, select under [{table.name}] in sources.toml), or set "
+            "CHURN_ENGINE=local: Spark reads it",
+        ) from fenced
+    except engine_errors() as unreadable:
         raise UnreadableSourceError(
             f"Source table {table.name} ({source.format} at {path}) cannot be read.",
-            [reason.strip().splitlines()[0]],
+            [reason_of(unreadable)],
             next_step=f"check format, path, options and select under [{table.name}] in sources.toml",
         ) from unreadable
     if is_empty:
@@ -169,17 +173,21 @@ def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) 
 
 
 def _mapped(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
+    reading = reading_by(spark)
     if source.format == "delta":
         raw = read_delta(spark, open_delta(path, next_step="check the path"))
     elif source.format == "table":
-        raw = spark.table(path)
+        raw = reading.catalog_table(path)
     else:
-        options: dict[str, Any] = {"header": True, **source.options} if source.format == "csv" else dict(source.options)
-        raw = spark.read.format(source.format).options(**options).load(path)
-    if source.select is None:
-        return raw
-    raw.createOrReplaceTempView(f"raw_{table.name}")
-    return spark.sql(source.select)
+        raw = reading.files(source.format, path, source.options)
+    return raw if source.select is None else reading.selected(raw, f"raw_{table.name}", source.select)
+
+
+def _is_nothing(path: str) -> bool:
+    """Whether there is no file at `path`; of a URI with a pattern only Spark can tell."""
+    if "://" not in path:
+        return not Path(path).exists() or not holds_files(path)
+    return not any(sign in path for sign in "*?[{") and not holds_files(path)
 
 
 def _missing(table: SourceTable, source: Source, path: str) -> MissingSourceError:

@@ -9,6 +9,7 @@ from typing import Any
 from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.engines.choice import Engine
+from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
 from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
@@ -40,6 +41,8 @@ class EngineResource(LazyPySparkResource):
 
             self.spark_config["spark.remote"] = sail_address(self.sail_memory)
         super()._init_session()
+        if self._spark_session is not None and self.sail_memory is not None:
+            name_memory_errors(self._spark_session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
 
 
 def spark_resource(settings: Settings) -> EngineResource:
@@ -77,7 +80,7 @@ def start_ahead(pyspark: EngineResource) -> None:
 def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
     """Spark properties for this engine. Of a server only session properties are set: it owns its memory and Python."""
     if engine.name == "sail":
-        return dict(SESSION)
+        return {ENGINE_KEY: "sail", **SESSION}
     if engine.name == "connect":
         return {"spark.remote": engine.address, **SESSION}
     driver = {

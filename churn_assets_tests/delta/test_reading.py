@@ -11,8 +11,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.delta.reading import counts, read_delta, value_count
-from churn_assets.delta.tables import open_delta
+from churn_assets.delta.reading import counts, read_delta, united, value_count
+from churn_assets.delta.tables import MissingFileError, open_delta
 
 
 def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
@@ -51,6 +51,20 @@ def test_partitions_written_elsewhere_keep_types_and_nulls(tmp_path: Path, by: l
     for row in PARTITIONED.to_pylist():
         micros = None if row["at"] is None else int(row["at"].timestamp()) * 1_000_000 + row["at"].microsecond
         assert found[row["id"]].asDict() == row | {"at": micros}
+
+
+def test_a_table_of_a_thousand_partitions_is_one_frame(spark: SparkSession) -> None:
+    assert united([spark.range(1)] * 1_000).count() == 1_000
+
+
+def test_a_version_whose_files_are_gone_is_refused_by_name(tmp_path: Path, spark: SparkSession) -> None:
+    path = str(tmp_path / "lake house")
+    deltalake.write_deltalake(path, PARTITIONED, partition_by=["city"])
+    (gone,) = (tmp_path / "lake house").glob("city=*b%2Fc/*.parquet")
+    gone.unlink()
+    with pytest.raises(MissingFileError, match="1 of 3 files") as refused:
+        read_delta(spark, open_delta(path, next_step=""))
+    assert gone.name in str(refused.value)
 
 
 def test_a_process_that_ends_while_files_are_read_ends_well(tmp_path: Path) -> None:

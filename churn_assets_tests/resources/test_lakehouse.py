@@ -17,6 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from churn_assets.delta.commits import UndatedRowsError
 from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -357,6 +358,17 @@ def test_rows_of_other_dates_and_rows_the_audit_refuses_change_no_table(
         )
     assert (lakehouse.version(TABLE), lakehouse.version(other)) == (0, None)
     assert table_files(lakehouse) == before
+
+
+def test_rows_without_a_date_are_refused_by_name_and_never_get_one(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first = date(1970, 1, 1)
+    rows = spark.createDataFrame([(1, first), (2, None), (3, None)], "id long, as_of date")
+    with pytest.raises(UndatedRowsError, match=f"2 rows of .*{TABLE} have no date in as_of"):
+        lakehouse.replace_dates({TABLE: rows}, "as_of", [first], audit=accept)
+    assert not lakehouse.has(TABLE)
+    assert not any(path.is_file() for path in table_files(lakehouse))
 
 
 def test_a_dated_table_is_not_written_as_one_without_dates(lakehouse: LakehouseResource, spark: SparkSession) -> None:

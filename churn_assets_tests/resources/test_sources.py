@@ -1,6 +1,7 @@
 """sources.toml is refused with every mistake named; what it names is opened as it is or refused with the next step."""
 
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,9 @@ from churn_assets.churn.errors import (
 )
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
 from churn_assets.demo.simulator import DemoSettings
+from churn_assets.engines.sessions import is_sail
 from churn_assets.resources.settings import CHECKOUT
+from churn_assets.resources.source_reading import FencedSourceError
 from churn_assets.resources.sources import Source, SourceCatalog, Sources, load_sources, located
 from churn_assets_tests.panels import cleaned, rows_of, source_frames
 
@@ -207,12 +210,13 @@ def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark
 
 def test_a_select_makes_orders_of_raw_lines(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "lines").mkdir()
-    lines = pa.table({"bill": ["1", "1", "2"], "who": ["a", "a", "b"], "price": [1.5, 2.0, 4.0]})
+    prices = pa.array([Decimal("1.5"), Decimal("2.0"), Decimal("4.0")], pa.decimal128(10, 2))
+    lines = pa.table({"bill": ["1", "1", "2"], "who": ["a", "a", "b"], "price": prices})
     pq.write_table(lines, tmp_path / "lines" / "part.parquet")
     select = "SELECT bill AS order_id, MIN(who) AS customer_id, SUM(price) AS subtotal FROM raw_orders GROUP BY bill"
     opened = of_orders(tmp_path, "parquet", "lines", f'select = "{select}"').open(spark, ORDERS)
     assert opened is not None
-    assert {tuple(row) for row in opened.collect()} == {("1", "a", 3.5), ("2", "b", 4.0)}
+    assert {tuple(row) for row in opened.collect()} == {("1", "a", Decimal("3.50")), ("2", "b", Decimal("4.00"))}
 
 
 def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path: Path) -> None:
@@ -224,6 +228,10 @@ def test_a_delta_table_is_read_as_it_stands(spark: SparkSession, tmp_path: Path)
 
 
 def test_a_catalog_table_is_read_by_its_name(spark: SparkSession, tmp_path: Path) -> None:
+    if is_sail(spark):
+        with pytest.raises(FencedSourceError, match="no catalog, and so no table shop_orders"):
+            of_orders(tmp_path, "table", "shop_orders").open(spark, ORDERS)
+        return
     spark.range(3).createOrReplaceTempView("shop_orders")
     try:
         opened = of_orders(tmp_path, "table", "shop_orders", 'select = "SELECT id AS order_id FROM raw_orders"').open(
@@ -233,3 +241,173 @@ def test_a_catalog_table_is_read_by_its_name(spark: SparkSession, tmp_path: Path
         assert sorted(row.order_id for row in opened.collect()) == [0, 1, 2]
     finally:
         spark.catalog.dropTempView("shop_orders")
+
+
+# ---- what Spark and Sail would read otherwise is read as Spark reads it, or refused where Sail would read it
+
+
+def rows_or_fenced(spark: SparkSession, sources: SourceCatalog, why: str) -> set[tuple[object, ...]] | None:
+    """The rows as Spark reads them; None where Sail is asked and refuses, naming `why` and the other engine."""
+    if is_sail(spark):
+        with pytest.raises(FencedSourceError) as refused:
+            sources.open(spark, ORDERS)
+        assert why in str(refused.value)
+        assert "CHURN_ENGINE=local" in str(refused.value)
+        assert "[orders]" in str(refused.value)
+        return None
+    opened = sources.open(spark, ORDERS)
+    assert opened is not None
+    return {tuple(row) for row in opened.collect()}
+
+
+def parquet(folder: Path, **files: pa.Table) -> None:
+    for name, table in files.items():
+        path = folder / "orders" / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, f"{path}.parquet")
+
+
+def test_a_folder_without_files_to_read_is_missing(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "_SUCCESS").touch()
+    for kind, path in (("parquet", "orders"), ("csv", "orders"), ("parquet", "orders/*.parquet"), ("csv", "o*")):
+        with pytest.raises(MissingSourceError, match="there is nothing at"):
+            of_orders(tmp_path, kind, path).open(spark, ORDERS)
+
+
+def test_hidden_files_are_not_read_and_the_order_of_columns_is_no_matter(spark: SparkSession, tmp_path: Path) -> None:
+    one, other = pa.table({"order_id": ["1"], "n": [1]}), pa.table({"n": [2], "order_id": ["2"]})
+    parquet(tmp_path, a=one, b=other, _c=pa.table({"x": [1]}), **{".d": pa.table({"x": [1]})})
+    opened = of_orders(tmp_path, "parquet").open(spark, ORDERS)
+    assert opened is not None
+    assert {tuple(row) for row in opened.select("order_id", "n").collect()} == {("1", 1), ("2", 2)}
+
+
+def test_partition_folders_are_read_by_spark_alone(spark: SparkSession, tmp_path: Path) -> None:
+    parquet(tmp_path, day=pa.table({"n": [0]}))
+    (tmp_path / "orders" / "day.parquet").unlink()
+    parquet(tmp_path, **{"day=2024-01-01__a": pa.table({"n": [1]}), "day=2024-01-02__a": pa.table({"n": [2]})})
+    found = rows_or_fenced(spark, of_orders(tmp_path, "parquet"), "folders in a folder")
+    assert found in (None, {(1, date(2024, 1, 1)), (2, date(2024, 1, 2))})
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (pa.table({"n": [2], "more": ["x"]}), "different columns"),
+        (pa.table({"N": [2]}), "different columns"),
+        (pa.table({"n": pa.array([2], pa.int32())}), "different columns"),
+    ],
+    ids=["one more", "another case", "another type"],
+)
+def test_files_that_differ_in_their_columns_are_not_read_by_sail(
+    spark: SparkSession, tmp_path: Path, other: pa.Table, why: str
+) -> None:
+    parquet(tmp_path, a=pa.table({"n": [1]}), b=other)
+    if is_sail(spark):
+        rows_or_fenced(spark, of_orders(tmp_path, "parquet"), why)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1], pa.uint32()),
+        pa.array(["a"]).dictionary_encode(),
+        pa.array([datetime(2024, 1, 1)], pa.timestamp("ns")),
+        pa.array([None], pa.null()),
+        pa.array([[{"a": 1}]], pa.list_(pa.struct([("a", pa.uint8())]))),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_types_that_only_one_engine_reads_are_not_read_by_sail(
+    spark: SparkSession, tmp_path: Path, column: pa.Array
+) -> None:
+    parquet(tmp_path, a=pa.table({"n": column}))
+    if is_sail(spark):
+        rows_or_fenced(spark, of_orders(tmp_path, "parquet"), f"n: {str(column.type)[:4]}")
+
+
+def test_options_of_sparks_parquet_reader_are_not_for_sail(spark: SparkSession, tmp_path: Path) -> None:
+    parquet(tmp_path, a=pa.table({"n": [1]}))
+    found = rows_or_fenced(
+        spark, of_orders(tmp_path, "parquet", more="options = { mergeSchema = true }"), "mergeSchema"
+    )
+    assert found in (None, {(1,)})
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows"),
+    [
+        (b'a,b\n1,\n,2\n"",x\n" q ", y \n', "", [("1", None), (None, "2"), (None, "x"), (" q ", " y ")]),
+        (b"\xef\xbb\xbfa,b\r\n1,2\r\n\r\n3,4", "", [("1", "2"), ("3", "4")]),
+        (b"a,b\nNA,z\n,NA\n", 'nullValue = "NA"', [(None, "z"), (None, None)]),
+        (b"a,b\nNaN,null\nnull,N/A\n", "", [("NaN", "null"), ("null", "N/A")]),
+        (b"a\tb\n1\t2,3\n", r'sep = "\\t"', [("1", "2,3")]),
+        (b"a;b\n1;2\n", 'delimiter = ";"', [("1", "2")]),
+        (b'a,b\n"x""y",2\n"""",""\n', r'escape = "\""', [('x"y', "2"), ('"', None)]),
+        (b"1,2\n3,\n", "header = false", [("1", "2"), ("3", None)]),
+        (b"a,b\n2024-03-05,#1\n", 'dateFormat = "dd.MM.yyyy"', [("2024-03-05", "#1")]),
+        (b"\n\na,b\n C:\\x ,y\n", "", [(" C:\\x ", "y")]),
+    ],
+    ids=["empty", "windows", "nullValue", "words", "tabs", "delimiter", "escape", "no header", "date", "backslash"],
+)
+def test_csv_files_are_read_alike(
+    spark: SparkSession, tmp_path: Path, text: bytes, options: str, rows: list[tuple[object, ...]]
+) -> None:
+    (tmp_path / "orders").write_bytes(text)
+    opened = of_orders(tmp_path, "csv", more=f"options = {{ {options} }}").open(spark, ORDERS)
+    assert opened is not None
+    assert opened.columns == (["_c0", "_c1"] if "header" in options else ["a", "b"])
+    assert {kind for _, kind in opened.dtypes} == {"string"}
+    assert sorted(map(repr, map(tuple, opened.collect()))) == sorted(map(repr, rows))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "why"),
+    [
+        (b"a,b\n1\n1,2,3\n", "", "Expected 2 columns"),
+        (b"a,b\n   \n1,2\n", "", "blanks alone"),
+        (b"a,b\r1,2\r", "", "without a line feed"),
+        (b'a,b\n"q\\"r",s\n', "", "backslashes beside quotes"),
+        (b'a,b\n"x""y",2\n', "", "quotes within a value"),
+        (b'a,b\nx"y,5\n', "", "a quote that is not closed"),
+        (b'a,b\n"x\ny",2\n', "", "within quotes"),
+        (b'a,b\n"",2\n', 'nullValue = "NA"', "quoted empty values"),
+        (b"a,A\n1,2\n", "", "rename columns"),
+        (b"a,\n1,2\n", "", "rename columns"),
+        (b"a,b\n\xff,2\n", "", "invalid UTF8"),
+        (b"a,b\n1,2\n", "inferSchema = true", "inferSchema"),
+        (b"a,b\n1,2\n", "ignoreLeadingWhiteSpace = true", "ignoreLeadingWhiteSpace"),
+        (b"a,b\n1,2\n", 'encoding = "latin1"', "only UTF-8"),
+        (b"a,b\n1,2\n", 'sep = "||"', "only one ASCII character"),
+        (b"a,b\n1,2\n", 'quote = "x"', "only a double quote"),
+        (b"a,b\n1,2\n", 'escape = "x"', "only a double quote, or"),
+        (b"a,b\n1,2\n", 'header = "perhaps"', "only true or false"),
+    ],
+)
+def test_csv_files_that_arrow_reads_otherwise_are_not_read_on_sail(
+    spark: SparkSession, tmp_path: Path, text: bytes, options: str, why: str
+) -> None:
+    (tmp_path / "orders").write_bytes(text)
+    if is_sail(spark):
+        rows_or_fenced(spark, of_orders(tmp_path, "csv", more=f"options = {{ {options} }}"), why)
+
+
+def test_a_folder_of_csv_files_has_one_header(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "orders").mkdir()
+    for name, text in {"a.csv": "a,b\n1,2\n", "b.csv": "a,b\n3,4\n", "_c.csv": "z\n", "d.csv": ""}.items():
+        (tmp_path / "orders" / name).write_text(text, encoding="utf-8")
+    opened = of_orders(tmp_path, "csv").open(spark, ORDERS)
+    assert opened is not None
+    assert {tuple(row) for row in opened.collect()} == {("1", "2"), ("3", "4")}
+    (tmp_path / "orders" / "b.csv").write_text("b,a\n3,4\n", encoding="utf-8")
+    found = rows_or_fenced(spark, of_orders(tmp_path, "csv"), "by the place of its columns")
+    # By place: that is how Spark reads it, and why nobody else may.
+    assert found in (None, {("1", "2"), ("3", "4")})
+
+
+def test_a_select_runs_on_sail_only_if_all_of_it_is_known(spark: SparkSession, tmp_path: Path) -> None:
+    parquet(tmp_path, a=pa.table({"n": [1], "name": ["a_b"]}))
+    fenced = 'select = "SELECT initcap(name) AS name FROM raw_orders"'
+    found = rows_or_fenced(spark, of_orders(tmp_path, "parquet", more=fenced), "INITCAP(name): not known to be equal")
+    assert found in (None, {("A_b",)})

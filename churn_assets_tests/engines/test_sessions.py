@@ -1,0 +1,73 @@
+"""A session is asked before it is trusted, and what fails for want of memory says what to do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from churn_assets.engines.sessions import NonUtcSessionError, is_sail
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+from churn_assets_tests.conftest import ENGINE
+
+BEYOND_THE_LIMIT = """
+import sys
+from pyspark.sql import functions as F
+from churn_assets.engines.sessions import EngineMemoryError
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+
+settings = settings_from_env({"CHURN_ENGINE": "sail", "SPARK_DRIVER_MEMORY": "20m"})
+lakehouse = LakehouseResource(root=sys.argv[1], pyspark=spark_resource(settings))
+spread = lakehouse.spark.range(1_000_000).select("id", F.sha2(F.col("id").cast("string"), 256).alias("text"))
+listed = spread.groupBy(F.col("id") % 3).agg(F.sort_array(F.collect_list("text")).alias("texts"))
+asked = {
+    "collected": lambda: listed.collect(),
+    "written": lambda: lakehouse.write("things", listed),
+    "joined": lambda: spread.join(spread.withColumnRenamed("id", "other"), "text").toArrow(),
+}
+for name, ask in asked.items():
+    try:
+        ask()
+    except EngineMemoryError as named:
+        print(name, str(named).replace("\\n", " "))
+assert lakehouse.spark.range(3).count() == 3
+assert not lakehouse.has("things")
+"""
+
+
+def test_a_session_knows_whether_sail_answers_it(spark: SparkSession) -> None:
+    assert is_sail(spark) is (ENGINE["CHURN_ENGINE"] == "sail")
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "+01:00", "America/New_York"])
+def test_a_session_of_another_zone_is_refused_by_name(spark: SparkSession, tmp_path: Path, zone: str) -> None:
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=spark_resource(settings_from_env(ENGINE)))
+    assert lakehouse.spark is not None
+    spark.conf.set("spark.sql.session.timeZone", zone)
+    try:
+        with pytest.raises(NonUtcSessionError, match=rf"time zone is {zone.replace('+', '[+]')}(.|\n)*Next step"):
+            _ = lakehouse.spark
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+
+def test_a_query_beyond_the_memory_limit_ends_in_a_named_error_and_the_engine_goes_on(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BEYOND_THE_LIMIT, str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "RUST_LOG": "error"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if "SPARK_DRIVER_MEMORY" in line]
+    assert [line.split()[0] for line in lines] == ["collected", "written", "joined"]
+    assert all("20 MiB" in line and "CHURN_ENGINE=local" in line for line in lines)
