@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import psutil
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from benchmarks.measuring import engines, machine, measured, ours_on, plain_environment
 from benchmarks.panels import spark_session, write_result
@@ -23,13 +24,15 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import VALIDATION_FOLDS
-from churn_assets.churn.xgboost_trees import collected
+from churn_assets.churn.xgboost_trees import KEYS, collected
 
 ROWS = 3_000_000
 FEATURES = FEATURE_SETS[ChurnPolicy().model.feature_set]
 # Step -> what it does with the rows of a training.
 STEPS: dict[str, Callable[[DataFrame], object]] = {
-    "toArrow alone": lambda rows: rows.select(*FEATURES, "label").toArrow(),
+    "toArrow alone": lambda rows: rows.select(
+        *KEYS, *[F.col(name).cast("float") for name in (*FEATURES, "label")]
+    ).toArrow(),
     "into the matrix": lambda rows: collected(rows, FEATURES),
     "the whole fit": lambda rows: fit_churn_model(rows, FEATURES, GradientBoosting(), rows=ROWS),
 }
