@@ -5,7 +5,6 @@ What takes long to load is imported once Spark is starting.
 
 import argparse
 import uuid
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -18,24 +17,9 @@ if TYPE_CHECKING:
 
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
-    from churn_assets.resources.class_archive import begun_recording
     from churn_assets.resources.spark import spark_resource
 
-    # A run of everything loads the classes that any later one needs.
-    recording = begun_recording(settings)
-    try:
-        code = run_jobs(settings, spark_resource(settings, recording), terminal, log)
-        if recording is not None and code == DONE:
-            print(
-                "\nKeeping the classes Spark has loaded, so that later runs start sooner (Ctrl-C skips it) …",
-                file=terminal,
-            )
-            with suppress(KeyboardInterrupt):
-                recording.keep()
-    finally:
-        if recording is not None:
-            recording.drop()
-    return code
+    return run_jobs(settings, spark_resource(settings), terminal, log)
 
 
 def run_jobs(settings: Settings, pyspark: "EngineResource", terminal: TextIO, log: Path) -> int:

@@ -13,7 +13,6 @@ from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
 from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
-from churn_assets.resources.class_archive import Recording, using_options
 from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
@@ -66,11 +65,8 @@ class EngineResource(LazyPySparkResource):
         self._spark_session = session
 
 
-def spark_resource(settings: Settings, recording: Recording | None = None) -> EngineResource:
-    """The lazy resource of the engine these settings choose. recording: the archive of classes that its JVM makes.
-
-    Raises UnknownEngineError.
-    """
+def spark_resource(settings: Settings) -> EngineResource:
+    """The lazy resource of the engine these settings choose. Raises UnknownEngineError."""
     engine = engine_of(settings)
     if engine.name == "local":
         # PySpark reads this from the environment only; without it workers run whatever `python3` is on the PATH, which
@@ -83,7 +79,7 @@ def spark_resource(settings: Settings, recording: Recording | None = None) -> En
         os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
     memory = memory_bytes(settings.driver_memory) if engine.name == "sail" else None
     return EngineResource(
-        spark_config=spark_config(engine, settings.driver_memory, recording),
+        spark_config=spark_config(engine, settings.driver_memory),
         engine=engine.name,
         address=shown(engine.address),
         shared_folder=settings.lakehouse if engine.name in ("cluster", "connect") else None,
@@ -107,7 +103,7 @@ def start_ahead(pyspark: EngineResource) -> None:
         Thread(target=start, name="spark", daemon=True).start()
 
 
-def spark_config(engine: Engine, memory: str, recording: Recording | None = None) -> dict[str, Any]:
+def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
     """Spark properties for this engine. Of a server only session properties are set: it owns its memory and Python."""
     if engine.name == "sail":
         return {ENGINE_KEY: "sail", **SESSION}
@@ -120,13 +116,12 @@ def spark_config(engine: Engine, memory: str, recording: Recording | None = None
         "spark.ui.showConsoleProgress": "false",
     }
     if engine.name == "local":
-        classes = using_options() if recording is None else recording.options
         driver |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.sql.shuffle.partitions": "16",
-            "spark.driver.defaultJavaOptions": f"{LOCAL_JVM} {classes}",
+            "spark.driver.defaultJavaOptions": LOCAL_JVM,
         }
     return driver | SESSION
 
