@@ -13,15 +13,17 @@ from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
 from churn_assets.delta.tables import (
     UnsupportedTableError,
     commit_info,
+    entries_of,
     files_of,
     latest_version,
     open_delta,
     row_count,
+    written_as,
 )
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import DeltaTable, Schema
+    from deltalake import CommitProperties, DeltaTable, Schema
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 # names 1970-01-01).
 UNDATED = date(1, 1, 1)
 
-# Versions are kept for years, so that a model can be traced to its inputs and trained again.
-TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
+# Versions are kept for years, so that a model can be traced to its inputs and trained again: their log, and their files
+# from whoever calls VACUUM.
+TABLE_PROPERTIES = {
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+}
 
 
 class OvertakenError(ChurnError):
@@ -74,6 +80,7 @@ def publish(
         noted["dates"] = [day.isoformat() for day in replaced[1]]
     paths = {table: f"{root}/{table}" for table in tables}
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
+    begun_at = {table: latest_version(path) for table, path in paths.items()} if replaced else {}
     try:
         for table, rows in tables.items():
             _stage(rows, staged[table], None if replaced is None else replaced[0])
@@ -95,10 +102,18 @@ def publish(
         raise
     # From here on the files stay: an error after the commit must not take them from a table that has them, and
     # those of a failed commit are no version of any table.
-    commits = []
+    commits: list[TableCommit] = []
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
-        version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted, replaced=replaced)
+        if replaced is None:
+            version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted)
+        else:
+            try:
+                version = _replace_dates(paths[table], actions[table], schema, noted, replaced, begun_at[table])
+            except OvertakenError:
+                for name in list(tables)[len(commits) :]:
+                    delete_folder(staged[name])
+                raise
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
@@ -109,46 +124,115 @@ def commit_files(
     actions: list[Any],
     schema: "StructType",
     *,
-    mode: str,
+    mode: Literal["overwrite", "append"],
     metadata: Mapping[str, Any],
-    replaced: tuple[str, Sequence[date]] | None = None,
 ) -> int:
     """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
 
-    metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
-    overwrite removes. Raises UnsupportedTableError for a table partitioned otherwise.
+    metadata: with a `write_id` of this write alone. Raises UnsupportedTableError for a partitioned table.
     """
-    from deltalake import CommitProperties, DeltaTable, Schema
-    from deltalake.transaction import create_table_with_add_actions
+    from deltalake import CommitProperties, Schema
+
+    delta_schema = Schema.from_json(schema.json())
+    properties = CommitProperties(custom_metadata=dict(metadata))
+    delta = _opened(path, None)
+    if delta is None:
+        return _create(path, actions, delta_schema, None, properties)
+    opened_at = delta.version()
+    if mode == "append":
+        _add_missing_columns(delta, delta_schema)
+    delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
+    return _version_of(path, metadata["write_id"], opened_at)
+
+
+def _replace_dates(
+    path: str,
+    actions: list[Any],
+    schema: "StructType",
+    metadata: Mapping[str, Any],
+    replaced: tuple[str, Sequence[date]],
+    begun_at: int | None,
+) -> int:
+    """Commits the files of `actions` in place of those of some dates; the version that has them.
+
+    begun_at: the table's version when these rows began to be made. What others have committed since stays if it is of
+    other dates. Raises OvertakenError if it is not, and UnsupportedTableError for a table partitioned otherwise.
+    """
+    from deltalake import CommitProperties, Schema
+    from deltalake.exceptions import DeltaError
+
+    by, days = replaced[0], [day.isoformat() for day in replaced[1]]
+    delta_schema = Schema.from_json(schema.json())
+    # deltalake takes a commit of any date for a conflict, but two of the same new date for none (1.6.6): what there is
+    # to compare is compared here, and the commit takes the very next version or fails.
+    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
+    while True:
+        delta = _opened(path, by)
+        now = None if delta is None else delta.version()
+        _require_untouched(
+            path, by, days, range(0 if begun_at is None else begun_at + 1, 0 if now is None else now + 1)
+        )
+        try:
+            if delta is None:
+                return _create(path, actions, delta_schema, by, properties)
+            filters = [(by, "in", days)]
+            delta.create_write_transaction(
+                actions, "overwrite", delta_schema, [by], filters, commit_properties=properties
+            )
+        except DeltaError:
+            if latest_version(path) == now:
+                raise
+        else:
+            return _version_of(path, metadata["write_id"], -1 if now is None else now)
+
+
+def _require_untouched(path: str, by: str, days: Sequence[str], versions: range) -> None:
+    """Raises OvertakenError if a commit of these versions changed rows of the `days`."""
+    for version in versions:
+        entries = entries_of(path, version)
+        changed = {day for entry in entries for day in entry.get("commitInfo", {}).get("dates", ())}
+        files = [entry[kind] for entry in entries for kind in ("add", "remove") if kind in entry]
+        changed |= {str(file["partitionValues"].get(by)) for file in files if file["dataChange"]}
+        if both := sorted(changed.intersection(days)):
+            raise OvertakenError(
+                f"Another process has written the same dates of {path}, as version {version}; what it wrote stays.",
+                both,
+                next_step="let one of the runs write a date, and start this one again if its rows are the better ones",
+            )
+
+
+def _opened(path: str, partitioned_by: str | None) -> "DeltaTable | None":
+    """The table as it is; None if there is none. Raises UnsupportedTableError if it is partitioned otherwise."""
+    from deltalake import DeltaTable
 
     uri = python_uri(path)
-    delta_schema = Schema.from_json(schema.json())
-    partition_by = None if replaced is None else [replaced[0]]
-    filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
-    properties = CommitProperties(custom_metadata=dict(metadata))
     if not DeltaTable.is_deltatable(uri):
-        create_table_with_add_actions(
-            uri,
-            delta_schema,
-            actions,
-            partition_by=partition_by,
-            configuration=TABLE_PROPERTIES,
-            commit_properties=properties,
-        )
-        return 0
+        return None
     delta = DeltaTable(uri)
-    opened_at = delta.version()
-    if delta.metadata().partition_columns != (partition_by or []):
+    if delta.metadata().partition_columns != ([] if partitioned_by is None else [partitioned_by]):
         # Its partition values would be lost, and with them the dates of all rows.
         raise UnsupportedTableError(
             f"{path} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
-            f"and the rows are written by {partition_by or 'nothing'}.",
+            f"and the rows are written by {partitioned_by or 'nothing'}.",
             next_step="write dated tables by their dates, and others whole",
         )
-    if mode == "append":
-        _add_missing_columns(delta, delta_schema)
-    delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
-    return _version_of(path, metadata["write_id"], opened_at)
+    return delta
+
+
+def _create(
+    path: str, actions: list[Any], schema: "Schema", partition_by: str | None, properties: "CommitProperties"
+) -> int:
+    from deltalake.transaction import create_table_with_add_actions
+
+    create_table_with_add_actions(
+        python_uri(path),
+        schema,
+        actions,
+        partition_by=None if partition_by is None else [partition_by],
+        configuration=TABLE_PROPERTIES,
+        commit_properties=properties,
+    )
+    return 0
 
 
 def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
@@ -197,14 +281,19 @@ def _version_of(path: str, write_id: str, since: int) -> int:
 
 
 def audit_of(tables: Sequence["DeltaTable"]) -> Any:
-    """What the audit returned that let these opened versions through, one of them all; None if there was none.
+    """What the audit returned that let the rows of these opened versions through, one of them all; None if none did.
 
-    Whatever is committed later, by whomever, is a version that this audit did not see; nor did it see what another
-    writer committed at the same time, whose files then lie beside its own. Needs no JVM.
+    What is committed later, by whomever, is a version that this audit did not see, unless it only rearranges the rows;
+    nor did it see what another writer committed at the same time, whose files then lie beside its own. Needs no JVM.
     """
-    commits = [commit_info(table.table_uri, table.version()) for table in tables]
+    from deltalake import DeltaTable
+
+    paths = [table.table_uri for table in tables]
+    written = [written_as(path, table.version()) for path, table in zip(paths, tables, strict=True)]
+    commits = [commit_info(path, version) for path, version in zip(paths, written, strict=True)]
+    as_written = [DeltaTable(path, version=version) for path, version in zip(paths, written, strict=True)]
     is_one_write = len({commit.get("write_id") for commit in commits}) == 1
-    return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, tables, commits)) else None
+    return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, as_written, commits)) else None
 
 
 def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """One Delta table at a path: opened at a version, refused by name, and what its log says of it. Not its rows."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -93,19 +94,57 @@ def commit_info(path: str, version: int) -> dict[str, Any]:
 
     Not DeltaTable.history(): it begins at the newest commit, whatever version is open (deltalake 1.6.6).
     """
+    return next((entry["commitInfo"] for entry in entries_of(path, version) if "commitInfo" in entry), {})
+
+
+def entries_of(path: str, version: int) -> list[dict[str, Any]]:
+    """The log's entries of a version. Raises MissingTableError if the log no longer holds them."""
     filesystem, folder = filesystem_of(path.rstrip("/"))
     try:
         with filesystem.open_input_stream(f"{folder}/_delta_log/{version:020}.json") as stream:
-            entries = [json.loads(line) for line in stream.read().decode().splitlines()]
+            return [json.loads(line) for line in stream.read().decode().splitlines()]
     except FileNotFoundError as cleaned_up:
         raise MissingTableError(
             f"The log of {path} no longer holds the commit of version {version}.",
             next_step="use a later version, and keep the log for longer (delta.logRetentionDuration)",
         ) from cleaned_up
-    return next((entry["commitInfo"] for entry in entries if "commitInfo" in entry), {})
+
+
+def written_as(path: str, version: int) -> int:
+    """The version whose commit wrote the rows and columns that `version` holds: commits since only rearranged them.
+
+    OPTIMIZE, VACUUM and changed properties, whoever made them, say nothing of rows: what is known of these stays.
+    Raises MissingTableError if the log no longer holds a commit in between.
+    """
+    entries = entries_of(path, version)
+    while version > 0 and _is_rearranged(path, version, entries):
+        version -= 1
+        entries = entries_of(path, version)
+    return version
+
+
+def _is_rearranged(path: str, version: int, entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a commit changed neither a row nor a column of the version before."""
+    if any("write_id" in entry.get("commitInfo", {}) for entry in entries):
+        return False  # this project's own, which may hold no row
+    files = [entry[kind] for entry in entries for kind in ("add", "remove", "cdc") if kind in entry]
+    if any(file.get("dataChange", True) for file in files):
+        return False
+    schemas = [entry["metaData"]["schemaString"] for entry in entries if "metaData" in entry]
+    return not schemas or _fields(schemas[-1]) == _fields(_schema_text(path, version - 1))
+
+
+def _schema_text(path: str, version: int) -> str:
+    from deltalake import DeltaTable
+
+    return DeltaTable(python_uri(path), version=version).schema().to_json()
+
+
+def _fields(schema: str) -> Any:
+    return json.loads(schema)["fields"]
 
 
 def committed_at(path: str, version: int) -> datetime:
-    """When a version was committed, by the clock of whoever did."""
-    written = commit_info(path, version)["timestamp"]
+    """When the rows of a version were committed, by the clock of whoever did."""
+    written = commit_info(path, written_as(path, version))["timestamp"]
     return datetime.fromtimestamp(written / 1000, UTC)

@@ -24,6 +24,7 @@ from churn_assets.delta.tables import (
     open_delta,
     row_count,
     schema_of,
+    written_as,
 )
 from churn_assets.engines.sessions import in_utc
 
@@ -73,8 +74,12 @@ class LakehouseResource(dg.ConfigurableResource):
         return recorded
 
     def commit_metadata(self, table: str, version: int | None = None) -> dict[str, Any]:
-        """What `write` was given as metadata for a version of `table`, beside what Delta itself records of it."""
-        return commit_info(self.path(table), self._open(table, version).version())
+        """What `write` was given as metadata for the rows of a version of `table`, beside what Delta records of it.
+
+        A version that others only rearranged (OPTIMIZE) has that of the version whose rows it holds.
+        """
+        path = self.path(table)
+        return commit_info(path, written_as(path, self._open(table, version).version()))
 
     def table_schema(self, table: str, version: int | None = None) -> "StructType":
         """Needs no JVM. Raises MissingTableError."""
@@ -153,7 +158,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """As `write_together` for the rows of `dates` in each table; all other rows stay in their files.
 
         tables: rows with a date column `by`, which the tables are partitioned by. The commits keep the `dates`. Raises
-        ValueError for rows of other dates.
+        ValueError for rows of other dates, OvertakenError if another process wrote one of the dates meanwhile.
         """
         return commits.publish(self._root, tables, audit, self._noted(metadata), replaced=(by, dates))
 
