@@ -17,6 +17,7 @@ from churn_assets.defs import (
     feasibility,
     features,
     lakehouse,
+    maintenance,
     monitoring,
     registry,
     retention,
@@ -157,13 +158,18 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             ],
             registry.promote_staging_model,
             registry.rollback_production_model,
+            maintenance.lakehouse_maintenance,
         ],
         sensors=[
             automation.retrain_on_feature_refresh,
             automation.refresh_on_new_orders,
             alerts.alert_on_failure,
         ],
-        schedules=[automation.refresh_schedule(resources["policy"]), scoring.scoring_schedule(resources["policy"])],
+        schedules=[
+            automation.refresh_schedule(resources["policy"]),
+            scoring.scoring_schedule(resources["policy"]),
+            maintenance.scheduled_maintenance,
+        ],
         resources=resources,
         # One process, so one JVM for a run instead of one for each of its steps.
         executor=dg.in_process_executor,

@@ -8,9 +8,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.delta.comparing import holds_rows_of
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
 from churn_assets.delta.tables import (
+    MissingFileError,
     UnsupportedTableError,
     commit_info,
     entries_of,
@@ -37,6 +39,9 @@ TABLE_PROPERTIES = {
     "delta.logRetentionDuration": "interval 3650 days",
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
+
+# Of more rows it is not asked whether the table holds them already: to read them would take long.
+COMPARED_ROWS = 5_000_000
 
 
 class OvertakenError(ChurnError):
@@ -106,7 +111,11 @@ def publish(
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
         if replaced is None:
-            version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted)
+            version = None
+            if mode == "overwrite":
+                version = _commit_the_rows_that_are_there(paths[table], staged[table], actions[table], schema, noted)
+            if version is None:
+                version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted)
         else:
             try:
                 version = _replace_dates(paths[table], actions[table], schema, noted, replaced, begun_at[table])
@@ -117,6 +126,37 @@ def publish(
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
+
+
+def _commit_the_rows_that_are_there(
+    path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any]
+) -> int | None:
+    """A version with the files of the one before, if that holds the very rows of folder `staged`, which then goes.
+
+    So a refresh of sources that did not move takes no room. None where the rows differ, or are too many to read.
+    """
+    from deltalake import CommitProperties, Schema
+    from deltalake.exceptions import DeltaError
+
+    delta, rows = _opened(path, None), _rows_of(actions)
+    delta_schema = Schema.from_json(schema.json())
+    if delta is None or not 0 < rows <= COMPARED_ROWS or delta.schema() != delta_schema or row_count(delta) != rows:
+        return None
+    try:
+        if not holds_rows_of(delta, staged):
+            return None
+    except MissingFileError:
+        return None
+    before = commit_info(path, written_as(path, delta.version()))
+    noted = {**metadata, "rows_of": before.get("rows_of", before.get("write_id"))}
+    properties = CommitProperties(custom_metadata=noted, max_commit_retries=0)
+    opened_at = delta.version()
+    try:
+        delta.create_write_transaction([], "append", delta_schema, commit_properties=properties)
+    except DeltaError:
+        return None  # another was first: what it wrote is replaced, as ever
+    delete_folder(staged)
+    return _version_of(path, metadata["write_id"], opened_at)
 
 
 def commit_files(
@@ -302,7 +342,7 @@ def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool
     if "dates" in commit:
         (by,) = table.metadata().partition_columns
         replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
-    return all(_is_of_write(file, commit.get("write_id")) for file in replaced)
+    return all(_is_of_write(file, commit.get("rows_of", commit.get("write_id"))) for file in replaced)
 
 
 def _is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:

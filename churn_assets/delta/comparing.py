@@ -5,12 +5,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.delta.reading import dataset_of
+from churn_assets.delta.storage import filesystem_of
 from churn_assets.delta.tables import files_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
 
 
 def holds_same_rows(one: "DeltaTable", other: "DeltaTable") -> bool:
@@ -25,7 +27,20 @@ def holds_same_rows(one: "DeltaTable", other: "DeltaTable") -> bool:
     first, second = map(_counts, versions)
     if any(first[name] != second[name] for name in first.keys() & second.keys()):
         return False
-    return len({_rows_digest(version) for version in versions}) == 1
+    if {file["path"] for file in files_of(one)} == {file["path"] for file in files_of(other)}:
+        return True
+    return len({_rows_digest(dataset_of(version)) for version in versions}) == 1
+
+
+def holds_rows_of(table: "DeltaTable", folder: str) -> bool:
+    """Whether the Parquet files in `folder` hold the rows of an opened version. Raises MissingFileError."""
+    from pyarrow.dataset import dataset
+
+    filesystem, place = filesystem_of(folder)
+    known = dataset_of(table)
+    return _rows_digest(dataset(place, schema=known.schema, filesystem=filesystem, format="parquet")) == _rows_digest(
+        known
+    )
 
 
 def _columns(table: "DeltaTable") -> str:
@@ -41,13 +56,13 @@ def _counts(table: "DeltaTable") -> dict[str, int]:
     return {name: sum(file[name] for file in files) for name in known}
 
 
-def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
+def _rows_digest(dataset: "Dataset") -> tuple[int, int]:
     """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
     import pandas as pd
 
-    names = sorted(field.name for field in table.schema().fields)
+    names = sorted(dataset.schema.names)
     rows, total = 0, 0
-    for batch in dataset_of(table).to_batches(columns=names):
+    for batch in dataset.to_batches(columns=names):
         hashes = pd.util.hash_pandas_object(pd.DataFrame(_hashable(batch)), index=False)
         rows, total = rows + len(hashes), total + sum(hashes.to_list())
     return rows, total % 2**64

@@ -5,9 +5,9 @@ What a Delta table is and how it is read and written belongs to `delta/`. Versio
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -16,7 +16,8 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
-from churn_assets.delta.storage import delete_folder, write_file
+from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
+from churn_assets.delta.storage import HELD_FOLDER, delete_folder, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -56,6 +57,18 @@ class LakehouseResource(dg.ConfigurableResource):
     @property
     def _root(self) -> str:
         return self.root.rstrip("/")
+
+    def tables(self) -> list[str]:
+        """Every table under the root. Needs no JVM."""
+        return tables_under(self._root)
+
+    def maintain(self, table: str, named: Collection[int], older_than: timedelta) -> Upkeep:
+        """Upkeep of a table; see `delta.maintenance`. Needs no JVM. Raises NamedFilesError."""
+        return maintain(self.path(table), named, older_than)
+
+    def remove_temporary_files(self, older_than: timedelta) -> list[str]:
+        """Removes what killed processes left beside the tables: held rows, and half-written files for people."""
+        return remove_temporary_files(self._root, older_than)
 
     def version(self, table: str) -> int | None:
         """The table's latest version; None if there is no such table. Needs no JVM."""
@@ -102,7 +115,7 @@ class LakehouseResource(dg.ConfigurableResource):
 
         Not every engine persists (Sail), and where one does it takes its memory.
         """
-        folder = f"{self._root}/held/{uuid.uuid4().hex}"
+        folder = f"{self._root}/{HELD_FOLDER}/{uuid.uuid4().hex}"
         try:
             rows.write.option("compression", "zstd").parquet(folder)
             yield self.spark.read.schema(rows.schema).parquet(folder)

@@ -26,6 +26,7 @@ from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, thi
 from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.settings import make_store_folder
 from churn_assets.resources.trained_models import (
+    DIGEST_TAG,
     MODEL_ARTIFACT,
     POLICY_FILE,
     REGISTERED_MODEL,
@@ -323,6 +324,14 @@ class TrackingResource(dg.ConfigurableResource):
         versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
         return {str(version.run_id): str(version.version) for version in versions}
 
+    def data_versions(self) -> Iterator[dict[str, int]]:
+        """The version of each table that a registered version was trained on, by its tags; all versions in turn."""
+        token: str | None = None
+        while token != "":
+            page = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'", page_token=token)
+            yield from (json.loads(version.tags.get("data_versions", "{}")) for version in page)
+            token = page.token or ""
+
     def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
         from mlflow.exceptions import MlflowException
@@ -358,6 +367,20 @@ class TrackingResource(dg.ConfigurableResource):
             if missing.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
+
+    def digest_of(self, version: "ModelVersion") -> str | None:
+        """The digest of the model of a version, by its own tags or its run's; None if neither says."""
+        from mlflow.exceptions import MlflowException
+
+        if DIGEST_TAG in version.tags or not version.run_id:
+            return version.tags.get(DIGEST_TAG)
+        try:
+            digest: str | None = self.client.get_run(version.run_id).data.tags.get(DIGEST_TAG)
+        except MlflowException as missing:
+            if missing.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return digest
 
     def version_under(self, alias: str) -> "ModelVersion | None":
         """The version `alias` points at; None if it points nowhere."""
