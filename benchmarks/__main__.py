@@ -26,6 +26,7 @@ BENCHMARKS = (
     "serving",
     "loading",
     "growth",
+    "upkeep",
     "learners",
     "estimators",
     "feature_sets",

@@ -13,6 +13,7 @@ from churn_assets.defs import (
     campaigns,
     decisions,
     demo,
+    erasures,
     evaluation,
     feasibility,
     features,
@@ -159,6 +160,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.promote_staging_model,
             registry.rollback_production_model,
             maintenance.lakehouse_maintenance,
+            erasures.forget_customers,
         ],
         sensors=[
             automation.retrain_on_feature_refresh,

@@ -11,6 +11,7 @@ from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
+from churn_assets.defs.erasures import without_forgotten
 from churn_assets.defs.results import (
     OWNERS,
     ColumnNote,
@@ -53,7 +54,7 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
         if raw is None:
             raw = lakehouse.spark.createDataFrame([], table.spark_schema)
         check_source_schema(table, raw.schema)
-        commit = lakehouse.write(landed(table), raw)
+        commit = lakehouse.write(landed(table), without_forgotten(lakehouse, raw))
         return table_result(commit, {"is_configured": is_configured}, described(table.columns))
 
     return land

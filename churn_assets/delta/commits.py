@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.delta.comparing import holds_rows_of
+from churn_assets.delta.comparing import rows_beyond
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
 from churn_assets.delta.tables import (
@@ -113,7 +114,7 @@ def publish(
         if replaced is None:
             version = None
             if mode == "overwrite":
-                version = _commit_the_rows_that_are_there(paths[table], staged[table], actions[table], schema, noted)
+                version = _commit_what_is_new(paths[table], staged[table], actions[table], schema, noted)
             if version is None:
                 version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted)
         else:
@@ -128,35 +129,51 @@ def publish(
     return commits
 
 
-def _commit_the_rows_that_are_there(
+def _commit_what_is_new(
     path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any]
 ) -> int | None:
-    """A version with the files of the one before, if that holds the very rows of folder `staged`, which then goes.
+    """A version with the files of the one before and those rows of folder `staged` alone that this lacks.
 
-    So a refresh of sources that did not move takes no room. None where the rows differ, or are too many to read.
+    So a refresh takes the room of what it brings. None where a row is gone or changed, or there are too many to read.
     """
+    import pyarrow.parquet as pq
     from deltalake import CommitProperties, Schema
     from deltalake.exceptions import DeltaError
 
     delta, rows = _opened(path, None), _rows_of(actions)
     delta_schema = Schema.from_json(schema.json())
-    if delta is None or not 0 < rows <= COMPARED_ROWS or delta.schema() != delta_schema or row_count(delta) != rows:
+    if delta is None or delta.schema() != delta_schema or not 0 < row_count(delta) <= rows <= COMPARED_ROWS:
         return None
     try:
-        if not holds_rows_of(delta, staged):
-            return None
+        new = rows_beyond(delta, staged)
     except MissingFileError:
         return None
+    if new is None:
+        return None
+    write_id, place = metadata["write_id"], f"{staged}/new"
+    filesystem, folder = filesystem_of(place)
+    filesystem.create_dir(folder, recursive=True)
+    if len(new):
+        pq.write_table(new, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
     before = commit_info(path, written_as(path, delta.version()))
-    noted = {**metadata, "rows_of": before.get("rows_of", before.get("write_id"))}
-    properties = CommitProperties(custom_metadata=noted, max_commit_retries=0)
+    noted = {**metadata, "rows_of": [*before.get("rows_of", [before.get("write_id")]), write_id]}
     opened_at = delta.version()
     try:
-        delta.create_write_transaction([], "append", delta_schema, commit_properties=properties)
+        delta.create_write_transaction(
+            _add_actions(place, f"{write_id}/new"),
+            "append",
+            delta_schema,
+            commit_properties=CommitProperties(custom_metadata=noted, max_commit_retries=0),
+        )
     except DeltaError:
-        return None  # another was first: what it wrote is replaced, as ever
-    delete_folder(staged)
-    return _version_of(path, metadata["write_id"], opened_at)
+        if latest_version(path) == opened_at:
+            raise
+        # Another was first; what it wrote is replaced, as ever.
+        delete_folder(place)
+        return None
+    for action in actions:
+        filesystem.delete_file(f"{folder.rsplit('/', 1)[0]}/{unquote(action.path).split('/')[-1]}")
+    return _version_of(path, write_id, opened_at)
 
 
 def commit_files(
@@ -342,11 +359,8 @@ def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool
     if "dates" in commit:
         (by,) = table.metadata().partition_columns
         replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
-    return all(_is_of_write(file, commit.get("rows_of", commit.get("write_id"))) for file in replaced)
-
-
-def _is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
-    return bool(file["path"].split("/")[0] == write_id)
+    writes = commit.get("rows_of", [commit.get("write_id")])
+    return all(file["path"].split("/")[0] in writes for file in replaced)
 
 
 def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:

@@ -9,6 +9,7 @@ from churn_assets.delta.storage import filesystem_of
 from churn_assets.delta.tables import files_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
     from deltalake import DeltaTable
@@ -32,15 +33,33 @@ def holds_same_rows(one: "DeltaTable", other: "DeltaTable") -> bool:
     return len({_rows_digest(dataset_of(version)) for version in versions}) == 1
 
 
-def holds_rows_of(table: "DeltaTable", folder: str) -> bool:
-    """Whether the Parquet files in `folder` hold the rows of an opened version. Raises MissingFileError."""
+def rows_beyond(table: "DeltaTable", folder: str) -> "pa.Table | None":
+    """The rows of the Parquet files in `folder` that an opened version lacks; None if it has any that they lack.
+
+    Raises MissingFileError.
+    """
+    import numpy as np
+    import pyarrow as pa
     from pyarrow.dataset import dataset
 
     filesystem, place = filesystem_of(folder)
     known = dataset_of(table)
-    return _rows_digest(dataset(place, schema=known.schema, filesystem=filesystem, format="parquet")) == _rows_digest(
-        known
+    rows = dataset(place, schema=known.schema, filesystem=filesystem, format="parquet")
+    there, counts = np.unique(
+        np.concatenate([np.empty(0, np.uint64), *map(_hashes, known.to_batches())]), return_counts=True
     )
+    beyond = []
+    for batch in rows.to_batches():
+        hashes = _hashes(batch)
+        # Where the same row is there more than once, each takes one of them away.
+        places = np.searchsorted(there, hashes)
+        is_known = np.zeros(len(hashes), dtype=bool)
+        for row, at in enumerate(places):
+            if at < len(there) and there[at] == hashes[row] and counts[at]:
+                counts[at] -= 1
+                is_known[row] = True
+        beyond.append(batch.filter(pa.array(~is_known)))
+    return None if counts.any() else pa.Table.from_batches(beyond, known.schema)
 
 
 def _columns(table: "DeltaTable") -> str:
@@ -58,14 +77,20 @@ def _counts(table: "DeltaTable") -> dict[str, int]:
 
 def _rows_digest(dataset: "Dataset") -> tuple[int, int]:
     """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
+    rows, total = 0, 0
+    for batch in dataset.to_batches():
+        hashes = _hashes(batch)
+        rows, total = rows + len(hashes), total + sum(hashes.tolist())
+    return rows, total % 2**64
+
+
+def _hashes(batch: "pa.RecordBatch") -> "np.ndarray[Any, Any]":
+    """A hash of each row, whatever the order of its columns."""
     import pandas as pd
 
-    names = sorted(dataset.schema.names)
-    rows, total = 0, 0
-    for batch in dataset.to_batches(columns=names):
-        hashes = pd.util.hash_pandas_object(pd.DataFrame(_hashable(batch)), index=False)
-        rows, total = rows + len(hashes), total + sum(hashes.to_list())
-    return rows, total % 2**64
+    columns = _hashable(batch)
+    hashed = pd.util.hash_pandas_object(pd.DataFrame({name: columns[name] for name in sorted(columns)}), index=False)
+    return hashed.to_numpy()
 
 
 def _hashable(batch: "pa.RecordBatch") -> "dict[str, pd.Series[Any]]":

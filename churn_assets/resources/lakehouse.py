@@ -16,6 +16,7 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
+from churn_assets.delta.erasing import Erasure, erase, orders_of
 from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
 from churn_assets.delta.storage import HELD_FOLDER, delete_folder, write_file
 from churn_assets.delta.tables import (
@@ -69,6 +70,14 @@ class LakehouseResource(dg.ConfigurableResource):
     def remove_temporary_files(self, older_than: timedelta) -> list[str]:
         """Removes what killed processes left beside the tables: held rows, and half-written files for people."""
         return remove_temporary_files(self._root, older_than)
+
+    def orders_of(self, customers: Collection[str]) -> set[str]:
+        """The orders of customers in any version of any table. Needs no JVM."""
+        return orders_of(self._root, customers)
+
+    def erase(self, erasure: Erasure) -> dict[str, int]:
+        """Takes rows out of every file under the root; how many, by file. See `delta.erasing`. Needs no JVM."""
+        return erase(self._root, erasure)
 
     def version(self, table: str) -> int | None:
         """The table's latest version; None if there is no such table. Needs no JVM."""

@@ -114,7 +114,7 @@ def test_a_compaction_by_another_writer_inherits_the_audit(lakehouse: LakehouseR
 def test_rows_that_another_writer_commits_at_the_same_time_are_not_covered(
     lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lakehouse.write(TABLE, spark.range(1))
+    lakehouse.write(TABLE, spark.range(9, 10))
     commit = deltalake.DeltaTable.create_write_transaction
 
     def commit_after_another(*arguments: Any, **named: Any) -> None:

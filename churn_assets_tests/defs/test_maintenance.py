@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
-import pyarrow as pa
 import pytest
 
 from churn_assets.commands.reproduce import reproduce
@@ -22,15 +21,11 @@ def size(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
-def more_orders(project: Project) -> None:
-    """An order of a customer who has ordered before, so that a refresh makes other rows."""
-    path = project.lakehouse.path("demo/orders")
-    table = deltalake.DeltaTable(path)
+def changed_orders(project: Project) -> None:
+    """Another value of an order, so that a refresh finds other rows."""
+    table = deltalake.DeltaTable(project.lakehouse.path("demo/orders"))
     (last,) = table.to_pyarrow_table().sort_by([("ordered_at", "descending")]).slice(0, 1).to_pylist()
-    number = table.version()
-    row = {**last, "order_id": f"O-more-{number}"}
-    schema = table.to_pyarrow_table().schema
-    deltalake.write_deltalake(path, pa.Table.from_pylist([row], schema), mode="append")
+    table.update(updates={"subtotal": "subtotal + 1"}, predicate=f"order_id = '{last['order_id']}'")
 
 
 def maintained(project: Project) -> Any:
@@ -42,7 +37,7 @@ def maintained(project: Project) -> Any:
 def test_after_many_refreshes_the_size_is_bounded_and_what_is_named_is_made_again(project: Project) -> None:
     before = size(project.settings.lakehouse)
     for _ in range(REFRESHES):
-        more_orders(project)
+        changed_orders(project)
         assert project.run(REFRESH).success
     grown = size(project.settings.lakehouse)
     result = maintained(project)

@@ -500,6 +500,41 @@ def test_rows_deleted_elsewhere_are_gone_here_too(lakehouse: LakehouseResource, 
     assert lakehouse.row_count(TABLE) == 0
 
 
+# --- a refresh takes the room of what it brings ---
+
+
+@pytest.mark.parametrize("more", [(), (4,), (3, 4)], ids=["nothing", "one", "a_double"])
+def test_rows_that_are_there_are_not_written_again(
+    lakehouse: LakehouseResource, spark: SparkSession, more: tuple[int, ...]
+) -> None:
+    found = {"found": "well"}
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3), audit=lambda _: {"found": "before"})
+    before = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    commit = lakehouse.write(
+        TABLE, numbers(spark, 3, *more, 1, 2), audit=lambda _: found, metadata={"inputs": {"a": 1}}
+    )
+    after = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    assert (commit.version, commit.rows, lakehouse.inputs(TABLE)) == (1, 3 + len(more), {"a": 1})
+    assert before <= after
+    assert len(after - before) == bool(more)
+    assert values(lakehouse.read(TABLE)) == sorted([1, 2, 3, *more])
+    assert values(lakehouse.read(TABLE, 0)) == [1, 2, 3]
+    assert lakehouse.audit({TABLE: 1}) == found
+    on_disk = {path for path in table_files(lakehouse) if path.suffix == ".parquet"}
+    assert len(on_disk) == len(after), "what was written and is there already is gone"
+
+
+@pytest.mark.parametrize("rows", [(1, 2), (1, 2, 4), (1, 2, 2), (1, 1, 2, 4)])
+def test_where_a_row_is_gone_all_are_written(
+    lakehouse: LakehouseResource, spark: SparkSession, rows: tuple[int, ...]
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3))
+    before = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    lakehouse.write(TABLE, numbers(spark, *rows))
+    assert not before & set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    assert values(lakehouse.read(TABLE)) == sorted(rows)
+
+
 # --- tables outlive their keepers ---
 
 
