@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
 
 from benchmarks.panels import demo_panel, spark_session, write_result
@@ -56,10 +55,8 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         model = train_churn_model(
             train, splits.current_rows(built.panel, dates, policy), SETTINGS, policy, rows=train.count()
         )
-        assembler = model.pipeline.stages[0]
-        assert isinstance(assembler, VectorAssembler)
         test = splits.held_out_rows(built.panel, dates, policy)
-        held_out = judged.held_out_scores(model.pipeline, test, model.threshold_value).persist()
+        held_out = judged.held_out_scores(model.trees, test, model.threshold_value).persist()
         rule = built.snapshots.select("customer_id", "as_of", "risk_score")
         pooled = judged.crossfit_scores(held_out, built.panel, SETTINGS, policy)
         found: dict[str, Evaluation | None] = {}
@@ -75,7 +72,7 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
                 found[evaluation] = None
                 continue
             ranked = rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
-            scored = judged.scored(ranked, assembler.getInputCols(), built.segments)
+            scored = judged.scored(ranked, model.trees.features, built.segments)
             found[evaluation] = judge(scored, asked, has_threshold=model.threshold is not None)
         held_out.unpersist()
         train.unpersist()

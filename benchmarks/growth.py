@@ -1,15 +1,12 @@
 """What ten times the customers cost: the whole lifecycle and one week's scoring, in fresh processes."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import dagster as dg
-
-from benchmarks.measuring import Measured, demo_project, machine, measured
+from benchmarks.measuring import Measured, demo_project, engines, machine, measured, ours_on
 from benchmarks.panels import write_result
-from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
+from churn_assets.definitions import DEMO, LIFECYCLE, default_resources
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.settings import settings_from_env
@@ -26,22 +23,13 @@ def main() -> None:
             folder = Path(name)
             environment = demo_project(folder, customers)
             print(f"Simulating {customers:,} customers …", flush=True)
-            measured(DEMO, ["benchmarks.growth", DEMO], environment, folder)
+            measured(DEMO, ["benchmarks.flow", DEMO], environment, folder)
             found[customers] = {}
             for job in MEASURED:
-                run = found[customers][job] = measured(job, ["benchmarks.growth", job], environment, folder)
+                run = found[customers][job] = measured(job, ["benchmarks.flow", job], environment, folder)
                 print(f"  {run.told}", flush=True)
             rows[customers] = default_resources(settings_from_env(environment))["lakehouse"].row_count(PANEL)
     _report(found, rows)
-
-
-def run_here(job: str) -> None:
-    """Runs a job of the project in the environment, the scoring for the latest week. Raises what its assets raise."""
-    resources = default_resources(settings_from_env())
-    lakehouse = resources["lakehouse"]
-    week = str(lakehouse.dates(PANEL, "as_of")[-1]) if job == SCORING else None
-    with dg.DagsterInstance.get() as instance:
-        build_defs(resources).resolve_job_def(job).execute_in_process(instance=instance, partition_key=week)
 
 
 def _report(found: dict[int, dict[str, Measured]], rows: dict[int, int]) -> None:
@@ -59,18 +47,15 @@ def _report(found: dict[int, dict[str, Measured]], rows: dict[int, int]) -> None
     lines = [
         f"# Growth, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        "The demo at one, ten and a hundred times its smallest size, one run each. The lifecycle goes from the source",
+        f"The demo at one, ten and a hundred times its smallest size, {ours_on(engines()[0])}, one run each. The",
+        "lifecycle goes from the source",
         "tables to the version in production, all checks included; the scoring is one week with its list, reasons,",
-        "report and monitoring. Times include the start of Python and Spark.",
+        "report and monitoring. Times include the start of Python and the engine.",
         "",
         "| job | customers | rows of the panel | wall time | times the size before | CPU time | peak memory |",
         "|-|-|-|-|-|-|-|",
         *table,
         "",
-        machine("dagster", "deltalake", "mlflow", "pyspark"),
+        machine("dagster", "deltalake", "mlflow", "pysail", "pyspark"),
     ]
     write_result("growth", lines)
-
-
-if __name__ == "__main__":
-    run_here(sys.argv[1])

@@ -2,7 +2,7 @@
 
 Every customer of the test date is scored by models that never saw that customer (five folds); each fold is a round in
 which every learner is fitted on the same rows. Nothing is tuned: each library with its own defaults and with the
-default model's settings, as far as it has them.
+default model's settings, as far as it has them. On local Spark, which one of the learners needs.
 """
 
 import os
@@ -37,6 +37,7 @@ from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
+from churn_assets.serving.pipelines import shared_folder
 
 OURS = GradientBoosting()
 DEFAULT, BEST = 'the default: estimator = "xgboost"', "best possible"
@@ -65,10 +66,12 @@ Fit = Callable[[Fold], Callable[[], Floats]]
 
 
 def _of_the_flow(settings: GradientBoosting, fold: Fold) -> Callable[[], Floats]:
-    pipeline = fit_churn_model(fold.train, fold.features, settings, rows=fold.rows)
+    trees = fit_churn_model(
+        fold.train, fold.features, settings, rows=fold.rows, shared_folder=partial(shared_folder, None)
+    )
 
     def scores() -> Floats:
-        found = with_churn_probability(pipeline, fold.held_out).select("customer_id", "churn_probability").toPandas()
+        found = with_churn_probability(trees, fold.held_out).select("customer_id", "churn_probability").toPandas()
         ordered = found.set_index("customer_id")["churn_probability"].loc[fold.scored["customer_id"]]
         return ordered.to_numpy(float)
 
@@ -144,7 +147,7 @@ LEARNERS: Mapping[str, Fit] = {
 
 
 def main() -> None:
-    spark = spark_session()
+    spark = spark_session("local")
     lines = [
         f"# Learners, {datetime.now(UTC):%Y-%m-%d}",
         "",

@@ -17,6 +17,7 @@ from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.feature import VectorAssembler
 
 from churn_assets.churn.catalogue import FEATURE_SETS
+from churn_assets.engines.choice import LOCAL
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 
@@ -26,7 +27,7 @@ FEATURES = list(FEATURE_SETS["seed"])
 def main(table: str) -> None:
     settings = settings_from_env()
     session = LazyPySparkResource(
-        spark_config={"spark.master": settings.spark_master, "spark.driver.memory": settings.driver_memory}
+        spark_config={"spark.master": settings.spark_master or LOCAL, "spark.driver.memory": settings.driver_memory}
     )
     lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=session)
     labelled = lakehouse.read(table).where("label is not null")

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from pyspark.sql import DataFrame, SparkSession
 
+from benchmarks.measuring import engines
 from churn_assets.churn import cleaning
 from churn_assets.churn.features import (
     AsOfCalendar,
@@ -43,8 +44,9 @@ class StudyPanel:
     truth: DataFrame | None = None
 
 
-def spark_session() -> SparkSession:
-    return spark_resource(settings_from_env()).spark_session
+def spark_session(engine: str | None = None) -> SparkSession:
+    """The session of this process on an engine of this machine (default: the first of `engines`)."""
+    return spark_resource(replace(settings_from_env(), engine=engine or engines()[0])).spark_session
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Scoring millions of customers as the asset does, against reading, transforming and writing them with Spark alone.
 
-Both sides read the same Delta table's files and alternate in one session. The asset also says who cannot be scored and
+Both sides read the same Delta table's files and alternate in one session of
+local Spark. The asset also says who cannot be scored and
 why, gives tiers and stamps, and audits every row before it publishes them; reasons are not part of it.
 """
 
@@ -13,6 +14,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
+import mlflow
+import mlflow.spark
 from dagster import AssetKey, DagsterEventType
 from pyspark.sql import functions as F
 
@@ -32,7 +35,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="churn-bench-") as name:
         folder = Path(name)
         # Few customers to train on: how good the model is does not matter here.
-        settings = settings_from_env(demo_project(folder, 1_000, start="2025-08-01"))
+        environment = demo_project(folder, 1_000, start="2025-08-01") | {"CHURN_ENGINE": "local"}
+        settings = settings_from_env(environment)
         resources = default_resources(settings)
         for job in (DEMO, LIFECYCLE):
             print(f"Running {job} …", flush=True)
@@ -88,7 +92,8 @@ def _widen(resources: dict[str, Any], customers: int) -> Any:
 def _plain(resources: dict[str, Any], target: Path) -> float:
     lakehouse, tracking = resources["lakehouse"], resources["tracking"]
     champion = tracking.version_under(PRODUCTION)
-    pipeline = tracking.load_model(f"models:/{champion.name}/{champion.version}")
+    mlflow.set_tracking_uri(tracking.tracking_uri)
+    pipeline = mlflow.spark.load_model(f"models:/{champion.name}/{champion.version}")
     files = [str(path) for path in _files(lakehouse.path(PANEL))]
     begun = time.perf_counter()
     scored = pipeline.transform(lakehouse.spark.read.parquet(*files))

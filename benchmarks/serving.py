@@ -5,7 +5,6 @@ be shared. The model is of the default size, on made-up rows with the features o
 """
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,13 +20,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import Model
-from pyspark.ml import PipelineModel
 from pyspark.sql import functions as F
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, plain_environment
 from benchmarks.panels import spark_session, write_result
 from churn_assets.churn.catalogue import FEATURES
-from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
+from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.serving import flavor
 
 PAIRS = 5
@@ -88,15 +86,15 @@ def _register(folder: Path) -> pd.DataFrame:
     train = labelled.withColumns(
         {"customer_id": F.monotonically_increasing_id().cast("string"), "as_of": F.lit(1), "fold": F.lit(50)}
     )
-    pipeline: PipelineModel = fit_churn_model(train, NAMES, GradientBoosting(), rows=ROWS)
-    reference = with_churn_probability(pipeline, labelled.limit(20)).toPandas()
+    trees = fit_churn_model(train, NAMES, GradientBoosting(), rows=ROWS)
+    reference = rows.head(20).assign(churn_probability=trees.probabilities(rows.head(20).to_numpy(float)))
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("serving", artifact_location=str(folder)))
     with mlflow.start_run() as run:
         info = Model.log(
             artifact_path=None,
             name="churn_pipeline_model",
             flavor=flavor,
-            pipeline=pipeline,
+            trees=trees,
             threshold=0.5,
             reference=reference,
             pip_requirements=[f"{package}=={version(package)}" for package in PACKAGES],
@@ -116,7 +114,7 @@ def _first_score(script: str, row: dict[str, float], log: Path) -> tuple[float, 
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", script, URI, json.dumps(row)],
-            env={**os.environ, "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env=plain_environment(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), CHURN_ENGINE="local"),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
