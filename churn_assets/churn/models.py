@@ -179,7 +179,7 @@ def _fitted_by_spark(
         model.save(folder)
         nodes = ordered.sparkSession.read.parquet(f"{folder}/data").select("treeID", "nodeData").collect()
     saved = [row.asDict(recursive=True) for row in nodes]
-    return BoostedTrees(tuple(features), tuple(trees_of_saved_nodes(saved, list(model.treeWeights))))
+    return trees_of_saved_nodes(features, saved, list(model.treeWeights))
 
 
 def _without_spark_ml(reason: str) -> UnavailableEstimatorError:

@@ -5,8 +5,10 @@ Who learns the trees, where their text is kept and how they become a Spark pipel
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, cast
 
 import numpy as np
@@ -120,11 +122,12 @@ class BoostedTrees:
     def probability(self) -> Column:
         """The probability of churn of a row with the features as numbers.
 
-        The query that reads it fails where a feature is null or NaN, with a message that names it.
+        They may be numbers of any kind. The query that reads it fails where one is null or NaN, with a message that
+        names it.
         """
 
         def scored(*columns: pa.Array) -> pa.Array:
-            values = np.column_stack([column.to_numpy(zero_copy_only=False) for column in columns])
+            values = np.column_stack([_doubles(column) for column in columns])
             unknown = np.isnan(values).any(axis=0)
             if unknown.any():
                 name = self.features[int(unknown.argmax())]
@@ -133,7 +136,7 @@ class BoostedTrees:
 
         # Its stubs know no function of any number of columns.
         score = cast(Any, arrow_udf)(scored, "double")
-        probability: Column = score(*[F.col(name).cast("double") for name in self.features])
+        probability: Column = score(*[F.col(name) for name in self.features])
         return probability
 
     def importances(self) -> dict[str, float]:
@@ -184,23 +187,29 @@ def model_digest(model: BoostedTrees, threshold: float | None) -> str:
     return hashlib.sha256(exported_trees(model, threshold).encode()).hexdigest()
 
 
-def trees_of_saved_nodes(rows: Iterable[Mapping[str, Any]], weights: Sequence[float]) -> Iterator[Tree]:
-    """The trees in the node data of a saved Spark model: treeID and nodeData as Spark names them, in any order.
+def trees_of_saved_nodes(
+    features: Sequence[str], rows: Iterable[Mapping[str, Any]], weights: Sequence[float]
+) -> BoostedTrees:
+    """The model in the node data of a saved Spark model: treeID and nodeData as Spark names them, in any order.
 
-    Raises UnexportableModelError for a categorical split, and where nodes do not add up to trees.
+    Raises UnexportableModelError for a categorical split, for a feature or a number that is none, and where the nodes
+    do not add up to one tree for each of `weights`.
     """
-    nodes: dict[int, dict[int, Node]] = {number: {} for number in range(len(weights))}
+    nodes: dict[int, list[tuple[int, Node]]] = {number: [] for number in range(len(weights))}
     for row in rows:
-        saved = row["nodeData"]
-        of_tree = nodes.setdefault(row["treeID"], {})
-        of_tree[saved["id"]] = _of_saved(saved)
+        number, saved = row["treeID"], row["nodeData"]
+        nodes.setdefault(number, []).append((saved["id"], _of_saved(saved, len(features))))
     if len(nodes) != len(weights):
         raise unreadable("its trees and their weights differ in number", [f"{len(nodes)} and {len(weights)}"])
+    if not np.isfinite(weights).all():
+        raise unreadable("it holds a number that is none", [f"weights {list(weights)}"])
+    trees = []
     for number, weight in enumerate(weights):
-        of_tree = nodes[number]
-        if sorted(of_tree) != list(range(len(of_tree))) or not _is_tree(of_tree):
-            raise unreadable(f"the nodes of tree {number} are no tree", [f"nodes {sorted(of_tree)}"])
-        yield Tree.of(weight, [of_tree[each] for each in range(len(of_tree))])
+        of_tree = sorted(nodes[number], key=itemgetter(0))
+        if [each for each, _ in of_tree] != list(range(len(of_tree))) or not _is_tree([node for _, node in of_tree]):
+            raise unreadable(f"the nodes of tree {number} are no tree", [f"nodes {[each for each, _ in of_tree]}"])
+        trees.append(Tree.of(weight, [node for _, node in of_tree]))
+    return BoostedTrees(tuple(features), tuple(trees))
 
 
 def unreadable(reason: str, problems: Sequence[str]) -> UnexportableModelError:
@@ -211,26 +220,42 @@ def unreadable(reason: str, problems: Sequence[str]) -> UnexportableModelError:
     )
 
 
-def _of_saved(saved: Mapping[str, Any]) -> Node:
+def _of_saved(saved: Mapping[str, Any], features: int) -> Node:
     if saved["leftChild"] == LEAF:
-        return Node(value=float(saved["prediction"]))
+        return Node(value=_finite(saved["prediction"], saved))
     split = saved["split"]
     if split["numCategories"] != -1 or len(split["leftCategoriesOrThreshold"]) != 1:
         raise unreadable("it splits by categories", [f"feature {split['featureIndex']}"])
+    if not 0 <= split["featureIndex"] < features:
+        raise unreadable("it splits by a feature that it has not", [f"feature {split['featureIndex']} of {features}"])
     return Node(
         feature=split["featureIndex"],
-        split=float(split["leftCategoriesOrThreshold"][0]),
+        split=_finite(split["leftCategoriesOrThreshold"][0], saved),
         left=saved["leftChild"],
         right=saved["rightChild"],
         gain=float(saved["gain"]) * float(saved["impurityStats"][0]),
     )
 
 
-def _is_tree(nodes: Mapping[int, Node]) -> bool:
-    """Whether every node but the root is the child of one node before it."""
-    children = [child for number, node in nodes.items() if node.feature != LEAF for child in (node.left, node.right)]
-    is_after = all(number < node.left and number < node.right for number, node in nodes.items() if node.feature != LEAF)
-    return is_after and sorted(children) == list(range(1, len(nodes)))
+def _finite(value: float, saved: Mapping[str, Any]) -> float:
+    if not math.isfinite(value):
+        raise unreadable("it holds a number that is none", [f"node {saved['id']}: {value}"])
+    return float(value)
+
+
+def _is_tree(nodes: Sequence[Node]) -> bool:
+    """Whether there is a root and every other node is the child of one before it, a left one of the one before it."""
+    splits = [(number, node) for number, node in enumerate(nodes) if node.feature != LEAF]
+    is_in_order = all(number + 1 == node.left < node.right for number, node in splits)
+    children = sorted(child for _, node in splits for child in (node.left, node.right))
+    return is_in_order and [0, *children] == list(range(len(nodes)))
+
+
+def _doubles(column: pa.Array) -> Floats:
+    # The nearest double to a decimal: neither Arrow's nor Sail's own cast always finds it, reading its digits does
+    # (of decimals of 20 digits and more a quarter were beside it, 2026-11-28).
+    digits = column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+    return np.asarray(digits.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
 
 
 def _imported(tree: Mapping[str, Any]) -> Tree:

@@ -83,7 +83,7 @@ def churn_pipeline_model(
     tracking: TrackingResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
-    """The Spark ML pipeline fitted on the training folds, with the threshold chosen on the validation fold."""
+    """The trees fitted on the training folds, logged as a pipeline; the threshold is chosen on the validation fold."""
     versions = lakehouse.pin(TRAIN, TEST)
     if lakehouse.inputs(TRAIN) != lakehouse.inputs(TEST):
         raise TornTablesError(
@@ -185,7 +185,7 @@ def _logged(
     asset=MODEL_ARTIFACT,
     name="serving_contract",
     blocking=True,
-    description="A process of its own loads the logged model without a JVM, scores as Spark did, refuses bad rows.",
+    description="A process of its own loads the logged model without a JVM, scores as in training, refuses bad rows.",
 )
 def serving_contract(context: dg.AssetCheckExecutionContext, tracking: TrackingResource) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))

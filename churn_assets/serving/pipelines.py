@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mlflow.environment_variables import MLFLOW_DFS_TMP
 from pyspark import __version__ as spark_version
 
+from churn_assets.churn.errors import ChangedModelError
 from churn_assets.churn.trees import LEAF, BoostedTrees, Tree, model_digest, trees_of_saved_nodes, unreadable
 from churn_assets.delta.storage import delete_folder, spark_uri
 
@@ -85,8 +86,20 @@ def save_pipeline(model: BoostedTrees, folder: Path) -> None:
 def load_pipeline(folder: Path) -> BoostedTrees:
     """The trees of a pipeline that `save_pipeline`, or Spark for a model of these stages, wrote.
 
-    Raises UnexportableModelError for any other pipeline, and for one that lets unknown values through.
+    Raises UnexportableModelError for any other pipeline, and for one that lets unknown values through, and
+    ChangedModelError where its files are missing or damaged.
     """
+    try:
+        return _loaded(folder)
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as damaged:
+        raise ChangedModelError(
+            f"The files of the pipeline in {folder} are missing or damaged.",
+            [f"{type(damaged).__name__}: {damaged}"],
+            next_step="roll back to a version that loads, or train and register again",
+        ) from damaged
+
+
+def _loaded(folder: Path) -> BoostedTrees:
     stages = _read_metadata(folder)["paramMap"].get("stageUids", [])
     folders = [folder / "stages" / f"{number}_{uid}" for number, uid in enumerate(stages)]
     described = [_read_metadata(stage) for stage in folders]
@@ -97,11 +110,14 @@ def load_pipeline(folder: Path) -> BoostedTrees:
     # The other settings let a row with an unknown feature through, which the exported trees could not score.
     if settings.get("handleInvalid", "error") != "error":
         raise unreadable("its assembler lets unknown values through", [f"handleInvalid: {settings['handleInvalid']}"])
-    heads = sorted(tuple(row.values())[::2] for row in _read_rows(folders[1] / "treesMetadata"))
-    if [number for number, _ in heads] != list(range(described[1]["numTrees"])):
-        raise unreadable("its trees are not all there", [f"{len(heads)} of {described[1]['numTrees']}"])
-    trees = trees_of_saved_nodes(_read_rows(folders[1] / "data"), [weight for _, weight in heads])
-    return BoostedTrees(tuple(settings["inputCols"]), tuple(trees))
+    features, counted = settings["inputCols"], described[1]
+    if len(features) != counted["numFeatures"]:
+        raise unreadable("assembler and trees differ in features", [f"{len(features)} and {counted['numFeatures']}"])
+    # By place: Spark 4.2 names these columns by number, earlier ones treeID, metadata and weights.
+    heads = sorted((number, weight) for number, _, weight in map(dict.values, _read_rows(folders[1] / "treesMetadata")))
+    if [number for number, _ in heads] != list(range(counted["numTrees"])):
+        raise unreadable("its trees are not all there", [f"{len(heads)} of {counted['numTrees']}"])
+    return trees_of_saved_nodes(features, _read_rows(folders[1] / "data"), [weight for _, weight in heads])
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The serving contract, tried from outside: a process of its own loads a version as any consumer would, without a JVM.
 
-What scores are right is not decided here: Spark's own, logged with the version, are.
+What scores are right is not decided here: those of the training, logged with the version, are.
 """
 
 import atexit
@@ -52,8 +52,8 @@ class Probe:
         """What is wrong with the logged model at `uri`, such as models:/NAME@ALIAS; empty if it keeps the contract.
 
         It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
-        `expected_digest` if given; it scores its reference rows as Spark did; inputs are the features as doubles,
-        outputs probability and alert; a null, a missing column or text is refused by the name of the feature; further
+        `expected_digest` if given; it scores its reference rows as the training did; inputs are the features as
+        doubles, outputs probability and alert; a null, a missing column or text is refused by the name of the feature; further
         columns and the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a
         problem too.
         """
@@ -179,7 +179,7 @@ def _other_scores(model: "PyFuncModel", features: Sequence[str], reference: dict
         yield f"its reference cannot be read: {_in_short(error)}"
         return
     if rows.empty:
-        yield "its reference holds no rows, so nothing shows that it scores as Spark does"
+        yield "its reference holds no rows, so nothing shows that it scores as it did"
         return
     scored = _scored(model, rows)
     if isinstance(scored, Exception):
@@ -210,18 +210,18 @@ def _differences(scored: "pd.DataFrame", expected: "pd.DataFrame") -> Iterator[s
             f"not of {list(expected.columns)}"
         )
         return
-    probability, spark = (frame["churn_probability"].to_numpy() for frame in (scored, expected))
-    is_off = ~(abs(probability - spark) <= TOLERANCE)
+    probability, trained = (frame["churn_probability"].to_numpy() for frame in (scored, expected))
+    is_off = ~(abs(probability - trained) <= TOLERANCE)
     if is_off.any():
         row = int(is_off.argmax())
         yield (
-            f"{is_off.sum():,} of {len(is_off):,} reference rows get another churn_probability than from Spark; "
-            f"the first, row {row}: {probability[row]} instead of {spark[row]}"
+            f"{is_off.sum():,} of {len(is_off):,} reference rows get another churn_probability than in training; "
+            f"the first, row {row}: {probability[row]} instead of {trained[row]}"
         )
     is_other = scored["is_alert"].to_numpy() != expected["is_alert"].to_numpy()
     if is_other.any():
         yield (
-            f"{is_other.sum():,} of {len(is_other):,} reference rows get another is_alert than from Spark; "
+            f"{is_other.sum():,} of {len(is_other):,} reference rows get another is_alert than in training; "
             f"the first, row {int(is_other.argmax())}"
         )
 

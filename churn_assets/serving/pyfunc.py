@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 # Bounds the memory of a large batch: 20 trees take 1.3 MB for each of a handful of arrays.
 ROWS_AT_ONCE = 8_192
-# Spark adds up the trees in an order that its machine's BLAS chooses, and a threshold is some customer's own score: the
-# last digits must not decide whether that customer is alerted.
+# A threshold is some customer's own score, and the last digit of exp() is the processor's: on another machine it must
+# not decide whether that customer is alerted.
 ROUNDING = 1e-12
 
 
@@ -67,7 +67,7 @@ class FlatTrees:
         )
 
     def probabilities(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of churn of each row of `values`, (rows, features) without NaN, as Spark computes it."""
+        """The probability of churn of each row of `values`, (rows, features) without NaN, as the flow computes it."""
         node = np.repeat(self.roots[:, None], len(values), axis=1)
         row = np.arange(len(values))
         for _ in range(self.depth):

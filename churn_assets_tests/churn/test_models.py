@@ -1,7 +1,8 @@
 """The same rows give the same model, scores and recall to the last digit, however they are filed."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,27 +17,25 @@ from churn_assets.churn import models, splits
 from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.catalogue import FEATURES as CATALOGUE
 from churn_assets.churn.contract import PANEL_SCHEMA
-from churn_assets.churn.errors import UntrainableError
+from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import Evaluation, Verdict, choose_threshold, figures, judge
 from churn_assets.churn.judged import crossfit_scores, held_out_scores, scored
 from churn_assets.churn.models import (
     GradientBoosting,
     crossfitted,
-    feature_importances,
     fit_churn_model,
-    model_digest,
     score_counts,
     with_alerts,
     with_churn_probability,
 )
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Model, Split
+from churn_assets.churn.trees import BoostedTrees, model_digest
+from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5)
-BY_SPARK = replace(SMALL, estimator="gbt")
-EITHER = pytest.mark.parametrize("hyperparameters", [SMALL, BY_SPARK], ids=["xgboost", "gbt"])
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 
@@ -54,24 +52,15 @@ def panel_rows() -> list[tuple]:
     return rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def several_partitions() -> Iterator[None]:
-    """So few rows would fit one partition, whose float sums could not depend on partitioning."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(models, "ROWS_PER_PARTITION", 100)
-    yield
-    patch.undo()
-
-
-def fitted(panel: DataFrame, hyperparameters: GradientBoosting = SMALL) -> PipelineModel:
+def fitted(panel: DataFrame) -> BoostedTrees:
     train = splits.train_rows(panel, splits.split_dates(panel, POLICY), POLICY)
-    return fit_churn_model(train, FEATURES, hyperparameters, rows=480)
+    return fit_churn_model(train, FEATURES, SMALL, rows=480)
 
 
-def outcome(panel: DataFrame, hyperparameters: GradientBoosting = SMALL) -> tuple:
+def outcome(panel: DataFrame) -> tuple:
     """Everything a training decides: the digest, the threshold, every score and the figures on the test rows."""
     dates = splits.split_dates(panel, POLICY)
-    model = fitted(panel, hyperparameters)
+    model = fitted(panel)
     train = splits.train_rows(panel, dates, POLICY)
     validation = score_counts(with_churn_probability(model, train.where(splits.is_validation())))
     current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, POLICY)))
@@ -107,46 +96,6 @@ def test_shuffled_and_repartitioned_rows_give_the_same_model_scores_and_recall(
     assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio")) == first
 
 
-def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark_and_another_than_by_xgboost(
-    spark: SparkSession, panel_rows: list[tuple], first: tuple
-) -> None:
-    found = outcome(spark.createDataFrame(panel_rows, SCHEMA), BY_SPARK)
-    assert len(set(found[2].values())) > 10
-    assert found[0] != first[0]
-    shuffled = random.Random(1).sample(panel_rows, len(panel_rows))
-    assert outcome(spark.createDataFrame(shuffled, SCHEMA).repartition(5, "gap_ratio"), BY_SPARK) == found
-
-
-@pytest.mark.parametrize(("rows", "partitions"), [(1, 1), (100, 1), (101, 2), (10_000_000, 2)])
-def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(
-    spark: SparkSession, rows: int, partitions: int
-) -> None:
-    panel = spark.range(1000).selectExpr("cast(id as string) as customer_id", "current_date() as as_of")
-    ordered = models.in_canonical_order(panel.repartition(7), rows)
-    assert ordered.select(F.spark_partition_id()).distinct().count() == partitions
-
-
-@pytest.mark.parametrize(("hyperparameters", "partitions"), [(SMALL, 1), (BY_SPARK, 2)])
-def test_a_fit_is_given_no_more_partitions_than_its_sums_allow(
-    monkeypatch: pytest.MonkeyPatch,
-    spark: SparkSession,
-    panel_rows: list[tuple],
-    hyperparameters: GradientBoosting,
-    partitions: int,
-) -> None:
-    given = []
-    in_canonical_order = models.in_canonical_order
-
-    def recorded(panel: DataFrame, rows: int, *most_partitions: int) -> DataFrame:
-        ordered = in_canonical_order(panel, rows, *most_partitions)
-        given.append(ordered.select(F.spark_partition_id()).distinct().count())
-        return ordered
-
-    monkeypatch.setattr(models, "in_canonical_order", recorded)
-    fitted(spark.createDataFrame(panel_rows, SCHEMA), hyperparameters)
-    assert given == [partitions]
-
-
 def test_the_validation_rows_are_not_learned_from(spark: SparkSession, panel_rows: list[tuple], first: tuple) -> None:
     panel = spark.createDataFrame(panel_rows, SCHEMA)
     is_seen = splits.fold(F.col("customer_id"), POLICY.split.salt) >= splits.VALIDATION_FOLDS.stop
@@ -163,7 +112,7 @@ def test_the_digest_covers_threshold_inputs_and_trees(spark: SparkSession, panel
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     hyperparameters = GradientBoosting(max_depth=2, iterations=2)
 
-    def model(features: tuple[str, ...], hyperparameters: GradientBoosting) -> PipelineModel:
+    def model(features: tuple[str, ...], hyperparameters: GradientBoosting) -> BoostedTrees:
         return fit_churn_model(train, features, hyperparameters, rows=900)
 
     one = model(FEATURES, hyperparameters)
@@ -191,25 +140,47 @@ def test_scores_are_probabilities_beside_the_rows_and_importances_sum_to_one(
     silent = [row["churn_probability"] for row in collected if row["recency_days"] > 25]
     recent = [row["churn_probability"] for row in collected if row["recency_days"] < 5]
     assert sum(silent) / len(silent) > sum(recent) / len(recent) + 0.1
-    importances = feature_importances(model)
+    importances = model.importances()
     assert list(importances) == list(FEATURES)
     assert sum(importances.values()) == pytest.approx(1)
     unknown = rows.withColumn("gap_ratio", F.lit(None).cast("double"))
-    with pytest.raises((PySparkException, Py4JJavaError), match="null while assembling"):
+    with pytest.raises((PySparkException, Py4JJavaError), match="feature gap_ratio is null or NaN"):
         with_churn_probability(model, unknown).collect()
 
 
-@EITHER
 @pytest.mark.parametrize(("label", "told"), [(1.0, "others: 0"), (0.0, "churners: 0")])
 def test_one_class_in_the_training_folds_cannot_teach_and_the_error_counts_both(
-    spark: SparkSession, label: float, told: str, hyperparameters: GradientBoosting
+    spark: SparkSession, label: float, told: str
 ) -> None:
     rows = [(f"c-{number}", FIRST, 1.0, 1.0, 1.0, label, 50) for number in range(5)]
     # The other class is only where the threshold is chosen.
     rows.append(("validation", FIRST, 1.0, 1.0, 1.0, 1 - label, 20))
     train = spark.createDataFrame(rows, f"{SCHEMA}, fold int")
     with pytest.raises(UntrainableError, match=told):
-        fit_churn_model(train, FEATURES, hyperparameters, rows=6)
+        fit_churn_model(train, FEATURES, SMALL, rows=6)
+
+
+def test_sparks_own_estimator_without_a_folder_to_share_says_what_it_needs(
+    spark: SparkSession, panel_rows: list[tuple]
+) -> None:
+    train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
+    with pytest.raises(
+        UnavailableEstimatorError, match='(?s)needs Spark, and a folder.*estimator = "xgboost"'
+    ) as refused:
+        fit_churn_model(train, FEATURES, replace(SMALL, estimator="gbt"), rows=900)
+    assert 'CHURN_ENGINE=local (or SPARK_MASTER, SPARK_REMOTE), or train with estimator = "xgboost"' in str(
+        refused.value
+    )
+
+
+@pytest.mark.skipif(ENGINE["CHURN_ENGINE"] != "sail", reason="Spark has it")
+def test_sparks_own_estimator_on_another_engine_says_that_it_needs_spark(
+    spark: SparkSession, panel_rows: list[tuple]
+) -> None:
+    train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
+    by_spark = replace(SMALL, estimator="gbt")
+    with pytest.raises(UnavailableEstimatorError, match=r'(?s)needs Spark.*estimator = "xgboost", or on Spark'):
+        fit_churn_model(train, FEATURES, by_spark, rows=900, shared_folder=lambda: nullcontext("/nowhere"))
 
 
 def test_score_counts_add_up_equal_scores_and_labels(spark: SparkSession) -> None:
@@ -222,36 +193,32 @@ def test_score_counts_add_up_equal_scores_and_labels(spark: SparkSession) -> Non
 # ---- weights and alerts
 
 
-def mean_score(model: PipelineModel, rows: DataFrame) -> float:
+def mean_score(model: BoostedTrees, rows: DataFrame) -> float:
     return with_churn_probability(model, rows).agg(F.avg("churn_probability")).collect()[0][0]
 
 
-@EITHER
 def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(
-    spark: SparkSession, panel_rows: list[tuple], hyperparameters: GradientBoosting
+    spark: SparkSession, panel_rows: list[tuple]
 ) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     rate = train.agg(F.avg("label")).collect()[0][0]
     assert rate < 0.45
-    plain = fit_churn_model(train, FEATURES, hyperparameters, rows=900)
-    unweighted = fit_churn_model(train, FEATURES, hyperparameters, rows=900, class_weights="none")
-    balanced = fit_churn_model(train, FEATURES, hyperparameters, rows=900, class_weights="balanced")
+    plain = fit_churn_model(train, FEATURES, SMALL, rows=900)
+    unweighted = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="none")
+    balanced = fit_churn_model(train, FEATURES, SMALL, rows=900, class_weights="balanced")
     assert model_digest(unweighted, 0.5) == model_digest(plain, 0.5) != model_digest(balanced, 0.5)
     assert mean_score(plain, train) == pytest.approx(rate, abs=0.05)
     assert mean_score(balanced, train) == pytest.approx(0.5, abs=0.05)
     assert mean_score(balanced, train) > mean_score(plain, train) + 0.05
 
 
-@EITHER
 def test_balanced_weights_of_as_many_churners_as_others_change_nothing(
-    spark: SparkSession, panel_rows: list[tuple], hyperparameters: GradientBoosting
+    spark: SparkSession, panel_rows: list[tuple]
 ) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
     churners = train.where("label = 1").orderBy("customer_id", "as_of").limit(200)
     even = churners.unionByName(train.where("label = 0").orderBy("customer_id", "as_of").limit(200)).persist()
-    one, other = (
-        fit_churn_model(even, FEATURES, hyperparameters, rows=400, class_weights=by) for by in ("none", "balanced")
-    )
+    one, other = (fit_churn_model(even, FEATURES, SMALL, rows=400, class_weights=by) for by in ("none", "balanced"))
     assert model_digest(one, 0.5) == model_digest(other, 0.5)
 
 
@@ -327,9 +294,9 @@ def test_rotation_0_is_the_registered_model_and_its_threshold(spark: SparkSessio
     model = models.train_churn_model(train, current, SMALL, SEED_POLICY, rows=train.count())
     assert model.threshold_value is not None
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
-    registered = with_alerts(model.pipeline, held_out, model.threshold_value).orderBy("customer_id")
-    again = crossfitted(panel, dates, SMALL, SEED_POLICY, 0).orderBy("customer_id")
-    assert rows_of(again.select(registered.columns)) == rows_of(registered)
+    registered = with_alerts(model.trees, held_out, model.threshold_value)
+    again = crossfitted(panel, dates, SMALL, SEED_POLICY, 0).select(registered.columns)
+    assert rows_of(again.orderBy("customer_id")) == rows_of(registered.orderBy("customer_id"))
 
 
 def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_unseen(
@@ -342,9 +309,7 @@ def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_uns
         train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY, rows=train.count()
     )
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
-    pooled = crossfit_scores(
-        held_out_scores(model.pipeline, held_out, model.threshold_value), panel, SMALL, SEED_POLICY
-    )
+    pooled = crossfit_scores(held_out_scores(model.trees, held_out, model.threshold_value), panel, SMALL, SEED_POLICY)
     collected = rows_of(pooled)
     rows = {row["customer_id"]: row for row in collected}
     assert len(collected) == len(rows) == 300
@@ -363,12 +328,12 @@ def judged(panel: DataFrame, policy: ChurnPolicy, features: tuple[str, ...] = NA
     dates = splits.split_dates(panel, policy)
     train = splits.train_rows(panel, dates, policy).persist()
     rows = train.count()
-    pipeline = fit_churn_model(train, features, SMALL, rows=rows)
-    validation = score_counts(with_churn_probability(pipeline, train.where(splits.is_validation())))
-    current = score_counts(with_churn_probability(pipeline, splits.current_rows(panel, dates, policy)))
+    model = fit_churn_model(train, features, SMALL, rows=rows)
+    validation = score_counts(with_churn_probability(model, train.where(splits.is_validation())))
+    current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, policy)))
     threshold = choose_threshold(validation, current, policy)
     value = threshold.value if threshold else None
-    test = held_out_scores(pipeline, splits.held_out_rows(panel, dates, policy), value)
+    test = held_out_scores(model, splits.held_out_rows(panel, dates, policy), value)
     found = scored(test.withColumn("risk_score", F.lit(0.0)).toPandas(), features, {})
     return judge(found, policy, has_threshold=threshold is not None)
 

@@ -1,6 +1,7 @@
-"""Reasons add up to Spark's own score, and their sentences have the customer's own values."""
+"""Reasons add up to the model's own score, and their sentences have the customer's own values."""
 
 import math
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -9,11 +10,10 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.churn.models import Estimator, GradientBoosting, fit_churn_model, with_churn_probability
+from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import explained, reference_by_date
-from churn_assets.churn.shap_values import imported_trees
-from churn_assets.churn.trees import exported_trees
+from churn_assets.churn.trees import BoostedTrees, exported_trees, imported_trees
 from churn_assets.churn.wording import Wording
 
 WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
@@ -38,10 +38,21 @@ def panel(spark: SparkSession) -> Any:
     return spark.createDataFrame(rows, f"{columns}, {rest}")
 
 
-@pytest.mark.parametrize("estimator", ["gbt", "xgboost"])
-def test_reasons_add_up_to_sparks_own_score_whatever_the_partitions(spark: SparkSession, estimator: Estimator) -> None:
+def weighed_as_by_spark(model: BoostedTrees) -> BoostedTrees:
+    """The trees as another learner has them: none is a single leaf, and the first weighs more than the others."""
+    weights = [1.0, *[0.1] * (len(model.trees) - 2)]
+    return replace(
+        model, trees=tuple(replace(tree, weight=by) for tree, by in zip(model.trees[1:], weights, strict=True))
+    )
+
+
+@pytest.mark.parametrize("is_weighed_alike", [True, False])
+def test_reasons_add_up_to_the_models_own_score_whatever_the_partitions(
+    spark: SparkSession, is_weighed_alike: bool
+) -> None:
     rows = panel(spark)
-    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=5, estimator=estimator), rows=600)
+    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=5), rows=600)
+    model = model if is_weighed_alike else weighed_as_by_spark(model)
     exported = exported_trees(model, 0.5)
     references = reference_by_date(rows, exported)
     assert sorted(references) == sorted(DAYS)
@@ -73,7 +84,7 @@ def test_the_reference_is_the_median_of_the_date_and_of_a_share_the_mean(spark: 
     assert found["total_orders"] == np.median([row.total_orders for row in of_date])
     assert found["recency_days"] == pytest.approx(np.median([row.recency_days for row in of_date]), abs=0.01)
     assert found["late_order_ratio"] == pytest.approx(np.mean([row.late_order_ratio for row in of_date]))
-    _, trees = imported_trees(exported)
+    trees = imported_trees(exported).trees
     assert [int(visits[0]) for visits in references[DAYS[0]].visits] == [len(of_date)] * len(trees)
 
 

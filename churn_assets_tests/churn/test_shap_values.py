@@ -7,44 +7,32 @@ from typing import Any
 import numpy as np
 import pytest
 
-from churn_assets.churn.shap_values import Explainer, Nodes, nodes_of
+from churn_assets.churn.shap_values import Explainer
+from churn_assets.churn.trees import Node, Tree, imported_trees
 
 
-def some_trees(seed: int, features: int = 4, trees: int = 3, depth: int = 4) -> list[Nodes]:
+def some_trees(seed: int, features: int = 4, trees: int = 3, depth: int = 4) -> list[Tree]:
     """Trees whose splits may come again on the same feature further down."""
     random = np.random.default_rng(seed)
     made = []
     for _ in range(trees):
-        columns: dict[str, list[Any]] = {name: [] for name in ("feature", "split", "left", "right", "value")}
+        nodes: list[Node] = []
 
-        def grow(level: int, columns: dict[str, list[Any]] = columns) -> int:
-            node = len(columns["feature"])
+        def grow(level: int, nodes: list[Node] = nodes) -> int:
+            number = len(nodes)
             is_leaf = level == depth or (level > 1 and random.random() < 0.3)
-            columns["feature"].append(-1 if is_leaf else int(random.integers(features)))
-            columns["split"].append(math.nan if is_leaf else round(float(random.normal()), 1))
-            columns["value"].append(float(random.normal()) if is_leaf else math.nan)
-            columns["left"].append(-1)
-            columns["right"].append(-1)
+            nodes.append(Node(value=float(random.normal())))
             if not is_leaf:
-                columns["left"][node] = grow(level + 1)
-                columns["right"][node] = grow(level + 1)
-            return node
+                feature, split = int(random.integers(features)), round(float(random.normal()), 1)
+                nodes[number] = Node(feature=feature, split=split, left=grow(level + 1), right=grow(level + 1))
+            return number
 
         grow(0)
-        made.append(
-            Nodes(
-                float(random.uniform(0.1, 1)),
-                np.array(columns["feature"], dtype=np.intp),
-                np.array(columns["split"]),
-                np.array(columns["left"], dtype=np.intp),
-                np.array(columns["right"], dtype=np.intp),
-                np.array(columns["value"]),
-            )
-        )
+        made.append(Tree.of(float(random.uniform(0.1, 1)), nodes))
     return made
 
 
-def expected(tree: Nodes, rows: Any, row: Any, known: frozenset[int], node: int = 0) -> float:
+def expected(tree: Tree, rows: Any, row: Any, known: frozenset[int], node: int = 0) -> float:
     """What a tree predicts of a row of which only some features are known, by walking down it."""
     feature = tree.feature[node]
     if feature < 0:
@@ -57,7 +45,7 @@ def expected(tree: Nodes, rows: Any, row: Any, known: frozenset[int], node: int 
     return sum(rows[child] / rows[node] * expected(tree, rows, row, known, child) for child in (left, right))
 
 
-def shapley(trees: list[Nodes], visits: list[Any], row: Any, features: int) -> list[float]:
+def shapley(trees: list[Tree], visits: list[Any], row: Any, features: int) -> list[float]:
     """By the definition: over all sets of the other features."""
 
     def worth(known: frozenset[int]) -> float:
@@ -104,5 +92,6 @@ def test_without_anyone_to_compare_with_nothing_is_explained() -> None:
         Explainer(trees, [np.zeros(len(tree.feature), dtype=np.int64) for tree in trees], 4)
 
 
-def test_a_model_without_trees_has_its_features_and_no_nodes() -> None:
-    assert nodes_of('{"features":["recency_days"],"trees":[]}') == (["recency_days"], [])
+def test_a_model_without_trees_has_its_features_and_no_trees() -> None:
+    model = imported_trees('{"features":["recency_days"],"trees":[]}')
+    assert (model.features, model.trees) == (("recency_days",), ())

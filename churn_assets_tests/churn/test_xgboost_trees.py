@@ -1,36 +1,24 @@
-"""XGBoost's trees in Spark's model: the same leaf for every row, and a reason where they cannot be learned."""
+"""XGBoost's trees as plain trees: the same leaf for every row, and a reason where they cannot be learned."""
 
 import math
 import random
 import sys
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import xgboost
 from hypothesis import given
 from hypothesis import strategies as st
-from pyspark.ml import PipelineModel
-from pyspark.ml.classification import GBTClassificationModel
-from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from xgboost import DMatrix
 
-from churn_assets.churn import xgboost_trees
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
-from churn_assets.churn.models import (
-    GradientBoosting,
-    feature_importances,
-    fit_churn_model,
-    model_digest,
-    with_churn_probability,
-)
-from churn_assets.churn.trees import exported_trees
-from churn_assets.churn.xgboost_trees import as_spark_trees, boosted, collected, largest_on_the_left
-from churn_assets.serving.pipelines import shared_folder
+from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
+from churn_assets.churn.trees import LEAF, BoostedTrees, exported_trees, model_digest
+from churn_assets.churn.xgboost_trees import boosted, collected, largest_on_the_left, trees_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 SETTINGS = GradientBoosting(max_depth=4, iterations=20, estimator="xgboost")
@@ -50,10 +38,10 @@ def train(spark: SparkSession) -> DataFrame:
 
 @dataclass(frozen=True)
 class Learned:
-    """A booster of XGBoost, and the pipeline of Spark's that is made of it."""
+    """A booster of XGBoost, and the plain trees that are made of it."""
 
     booster: Any
-    pipeline: PipelineModel
+    trees: BoostedTrees
 
     @property
     def tables(self) -> Any:
@@ -64,11 +52,7 @@ class Learned:
 def learned(train: DataFrame) -> Learned:
     values, labels = collected(train, FEATURES)
     booster = boosted(values, labels, None, rounds=20, max_depth=4, base_score=0.25, seed=42)
-    return Learned(booster, PipelineModel([assembler(), as_spark_trees(booster, len(FEATURES))]))
-
-
-def assembler() -> VectorAssembler:
-    return VectorAssembler(inputCols=list(FEATURES), outputCol="features", handleInvalid="error")
+    return Learned(booster, trees_of(booster, FEATURES))
 
 
 SINGLES = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -85,9 +69,7 @@ def test_a_value_is_on_the_left_of_the_double_where_its_single_is_less_than_the_
             assert (each <= largest) == bool(np.float32(each) < np.float32(split))
 
 
-def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(
-    spark: SparkSession, learned: Learned
-) -> None:
+def test_each_row_has_the_margin_of_xgboost_also_exactly_at_the_splits(learned: Learned) -> None:
     rng = random.Random(2)
     at: list[list[float]] = [[0.0, -0.0, 1e-45, 3e38, -3e38] for _ in FEATURES]
     nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
@@ -104,8 +86,7 @@ def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(
         ]
     assert all(len(values) > 10 for values in at)
     rows = [tuple(rng.choice(values) for values in at) for _ in range(3_000)]
-    scored = learned.pipeline.transform(spark.createDataFrame(rows, list(FEATURES))).select("rawPrediction").collect()
-    ours = np.array([2 * row.rawPrediction[1] for row in scored])
+    ours = 2 * learned.trees.margins(np.array(rows))
     theirs = learned.booster.predict(DMatrix(np.array(rows, dtype=np.float32)), output_margin=True)
     # XGBoost adds 20 leaves up in single precision, each sum below 4 and so rounded by 1.2e-7 at most.
     assert np.abs(ours).max() < 4
@@ -119,8 +100,29 @@ def test_spark_gives_each_row_the_margin_of_xgboost_also_exactly_at_the_splits(
 def test_importances_are_the_shares_of_xgboosts_gain(learned: Learned) -> None:
     nodes = learned.tables[learned.tables["Feature"] != "Leaf"]
     gain = nodes.groupby("Feature")["Gain"].sum()
-    found = feature_importances(learned.pipeline)
-    assert sorted(found.values()) == pytest.approx(sorted(gain / gain.sum()), abs=1e-6)
+    shares = {FEATURES[int(name.removeprefix("f"))]: share for name, share in (gain / gain.sum()).items()}
+    assert len(set(shares.values())) == len(FEATURES)
+    assert learned.trees.importances() == pytest.approx(shares, abs=1e-6)
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_trees_are_those_of_a_plain_matrix_of_the_rows_to_the_last_digit(is_weighted: bool) -> None:
+    rng = np.random.default_rng(3)
+    # More distinct values than there are bins.
+    values = np.column_stack([rng.normal(size=5_000), rng.exponential(size=5_000), rng.integers(1, 6, 5_000)])
+    labels = (rng.random(5_000) < 0.1 + 0.2 * (values[:, 2] > 3)).astype(np.float32)
+    weights = np.where(labels == 1.0, 2.9, 0.6) if is_weighted else None
+    params: dict[str, Any] = {"max_depth": 5, "base_score": 0.25, "min_child_weight": 3.0, "seed": 42}
+    ours = boosted(values.astype(np.float32), labels, weights, rounds=10, **params)
+    plain = xgboost.train(
+        {"objective": "binary:logistic", "nthread": 1, **params},
+        DMatrix(values.astype(np.float32), labels, weight=weights, nthread=1),
+        10,
+    )
+    one, other = (trees_of(booster, FEATURES) for booster in (ours, plain))
+    assert exported_trees(one, None) == exported_trees(other, None)
+    assert one.importances() == other.importances()
+    assert sum(len(tree.feature) for tree in one.trees) > 100
 
 
 def test_so_many_rows_that_their_order_would_change_the_bins_give_the_same_model_in_any_order(
@@ -152,16 +154,13 @@ def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train: 
         {"iterations": 4},
         {"step_size": 0.1},
         {"min_leaf_share": 0.2},
-        {"estimator": "gbt"},
     ]
     assert len({digest(**changed) for changed in changes}) == len(changes)
     model = fit_churn_model(train, FEATURES, small, rows=600)
-    trees = model.stages[1]
-    assert isinstance(trees, GBTClassificationModel)
-    described = trees.toDebugString
     rate = train.agg(F.avg("label")).collect()[0][0]
-    assert float(described.split("Predict: ")[1].split()[0]) == pytest.approx(math.log(rate / (1 - rate)), abs=1e-6)
-    assert trees.getNumTrees == 4
+    assert model.trees[0].feature.tolist() == [LEAF]
+    assert model.trees[0].value[0] == pytest.approx(math.log(rate / (1 - rate)), abs=1e-6)
+    assert [tree.weight for tree in model.trees] == [0.5] * 4
 
 
 def test_no_leaf_holds_much_less_than_the_smallest_share_of_the_rows(train: DataFrame) -> None:
@@ -207,31 +206,12 @@ def test_without_the_package_the_error_says_what_else_learns(train: DataFrame, m
         fit_churn_model(train, FEATURES, SETTINGS, rows=600)
 
 
-def test_a_model_made_of_files_is_the_one_that_the_drivers_jvm_makes(
-    train: DataFrame, learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As under Spark Connect; through a server it is tried in test_cluster.
-    monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
-    folder = partial(shared_folder, str(tmp_path))
-    by_files = PipelineModel([assembler(), as_spark_trees(learned.booster, len(FEATURES), folder)])
-    assert list(tmp_path.iterdir()) == []
-    assert exported_trees(by_files, 0.5) == exported_trees(learned.pipeline, 0.5)
-    assert feature_importances(by_files) == feature_importances(learned.pipeline)
-    settings = [
-        {name.name: value for name, value in model.stages[1].extractParamMap().items()}
-        for model in (by_files, learned.pipeline)
-    ]
-    assert settings[0] == settings[1]
-    one, other = (
-        [tuple(row) for row in with_churn_probability(model, train).orderBy("customer_id").collect()]
-        for model in (by_files, learned.pipeline)
-    )
-    assert one == other
-
-
-def test_under_spark_connect_a_model_without_a_shared_folder_says_what_is_missing(
-    learned: Learned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(xgboost_trees, "is_remote", lambda: True)
-    with pytest.raises(UnavailableEstimatorError, match="pass `shared_folder`"):
-        as_spark_trees(learned.booster, len(FEATURES))
+def test_rows_and_labels_come_by_customer_and_date_whatever_order_they_were_in(spark: SparkSession) -> None:
+    columns = "customer_id string, as_of int, recency_days double, label double"
+    # As text "c-10" is before "c-9".
+    rows = [("c-9", 2, 1.5, 0.0), ("c-10", 9, 2.5, 1.0), ("c-9", 1, 3.5, 1.0), ("c-10", 10, 4.5, 0.0)]
+    for order in (rows, rows[::-1]):
+        values, labels = collected(spark.createDataFrame(order, columns), ["recency_days"])
+        assert values.tolist() == [[2.5], [4.5], [3.5], [1.5]]
+        assert labels.tolist() == [1.0, 0.0, 1.0, 0.0]
+        assert values.dtype == labels.dtype == np.float32
