@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from churn_assets.churn.catalogue import FEATURE_SETS
-from churn_assets.churn.models import GradientBoosting, feature_importances, fit_churn_model
+from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.trees import exported_trees
 from churn_assets.definitions import default_resources
 from churn_assets.defs.splits import TRAIN
@@ -20,8 +20,9 @@ def described_fit(settings: Settings) -> str:
         FEATURE_SETS[policy.model.feature_set],
         GradientBoosting(estimator="gbt"),
         rows=lakehouse.row_count(TRAIN, lakehouse.version(TRAIN)),
+        shared_folder=resources["tracking"].shared_folder,
     )
-    return f"{exported_trees(model, None)}\n{feature_importances(model)}\n"
+    return f"{exported_trees(model, None)}\n{model.importances()}\n"
 
 
 if __name__ == "__main__":

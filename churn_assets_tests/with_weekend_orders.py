@@ -77,7 +77,7 @@ def main(spark: SparkSession) -> dict[str, Any]:
     hyperparameters = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
     rows = train.count()
     model = models.train_churn_model(train, current_rows(panel, dates, POLICY), hyperparameters, POLICY, rows=rows)
-    exported = exported_trees(model.pipeline, model.threshold_value)
+    exported = exported_trees(model.trees, model.threshold_value)
     week = panel.where(panel.as_of == dates.test).drop("label")
     observed = snapshots.select("customer_id", "as_of", *catalogue.TOLD_COLUMNS)
     reasons = explained(
@@ -86,7 +86,7 @@ def main(spark: SparkSession) -> dict[str, Any]:
         reference_by_date(week, exported),
         Wording(POLICY.feature_rules, {}),
     )
-    importances = models.feature_importances(model.pipeline)
+    importances = model.trees.importances()
     (profile,) = drift.profiles(train, [NAME], "1", max(dates.train))
     note = panel_notes(POLICY)[NAME]
     return {

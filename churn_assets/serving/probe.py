@@ -53,9 +53,9 @@ class Probe:
 
         It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
         `expected_digest` if given; it scores its reference rows as the training did; inputs are the features as
-        doubles, outputs probability and alert; a null, a missing column or text is refused by the name of the feature; further
-        columns and the order of columns change nothing. A process that dies or takes longer than `timeout_seconds` is a
-        problem too.
+        doubles, outputs probability and alert; a null, a missing column or text is refused by the name of the feature;
+        further columns and the order of columns change nothing. A process that dies or takes longer than
+        `timeout_seconds` is a problem too.
         """
         self.prepare()
         process, self._prepared = self._prepared, None

@@ -1,6 +1,5 @@
 """A small churn model, logged and registered under an alias as the flow does it, in a store of its own."""
 
-import json
 import random
 import shutil
 import sqlite3
@@ -15,12 +14,11 @@ import pytest
 from mlflow.models import Model
 from mlflow.models.model import ModelInfo
 from numpy.typing import NDArray
-from pyspark.ml import PipelineModel
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
-from churn_assets.churn.trees import exported_trees
+from churn_assets.churn.trees import BoostedTrees
 from churn_assets.serving import flavor
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating", "crisis_exposure_index")
@@ -30,10 +28,10 @@ URI = f"models:/{NAME}@production"
 
 @dataclass(frozen=True)
 class Served:
-    """A registered version in a store under `folder`, with rows at every split and Spark's scores of them."""
+    """A registered version in a store under `folder`, with rows at every split and their scores in Spark rows."""
 
     folder: Path
-    pipeline: PipelineModel
+    trees: BoostedTrees
     threshold: float
     scored: pd.DataFrame
     info: ModelInfo
@@ -67,32 +65,26 @@ class Served:
         return replace(self, folder=folder)
 
 
-def logged(pipeline: PipelineModel, threshold: float | None, reference: pd.DataFrame) -> ModelInfo:
+def logged(trees: BoostedTrees, threshold: float | None, reference: pd.DataFrame) -> ModelInfo:
     """The model as a training run logs it."""
     with mlflow.start_run():
         return Model.log(
             artifact_path=None,
             name="churn_pipeline_model",
             flavor=flavor,
-            pipeline=pipeline,
+            trees=trees,
             threshold=threshold,
             reference=reference,
             pip_requirements=["mlflow", "pyspark"],
         )
 
 
-def rows_at_every_split(pipeline: PipelineModel) -> pd.DataFrame:
+def rows_at_every_split(model: BoostedTrees) -> pd.DataFrame:
     """Rows whose values are the splits, their neighbours, ordinary ones and the most extreme ones."""
     rng = np.random.default_rng(3)
     columns = {}
-    trees = json.loads(exported_trees(pipeline, None))["trees"]
     for number, name in enumerate(FEATURES):
-        splits = [
-            split
-            for tree in trees
-            for feature, split in zip(tree["feature"], tree["split"], strict=True)
-            if feature == number
-        ]
+        splits = [split for tree in model.trees for split in tree.split[tree.feature == number].tolist()]
         near = [np.nextafter(split, to) for split in splits for to in (-np.inf, np.inf)]
         extreme = [0.0, -0.0, 5e-324, 1e300, -1e300, np.inf, -np.inf]
         columns[name] = rng.permutation(np.resize(rng.permutation([*splits, *near, *extreme]), 600))
@@ -108,7 +100,7 @@ def rows_at_every_split(pipeline: PipelineModel) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def churn_pipeline(spark: SparkSession) -> PipelineModel:
+def churn_trees(spark: SparkSession) -> BoostedTrees:
     rng = random.Random(5)
     rows = []
     for number in range(400):
@@ -126,22 +118,22 @@ def churn_pipeline(spark: SparkSession) -> PipelineModel:
 
 
 @pytest.fixture(scope="session")
-def served(spark: SparkSession, churn_pipeline: PipelineModel, tmp_path_factory: pytest.TempPathFactory) -> Served:
+def served(spark: SparkSession, churn_trees: BoostedTrees, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A version under the alias production. Copy it before changing it."""
     folder = tmp_path_factory.mktemp("served")
-    rows = rows_at_every_split(churn_pipeline)
-    scored = with_churn_probability(churn_pipeline, spark.createDataFrame(rows)).toPandas()
+    rows = rows_at_every_split(churn_trees)
+    scored = with_churn_probability(churn_trees, spark.createDataFrame(rows)).toPandas()
     # A threshold is a score, so rows lie exactly on it; some in the reference too.
     threshold = float(scored["churn_probability"].sort_values().iloc[700])
     on_it = scored[scored["churn_probability"] == threshold]
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("training", artifact_location=str(folder)))
-    info = logged(churn_pipeline, threshold, pd.concat([scored.head(40), on_it.head(2)]))
+    info = logged(churn_trees, threshold, pd.concat([scored.head(40), on_it.head(2)]))
     client = mlflow.MlflowClient()
     client.create_registered_model(NAME)
     version = client.create_model_version(NAME, info.model_uri, run_id=info.run_id)
     client.set_registered_model_alias(NAME, "production", version.version)
-    return Served(folder, churn_pipeline, threshold, scored, info)
+    return Served(folder, churn_trees, threshold, scored, info)
 
 
 @pytest.fixture(autouse=True)

@@ -2,23 +2,27 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
+import pyspark
 import pytest
 from pyspark.errors import PySparkException
-from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.errors import ChangedModelError
-from churn_assets.churn.models import model_digest
+from churn_assets.churn.trees import model_digest
+from churn_assets.serving.pipelines import save_pipeline
 from churn_assets.serving.spark import RESERVED, UnscorableRowsError, load_scorer
+from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import rows_of
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served, logged
 
@@ -53,7 +57,7 @@ def served_experiment() -> str:
 def test_the_record_says_digest_threshold_inputs_and_outputs(served: Served) -> None:
     info = mlflow.models.get_model_info(URI)
     assert info.metadata == {
-        "model_digest": model_digest(served.pipeline, served.threshold),
+        "model_digest": model_digest(served.trees, served.threshold),
         "threshold": served.threshold,
     }
     signature = info.signature.to_dict()
@@ -65,10 +69,24 @@ def test_the_record_says_digest_threshold_inputs_and_outputs(served: Served) -> 
 
 
 @pytest.mark.parametrize("by", ["runs", "alias"])
-def test_spark_loads_the_pipeline_that_was_logged(served: Served, by: str) -> None:
+def test_the_trees_that_were_logged_are_loaded_by_run_and_by_alias(served: Served, by: str) -> None:
     uri = URI if by == "alias" else f"runs:/{served.info.run_id}/churn_pipeline_model"
-    loaded = mlflow.spark.load_model(uri)
-    assert model_digest(loaded, served.threshold) == model_digest(served.pipeline, served.threshold)
+    loaded = load_scorer(uri)
+    assert loaded.threshold == served.threshold
+    assert loaded.features == list(FEATURES)
+    assert model_digest(loaded.trees, served.threshold) == model_digest(served.trees, served.threshold)
+    assert loaded.trees.importances() == served.trees.importances()
+
+
+def test_mlflow_is_told_where_spark_finds_the_pipeline_and_of_what_class_it_is(served: Served) -> None:
+    described = served.info.flavors["spark"]
+    assert described == {
+        "pyspark_version": pyspark.__version__,
+        "model_data": "sparkml",
+        "code": None,
+        "model_class": "pyspark.ml.pipeline.PipelineModel",
+    }
+    assert (served.artifacts / described["model_data"] / "metadata").is_dir()
 
 
 def test_a_fresh_process_without_pyspark_and_without_this_package_scores_by_alias(
@@ -89,18 +107,19 @@ model.predict(pandas.read_parquet("rows.parquet")).to_parquet("scored.parquet")
     assert (scored["is_alert"] == (served.scored["churn_probability"] >= served.threshold)).all()
 
 
-def test_a_fresh_process_with_spark_gives_the_same_by_alias(served: Served, tmp_path: Path) -> None:
+def test_a_fresh_process_that_scores_spark_rows_gives_the_same_by_alias(served: Served, tmp_path: Path) -> None:
     served.rows.assign(customer_id=range(len(served.rows))).to_parquet(tmp_path / "rows.parquet")
     script = """
 import sys
+from pathlib import Path
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets.serving.spark import load_scorer
-spark = spark_resource(settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "1g"})).spark_session
-scored = load_scorer(sys.argv[1]).score(spark.read.parquet("rows.parquet"))
+spark = spark_resource(settings_from_env({"CHURN_ENGINE": sys.argv[2], "SPARK_DRIVER_MEMORY": "1g"})).spark_session
+scored = load_scorer(sys.argv[1]).score(spark.read.parquet(str(Path("rows.parquet").absolute())))
 scored.orderBy("customer_id").toPandas().to_parquet("scored.parquet")
 """
-    in_a_fresh_process(script, URI, tracking_uri=served.tracking_uri, cwd=tmp_path)
+    in_a_fresh_process(script, URI, ENGINE["CHURN_ENGINE"], tracking_uri=served.tracking_uri, cwd=tmp_path)
     scored = pd.read_parquet(tmp_path / "scored.parquet")
     assert (scored["churn_probability"] == served.scored["churn_probability"]).all()
     without_a_jvm = mlflow.pyfunc.load_model(URI).predict(served.rows)
@@ -108,7 +127,7 @@ scored.orderBy("customer_id").toPandas().to_parquet("scored.parquet")
 
 
 def test_a_model_without_a_threshold_alerts_nobody_in_either_flavor(spark: SparkSession, served: Served) -> None:
-    info = logged(served.pipeline, None, served.scored.head(5))
+    info = logged(served.trees, None, served.scored.head(5))
     try:
         assert not mlflow.pyfunc.load_model(info.model_uri).predict(served.rows)["is_alert"].any()
         scored = load_scorer(info.model_uri).score(spark.createDataFrame(served.rows))
@@ -187,13 +206,8 @@ def test_a_version_that_is_not_what_was_logged_is_not_loaded(served: Served, tmp
     elif what == "digest":
         record.write_text("\n".join(line for line in text.splitlines() if "model_digest" not in line))
     else:
-        mlflow.set_tracking_uri(other.tracking_uri)
-        swapped = served.pipeline.copy()
-        assembler = swapped.stages[0]
-        assert isinstance(assembler, VectorAssembler)
-        assembler.setInputCols([*reversed(FEATURES)])
-        swapped.write().overwrite().save(str(other.artifacts / "sparkml"))
-        assembler.setInputCols(list(FEATURES))
+        shutil.rmtree(other.artifacts / "sparkml")
+        save_pipeline(replace(served.trees, features=FEATURES[::-1]), other.artifacts / "sparkml")
     assert what == "pipeline" or record.read_text() != text
     with pytest.raises(ChangedModelError, match="records no" if what == "digest" else "not the one that was logged"):
         load_scorer(str(other.artifacts))

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from churn_assets.churn.models import model_digest
+from churn_assets.churn.trees import model_digest
 from churn_assets.serving.probe import Probe, problems_of
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
 
@@ -39,13 +39,13 @@ def replaced(file: Path, text: str, instead: str) -> None:
 
 
 def test_a_good_version_has_no_problems_in_a_process_without_pyspark(served: Served) -> None:
-    digest = model_digest(served.pipeline, served.threshold)
+    digest = model_digest(served.trees, served.threshold)
     assert Probe(served.tracking_uri).problems(URI, expected_digest=digest) == []
 
 
 def test_a_deleted_artifact_and_an_unexpected_digest_are_told_by_the_process(served: Served, other: Served) -> None:
     assert Probe(served.tracking_uri).problems(URI, expected_digest="0" * 64) == [
-        f"its trees file has digest {model_digest(served.pipeline, served.threshold)[:12]}, not the expected {'0' * 12}"
+        f"its trees file has digest {model_digest(served.trees, served.threshold)[:12]}, not the expected {'0' * 12}"
     ]
     shutil.rmtree(other.artifacts)
     (told,) = Probe(other.tracking_uri).problems(URI)
@@ -71,7 +71,7 @@ def waiting() -> list[psutil.Process]:
 
 
 def test_a_process_prepared_ahead_judges_one_version(served: Served) -> None:
-    digest = model_digest(served.pipeline, served.threshold)
+    digest = model_digest(served.trees, served.threshold)
     probe = Probe(served.tracking_uri)
     probe.prepare()
     (prepared,) = waiting()
@@ -124,7 +124,7 @@ def test_an_edited_leaf_is_told_by_digest_and_by_score(other: Served, tmp_path: 
     told = problems(other, tmp_path / "files")
     assert told[0].startswith("its trees file has digest ")
     assert told[0].endswith("is recorded as model_digest")
-    assert "42 of 42 reference rows get another churn_probability than from Spark; the first, row 0: " in told[1]
+    assert "42 of 42 reference rows get another churn_probability than in training; the first, row 0: " in told[1]
 
 
 @pytest.mark.parametrize("by", [1e-6, -1e-6])
@@ -136,7 +136,7 @@ def test_an_edited_threshold_is_told_by_digest_record_and_alert(
     assert told[0].endswith("is recorded as model_digest")
     assert told[1] == f"its trees file has threshold {served.threshold + by}, but {served.threshold} is recorded"
     # A higher threshold loses those who are exactly at the true one.
-    assert ("reference rows get another is_alert than from Spark" in told[-1]) == (by > 0)
+    assert ("reference rows get another is_alert than in training" in told[-1]) == (by > 0)
 
 
 def test_an_edited_record_is_told(served: Served, other: Served, tmp_path: Path) -> None:

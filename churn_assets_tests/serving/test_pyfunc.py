@@ -1,4 +1,4 @@
-"""A version without Spark scores as it does in Spark, and refuses what it cannot score by the name of the column."""
+"""A version without Spark scores as in Spark rows, and refuses what it cannot score by the name of the column."""
 
 import ast
 import json
@@ -47,7 +47,7 @@ def scores_by(model: PyFuncModel, rows: pd.DataFrame) -> pd.DataFrame:
     return scored
 
 
-def test_scores_equal_sparks_also_exactly_at_every_split_and_at_the_extremes(
+def test_scores_equal_those_in_spark_rows_also_exactly_at_every_split_and_at_the_extremes(
     served: Served, model: PyFuncModel
 ) -> None:
     scored = scores_by(model, served.rows)
@@ -57,7 +57,9 @@ def test_scores_equal_sparks_also_exactly_at_every_split_and_at_the_extremes(
     np.testing.assert_allclose(scored["churn_probability"], served.scored["churn_probability"], rtol=0, atol=1e-15)
 
 
-def test_whatever_the_threshold_the_same_customers_are_alerted_as_by_spark(served: Served, trees: ChurnTrees) -> None:
+def test_whatever_the_threshold_the_same_customers_are_alerted_as_in_spark_rows(
+    served: Served, trees: ChurnTrees
+) -> None:
     spark = served.scored["churn_probability"]
     for threshold in spark.unique():
         alerted = with_threshold(trees.trees, float(threshold)).predict(None, served.rows)["is_alert"]
