@@ -8,10 +8,10 @@ what depends on the order of rows (a sum of doubles).
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from sqlglot import exp
+# An expression of sqlglot, whose arguments go by their names.
+Node: TypeAlias = Any
 
 # A kind is integer, decimal(P,S), double, float, string, text of a double, boolean, date, timestamp, timestamp_ntz or
 # null; UNKNOWN is that of what has been told already, or is not there, which the engine itself tells.
@@ -119,7 +119,7 @@ def select_problems(select: str, columns: Mapping[str, str], view: str) -> list[
 class _Reader:
     """One SELECT: goes through it from the inside out, with the kind of each expression."""
 
-    def __init__(self, tree: "exp.Select", columns: Mapping[str, str], view: str) -> None:
+    def __init__(self, tree: Node, columns: Mapping[str, str], view: str) -> None:
         self._tree = tree
         self._kinds = {name.lower(): _kind_of_type(text) for name, text in columns.items()}
         self._view = view
@@ -159,9 +159,9 @@ class _Reader:
         self._found.append(f"{what}: {why}")
         return UNKNOWN
 
-    def _kind(self, node: "exp.Expression") -> str:
+    def _kind(self, node: Node) -> str:
         name = type(node).__name__
-        own: Mapping[str, Callable[[exp.Expression], str]] = {
+        own: Mapping[str, Callable[[Node], str]] = {
             "Column": self._column,
             "Literal": self._literal,
             "Cast": self._cast,
@@ -202,7 +202,7 @@ class _Reader:
             return self._parsed_time(node)
         return self._function(node, called)
 
-    def _function(self, node: "exp.Expression", called: str) -> str:
+    def _function(self, node: Node, called: str) -> str:
         if called not in FUNCTIONS:
             return self._refuse(_sql(node), "not known to be equal")
         allowed, result = FUNCTIONS[called]
@@ -217,10 +217,10 @@ class _Reader:
             return self._refuse(_sql(node), f"not known to be equal for {' and '.join(kinds)}")
         return result or next((kind for kind in kinds if kind != "null"), "null")
 
-    def _column(self, node: "exp.Expression") -> str:
+    def _column(self, node: Node) -> str:
         return self._kinds.get(node.name.lower(), UNKNOWN)
 
-    def _literal(self, node: "exp.Expression") -> str:
+    def _literal(self, node: Node) -> str:
         if node.args["is_string"]:
             return "string"
         text = str(node.this)
@@ -230,7 +230,7 @@ class _Reader:
             return f"decimal({len(text.replace('.', ''))},{len(text.split('.')[1])})"
         return "integer"
 
-    def _cast(self, node: "exp.Expression") -> str:
+    def _cast(self, node: Node) -> str:
         inner, target = self._kind(node.this), _kind_of_type(node.args["to"].sql(dialect="spark"))
         written = type(node.this).__name__ == "Literal"
         if inner == UNKNOWN or (written and _base(target) in ("date", "timestamp", "double", "integer")):
@@ -244,7 +244,7 @@ class _Reader:
             )
         return TEXT_OF_DOUBLE if (inner, target) == ("double", "string") else target
 
-    def _parsed_time(self, node: "exp.Expression") -> str:
+    def _parsed_time(self, node: Node) -> str:
         result = "date" if type(node).__name__ == "StrToDate" else "timestamp"
         parts = list(node.iter_expressions())
         kind = self._kind(parts[0])
@@ -253,14 +253,14 @@ class _Reader:
             return self._refuse(_sql(node), f"only known of text, with one of the formats {', '.join(FORMATS)}")
         return result
 
-    def _to_date(self, node: "exp.Expression") -> str:
+    def _to_date(self, node: Node) -> str:
         # sqlglot reads year(x) as year(to_date(x)), and to_date('text', format) as StrToDate within.
         kind = self._kind(node.this)
         if kind not in ("date", "timestamp", UNKNOWN):
             return self._refuse(_sql(node), f"not known to be equal for {kind}")
         return "date" if kind == "date" else kind
 
-    def _branches(self, node: "exp.Expression") -> str:
+    def _branches(self, node: Node) -> str:
         if type(node).__name__ == "Case":
             choices = node.args["ifs"]
             for choice in choices:
@@ -281,32 +281,32 @@ class _Reader:
             )
         return known[0] if known else kinds[0]
 
-    def _nullif(self, node: "exp.Expression") -> str:
+    def _nullif(self, node: Node) -> str:
         kind = self._kind(node.this)
         if kind in ("double", "float"):
             return self._refuse(_sql(node), "of doubles it treats negative zero otherwise")
         self._compare(node, node.this, node.expression)
         return kind
 
-    def _like(self, node: "exp.Expression") -> str:
+    def _like(self, node: Node) -> str:
         kind = self._kind(node.this)
         if kind not in ("string", UNKNOWN) or type(node.expression).__name__ != "Literal" or node.args.get("escape"):
             self._refuse(_sql(node), "only known of text, with a pattern that is written out")
         return "boolean"
 
-    def _in(self, node: "exp.Expression") -> str:
+    def _in(self, node: Node) -> str:
         if _extras(node) or not node.expressions:
             self._refuse(_sql(node), "only a list that is written out is known, no subquery")
         for value in node.expressions:
             self._compare(node, node.this, value)
         return "boolean"
 
-    def _between(self, node: "exp.Expression") -> str:
+    def _between(self, node: Node) -> str:
         for bound in ("low", "high"):
             self._compare(node, node.this, node.args[bound])
         return "boolean"
 
-    def _compare(self, node: "exp.Expression", left: "exp.Expression", right: "exp.Expression") -> None:
+    def _compare(self, node: Node, left: Node, right: Node) -> None:
         kinds = [self._kind(left), self._kind(right)]
         bases = {_base(kind) for kind in kinds} - {"null", UNKNOWN}
         # A date or time may be compared with text that is written out; numbers with integers.
@@ -321,14 +321,14 @@ class _Reader:
         elif not bases <= set(SCALARS):
             self._refuse(_sql(node), f"comparing {kinds[0]} is not known to be equal")
 
-    def _negative(self, node: "exp.Expression") -> str:
+    def _negative(self, node: Node) -> str:
         kind = self._kind(node.this)
         is_written = type(node.this).__name__ == "Literal"
         if kind != UNKNOWN and _base(kind) not in ("double", "decimal") and not is_written:
             return self._refuse(_sql(node), f"not known to be equal for {kind}")
         return kind
 
-    def _arithmetic(self, node: "exp.Expression") -> str:
+    def _arithmetic(self, node: Node) -> str:
         sign = type(node).__name__
         if type(node.right).__name__ == "Interval" and sign in ("Add", "Sub"):
             return self._moved(node)
@@ -348,7 +348,7 @@ class _Reader:
             return self._refuse(_sql(node), "decimals of more than 38 digits are rounded otherwise; cast them to fewer")
         return f"decimal({digits[0]},{digits[1]})"
 
-    def _moved(self, node: "exp.Expression") -> str:
+    def _moved(self, node: Node) -> str:
         kind, interval = self._kind(node.left), node.right
         unit = str(interval.args.get("unit") or "").upper().rstrip("S")
         if kind not in ("timestamp", UNKNOWN) or unit not in ("DAY", "HOUR", "MINUTE", "SECOND"):
@@ -357,7 +357,7 @@ class _Reader:
             )
         return kind
 
-    def _divided(self, node: "exp.Expression") -> str:
+    def _divided(self, node: Node) -> str:
         kind = self._kind(node.left)
         self._kind(node.right)
         if (kind not in ("double", "integer", UNKNOWN)) or not _is_natural(node.right) or not int(node.right.name):
@@ -366,13 +366,13 @@ class _Reader:
             )
         return "double"
 
-    def _remainder(self, node: "exp.Expression") -> str:
+    def _remainder(self, node: Node) -> str:
         kind = self._kind(node.left)
         if kind not in ("integer", UNKNOWN) or not _is_natural(node.right) or not int(node.right.name):
             return self._refuse(_sql(node), "only an integer by a whole number that is written out is known")
         return kind
 
-    def _sum(self, node: "exp.Expression") -> str:
+    def _sum(self, node: Node) -> str:
         kind = self._kind(node.this)
         if kind == UNKNOWN:
             return kind
@@ -387,7 +387,7 @@ class _Reader:
             return self._refuse(_sql(node), f"sums of {kind} may overflow otherwise; cast it to DECIMAL(28, …) first")
         return f"decimal({precision + 10},{scale})"
 
-    def _extreme_by(self, node: "exp.Expression") -> str:
+    def _extreme_by(self, node: Node) -> str:
         from sqlglot import exp
 
         value, order = self._kind(node.this), node.expression
@@ -405,16 +405,16 @@ class _Reader:
                 return self._refuse(_sql(node), "nulls are ordered otherwise, and what it is ordered by may be one")
         return value
 
-    def _filtered(self, node: "exp.Expression") -> str:
+    def _filtered(self, node: Node) -> str:
         self._kind(node.expression.this)
         return self._kind(node.this)
 
-    def _distinct(self, node: "exp.Expression") -> str:
+    def _distinct(self, node: Node) -> str:
         kinds = [self._kind(part) for part in node.expressions]
         return kinds[0] if len(kinds) == 1 else self._refuse(_sql(node), "DISTINCT of one column alone is known")
 
 
-def _columns_not_null(condition: "exp.Expression") -> Iterator[str]:
+def _columns_not_null(condition: Node) -> Iterator[str]:
     """The columns that the conditions joined by AND say to be no null."""
     from sqlglot import exp
 
@@ -449,14 +449,14 @@ def _digits(kind: str) -> tuple[int, int]:
     return int(precision), int(scale)
 
 
-def _is_natural(node: "exp.Expression") -> bool:
+def _is_natural(node: Node) -> bool:
     return type(node).__name__ == "Literal" and not node.args["is_string"] and str(node.this).isdigit()
 
 
-def _extras(node: "exp.Expression") -> list[str]:
+def _extras(node: Node) -> list[str]:
     """What a table, a GROUP BY or an IN has beside its own name, columns or list."""
     return [name for name, value in node.args.items() if value and name not in ("this", "expressions", "alias")]
 
 
-def _sql(node: "exp.Expression") -> str:
+def _sql(node: Node) -> str:
     return node.sql(dialect="spark")
