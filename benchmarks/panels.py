@@ -18,7 +18,7 @@ from churn_assets.churn.features import (
     feature_panel,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.labels import with_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
 from churn_assets.demo.simulator import DemoSettings, simulate
@@ -53,11 +53,8 @@ def spark_session(engine: str | None = None) -> SparkSession:
 def demo_panel(spark: SparkSession, settings: DemoSettings, policy: ChurnPolicy) -> Iterator[StudyPanel]:
     """The panel of a simulated QuickBite."""
     demo = simulate(spark, settings)
-    try:
-        with panel_of(demo.orders, demo.reviews, demo.customers, policy) as built:
-            yield replace(built, truth=demo.true_churn_probability)
-    finally:
-        demo.release()
+    with panel_of(demo.orders, demo.reviews, demo.customers, policy) as built:
+        yield replace(built, truth=demo.true_churn_probability)
 
 
 @contextmanager
@@ -89,14 +86,14 @@ def panel_of(orders: DataFrame, reviews: DataFrame, customers: DataFrame, policy
             return spark.read.parquet(f"{folder}/{name}")
 
         cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(UTC))
-        numbered = stored("segments", cleaning.numbered_segments(cleaned.customers, None))
-        silver = stored("silver", cleaning.with_segments(cleaned.orders, cleaned.customers, numbered))
-        cleaned.release()
+        kept_customers = stored("customers", cleaned.customers)
+        counts = {row["segment"]: row["count"] for row in kept_customers.groupBy("segment").count().collect()}
+        numbered = cleaning.numbered_segments(counts, {})
+        silver = stored("silver", cleaning.with_segments(cleaned.orders, kept_customers, numbered))
         calendar = as_of_calendar(silver, policy)
         snapshots = stored("snapshots", with_baseline_rule(customer_snapshots(silver, calendar, policy), policy))
-        labels = churn_labels(snapshots, silver, calendar, policy)
-        panel = stored("panel", feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"]))
-        segments = {row.segment_index: row.segment for row in numbered.collect()}
+        panel = stored("panel", feature_panel(with_labels(snapshots, silver, calendar, policy), policy))
+        segments = {number: segment for segment, number in numbered.items()}
         yield StudyPanel(silver, snapshots, panel, calendar, segments)
 
 

@@ -17,7 +17,7 @@ from pyspark.sql import types as T
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.cleaning import Cleaned, clean, numbered_segments, with_segments
 from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
-from churn_assets.churn.labels import churn_labels
+from churn_assets.churn.labels import with_labels
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
@@ -93,16 +93,19 @@ def cleaned(
     return clean(*frames, policy=policy, now=now.replace(tzinfo=UTC))
 
 
-def panel_frame(
-    clean_rows: Cleaned, *, policy: ChurnPolicy = POLICY, known_segments: DataFrame | None = None
-) -> DataFrame:
+def panel_frame(clean_rows: Cleaned, *, policy: ChurnPolicy = POLICY) -> DataFrame:
     """The labelled panel of cleaned rows."""
-    segments = numbered_segments(clean_rows.customers, known_segments)
+    segments = segments_of(clean_rows)
     silver = with_segments(clean_rows.orders, clean_rows.customers, segments)
     calendar = as_of_calendar(silver, policy)
     snapshots = customer_snapshots(silver, calendar, policy)
-    labels = churn_labels(snapshots, silver, calendar, policy)
-    return feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"])
+    return feature_panel(with_labels(snapshots, silver, calendar, policy), policy)
+
+
+def segments_of(clean_rows: Cleaned) -> dict[str, float]:
+    """The segment dimension of the cleaned customers alone."""
+    counted = clean_rows.customers.groupBy("segment").count().collect()
+    return numbered_segments({row["segment"]: row["count"] for row in counted}, {})
 
 
 def by_key(panel: DataFrame) -> dict[Key, Row]:
@@ -119,11 +122,7 @@ def panel_rows(
     frames: tuple[DataFrame, DataFrame, DataFrame], *, now: datetime = LATER, policy: ChurnPolicy = POLICY
 ) -> dict[Key, Row]:
     """Cleaning, features and labels of `frames`: (customer_id, as_of) -> features and label."""
-    clean_rows = cleaned(frames, now=now, policy=policy)
-    try:
-        return by_key(panel_frame(clean_rows, policy=policy))
-    finally:
-        clean_rows.release()
+    return by_key(panel_frame(cleaned(frames, now=now, policy=policy), policy=policy))
 
 
 @dataclass(frozen=True)
@@ -142,20 +141,15 @@ class SparkResult:
 def dirty_result(spark: SparkSession, seed: int, days: int) -> SparkResult:
     """The dirty source rows through Spark, once for all tests that look at them."""
     clean_rows = cleaned(source_frames(spark, dirty_source_rows(seed, days=days)), now=dirty_now(days))
-    try:
-        aside = rows_of(clean_rows.set_aside)
-        return SparkResult(
-            orders=rows_of(clean_rows.orders),
-            customers=rows_of(clean_rows.customers),
-            set_aside=[(row["source_table"], row["disposition"], row["rule"], row["row_key"]) for row in aside],
-            source_rows=[row["source_row"] for row in aside],
-            segments={
-                row["segment"]: row["segment_index"] for row in rows_of(numbered_segments(clean_rows.customers, None))
-            },
-            panel=by_key(panel_frame(clean_rows)),
-        )
-    finally:
-        clean_rows.release()
+    aside = rows_of(clean_rows.set_aside)
+    return SparkResult(
+        orders=rows_of(clean_rows.orders),
+        customers=rows_of(clean_rows.customers),
+        set_aside=[(row["source_table"], row["disposition"], row["rule"], row["row_key"]) for row in aside],
+        source_rows=[row["source_row"] for row in aside],
+        segments=segments_of(clean_rows),
+        panel=by_key(panel_frame(clean_rows)),
+    )
 
 
 def differences(

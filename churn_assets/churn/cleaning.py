@@ -4,15 +4,16 @@ Nothing here looks at as-of dates; what a row means for a snapshot is decided in
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, conformed
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, as_canonical, as_json, united
 
 QUARANTINED, CANCELLED, REPAIRED = "quarantined", "cancelled", "repaired"
 
@@ -31,9 +32,12 @@ RULES = {
 }
 
 
+REVIEW_FACTS = [name for name in REVIEWS.column_names if name != "order_id"]
+
+
 @dataclass(frozen=True)
 class Cleaned:
-    """The result of cleaning.
+    """The result of cleaning; each frame is computed from the source tables by itself.
 
     orders: silver without segments: order_id, customer_id, ordered_at, promised_at, delivered_at, subtotal,
         reviewed_at, review_score, sentiment_category.
@@ -44,12 +48,6 @@ class Cleaned:
     orders: DataFrame
     customers: DataFrame
     set_aside: DataFrame
-    persisted: tuple[DataFrame, ...]
-
-    def release(self) -> None:
-        """Gives back the memory held for rows that two outputs share."""
-        for frame in self.persisted:
-            frame.unpersist()
 
 
 def clean(
@@ -59,105 +57,139 @@ def clean(
 
     Raises SourceSchemaError if a table does not fit.
     """
-    judged_orders = _judge_orders(conformed(orders, ORDERS), policy, now).persist()
-    judged_reviews = _judge_reviews(conformed(reviews, REVIEWS), judged_orders, now).persist()
-    judged_customers = _judge_customers(conformed(customers, CUSTOMERS))
-    kept_reviews = _kept(judged_reviews, REVIEWS)
-    silver = _kept(judged_orders, ORDERS).drop("is_cancelled").join(kept_reviews, "order_id", "left")
-    set_aside = (
-        _set_aside(judged_orders, ORDERS, "order_id")
-        .unionByName(_repaired(judged_orders))
-        .unionByName(_set_aside(judged_reviews, REVIEWS, "order_id"))
-        .unionByName(_set_aside(judged_customers, CUSTOMERS, "customer_id"))
-    )
-    return Cleaned(silver, _kept(judged_customers, CUSTOMERS), set_aside, (judged_orders, judged_reviews))
-
-
-def _judge_orders(orders: DataFrame, policy: ChurnPolicy, now: datetime) -> DataFrame:
-    """Adds `rule` (null: kept) and `repair`; `delivered_at` is null where it was repaired."""
-    orders = orders.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
-    orders = _with_key_rules(
-        orders, ORDERS, keys=("order_id", "customer_id"), unique="order_id", now=now, at="ordered_at"
-    )
-    subtotal_is_valid = F.col("subtotal").between(0, sys.float_info.max)
-    delay_hours = (F.unix_micros("delivered_at") - F.unix_micros("ordered_at")) / F.lit(3_600_000_000)
-    return (
-        orders.withColumn(
-            "rule",
-            _first_broken(
-                (F.col("rule").isNotNull(), F.col("rule")),
-                (F.col("is_cancelled"), "cancelled"),
-                (~F.coalesce(subtotal_is_valid, F.lit(False)), "negative_subtotal"),
-            ),
-        )
-        .withColumn(
-            "repair",
-            _first_broken(
-                (F.col("rule").isNotNull(), F.lit(None)),
-                (F.col("delivered_at") < F.col("ordered_at"), "delivery_before_order"),
-                (delay_hours > policy.cleaning.max_delivery_hours, "delivery_too_late"),
-            ),
-        )
-        .withColumn("delivered_at", F.when(F.col("repair").isNull(), F.col("delivered_at")))
+    keyed_orders = _keyed(orders, ORDERS, keys=("order_id", "customer_id"), now=now, at="ordered_at")
+    keyed_orders = keyed_orders.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
+    keyed_reviews = _keyed(reviews, REVIEWS, keys=("order_id",), now=now, at="reviewed_at")
+    keyed_customers = _keyed(customers, CUSTOMERS, keys=("customer_id",))
+    rows = united(keyed_orders, keyed_reviews)
+    # Computed twice rather than kept between silver and the rows set aside: only these need the raw rows, and of rows
+    # alike in all canonical columns whichever stays makes the same silver.
+    silver = _kept(_with_review(_judged(rows.where("rule is null"), policy)).where(_is_of(ORDERS)))
+    whole_row = F.when(_is_of(ORDERS), _source_row(orders, ORDERS)).otherwise(_source_row(reviews, REVIEWS))
+    whole_customer = _source_row(customers, CUSTOMERS)
+    set_aside = [
+        _set_aside(_judged(rows, policy, whole_row), "order_id", whole_row),
+        _set_aside(_without_duplicates(keyed_customers, (CUSTOMERS,), whole_customer), "customer_id", whole_customer),
+    ]
+    return Cleaned(
+        silver.select(*[name for name in ORDERS.column_names if name != "is_cancelled"], *REVIEW_FACTS),
+        _kept(_without_duplicates(keyed_customers.where("rule is null"), (CUSTOMERS,))).select(*CUSTOMERS.column_names),
+        set_aside[0].unionByName(set_aside[1]),
     )
 
 
-def _judge_reviews(reviews: DataFrame, judged_orders: DataFrame, now: datetime) -> DataFrame:
-    reviews = _with_key_rules(reviews, REVIEWS, keys=("order_id",), unique="order_id", now=now, at="reviewed_at")
-    known_orders = judged_orders.where("rule is null or rule = 'cancelled'").select(
-        "order_id", F.col("ordered_at").alias("of_ordered_at"), (F.col("rule") == "cancelled").alias("of_cancelled")
-    )
-    score_is_valid = F.col("review_score").between(1, 5)
-    return (
-        reviews.join(known_orders, "order_id", "left")
-        .withColumn(
-            "rule",
-            _first_broken(
-                (F.col("rule").isNotNull(), F.col("rule")),
-                (F.col("of_cancelled"), "cancelled"),
-                (~F.coalesce(score_is_valid, F.lit(False)), "score_out_of_range"),
-                (F.col("of_ordered_at").isNull(), "unknown_order"),
-                (F.col("reviewed_at") < F.col("of_ordered_at"), "reviewed_before_order"),
-            ),
-        )
-        .drop("of_ordered_at", "of_cancelled")
-    )
+def _is_of(table: SourceTable) -> Column:
+    return F.col("source_table") == table.name
 
 
-def _judge_customers(customers: DataFrame) -> DataFrame:
-    return _with_key_rules(customers, CUSTOMERS, keys=("customer_id",), unique="customer_id")
-
-
-def _with_key_rules(
-    rows: DataFrame,
+def _keyed(
+    raw: DataFrame,
     table: SourceTable,
     *,
     keys: Sequence[str],
-    unique: str,
     now: datetime | None = None,
     at: str | None = None,
 ) -> DataFrame:
-    """Adds `rule` for the rules about identity: null_key, impossible_time, duplicate_key (null: none broken)."""
+    """The canonical columns, with source_table, at, key and `rule`: null_key, impossible_time (null: none broken).
+
+    The raw columns are carried along under other names until it is known which rows are set aside.
+    """
+    rows = as_canonical(raw, table, *[F.col(f"`{name}`").alias(_carried(table, name)) for name in raw.columns])
     has_key = F.lit(True)
     for key in keys:
         has_key &= F.col(key).isNotNull()
     has_time = F.lit(True)
     if at is not None:
         has_time = F.coalesce(F.col(at).between(F.lit("1970-01-01").cast("timestamp"), F.lit(now)), F.lit(False))
-    # Only rows with a key and a time compete for it. The others get a partition of their own by content, because a
-    # window over a column that is null in a quarter of the rows would pull that quarter into one task.
-    competitor = F.when(has_key & has_time, F.col(unique)).otherwise(F.concat(F.lit("\0"), F.md5("source_row")))
-    remaining = [name for name in table.column_names if name not in (unique, at)]
-    # A known segment beats none; elsewhere null comes first. `source_row` makes the choice total.
-    ties = [F.asc_nulls_last(name) if table is CUSTOMERS else F.asc_nulls_first(name) for name in remaining]
-    earliest_first = Window.partitionBy(competitor).orderBy(*([at] if at else []), *ties, "source_row")
-    return rows.withColumn(
-        "rule",
-        _first_broken(
-            (~has_key, "null_key"),
-            (~has_time, "impossible_time"),
-            (F.row_number().over(earliest_first) > 1, "duplicate_key"),
-        ),
+    # Only rows with a key and a time compete for it. The others get a key of their own by content, because a window
+    # over a column that is null in a quarter of the rows would pull that quarter into one task.
+    content = F.md5(F.concat_ws("\0", *[F.col(name).cast("string") for name in table.column_names]))
+    return rows.select(
+        "*",
+        F.lit(table.name).alias("source_table"),
+        (F.lit(None) if at is None else F.col(at)).cast("timestamp").alias("at"),
+        F.when(has_key & has_time, F.col(keys[0])).otherwise(F.concat(F.lit("\0"), content)).alias("key"),
+        _first_broken((~has_key, "null_key"), (~has_time, "impossible_time")).alias("rule"),
+    )
+
+
+def _carried(table: SourceTable, name: str) -> str:
+    return f"{table.name} {name}"
+
+
+def _source_row(raw: DataFrame, table: SourceTable) -> Column:
+    """A raw row whole, as JSON, of the columns that `_keyed` carries along."""
+    return as_json(raw.schema, {name: _carried(table, name) for name in raw.columns})
+
+
+def _without_duplicates(rows: DataFrame, tables: Iterable[SourceTable], last_tie: Column | None = None) -> DataFrame:
+    """`rows` of the `tables`, `_keyed`, with the rule duplicate_key where an earlier row of its table has the key.
+
+    last_tie: what tells rows apart that are alike in all canonical columns.
+    """
+    of_key = Window.partitionBy("key", "source_table")
+    names = {name: table for table in tables for name in table.column_names}
+    # A known segment beats none; elsewhere null comes first.
+    ties = [F.asc_nulls_last(name) if of is CUSTOMERS else F.asc_nulls_first(name) for name, of in names.items()]
+    if last_tie is not None:
+        # A row as JSON: made for the few that have a copy.
+        rows = rows.withColumn("copies", F.count(F.lit(1)).over(of_key))
+        rows = rows.withColumn("last_tie", F.when(F.col("copies") > 1, last_tie))
+        ties.append(F.col("last_tie"))
+    place = F.row_number().over(of_key.orderBy("at", *ties))
+    return rows.withColumn("rule", F.coalesce("rule", F.when(place > 1, F.lit("duplicate_key"))))
+
+
+def _judged(rows: DataFrame, policy: ChurnPolicy, last_tie: Column | None = None) -> DataFrame:
+    """Orders and reviews, `_keyed`, with their `rule` (null: kept) and `repair`.
+
+    `delivered_at` is null where it was repaired. The rows of one order_id lie together: one shuffle finds duplicates,
+    and judges reviews by their orders.
+    """
+    subtotal_is_valid = F.col("subtotal").between(0, sys.float_info.max)
+    delay_hours = (F.unix_micros("delivered_at") - F.unix_micros("ordered_at")) / F.lit(3_600_000_000)
+    by_itself = _first_broken(
+        (F.col("rule").isNotNull(), F.col("rule")),
+        (_is_of(ORDERS) & F.col("is_cancelled"), "cancelled"),
+        (_is_of(ORDERS) & ~F.coalesce(subtotal_is_valid, F.lit(False)), "negative_subtotal"),
+    )
+    is_known = _is_of(ORDERS) & F.coalesce(F.col("rule") == "cancelled", F.lit(True))
+    of_order = Window.partitionBy("key")
+    score_is_valid = F.col("review_score").between(1, 5)
+    by_order = _first_broken(
+        (_is_of(ORDERS) | F.col("rule").isNotNull(), F.col("rule")),
+        (F.col("of_cancelled_at").isNotNull(), "cancelled"),
+        (~F.coalesce(score_is_valid, F.lit(False)), "score_out_of_range"),
+        (F.col("of_ordered_at").isNull(), "unknown_order"),
+        (F.col("reviewed_at") < F.col("of_ordered_at"), "reviewed_before_order"),
+    )
+    repair = _first_broken(
+        (F.col("rule").isNotNull(), F.lit(None)),
+        (F.col("delivered_at") < F.col("ordered_at"), "delivery_before_order"),
+        (delay_hours > policy.cleaning.max_delivery_hours, "delivery_too_late"),
+    )
+    return (
+        _without_duplicates(rows, (ORDERS, REVIEWS), last_tie)
+        .withColumn("rule", by_itself)
+        # At most one order of a key is known, so the maximum is its value.
+        .withColumns(
+            {
+                "of_ordered_at": F.max(F.when(is_known, F.col("at"))).over(of_order),
+                "of_cancelled_at": F.max(F.when(is_known & F.col("rule").isNotNull(), F.col("at"))).over(of_order),
+            }
+        )
+        .withColumn("rule", by_order)
+        .withColumn("repair", repair)
+        .withColumn("delivered_at", F.when(F.col("repair").isNull(), F.col("delivered_at")))
+    )
+
+
+def _with_review(judged: DataFrame) -> DataFrame:
+    """`judged` orders with their kept review, at most one, in the columns REVIEW_FACTS."""
+    is_kept_review = _is_of(REVIEWS) & F.col("rule").isNull()
+    of_order = Window.partitionBy("key")
+    return judged.withColumns(
+        {name: F.max(F.when(is_kept_review, F.col(name))).over(of_order) for name in REVIEW_FACTS}
     )
 
 
@@ -169,53 +201,45 @@ def _first_broken(*cases: tuple[Column, str | Column]) -> Column:
     return chosen
 
 
-def _kept(judged: DataFrame, table: SourceTable) -> DataFrame:
-    return judged.where("rule is null").select(*table.column_names)
+def _kept(judged: DataFrame) -> DataFrame:
+    return judged.where("rule is null")
 
 
-def _set_aside(judged: DataFrame, table: SourceTable, key: str) -> DataFrame:
-    disposition = F.when(F.col("rule") == "cancelled", CANCELLED).otherwise(QUARANTINED)
-    return judged.where("rule is not null").select(
-        F.lit(table.name).alias("source_table"),
+def _set_aside(judged: DataFrame, key: str, source_row: Column) -> DataFrame:
+    """The rows with a rule or a repair, which exclude each other."""
+    disposition = (
+        F.when(F.col("rule") == "cancelled", CANCELLED).when(F.col("rule").isNotNull(), QUARANTINED).otherwise(REPAIRED)
+    )
+    repair = F.col("repair") if "repair" in judged.columns else F.lit(None).cast("string")
+    broken = F.coalesce("rule", repair)
+    return judged.where(broken.isNotNull()).select(
+        "source_table",
         disposition.alias("disposition"),
-        "rule",
+        broken.alias("rule"),
         F.col(key).alias("row_key"),
-        "source_row",
+        source_row.alias("source_row"),
     )
 
 
-def _repaired(judged_orders: DataFrame) -> DataFrame:
-    return judged_orders.where("repair is not null").select(
-        F.lit(ORDERS.name).alias("source_table"),
-        F.lit(REPAIRED).alias("disposition"),
-        F.col("repair").alias("rule"),
-        F.col("order_id").alias("row_key"),
-        "source_row",
-    )
+def numbered_segments(customers: Mapping[str | None, int], known: Mapping[str, float]) -> dict[str, float]:
+    """The segment dimension, segment -> segment_index: `known` with the unseen segments of `customers` appended.
 
-
-def numbered_segments(customers: DataFrame, known: DataFrame | None) -> DataFrame:
-    """The segment dimension (segment, segment_index double): `known` with unseen segments of `customers` appended.
-
-    New segments are numbered by frequency over `customers` (customer_id, segment), ties by name, after the last known
-    number; a known number never changes, because models have learned it.
+    customers: how many have each segment, None for none. New segments are numbered by frequency, ties by name, after
+    the last known number; a known number never changes, because models have learned it.
     """
-    counted = customers.where("segment is not null").groupBy("segment").agg(F.count("*").alias("customers"))
-    first_free = 0.0
-    if known is not None:
-        counted = counted.join(known, "segment", "left_anti")
-        (first_free,) = known.agg(F.coalesce(F.max("segment_index") + 1, F.lit(0.0))).collect()[0]
-    # An unpartitioned window is right here: a dimension has a handful of rows.
-    by_frequency = Window.orderBy(F.desc("customers"), "segment")
-    new = counted.select("segment", (F.row_number().over(by_frequency) - 1 + F.lit(first_free)).alias("segment_index"))
-    return new if known is None else known.select("segment", "segment_index").unionByName(new)
+    first_free = max(known.values(), default=-1.0) + 1
+    unseen = [(name, count) for name, count in customers.items() if name is not None and name not in known]
+    # Python orders text by code points, as Spark does by bytes.
+    by_frequency = sorted(unseen, key=lambda counted: (-counted[1], counted[0]))
+    return {**known, **{name: first_free + place for place, (name, _) in enumerate(by_frequency)}}
 
 
-def with_segments(orders: DataFrame, customers: DataFrame, segments: DataFrame) -> DataFrame:
+def with_segments(orders: DataFrame, customers: DataFrame, segments: Mapping[str, float]) -> DataFrame:
     """`orders` with `segment` and `segment_index` (-1 without a segment) of their customer."""
-    numbered = customers.join(F.broadcast(segments), "segment", "left").select(
-        "customer_id", "segment", "segment_index"
-    )
+    number = F.lit(None).cast("double")
+    if segments:
+        number = F.try_element_at(F.create_map(*map(F.lit, chain.from_iterable(segments.items()))), F.col("segment"))
+    numbered = customers.select("customer_id", "segment", number.alias("segment_index"))
     return orders.join(numbered, "customer_id", "left").withColumn(
         "segment_index", F.coalesce("segment_index", F.lit(-1.0))
     )

@@ -4,9 +4,11 @@ The same functions audit rows before they are published and check the table as i
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
 from math import isfinite, sqrt
+from operator import or_
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -20,7 +22,7 @@ from churn_assets.churn.features import AsOfCalendar, customer_snapshots, featur
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
-from churn_assets.churn.tables import SourceTable, check_source_schema
+from churn_assets.churn.tables import SourceTable, check_source_schema, united
 
 COLUMNS_AND_TYPES = "columns_and_types"
 ONE_ROW_EACH = "one_row_per_customer_and_date"
@@ -48,19 +50,20 @@ PANEL_SCHEMA = T.StructType(
 
 
 def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:
-    """Those of the `rules` of `ml_churn_features` that are asked for, from one Spark query over `panel`."""
-    present = [feature for feature in FEATURES if feature.name in panel.columns]
-    outcomes = [panel_schema_outcome(panel.schema)]
-    if {"customer_id", "as_of", "label"} <= set(panel.columns):
-        groups = _panel_pass(panel, present, rules)
-        outcomes += [
-            *[_offenders_outcome(groups, rule) for rule in OFFENDERS_ALLOWED],
-            _empty_snapshot_outcome([group["as_of"] for group in groups if group["mark"] == "row"]),
-            _informative_outcome(_bounds(groups, present)),
-        ]
-    else:
-        outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
-    return [outcome for outcome in outcomes if outcome.rule in rules]
+    """Those of the `rules` of `ml_churn_features` that are asked for, from one query over `panel`.
+
+    Only for each broken rule there is another, which finds its first offenders.
+    """
+    return _outcomes_by(_facts(panel, rules), panel, rules)
+
+
+def audit_outcomes(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> list[Outcome]:
+    """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last."""
+    facts = _facts(panel, PANEL_RULES)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES)
+    if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
+        return [*outcomes, unevaluable_future("columns are missing")]
+    return [*outcomes, _future_outcome_at(facts.latest_labelled, panel, silver, policy)]
 
 
 def _not_evaluable(rule: str) -> Outcome:
@@ -80,63 +83,99 @@ def panel_schema_outcome(schema: T.StructType) -> Outcome:
     return Outcome(COLUMNS_AND_TYPES, not wrong, "; ".join(wrong) or f"{len(wanted)} columns", "the declared columns")
 
 
-def _panel_pass(panel: DataFrame, present: Sequence[Feature], rules: Collection[str]) -> list[dict[str, Any]]:
-    """One row for each (as_of, mark): rows, up to ten keys, and minima and maxima of the features.
+@dataclass(frozen=True)
+class _Facts:
+    """What one query tells of a panel. dates: a row for each as-of date (null: for rows without one).
 
-    Every row has the mark 'row', and one more for each rule it breaks. What the `rules` do not ask for is left out.
+    offenders: the rows that break each rule. bounds: of each feature, minima and maxima, None where there is no value.
     """
-    # A key of another type breaks `columns_and_types`; the other rules still judge its rows.
-    panel = panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
+
+    dates: list[dict[str, Any]]
+    offenders: dict[str, int]
+    bounds: dict[str, list[float | None]]
+
+    @property
+    def latest_labelled(self) -> date | None:
+        """The latest as-of date with a label; the latest of all where none has one."""
+        dated = [row for row in self.dates if row["as_of"] is not None]
+        labelled = [row for row in dated if row["labels"]]
+        return max((row["as_of"] for row in labelled or dated), default=None)
+
+
+def _facts(panel: DataFrame, rules: Collection[str]) -> _Facts | None:
+    """None where the panel lacks what the rules are told by. What the `rules` do not ask for is left out."""
+    if not {"customer_id", "as_of", "label"} <= set(panel.columns):
+        return None
+    panel = _with_dates(panel)
+    of_rows = [rule for rule in OFFENDERS_ALLOWED if rule != ONE_ROW_EACH]
     passes = []
     if set(rules) - {COLUMNS_AND_TYPES, ONE_ROW_EACH}:
-        passes.append(_row_marks(panel, present))
+        passes.append(_by_date(panel))
     if ONE_ROW_EACH in rules:
-        passes.append(_copies(panel))
-    if not passes:
-        return []
-    both = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), passes)
-    return [row.asDict() for row in both.collect()]
+        passes.append(_copies(panel).agg(F.coalesce(F.sum("copies"), F.lit(0)).alias(ONE_ROW_EACH)))
+    rows = [row.asDict() for row in reduce(united, passes).collect()] if passes else []
+    dates = [row for row in rows if row.get("rows") is not None]
+    offenders = {rule: sum(row[rule] for row in dates) for rule in of_rows}
+    offenders[ONE_ROW_EACH] = sum(row.get(ONE_ROW_EACH) or 0 for row in rows)
+    bounds = {
+        feature.name: [row[f"{end} {feature.name}"] for row in dates for end in ("low", "high")]
+        for feature in _present(panel)
+    }
+    return _Facts(dates, offenders, bounds)
 
 
-def _row_marks(panel: DataFrame, present: Sequence[Feature]) -> DataFrame:
-    """The marks that a row earns by itself, from one grouping that counts rows and offenders."""
-    values = [F.col(feature.name).try_cast("double") for feature in present]
+def _with_dates(panel: DataFrame) -> DataFrame:
+    # A key of another type breaks `columns_and_types`; the other rules still judge its rows.
+    return panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
+
+
+def _present(panel: DataFrame) -> list[Feature]:
+    return [feature for feature in FEATURES if feature.name in panel.columns]
+
+
+def _by_date(panel: DataFrame) -> DataFrame:
+    """For each as_of: rows, labels, offenders of each rule that a row breaks by itself, the features' bounds."""
+    offenders = [F.count_if(condition).alias(rule) for rule, condition in _broken(panel).items()]
+    values = {feature.name: F.col(feature.name).try_cast("double") for feature in _present(panel)}
+    bounds = [bound.alias(f"{end} {name}") for name, value in values.items() for end, bound in _ends(value).items()]
+    counts = [F.count(F.lit(1)).alias("rows"), F.count("label").alias("labels")]
+    return panel.groupBy("as_of").agg(*counts, *offenders, *bounds)
+
+
+def _ends(value: Column) -> dict[str, Column]:
+    return {"low": F.min(value), "high": F.max(value)}
+
+
+def _broken(panel: DataFrame) -> dict[str, Column]:
+    """Whether a row breaks each rule that it can break by itself."""
     has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
     is_outside = F.lit(False)
-    for feature, value in zip(present, values, strict=True):
+    for feature in _present(panel):
+        value = F.col(feature.name).try_cast("double")
         has_null |= value.isNull() | F.isnan(value)
         is_outside |= F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False))
     label = F.col("label").try_cast("double")
     is_label_wrong = F.col("label").isNotNull() & ~F.coalesce(label.isin(0.0, 1.0), F.lit(False))
-    marks = F.array_compact(
-        F.array(
-            F.lit("row"),
-            F.when(has_null, "no_nulls"),
-            F.when(is_outside, "ranges"),
-            F.when(is_label_wrong, "label_is_binary"),
-        )
-    )
-    bounds = [F.struct(F.min(v), F.max(v)).alias(feature.name) for feature, v in zip(present, values, strict=True)]
-    return (
-        panel.select("*", marks.alias("marks"), _key().alias("key"))
-        .withColumn("mark", F.explode("marks"))
-        .groupBy("as_of", "mark")
-        .agg(F.count(F.lit(1)).alias("rows"), F.min_by("key", "key", MAX_KEYS).alias("keys"), *bounds)
-    )
+    return {"no_nulls": has_null, "ranges": is_outside, "label_is_binary": is_label_wrong}
 
 
 def _copies(panel: DataFrame) -> DataFrame:
-    """The rows that share customer and date with another, each named as often as it is there.
+    """The keys that several rows share, with their number, `copies`.
 
     A grouping of the two keys alone: a window over whole rows was half of the work of all rules (2026-11-25).
     """
-    copies = panel.groupBy("customer_id", "as_of").agg(F.count(F.lit(1)).alias("copies")).where("copies > 1")
-    names = F.array_repeat(_key(), F.least("copies", F.lit(MAX_KEYS)).cast("int"))
-    return copies.groupBy("as_of").agg(
-        F.lit(ONE_ROW_EACH).alias("mark"),
-        F.sum("copies").alias("rows"),
-        F.flatten(F.min_by(names, _key(), MAX_KEYS)).alias("keys"),
-    )
+    return panel.groupBy("customer_id", "as_of").agg(F.count(F.lit(1)).alias("copies")).where("copies > 1")
+
+
+def _first_offenders(panel: DataFrame, rule: str) -> list[str]:
+    """The first keys of rows that break the rule, one for each row."""
+    panel = _with_dates(panel)
+    if rule == ONE_ROW_EACH:
+        offenders = _copies(panel)
+    else:
+        offenders = panel.where(_broken(panel)[rule]).withColumn("copies", F.lit(1))
+    first = offenders.select(_key().alias("key"), "copies").orderBy("key").limit(MAX_KEYS).collect()
+    return sorted(row["key"] for row in first for _ in range(row["copies"]))[:MAX_KEYS]
 
 
 def _key() -> Column:
@@ -159,10 +198,22 @@ OFFENDERS_ALLOWED = {
 }
 
 
-def _offenders_outcome(groups: Sequence[dict[str, Any]], rule: str) -> Outcome:
-    broken = [group for group in groups if group["mark"] == rule]
-    keys = sorted(key for group in broken for key in group["keys"])[:MAX_KEYS]
-    rows = sum(group["rows"] for group in broken)
+def _outcomes_by(facts: _Facts | None, panel: DataFrame, rules: Collection[str]) -> list[Outcome]:
+    outcomes = [panel_schema_outcome(panel.schema)]
+    if facts is None:
+        outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
+    else:
+        outcomes += [
+            *[_offenders_outcome(facts, panel, rule) for rule in OFFENDERS_ALLOWED if rule in rules],
+            _empty_snapshot_outcome([row["as_of"] for row in facts.dates]),
+            _informative_outcome(facts.bounds),
+        ]
+    return [outcome for outcome in outcomes if outcome.rule in rules]
+
+
+def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str) -> Outcome:
+    rows = facts.offenders[rule]
+    keys = _first_offenders(panel, rule) if rows else []
     return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
 
 
@@ -175,11 +226,6 @@ def _empty_snapshot_outcome(as_of: Collection[date | None]) -> Outcome:
     missing = sorted(set(expected) ^ set(dates))
     observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
-
-
-def _bounds(groups: Sequence[dict[str, Any]], present: Sequence[Feature]) -> dict[str, list[float | None]]:
-    of_rows = [group for group in groups if group["mark"] == "row"]
-    return {feature.name: [bound for group in of_rows for bound in group[feature.name]] for feature in present}
 
 
 def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcome:
@@ -200,28 +246,30 @@ def future_outcome(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> 
     In: the `panel`, and the `silver` orders and the policy it was computed from.
     A feature that changes when everything from the date on is taken away has seen the future.
     """
-    names = [feature.name for feature in FEATURES]
-    if not {"customer_id", "as_of", "label", *names} <= set(panel.columns):
+    if not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return unevaluable_future("columns are missing")
     labelled = F.max(F.when(F.col("label").isNotNull(), F.col("as_of")))
     as_of = panel.select(F.coalesce(labelled, F.max("as_of"))).collect()[0][0]
+    return _future_outcome_at(as_of, panel, silver, policy)
+
+
+def _future_outcome_at(as_of: date | None, panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> Outcome:
     if as_of is None:
         return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", WITHOUT_THE_FUTURE)
+    names = [feature.name for feature in FEATURES]
     day = AsOfCalendar(as_of, as_of, as_of - timedelta(days=1))
     past = feature_panel(customer_snapshots(known_before(silver, as_of), day, policy), policy)
     there = panel.where(F.col("as_of") == F.lit(as_of)).select("customer_id", *names).alias("there")
     compared = there.join(past.select("customer_id", *names).alias("past"), "customer_id", "full_outer")
-    differing = F.array_compact(
-        F.array(*[F.when(~F.col(f"there.{name}").eqNullSafe(F.col(f"past.{name}")), name) for name in names])
-    )
-    broken = compared.select("customer_id", differing.alias("differing")).where(F.size("differing") > 0)
-    rows, features, keys = broken.agg(
-        F.count(F.lit(1)),
-        F.array_sort(F.array_distinct(F.flatten(F.collect_set("differing")))),
-        F.min_by("customer_id", "customer_id", MAX_KEYS),
-    ).collect()[0]
+    is_other = {name: ~F.col(f"there.{name}").eqNullSafe(F.col(f"past.{name}")) for name in names}
+    differing = compared.select("customer_id", *[condition.alias(name) for name, condition in is_other.items()])
+    broken = differing.where(reduce(or_, map(F.col, names)))
+    counts = broken.agg(F.count(F.lit(1)).alias("rows"), *[F.count_if(name).alias(name) for name in names])
+    (found,) = counts.collect()
+    rows, features = found["rows"], sorted(name for name in names if found[name])
+    first = broken.select("customer_id").orderBy("customer_id").limit(MAX_KEYS).collect() if rows else []
     observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
-    offenders = tuple(f"{key} at {as_of}" for key in keys or ())
+    offenders = tuple(f"{key} at {as_of}" for key in sorted(str(row["customer_id"]) for row in first))
     return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, WITHOUT_THE_FUTURE, offenders)
 
 
@@ -246,24 +294,43 @@ def known_before(silver: DataFrame, day: date) -> DataFrame:
 def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_days: int) -> list[Outcome]:
     """The rules of `train_features` and `test_features`, against the `panel` they were cut from."""
     tables = {"train": train, "test": test, "panel": panel}
-    by_date = [rows.groupBy(F.lit(name).alias("table"), "as_of").count() for name, rows in tables.items()]
+    dated = [rows.select(F.lit(name).alias("table"), "as_of") for name, rows in tables.items()]
+    by_date = reduce(DataFrame.unionByName, dated).groupBy("table", "as_of").agg(F.count(F.lit(1)).alias("rows"))
+    shared = _on_both_sides(train, test)
     counts: dict[str, dict[date, int]] = {name: {} for name in tables}
-    for row in reduce(DataFrame.unionByName, by_date).collect():
-        counts[row["table"]][row["as_of"]] = row["count"]
+    customers = 0
+    for row in united(by_date, shared.agg(F.count(F.lit(1)).alias("shared"))).collect():
+        if row["table"] is None:
+            customers = row["shared"]
+        else:
+            counts[row["table"]][row["as_of"]] = row["rows"]
     train_rows, test_rows = sum(counts["train"].values()), sum(counts["test"].values())
     if not train_rows or not test_rows:
         empty = f"{train_rows:,} training rows, {test_rows:,} test rows"
         return [Outcome(rule, False, empty, "rows on both sides") for rule in SPLIT_RULES]
     trained, (first_test, *_) = (sorted(day for day in counts[side] if day is not None) for side in ("train", "test"))
-    common = train.select("customer_id").distinct().join(test.select("customer_id").distinct(), "customer_id")
-    shared = [row.customer_id for row in common.orderBy("customer_id").limit(MAX_KEYS).collect()]
+    first = shared.orderBy("customer_id").limit(MAX_KEYS).collect() if customers else []
+    names = sorted(row["customer_id"] for row in first)
     return [
         Outcome(
-            "disjoint_customers", not shared, f"{len(shared)} shared (at most {MAX_KEYS} counted)", "0", tuple(shared)
+            "disjoint_customers", not names, f"{len(names)} shared (at most {MAX_KEYS} counted)", "0", tuple(names)
         ),
         _later_outcome(trained[0], trained[-1], first_test, outcome_days),
         _share_outcome(test_rows, counts["panel"].get(first_test, 0)),
     ]
+
+
+def _on_both_sides(train: DataFrame, test: DataFrame) -> DataFrame:
+    """The customers (not null) of both."""
+    sides = train.select("customer_id", F.lit(1).alias("side")).unionByName(
+        test.select("customer_id", F.lit(2).alias("side"))
+    )
+    ends = (
+        sides.where("customer_id is not null")
+        .groupBy("customer_id")
+        .agg(F.min("side").alias("first"), F.max("side").alias("last"))
+    )
+    return ends.where(F.col("first") != F.col("last")).select("customer_id")
 
 
 SPLIT_RULES = ("disjoint_customers", "test_after_train_outcomes", "test_share")

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.errors import NoEligibleCustomersError
-from churn_assets.churn.measures import DAY_MICROS, days_since
+from churn_assets.churn.measures import DAY_MICROS, as_decimal, days_since
 from churn_assets.churn.observed import SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
 
@@ -47,7 +47,15 @@ def as_of_calendar(silver: DataFrame, policy: ChurnPolicy) -> AsOfCalendar:
     """
     span = silver.agg(F.min("ordered_at").cast("date").alias("first"), F.max("ordered_at").cast("date").alias("last"))
     begin, end = span.collect()[0]
-    if begin is None:
+    return calendar_between(begin, end, policy)
+
+
+def calendar_between(begin: date | None, end: date | None, policy: ChurnPolicy) -> AsOfCalendar:
+    """The calendar that orders from day `begin` to day `end` allow; None where there is no order.
+
+    Raises NoEligibleCustomersError as `as_of_calendar` does.
+    """
+    if begin is None or end is None:
         raise NoEligibleCustomersError("No order is left after cleaning.", next_step="look at quarantined_rows for why")
     watermark = policy.cleaning.watermark or end
     first = _on_or_after_monday(begin + timedelta(days=policy.windows.observation_days))
@@ -70,9 +78,15 @@ def each_as_of(rows: DataFrame, first: Column, last: Column, calendar: AsOfCalen
     # As day numbers: a sequence of dates by an interval is slower. Mondays are those with the calendar's remainder.
     begin, end = (F.unix_date(F.lit(day)) for day in (calendar.first, calendar.last))
     from_day, to_day = F.greatest(F.unix_date(first), begin), F.least(F.unix_date(last), end)
-    first_monday = from_day + F.pmod(begin - from_day, F.lit(7))
+    first_monday = F.unix_date(first_on_calendar(F.date_from_unix_date(from_day), calendar))
     mondays = F.when(first_monday <= to_day, F.sequence(first_monday, to_day, F.lit(7)))
     return rows.withColumn("as_of", F.explode(mondays)).withColumn("as_of", F.date_from_unix_date("as_of"))
+
+
+def first_on_calendar(day: Column, calendar: AsOfCalendar) -> Column:
+    """The first day from `day` on that is of the calendar, were it without begin and end."""
+    number = F.unix_date(day)
+    return F.date_from_unix_date(number + F.pmod(F.unix_date(F.lit(calendar.first)) - number, F.lit(7)))
 
 
 def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
@@ -82,7 +96,7 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
     steepest_fall are null without a review, or a pair of them, and median_gap_days below two orders. They are
     aggregates of `_each_observed`, which see. Windows go by each event's own clock.
     """
-    events, rules = _each_observed(_with_history(silver), calendar, policy), policy.feature_rules
+    events, rules = _each_observed(_with_history(silver, calendar), calendar, policy), policy.feature_rules
     snapshots = events.groupBy("customer_id", "as_of").agg(
         *[column.value(rules).alias(name) for name, column in SNAPSHOT_COLUMNS.items()]
     )
@@ -114,8 +128,6 @@ def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolic
 
     is_recently_late = (delay_micros > 0) & (F.col("delivered_at") >= _midnight_before(policy.windows.eligibility_days))
     is_change_observed = F.col("earlier_reviewed_at") >= _midnight_before(days)
-    # Decimal sums do not depend on the order of their terms; a float sum would move customers between quintiles.
-    spend, exact_score = F.col("subtotal").cast("decimal(28,10)"), F.col("review_score").cast("decimal(20,10)")
     return rows.select(
         "customer_id",
         "as_of",
@@ -124,7 +136,7 @@ def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolic
             observed("ordered", value).alias(name)
             for name, value in {
                 "ordered_at": F.col("ordered_at"),
-                "spend": spend,
+                "spend": F.col("spend"),
                 "segment_index": F.col("segment_index"),
                 "orders_so_far": F.col("orders_so_far"),
                 "median_gap_days": F.col("median_gap_days"),
@@ -133,7 +145,7 @@ def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolic
         observed("delivered", delay_micros).alias("delay_micros"),
         observed("delivered", F.when(is_recently_late, delay_micros)).alias("recent_delay_micros"),
         observed("reviewed", F.col("reviewed_at")).alias("reviewed_at"),
-        observed("reviewed", exact_score).alias("exact_score"),
+        observed("reviewed", F.col("exact_score")).alias("exact_score"),
         observed("reviewed", F.when(is_change_observed, F.col("change_of_score"))).alias("change_of_score"),
     )
 
@@ -142,10 +154,11 @@ def _midnight_before(days: int) -> Column:
     return F.date_sub("as_of", days).cast("timestamp")
 
 
-def _with_history(silver: DataFrame) -> DataFrame:
+def _with_history(silver: DataFrame, calendar: AsOfCalendar) -> DataFrame:
     """Silver orders with what was known of the customer with each of them.
 
-    Added: orders_so_far, first_ordered_at and median_gap_days of all orders up to this one, and change_of_score since
+    Added: spend and exact_score, the subtotal and the score as decimals; orders_so_far and first_ordered_at of all
+    orders up to this one; median_gap_days of them, where this is the last before an as-of date; change_of_score since
     the customer's review before this one, of earlier_reviewed_at. All rows of a customer are in one partition.
     """
     customer = Window.partitionBy("customer_id")
@@ -158,20 +171,37 @@ def _with_history(silver: DataFrame) -> DataFrame:
         "*",
         F.lag("reviewed_at").over(by_review).alias("earlier_reviewed_at"),
         (F.col("review_score") - F.lag("review_score").over(by_review)).alias("change_of_score"),
-        (ordered_at - F.lag(ordered_at).over(by_order)).alias("gap_micros"),
+        # The first order has no gap. Of nulls some engines' lists hold as many, others none; -1 is always there, first.
+        F.coalesce(ordered_at - F.lag(ordered_at).over(by_order), F.lit(-1)).alias("gap_micros"),
+        F.lead("ordered_at").over(by_order).cast("date").alias("next_ordered_on"),
+        # Decimal sums do not depend on the order of their terms; a float sum would move customers between quintiles.
+        as_decimal(F.col("subtotal"), "decimal(28,10)").alias("spend"),
+        as_decimal(F.col("review_score"), "decimal(20,10)").alias("exact_score"),
     )
-    return orders.select(
-        *[name for name in orders.columns if name != "gap_micros"],
-        F.row_number().over(by_order).alias("orders_so_far"),
-        F.min("ordered_at").over(so_far).alias("first_ordered_at"),
-        (_middle(F.sort_array(F.collect_list("gap_micros").over(so_far))) / F.lit(DAY_MICROS)).alias("median_gap_days"),
+    orders = orders.withColumns(
+        {
+            "orders_so_far": F.row_number().over(by_order),
+            "first_ordered_at": F.min("ordered_at").over(so_far),
+            "gaps_micros": F.collect_list("gap_micros").over(so_far),
+        }
+    )
+    # Only these medians are looked at. To sort the gaps at every order of a customer took most of the time where one
+    # has thousands.
+    first_as_of = first_on_calendar(F.date_add(F.col("ordered_at").cast("date"), 1), calendar)
+    is_last_before = F.coalesce(F.col("next_ordered_on") >= first_as_of, F.lit(True))
+    median_gap = _middle(F.sort_array("gaps_micros")) / F.lit(DAY_MICROS)
+    return orders.withColumn("median_gap_days", F.when(is_last_before, median_gap)).drop(
+        "gap_micros", "gaps_micros", "next_ordered_on"
     )
 
 
 def _middle(ordered: Column) -> Column:
-    """The median of an ascending array; null of an empty one. F.percentile over a growing window took twice as long."""
-    count = F.size(ordered)
-    lower, upper = (F.get(ordered, F.floor(place / 2).cast("int")) for place in (count - 1, count))
+    """The median of an ascending array without its first value; null where there is no other.
+
+    F.percentile over a growing window took twice as long.
+    """
+    count = F.size(ordered) - 1
+    lower, upper = (F.get(ordered, F.floor(place / 2).cast("int") + 1) for place in (count - 1, count))
     return F.when(count > 0, (lower + upper) / F.lit(2))
 
 
@@ -206,9 +236,8 @@ def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
 def feature_panel(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:
     """The features of the catalogue: (customer_id, as_of) and one double column each, none null.
 
-    In: `customer_snapshots`.
+    In: `customer_snapshots`, perhaps `with_labels`; then `label` too.
     """
     rules = policy.feature_rules
-    return snapshots.select(
-        "customer_id", "as_of", *[feature.value(rules).cast("double").alias(feature.name) for feature in FEATURES]
-    )
+    features = [feature.value(rules).cast("double").alias(feature.name) for feature in FEATURES]
+    return snapshots.select("customer_id", "as_of", *features, *[name for name in snapshots.columns if name == "label"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,14 +19,19 @@ def churn_labels(snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar
     1.0: a churner by the policy's definition; 0.0: otherwise; null until the watermark has passed the last day of the
     outcome window. In: `customer_snapshots`.
     """
+    return with_labels(snapshots, silver, calendar, policy).select("customer_id", "as_of", "label")
+
+
+def with_labels(snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """`snapshots` with the `label` of `churn_labels`."""
     outcomes = with_outcomes(snapshots, silver, calendar, policy.windows.outcome_days, policy)
-    return outcomes.select("customer_id", "as_of", label(calendar, policy).alias("label"))
+    return outcomes.select(*snapshots.columns, label(calendar, policy).alias("label"))
 
 
 def with_outcomes(
     snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar, days: int, policy: ChurnPolicy
 ) -> DataFrame:
-    """customer_id, as_of and total_orders of `snapshots`, with what `label` needs of up to `days` days of outcome.
+    """`snapshots` with what `label` needs of up to `days` days of outcome.
 
     next_ordered_at: the first order in [as_of, as_of + days), null without one. orders_after: the number of orders in
     the policy's outcome window. gap_days: the customer's own median gap.
@@ -40,8 +46,7 @@ def with_outcomes(
         .groupBy("customer_id", "as_of")
         .agg(F.min("ordered_at").alias("next_ordered_at"), F.count_if(is_within).alias("orders_after"))
     )
-    gap_days = own_gap_days(policy.windows.outcome_days).alias("gap_days")
-    observed = snapshots.select("customer_id", "as_of", "total_orders", gap_days)
+    observed = snapshots.withColumn("gap_days", own_gap_days(policy.windows.outcome_days))
     return observed.join(after, ["customer_id", "as_of"], "left")
 
 
@@ -75,12 +80,29 @@ class SnapshotShares:
     crisis: float
 
 
+SHARED_BY = ("as_of", "crisis_exposure_index", "label")
+
+
 def snapshot_shares(panel: DataFrame) -> list[SnapshotShares]:
     """By rising as-of date. In: as_of, crisis_exposure_index, label."""
-    shares = panel.groupBy("as_of").agg(
-        F.count("*").alias("customers"), F.avg("label").alias("churn"), F.avg("crisis_exposure_index").alias("crisis")
-    )
-    return [SnapshotShares(**row.asDict()) for row in shares.orderBy("as_of").collect()]
+    counted = panel.groupBy(*SHARED_BY).agg(F.count(F.lit(1)).alias("rows"))
+    return shares_of({tuple(row[name] for name in SHARED_BY): row["rows"] for row in counted.collect()})
+
+
+def shares_of(counts: Mapping[tuple[Any, ...], int]) -> list[SnapshotShares]:
+    """By rising as-of date. counts: the rows of the panel by their values of SHARED_BY."""
+    by_date: dict[date, list[tuple[float, float | None, int]]] = {}
+    for (as_of, crisis, left), rows in counts.items():
+        by_date.setdefault(as_of, []).append((crisis, left, rows))
+    return [_shares_at(as_of, by_date[as_of]) for as_of in sorted(by_date)]
+
+
+def _shares_at(as_of: date, counts: Sequence[tuple[float, float | None, int]]) -> SnapshotShares:
+    customers = sum(rows for _, _, rows in counts)
+    known = sum(rows for _, left, rows in counts if left is not None)
+    churners = sum(left * rows for _, left, rows in counts if left is not None)
+    in_crisis = sum(crisis * rows for crisis, _, rows in counts)
+    return SnapshotShares(as_of, customers, churners / known if known else None, in_crisis / customers)
 
 
 def definition(policy: ChurnPolicy) -> str:

@@ -7,6 +7,17 @@ DAY_MICROS = 86_400_000_000
 NEUTRAL_RATING = 3.0
 
 
+def as_decimal(value: Column, kind: str) -> Column:
+    """A double as the decimal nearest to its shortest digits."""
+    # Through text, as Spark does it by itself: other engines multiply by a power of ten.
+    return value.cast("string").cast(kind)
+
+
+def as_double(value: Column) -> Column:
+    """A decimal as the double nearest to it. Cast at once, Sail rounds twice (pysail 0.7.2)."""
+    return value.cast("string").cast("double")
+
+
 def days_since(earlier: str) -> Column:
     """Exact days (double) from timestamp column `earlier` to the as-of date."""
     return (F.unix_micros(F.col("as_of").cast("timestamp")) - F.unix_micros(earlier)) / F.lit(DAY_MICROS)
@@ -19,9 +30,8 @@ def rating_or_mean() -> Column:
     """
     snapshot = Window.partitionBy("as_of")
     own_rating = F.col("mean_score")
-    usual_rating = F.sum(own_rating.cast("decimal(20,12)")).over(snapshot).cast("double") / F.count(own_rating).over(
-        snapshot
-    )
+    total = F.sum(as_decimal(own_rating, "decimal(20,12)")).over(snapshot)
+    usual_rating = as_double(total) / F.count(own_rating).over(snapshot)
     return F.coalesce(own_rating, usual_rating, F.lit(NEUTRAL_RATING))
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from churn_assets.churn.measures import as_double
+
 MINUTE_MICROS = 60_000_000
 
 
@@ -82,12 +84,12 @@ SNAPSHOT_COLUMNS = {
     "mean_score": Observed(
         "mean of their scores; null without any",
         ("reviewed_at", "review_score"),
-        lambda rules: F.sum("exact_score").cast("double") / F.nullif(F.count("reviewed_at"), F.lit(0)),
+        lambda rules: as_double(F.sum("exact_score")) / F.nullif(F.count("reviewed_at"), F.lit(0)),
     ),
     "worst_score": Observed(
         "the lowest of their scores",
         ("reviewed_at", "review_score"),
-        lambda rules: F.min("exact_score").cast("double"),
+        lambda rules: as_double(F.min("exact_score")),
     ),
     "steepest_fall": Observed(
         "most negative change between consecutive scores of the window",

@@ -1,6 +1,7 @@
 """The source tables in canonical columns: what they must hold and how raw types become theirs. No rules about rows."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -114,12 +115,9 @@ CONVERTIBLE: dict[str, tuple[type[T.DataType], ...]] = {
     "boolean": (T.BooleanType, T.StringType),
 }
 
-# Spark's own formats would cut times to milliseconds.
-WHOLE_ROW = {
-    "ignoreNullFields": "false",
-    "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX",
-    "timestampNTZFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSS",
-}
+# Spark's own format would cut times to milliseconds.
+TIMES_IN_JSON = {"timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
+ZONELESS_IN_JSON = "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"
 
 
 def check_source_schema(table: SourceTable, schema: T.StructType) -> None:
@@ -144,6 +142,14 @@ def check_source_schema(table: SourceTable, schema: T.StructType) -> None:
 def conformed(raw: DataFrame, table: SourceTable) -> DataFrame:
     """The columns of `table` in their canonical types, and `source_row`: the raw row whole, as JSON.
 
+    Columns and errors are those of `as_canonical`.
+    """
+    return as_canonical(raw, table, as_json(raw.schema, {name: name for name in raw.columns}).alias("source_row"))
+
+
+def as_canonical(raw: DataFrame, table: SourceTable, *others: Column) -> DataFrame:
+    """The columns of `table` in their canonical types, and `others` of the raw columns.
+
     An absent optional column is null; a blank string is null; text without a zone is UTC; what cannot be read is null.
     Raises SourceSchemaError as `check_source_schema` does.
     """
@@ -155,8 +161,69 @@ def conformed(raw: DataFrame, table: SourceTable) -> DataFrame:
         .alias(column.name)
         for column in table.columns
     ]
-    whole = F.to_json(F.struct(*[F.col(f"`{name}`") for name in raw.columns]), WHOLE_ROW)
-    return raw.select(*canonical, whole.alias("source_row"))
+    return raw.select(*canonical, *others)
+
+
+def as_json(schema: T.StructType, places: Mapping[str, str]) -> Column:
+    """A raw row of `schema` whole, as JSON, nulls included. places: the column that holds each raw column.
+
+    A column at a time: engines agree neither on a null field of `to_json` nor on its numbers.
+    """
+    fields = [
+        F.concat(
+            F.lit(json.dumps(field.name, ensure_ascii=False) + ":"),
+            _json_value(F.col(f"`{places[field.name]}`"), field.dataType),
+        )
+        for field in schema
+    ]
+    return F.concat(F.lit("{"), *_separated(fields, F.lit(",")), F.lit("}"))
+
+
+def _separated(fields: Sequence[Column], by: Column) -> list[Column]:
+    return [part for field in fields for part in (by, field)][1:]
+
+
+def _json_value(value: Column, kind: T.DataType) -> Column:
+    text = value.cast("string")
+    if isinstance(kind, T.DoubleType | T.FloatType):
+        known = _json_number(value)
+    elif isinstance(kind, T.IntegralType | T.BooleanType | T.DecimalType):
+        known = text
+    elif isinstance(kind, T.TimestampNTZType):
+        known = F.concat(F.lit('"'), F.date_format(value, ZONELESS_IN_JSON), F.lit('"'))
+    else:
+        # What stands between {"v": and }.
+        whole = F.to_json(F.struct(value.alias("v")), TIMES_IN_JSON)
+        known = F.substring(whole, F.lit(6), F.length(whole) - 6)
+    return F.when(value.isNull(), F.lit("null")).otherwise(known)
+
+
+def _json_number(value: Column) -> Column:
+    """A float as Java writes it: 0.001, 9999999.0, 1.0E7, 1.0E-4; what is no number in quotes."""
+    text = F.lower(F.abs(value).cast("string"))
+    # Other engines write 1e16 and 0.00001 of the same shortest digits.
+    whole, part, power = (F.regexp_extract(text, r"^(\d+)\.?(\d*)(?:e([+-]?\d+))?$", place) for place in (1, 2, 3))
+    digits = F.concat(whole, part)
+    significant = F.regexp_replace(digits, "^0+", "")
+    exponent = (
+        F.length(whole) - 1 - (F.length(digits) - F.length(significant)) + F.coalesce(power.try_cast("int"), F.lit(0))
+    )
+    rest = F.regexp_replace(F.substring(significant, F.lit(2), F.length(significant)), "0+$", "")
+    scientific = F.concat(
+        F.substring(significant, 1, 1),
+        F.lit("."),
+        F.when(rest == "", F.lit("0")).otherwise(rest),
+        F.lit("E"),
+        exponent.cast("string"),
+    )
+    is_plain = (value == 0) | (F.abs(value) >= 0.001) & (F.abs(value) < 10_000_000)
+    sign = F.when(value < 0, F.lit("-")).otherwise(F.lit(""))
+    return (
+        F.when(F.isnan(value), F.lit('"NaN"'))
+        .when(F.abs(value) == F.lit(float("inf")), F.concat(F.lit('"'), sign, F.lit('Infinity"')))
+        .when(is_plain, value.cast("string"))
+        .otherwise(F.concat(sign, scientific))
+    )
 
 
 def _as_kind(value: Column, kind: str) -> Column:
@@ -168,3 +235,17 @@ def _as_kind(value: Column, kind: str) -> Column:
         "boolean": lambda raw: raw.try_cast("boolean"),
     }
     return as_kind[kind](value)
+
+
+def united(one: DataFrame, other: DataFrame) -> DataFrame:
+    """The rows of both, null in a column that only the other has.
+
+    Not `unionByName(allowMissingColumns=True)`: by Sail's schema such a column is of type void (pysail 0.7.2).
+    """
+    kinds = {field.name: field.dataType for field in (*other.schema, *one.schema)}
+
+    def completed(rows: DataFrame) -> DataFrame:
+        absent = {name: F.lit(None).cast(kind) for name, kind in kinds.items() if name not in rows.columns}
+        return rows.withColumns(absent) if absent else rows
+
+    return completed(one).unionByName(completed(other))

@@ -1,12 +1,11 @@
 """The demo lakehouse as source tables, there only while sources.toml has `[demo]`. No other stage knows of it."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import dagster as dg
 
 from churn_assets.defs.results import table_result, table_spec
-from churn_assets.demo.simulator import DemoTables, simulate
+from churn_assets.demo.simulator import demo_tables, simulated_lives
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 
@@ -32,9 +31,8 @@ def demo_lakehouse(
     settings = sources.sources.demo
     if settings is None:
         raise dg.Failure("sources.toml has no [demo]; the demo lakehouse is not part of this installation")
-    tables = simulate(lakehouse.spark, settings)
-    for field in fields(DemoTables):
-        if field.name in MEANINGS:
-            commit = lakehouse.write(f"{FOLDER}/{field.name}", getattr(tables, field.name))
+    with lakehouse.held(simulated_lives(lakehouse.spark, settings)) as lives:
+        tables = demo_tables(lives, settings)
+        for name in MEANINGS:
+            commit = lakehouse.write(f"{FOLDER}/{name}", getattr(tables, name))
             yield table_result(commit, {"seed": settings.seed})
-    tables.release()

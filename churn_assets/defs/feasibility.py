@@ -11,10 +11,9 @@ from churn_assets.churn.feasibility import (
     label_feasibility,
     require_feasible,
 )
-from churn_assets.churn.features import as_of_calendar
 from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
+from churn_assets.defs.features import BASELINE, PANEL, stored_calendar, stored_outcomes
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.pages.tables import feasibility_table
@@ -41,7 +40,7 @@ def churn_label_feasibility(
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
     silver = lakehouse.read(SILVER, inputs[SILVER])
     candidates = label_feasibility(
-        lakehouse.read(BASELINE, inputs[BASELINE]), silver, as_of_calendar(silver, policy), policy
+        lakehouse.read(BASELINE, inputs[BASELINE]), silver, stored_calendar(lakehouse, inputs[SILVER], policy), policy
     )
     rows = lakehouse.spark.createDataFrame([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
     commit = lakehouse.write(FEASIBILITY, rows, metadata={"inputs": inputs})

@@ -9,18 +9,20 @@ from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.contract import (
     NO_FUTURE_LEAKAGE,
     PANEL_CHECKS,
+    audit_outcomes,
     future_outcome,
     panel_outcomes,
     unevaluable_future,
 )
 from churn_assets.churn.features import (
-    as_of_calendar,
+    AsOfCalendar,
+    calendar_between,
     customer_snapshots,
     feature_panel,
     require_eligible_customers,
     with_baseline_rule,
 )
-from churn_assets.churn.labels import churn_labels, definition, label_reads, snapshot_shares
+from churn_assets.churn.labels import SHARED_BY, definition, label_reads, shares_of, with_labels
 from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -72,7 +74,7 @@ def gold_customer_churn_risk(
     """What was observed of each eligible customer by each as-of date, and the retention team's rule on it."""
     inputs = lakehouse.pin(SILVER)
     silver = lakehouse.read(SILVER, inputs[SILVER])
-    calendar = as_of_calendar(silver, policy)
+    calendar = stored_calendar(lakehouse, inputs[SILVER], policy)
     rows = with_baseline_rule(customer_snapshots(silver, calendar, policy), policy)
     commit = lakehouse.write(
         BASELINE,
@@ -105,17 +107,16 @@ def ml_churn_features(
     inputs = {**lakehouse.inputs(BASELINE), **baseline}
     # The silver that the baseline was computed from, so that features and labels see the same orders.
     silver = lakehouse.read(SILVER, inputs[SILVER])
-    calendar = as_of_calendar(silver, policy)
+    calendar = stored_calendar(lakehouse, inputs[SILVER], policy)
     snapshots = lakehouse.read(BASELINE, inputs[BASELINE])
-    labels = churn_labels(snapshots, silver, calendar, policy)
-    panel = feature_panel(snapshots, policy).join(labels, ["customer_id", "as_of"])
+    panel = feature_panel(with_labels(snapshots, silver, calendar, policy), policy)
     commit = lakehouse.write(
         PANEL,
         panel,
-        audit=lambda staged: audited([*panel_outcomes(staged), future_outcome(staged, silver, policy)], PANEL, policy),
+        audit=lambda staged: audited(audit_outcomes(staged, silver, policy), PANEL, policy),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest(panel_code())},
     )
-    shares = snapshot_shares(lakehouse.read(PANEL, commit.version))
+    shares = shares_of(lakehouse.counts(PANEL, SHARED_BY, commit.version))
     add_snapshots(context.instance, [snapshot.as_of for snapshot in shares])
     last_labelled = calendar.last_labelled(policy.windows.outcome_days)
     return table_result(
@@ -130,6 +131,12 @@ def ml_churn_features(
         },
         panel_notes(policy),
     )
+
+
+def stored_calendar(lakehouse: LakehouseResource, silver_version: int, policy: ChurnPolicy) -> AsOfCalendar:
+    """The calendar that a version of silver allows. Needs no JVM. Raises NoEligibleCustomersError."""
+    first, last = lakehouse.bounds(SILVER, "ordered_at", silver_version)
+    return calendar_between(first and first.date(), last and last.date(), policy)
 
 
 def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from churn_assets.churn import cleaning
+from churn_assets.churn.columns import Column, spark_schema
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
@@ -26,6 +27,7 @@ SILVER = "food_delivery/silver_orders_enriched"
 SILVER_CUSTOMERS = "food_delivery/silver_customers"
 SEGMENTS = "food_delivery/segment_dimension"
 QUARANTINE = "food_delivery/quarantined_rows"
+SEGMENT_SCHEMA = spark_schema([Column("segment", "string"), Column("segment_index", "double")])
 
 
 def landed(table: SourceTable) -> str:
@@ -104,15 +106,20 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
         policy=policy,
         now=datetime.now(UTC),
     )
-    known = lakehouse.read(SEGMENTS) if lakehouse.has(SEGMENTS) else None
     metadata = {"inputs": inputs}
-    # The dimension first: it only ever grows, so the next run would do the same after a failure behind it.
-    segments = lakehouse.write(SEGMENTS, cleaning.numbered_segments(cleaned.customers, known), metadata=metadata)
-    orders = cleaning.with_segments(cleaned.orders, cleaned.customers, lakehouse.read(SEGMENTS, segments.version))
-    silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
     customers = lakehouse.write(SILVER_CUSTOMERS, cleaned.customers, metadata=metadata)
+    counted = lakehouse.counts(SILVER_CUSTOMERS, ["segment"], customers.version)
+    known = lakehouse.records(SEGMENTS) if lakehouse.has(SEGMENTS) else []
+    numbers = cleaning.numbered_segments(
+        {segment: count for (segment,), count in counted.items()},
+        {row["segment"]: row["segment_index"] for row in known},
+    )
+    # The dimension before the orders: it only ever grows, so the next run would do the same after a failure behind it.
+    dimension = lakehouse.spark.createDataFrame(list(numbers.items()), SEGMENT_SCHEMA)
+    segments = lakehouse.write(SEGMENTS, dimension, metadata=metadata)
+    orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
+    silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
     set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata)
-    cleaned.release()
     for commit in (silver_commit, customers, segments, set_aside):
         yield table_result(commit, {"inputs": inputs}, _notes_of(commit.table))
 

@@ -106,6 +106,18 @@ def value_count(table: "DeltaTable", column: str) -> int:
     return int(dataset_of(table).count_rows(filter=pc.field(column).is_valid()))
 
 
+def bounds(table: "DeltaTable", column: str) -> tuple[Any, Any]:
+    """The least and the greatest value in `column`: of the log's statistics where all files have them, else read."""
+    import pyarrow.compute as pc
+
+    ends = [(file.get(f"min.{column}"), file.get(f"max.{column}")) for file in files_of(table)]
+    if any(None in of_file for of_file in ends):
+        found = [pc.min_max(batch.column(0)) for batch in dataset_of(table).to_batches(columns=[column])]
+        read = [(each["min"].as_py(), each["max"].as_py()) for each in found]
+        ends = [of_batch for of_batch in read if None not in of_batch]
+    return min((low for low, _ in ends), default=None), max((high for _, high in ends), default=None)
+
+
 def dates(table: "DeltaTable", column: str) -> list[date]:
     """The distinct dates in `column`, ascending. Raises UnsupportedTableError if there is no such column of dates."""
     import pyarrow as pa

@@ -150,8 +150,6 @@ class DemoTables:
     campaign_contacts: customer_id, as_of (the list's date), contacted_at (null: held out), is_holdout, risk_tier.
     true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability; it
         knows nothing of what a campaign will change.
-
-    All five are read from `lives`, one persisted row per customer. Call `release` once they are written.
     """
 
     orders: DataFrame
@@ -159,10 +157,6 @@ class DemoTables:
     customers: DataFrame
     campaign_contacts: DataFrame
     true_churn_probability: DataFrame
-    lives: DataFrame
-
-    def release(self) -> None:
-        self.lives.unpersist()
 
 
 @dataclass(frozen=True)
@@ -174,12 +168,21 @@ class Calibration:
 
 
 def simulate(spark: SparkSession, settings: DemoSettings, *, partitions: int | None = None) -> DemoTables:
-    """The demo's tables. The rows depend on `settings` alone, not on `partitions` or the cluster.
+    """The demo's tables, each of which lives all lives again: `demo_tables` of stored ones do not."""
+    return demo_tables(simulated_lives(spark, settings, partitions=partitions), settings)
 
-    Spark's workers must be able to import this package. `lives` is persisted: see `DemoTables.release`.
+
+def simulated_lives(spark: SparkSession, settings: DemoSettings, *, partitions: int | None = None) -> DataFrame:
+    """One row per customer, as LIVES_SCHEMA. It depends on `settings` alone, not on `partitions` or the cluster.
+
+    The engine's workers must be able to import this package.
     """
     numbers = spark.range(1, settings.customers + 1, 1, partitions)
-    lives = numbers.mapInArrow(_simulator(settings, calibrate(settings)), LIVES_SCHEMA).persist()
+    return numbers.mapInArrow(_simulator(settings, calibrate(settings)), LIVES_SCHEMA)
+
+
+def demo_tables(lives: DataFrame, settings: DemoSettings) -> DemoTables:
+    """The tables that `simulated_lives` leave behind."""
     clean_orders = _orders(lives)
     return DemoTables(
         orders=_with_order_faults(clean_orders, settings),
@@ -187,7 +190,6 @@ def simulate(spark: SparkSession, settings: DemoSettings, *, partitions: int | N
         customers=_with_segment_faults(lives.select("customer_id", "segment"), settings),
         campaign_contacts=_campaign_contacts(lives, settings),
         true_churn_probability=lives.select("customer_id", F.inline("probabilities")),
-        lives=lives,
     )
 
 
@@ -693,14 +695,14 @@ def _with_order_faults(orders: DataFrame, settings: DemoSettings) -> DataFrame:
 def _with_review_faults(reviews: DataFrame, settings: DemoSettings) -> DataFrame:
     number = _Hash(settings.seed, "order_id")
     is_hit = number.hits("out_of_range_scores", settings.out_of_range_scores)
-    wrong = F.array(*map(F.lit, (0.0, 7.0, -1.0, 10.0)))[number("wrong score", 4)]
+    wrong = F.get(F.array(*map(F.lit, (0.0, 7.0, -1.0, 10.0))), number("wrong score", 4))
     return reviews.withColumn("review_score", F.when(is_hit, wrong).otherwise(F.col("review_score")))
 
 
 def _with_segment_faults(customers: DataFrame, settings: DemoSettings) -> DataFrame:
     number = _Hash(settings.seed, "customer_id")
     is_hit = number.hits("unknown_segments", settings.unknown_segments)
-    wrong = F.array(F.lit(None).cast("string"), F.lit("  "), F.lit("Legacy"))[number("wrong segment", 3)]
+    wrong = F.get(F.array(F.lit(None).cast("string"), F.lit("  "), F.lit("Legacy")), number("wrong segment", 3))
     return customers.withColumn("segment", F.when(is_hit, wrong).otherwise(F.col("segment")))
 
 

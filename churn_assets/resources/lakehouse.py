@@ -3,8 +3,10 @@
 What a Delta table is and how it is read and written belongs to `delta/`. Versions and row counts need no JVM.
 """
 
+import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +16,7 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
-from churn_assets.delta.storage import write_file
+from churn_assets.delta.storage import delete_folder, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -89,6 +91,19 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         return reading.read_delta(self.spark, self._open(table, version))
 
+    @contextmanager
+    def held(self, rows: "DataFrame") -> "Iterator[DataFrame]":
+        """`rows` from files that are there for the time of the block: computed once, however often they are read.
+
+        Not every engine persists (Sail), and where one does it takes its memory.
+        """
+        folder = f"{self._root}/held/{uuid.uuid4().hex}"
+        try:
+            rows.write.option("compression", "zstd").parquet(folder)
+            yield self.spark.read.schema(rows.schema).parquet(folder)
+        finally:
+            delete_folder(folder)
+
     def write(
         self,
         table: str,
@@ -149,6 +164,13 @@ class LakehouseResource(dg.ConfigurableResource):
         Raises MissingTableError and UnsupportedTableError.
         """
         return reading.counts(self._open(table, version), columns)
+
+    def bounds(self, table: str, column: str, version: int | None = None) -> tuple[Any, Any]:
+        """The least and the greatest value in `column`, None without any. Needs no JVM.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        return reading.bounds(self._open(table, version), column)
 
     def value_count(self, table: str, column: str, version: int | None = None) -> int:
         """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""

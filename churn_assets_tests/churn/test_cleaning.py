@@ -105,44 +105,34 @@ def test_the_segment_numbers_are_those_of_the_reference(
 
 
 def test_a_known_segment_keeps_its_number_and_new_ones_follow_by_frequency_then_name(spark: SparkSession) -> None:
-    names = ["b", "a", "c", "c", "known", "known", "known", None]
-    people = [{"customer_id": str(n), "segment": name} for n, name in enumerate(names)]
-    customers = frame(spark, people, CUSTOMERS.spark_schema)
-    known = spark.createDataFrame([("known", 4.0), ("nobody left", 0.0)], "segment string, segment_index double")
-    numbered = {row["segment"]: row["segment_index"] for row in rows_of(numbered_segments(customers, known))}
+    counts = {"b": 1, "a": 1, "c": 2, "known": 3, None: 1}
+    numbered = numbered_segments(counts, {"known": 4.0, "nobody left": 0.0})
     assert numbered == {"known": 4.0, "nobody left": 0.0, "c": 5.0, "a": 6.0, "b": 7.0}
 
-    orders = frame(spark, [order("1", "4"), order("2", "7"), order("3", "stranger")], ORDERS.spark_schema)
-    segments = numbered_segments(customers, known)
-    assert {row["order_id"]: row["segment_index"] for row in rows_of(with_segments(orders, customers, segments))} == {
-        "1": 4.0,
-        "2": -1.0,
-        "3": -1.0,
-    }
+    people = [{"customer_id": str(n), "segment": name} for n, name in enumerate(["a", "known", "unheard of", None])]
+    customers = frame(spark, people, CUSTOMERS.spark_schema)
+    orders = frame(spark, [order(str(n), str(n)) for n in range(5)], ORDERS.spark_schema)
+    for segments, first in ((numbered, [6.0, 4.0]), ({}, [-1.0, -1.0])):
+        found = {row["order_id"]: row["segment_index"] for row in rows_of(with_segments(orders, customers, segments))}
+        assert [found[str(n)] for n in range(5)] == [*first, -1.0, -1.0, -1.0]
 
 
 def test_the_longest_delivery_is_the_policys(spark: SparkSession) -> None:
     rows = [order("in time", delivered_at=MOMENT + 2 * HOUR), order("late", delivered_at=MOMENT + 3 * HOUR)]
     policy = ChurnPolicy(cleaning=Cleaning(max_delivery_hours=2.0))
     result = cleaned(source_frames(spark, (rows, [], [])), policy=policy)
-    try:
-        delivered = {row["order_id"]: row["delivered_at"] for row in rows_of(result.orders)}
-        assert delivered == {"in time": MOMENT + 2 * HOUR, "late": None}
-    finally:
-        result.release()
+    delivered = {row["order_id"]: row["delivered_at"] for row in rows_of(result.orders)}
+    assert delivered == {"in time": MOMENT + 2 * HOUR, "late": None}
 
 
 def test_a_repaired_delivery_keeps_the_order_and_its_original_aside(spark: SparkSession) -> None:
     impossible = MOMENT - HOUR
     result = cleaned(source_frames(spark, ([order("1", delivered_at=impossible, promised_at=MOMENT)], [], [])))
-    try:
-        (kept,) = rows_of(result.orders)
-        assert (kept["order_id"], kept["delivered_at"], kept["promised_at"]) == ("1", None, MOMENT)
-        (aside,) = rows_of(result.set_aside)
-        assert (aside["disposition"], aside["rule"]) == ("repaired", "delivery_before_order")
-        assert json.loads(aside["source_row"])["delivered_at"].startswith(impossible.isoformat())
-    finally:
-        result.release()
+    (kept,) = rows_of(result.orders)
+    assert (kept["order_id"], kept["delivered_at"], kept["promised_at"]) == ("1", None, MOMENT)
+    (aside,) = rows_of(result.set_aside)
+    assert (aside["disposition"], aside["rule"]) == ("repaired", "delivery_before_order")
+    assert json.loads(aside["source_row"])["delivered_at"].startswith(impossible.isoformat())
 
 
 def test_which_duplicate_stays_does_not_depend_on_the_order_of_the_rows(spark: SparkSession) -> None:
@@ -156,5 +146,4 @@ def test_which_duplicate_stays_does_not_depend_on_the_order_of_the_rows(spark: S
     for rows in (copies, copies[::-1]):
         result = cleaned(source_frames(spark, (rows, [], [])))
         kept += rows_of(result.orders)
-        result.release()
     assert [(row["customer_id"], row["promised_at"], row["subtotal"]) for row in kept] == [("a", None, 3.0)] * 2

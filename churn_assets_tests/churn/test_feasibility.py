@@ -230,7 +230,6 @@ def test_the_candidates_are_counted_at_the_latest_date_whose_outcome_each_knows(
     silver = clean_rows.orders.selectExpr("*", "cast(-1 as double) as segment_index")
     calendar = as_of_calendar(silver, policy)
     rows = label_feasibility(customer_snapshots(silver, calendar, policy), silver, calendar, policy)
-    clean_rows.release()
     compared = candidates(policy)
     assert [row.definition for row in rows] == [definition(candidate) for candidate in compared]
     assert [row.is_chosen for row in rows] == [candidate == policy for candidate in compared]

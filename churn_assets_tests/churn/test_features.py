@@ -98,7 +98,6 @@ def test_the_demos_panel_is_the_references(spark: SparkSession) -> None:
     demo = simulate(spark, DemoSettings(customers=600, duplicate_orders=0.01, null_keys=0.005), partitions=2)
     frames = (demo.orders, demo.reviews, demo.customers)
     rows = [rows_of(table) for table in frames]
-    demo.release()
     now = datetime(2026, 1, 2)
     kept = reference.clean(*rows, now=now)
     names = sorted({row["customer_id"] for row in kept.orders})
@@ -217,11 +216,8 @@ def test_the_order_and_partitioning_of_the_rows_changes_no_value(spark: SparkSes
 def test_the_order_and_partitioning_of_silver_changes_no_value(spark: SparkSession) -> None:
     # Cleaning sorts its rows by key, so shuffled sources alone would not show a feature that hangs on their order.
     clean_rows = cleaned(source_frames(spark, dirty_source_rows(0)), now=dirty_now())
-    try:
-        shuffled = replace(clean_rows, orders=clean_rows.orders.orderBy(F.xxhash64("order_id")).repartition(7))
-        assert by_key(panel_frame(shuffled)) == dirty_result(spark, 0, 150).panel
-    finally:
-        clean_rows.release()
+    shuffled = replace(clean_rows, orders=clean_rows.orders.orderBy(F.xxhash64("order_id")).repartition(7))
+    assert by_key(panel_frame(shuffled)) == dirty_result(spark, 0, 150).panel
 
 
 @pytest.mark.parametrize("partitions", [1, 3])

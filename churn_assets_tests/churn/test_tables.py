@@ -99,11 +99,8 @@ def test_unreadable_values_are_quarantined_and_not_lost(spark: SparkSession) -> 
     )
     _, reviews, customers = source_frames(spark, ([], [], []))
     result = cleaned((raw, reviews, customers))
-    try:
-        assert [row["order_id"] for row in rows_of(result.orders)] == ["good"]
-        aside = {row["row_key"]: (row["rule"], row["source_row"]) for row in rows_of(result.set_aside)}
-    finally:
-        result.release()
+    assert [row["order_id"] for row in rows_of(result.orders)] == ["good"]
+    aside = {row["row_key"]: (row["rule"], row["source_row"]) for row in rows_of(result.set_aside)}
     assert {key: rule for key, (rule, _) in aside.items()} == {
         "no time": "impossible_time",
         "no value": "negative_subtotal",

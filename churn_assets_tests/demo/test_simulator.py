@@ -29,10 +29,7 @@ Frames = dict[str, pd.DataFrame]
 def frames(spark: SparkSession, *, partitions: int | None = None, **knobs: object) -> Frames:
     """The demo's tables in pandas, rows sorted by all columns."""
     demo = simulate(spark, DemoSettings(**(CLEAN | knobs)), partitions=partitions)
-    try:
-        tables = {name: getattr(demo, name).toPandas() for name in TABLES}
-    finally:
-        demo.release()
+    tables = {name: getattr(demo, name).toPandas() for name in TABLES}
     return {name: table.sort_values(list(table), ignore_index=True) for name, table in tables.items()}
 
 
@@ -439,7 +436,6 @@ def test_a_campaign_brings_some_of_those_back_whom_it_contacts_and_touches_nobod
     without, with_campaign = frames(spark, **knobs), frames(spark, campaign=CAMPAIGN, **knobs)
     demo = simulate(spark, DemoSettings(**(CLEAN | knobs | {"campaign": CAMPAIGN})))
     contacts = demo.campaign_contacts.toPandas()
-    demo.release()
 
     truth = without["true_churn_probability"]
     at_risk = truth[(truth.as_of == CAMPAIGN) & (truth.churn_probability >= 0.25)]

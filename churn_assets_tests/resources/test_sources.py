@@ -197,11 +197,8 @@ def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark
     assert raw is not None
     _, reviews, customers = source_frames(spark, ([], [], []))
     result = cleaned((raw, reviews, customers))
-    try:
-        (kept,) = rows_of(result.orders)
-        aside = {(row["rule"], row["row_key"]) for row in rows_of(result.set_aside)}
-    finally:
-        result.release()
+    (kept,) = rows_of(result.orders)
+    aside = {(row["rule"], row["row_key"]) for row in rows_of(result.set_aside)}
     # A time without a zone is UTC; one with a zone is moved to it.
     assert (kept["ordered_at"], kept["delivered_at"]) == (datetime(2024, 3, 5, 12), datetime(2024, 3, 5, 13))
     assert (kept["order_id"], kept["subtotal"]) == ("good", 9.5)
