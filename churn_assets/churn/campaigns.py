@@ -1,14 +1,14 @@
 """What a retention list changed, once its outcomes are known: those to contact against those held out at random."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from pyspark.sql import DataFrame, Row, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from churn_assets.churn.columns import Column, of_kind, spark_schema
+from churn_assets.churn.columns import Column, arrow_schema, of_kind
 from churn_assets.churn.intervals import UNDEFINED, Estimate, share_difference
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS, TIERS
@@ -89,27 +89,29 @@ EFFECT_COLUMNS = (
     ),
     Column("statement", "string", "the same as a sentence, with the figures"),
 )
-EFFECT_SCHEMA = spark_schema(EFFECT_COLUMNS)
+EFFECT_SCHEMA = arrow_schema(EFFECT_COLUMNS)
+# What the rows of `campaign_outcomes` are counted by.
+COUNTED_BY = ("as_of", "risk_tier", "arm", "is_contacted", "is_retained", "problem")
 
 
-def campaign_outcomes(members: DataFrame, panel: DataFrame) -> DataFrame:
+def campaign_outcomes(members: DataFrame, panel: DataFrame, snapshots: Sequence[date]) -> DataFrame:
     """`members` with what came of each: risk_tier, arm, is_contacted, is_retained; `problem`, null where it counts.
 
-    In: `retention.campaign_members`; the panel's customer_id, as_of, label. is_retained is null until known. The arm is
-    the one the list chose, contacted or not: whoever could not be reached would otherwise be missed on one side only.
+    In: `retention.campaign_members`; the panel's customer_id, as_of, label, and its as-of dates. is_retained is null
+    until known. The arm is the one the list chose, contacted or not: whoever could not be reached would otherwise be
+    missed on one side only.
     """
     known = panel.select(*KEYS, F.lit(True).alias("is_eligible"), "label")
-    is_snapshot = F.broadcast(panel.select("as_of").distinct().withColumn("is_snapshot", F.lit(True)))
     # The earliest contact counts; a row more for the same list does not.
     by_contact = Window.partitionBy(*KEYS).orderBy(F.asc_nulls_last("contacted_at"), "is_holdout", "risk_tier")
     problem = (
         F.when(F.col("customer_id").isNull(), "no customer")
         .when(F.col("as_of").isNull(), "no date of the list")
-        .when(F.col("is_snapshot").isNull(), "the date of the list is not an as-of date")
+        .when(~F.col("as_of").isin(list(snapshots)), "the date of the list is not an as-of date")
         .when(F.col("is_eligible").isNull(), "not an eligible customer of that date")
         .when(F.row_number().over(by_contact) > 1, "on the list more than once")
     )
-    rows = members.join(known, [*KEYS], "left").join(is_snapshot, "as_of", "left").withColumn("problem", problem)
+    rows = members.join(known, [*KEYS], "left").withColumn("problem", problem)
     return rows.select(
         *KEYS,
         F.coalesce("risk_tier", F.lit(NO_TIER)).alias("risk_tier"),
@@ -120,26 +122,18 @@ def campaign_outcomes(members: DataFrame, panel: DataFrame) -> DataFrame:
     )
 
 
-def campaign_effects(outcomes: DataFrame, policy: ChurnPolicy) -> list[CampaignEffect]:
-    """By as-of date, of all tiers and then of each. In: `campaign_outcomes`; only rows without a problem count.
+def campaign_effects(counted: Mapping[tuple[Any, ...], int], policy: ChurnPolicy) -> list[CampaignEffect]:
+    """By as-of date, of all tiers and then of each. In: how many rows of `campaign_outcomes` have each combination of
+    COUNTED_BY; only those without a problem count.
 
     The intervals of the tiers are wider, by Bonferroni: of several looks at one campaign, one would mislead by chance.
     """
-    counted = (
-        outcomes.where("problem is null")
-        .groupBy("as_of", "risk_tier", "arm")
-        .agg(
-            F.count("*").alias("customers"),
-            F.count_if("is_contacted").alias("contacted"),
-            F.count("is_retained").alias("known"),
-            F.count_if("is_retained").alias("retained"),
-        )
-        .collect()
-    )
-    by_tier: dict[tuple[date, str], dict[str, list[Row]]] = {}
-    for row in counted:
-        for tier in (ALL_TIERS, row.risk_tier):
-            by_tier.setdefault((row.as_of, tier), {TREATED: [], HELD_OUT: []})[row.arm].append(row)
+    by_tier: dict[tuple[date, str], dict[str, list[_Counted]]] = {}
+    for (as_of, risk_tier, arm, is_contacted, is_retained, problem), customers in counted.items():
+        if problem is None:
+            for tier in (ALL_TIERS, risk_tier):
+                arms = by_tier.setdefault((as_of, tier), {TREATED: [], HELD_OUT: []})
+                arms[arm].append(_Counted(customers, is_contacted, is_retained))
     effects = []
     for (as_of, tier), arms in sorted(by_tier.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
         tiers = sum(day == as_of for day, _ in by_tier) - 1
@@ -155,10 +149,22 @@ def _order(tier: str) -> int:
     return [ALL_TIERS, *TIERS, NO_TIER, tier].index(tier)
 
 
-def _arm(rows: Sequence[Row]) -> Arm:
-    customers, known = sum(row.customers for row in rows), sum(row.known for row in rows)
-    retained = sum(row.retained for row in rows) if known == customers else None
-    return Arm(customers, sum(row.contacted for row in rows), retained)
+@dataclass(frozen=True)
+class _Counted:
+    """Customers alike in whether they were contacted and whether they stayed; None until known."""
+
+    customers: int
+    is_contacted: bool
+    is_retained: bool | None
+
+
+def _arm(parts: Sequence[_Counted]) -> Arm:
+    is_known = all(part.is_retained is not None for part in parts)
+    return Arm(
+        sum(part.customers for part in parts),
+        sum(part.customers for part in parts if part.is_contacted),
+        sum(part.customers for part in parts if part.is_retained) if is_known else None,
+    )
 
 
 def campaign_effect(

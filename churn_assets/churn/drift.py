@@ -4,26 +4,27 @@ Which limits a value has to keep, and what follows, is in `monitoring.py`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import reduce
 from math import fsum, inf, log, nextafter, sqrt
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyspark import sql
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of
+from churn_assets.churn.intervals import Floats
 
 # The subject that is no feature: the churn probability.
 SCORE = "score"
 BY_VALUE = frozenset(feature.name for feature in FEATURES if feature.is_by_value)
-DECILES = [number / 10 for number in range(1, 10)]
-# Ranks to within a thousandth of the rows.
-RANK_ERROR = 0.001
 # That a training date which differs from the others does not do so by chance.
 SPREAD_CONFIDENCE = 0.999
 # Bins of their own: no value at all, and (of subjects binned by value) a value the training data do not have.
@@ -33,6 +34,8 @@ MISSING, UNSEEN = -1, 0
 PSEUDO_COUNT = 0.5
 
 BinCounts = Mapping[int, int]
+# A column of the training data by its name, read when it is asked for: all of them at once may be more than fits.
+ColumnOf = Callable[[str], pa.ChunkedArray]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,15 @@ class Bins:
             for place, edge in enumerate(self.edges, start=1)
         ]
         return F.when(value.isNull() | F.isnan(value), MISSING).otherwise(sum(places, F.lit(0)))
+
+    def bins_of(self, values: Floats) -> NDArray[np.intp]:
+        """As `bin_of`, of an array; NaN stands for no value."""
+        edges = np.array(self.edges)
+        place = np.searchsorted(edges, values)
+        if self.is_by_value:
+            is_seen = np.append(edges, np.nan)[place] == values
+            place = np.where(is_seen, place + 1, UNSEEN)
+        return np.where(np.isnan(values), MISSING, place)
 
 
 @dataclass(frozen=True)
@@ -103,27 +115,31 @@ PROFILE_COLUMNS = (
 PROFILE_SCHEMA = arrow_schema(PROFILE_COLUMNS)
 
 
-def profiles(rows: DataFrame, subjects: Sequence[str], model_version: str, trained_until: date) -> list[Profile]:
+def profiles(column: ColumnOf, subjects: Sequence[str], model_version: str, trained_until: date) -> list[Profile]:
     """What the training data look like, a profile for each subject.
 
-    In: customer_id, as_of and `subjects` (doubles); several as-of dates of a customer are several rows.
+    In: customer_id, as_of and `subjects` (doubles), a row for each customer and as-of date. One column at a time is in
+    memory. The cut points are exact, so they depend on no order of the rows.
     """
-    rows = rows.select("customer_id", "as_of", *subjects).persist()
-    try:
-        customers = rows.select("customer_id").distinct().count()
-        bins = _bins(rows, subjects)
-        by_date = counted(binned(rows, bins))
-    finally:
-        rows.unpersist()
+    customers = pc.count_distinct(column("customer_id"), mode="all").as_py()
+    dates = column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     training_profiles = []
     for subject in subjects:
-        of_dates = [Counter(counts) for (_, name), counts in by_date.items() if name == subject]
+        values = column(subject).to_numpy()
+        bins = _bins(values[~np.isnan(values)], is_by_value=subject in BY_VALUE)
+        of_dates = _counts_by_date(dates, bins.bins_of(values))
         pooled: Counter[int] = sum(of_dates, Counter())
         spread = _spread(scaled(pooled, customers), of_dates)
-        training_profiles.append(
-            Profile(model_version, subject, bins[subject], pooled, customers, spread, trained_until)
-        )
+        training_profiles.append(Profile(model_version, subject, bins, pooled, customers, spread, trained_until))
     return training_profiles
+
+
+def _counts_by_date(dates: NDArray[np.intp], places: NDArray[np.intp]) -> list[Counter[int]]:
+    """Rows by bin, for each of `dates`, numbers from 0."""
+    width = int(places.max(initial=MISSING)) - MISSING + 1
+    counts = np.bincount(dates * width + places - MISSING).tolist()
+    of_dates = [counts[first : first + width] for first in range(0, len(counts), width)]
+    return [Counter({place: rows for place, rows in enumerate(each, start=MISSING) if rows}) for each in of_dates]
 
 
 def _spread(expected: Mapping[int, float], of_dates: Sequence[BinCounts]) -> float:
@@ -136,16 +152,20 @@ def _spread(expected: Mapping[int, float], of_dates: Sequence[BinCounts]) -> flo
     return max(beyond, default=0.0)
 
 
-def _bins(rows: DataFrame, subjects: Sequence[str]) -> dict[str, Bins]:
-    by_value = [subject for subject in subjects if subject in BY_VALUE]
-    by_cut = [subject for subject in subjects if subject not in BY_VALUE]
-    # Nulls and NaN have no part in the quantiles, and a bin of their own.
-    quantiles = rows.approxQuantile(by_cut, [0.0, *DECILES], RANK_ERROR)
-    bins = {name: Bins(False, _cuts(of)) for name, of in zip(by_cut, quantiles, strict=True)}
-    if by_value:
-        values = rows.agg(*[F.collect_set(subject).alias(subject) for subject in by_value]).collect()[0]
-        bins |= {name: Bins(True, tuple(sorted(v for v in values[name] if v == v))) for name in by_value}
-    return bins
+def _bins(values: Floats, *, is_by_value: bool) -> Bins:
+    # Of two zeros that are equal neither the sign nor the place tells them apart.
+    values = values + 0.0
+    return Bins(True, tuple(np.unique(values).tolist())) if is_by_value else Bins(False, _cuts(_deciles(values)))
+
+
+def _deciles(values: Floats) -> list[float]:
+    """The least of `values` and their deciles, the k-th the ceil(k n / 10)-th smallest; none of none."""
+    if not len(values):
+        return []
+    ranks = [1, *(-(-number * len(values) // 10) for number in range(1, 10))]
+    places = [rank - 1 for rank in ranks]
+    ranked: list[float] = np.partition(values, places)[places].tolist()
+    return ranked
 
 
 def _cuts(least_and_deciles: Sequence[float]) -> tuple[float, ...]:
@@ -162,8 +182,9 @@ def _cuts(least_and_deciles: Sequence[float]) -> tuple[float, ...]:
 
 def binned(rows: DataFrame, bins: Mapping[str, Bins]) -> DataFrame:
     """(as_of, subject, bin), a row for each row of `rows` and subject of `bins`."""
-    each = [F.struct(F.lit(name).alias("subject"), of.bin_of(F.col(name)).alias("bin")) for name, of in bins.items()]
-    return rows.select("as_of", F.explode(F.array(*each)).alias("binned")).select("as_of", "binned.*")
+    # Sail unpivots only columns of which all or none may be null (pysail 0.7.2): none is.
+    places = [F.coalesce(of.bin_of(F.col(name)), F.lit(MISSING)).alias(name) for name, of in bins.items()]
+    return rows.select("as_of", *places).unpivot("as_of", list(bins), "subject", "bin")
 
 
 def counted(binned_rows: DataFrame) -> Mapping[tuple[date, str], BinCounts]:
@@ -172,26 +193,6 @@ def counted(binned_rows: DataFrame) -> Mapping[tuple[date, str], BinCounts]:
     for row in binned_rows.groupBy("as_of", "subject", "bin").count().collect():
         counts.setdefault((row["as_of"], row["subject"]), {})[row["bin"]] = row["count"]
     return counts
-
-
-def counted_by_version(
-    features: DataFrame, scores: DataFrame, known: Sequence[Profile]
-) -> Mapping[tuple[date, str], BinCounts]:
-    """Rows by bin of each scored date and subject, in the bins of the version that scored it, in one Spark pass.
-
-    In: `features`, the panel; `scores`, customer_id, as_of, churn_probability and model_version. Every date has one
-    version, for a week is scored as a whole.
-    """
-    dates = scores.select("as_of", "model_version").distinct()
-    parts = []
-    for version in sorted({profile.model_version for profile in known}):
-        bins = {profile.subject: profile.bins for profile in known if profile.model_version == version}
-        is_version = F.col("model_version") == F.lit(version)
-        of_version = features.join(F.broadcast(dates.where(is_version)), "as_of", "left_semi")
-        parts.append(binned(of_version, {name: of for name, of in bins.items() if name in features.columns}))
-        scored = scores.where(is_version).select("as_of", F.col("churn_probability").alias(SCORE))
-        parts.append(binned(scored, {SCORE: bins[SCORE]}))
-    return counted(reduce(DataFrame.unionByName, parts)) if parts else {}
 
 
 def scaled(counts: BinCounts, total: float) -> dict[int, float]:

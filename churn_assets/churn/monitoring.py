@@ -4,18 +4,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from enum import StrEnum
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.columns import Column, spark_schema
+from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.drift import (
+    SCORE,
     UNSEEN,
     BinCounts,
     Profile,
     allowed_stability,
+    binned,
+    counted,
     population_stability,
     scaled,
 )
@@ -24,6 +27,9 @@ from churn_assets.churn.intervals import Estimate, share
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
 
 SEGMENT = "segment_index"
+# What became of whoever was scored is counted as the bins of a subject of its own; that of an alert is ALERTED higher.
+OUTCOME = "outcome"
+UNKNOWN, STAYED, LEFT, ALERTED = range(4)
 
 
 class Metric(StrEnum):
@@ -121,7 +127,7 @@ MEASUREMENT_COLUMNS = (
     Column("is_in_sample", "boolean", "the version learned from this date's outcomes, so the figures flatter it"),
     Column("status", "string", "ok, warn, fail or not_yet_known"),
 )
-MEASUREMENT_SCHEMA = spark_schema(MEASUREMENT_COLUMNS)
+MEASUREMENT_SCHEMA = arrow_schema(MEASUREMENT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -138,22 +144,54 @@ class ServedWeek:
     caught: int
 
 
-def served_weeks(scores: DataFrame, panel: DataFrame) -> list[ServedWeek]:
-    """By rising as-of date, in one Spark pass.
+def watched(
+    scores: DataFrame, panel: DataFrame, versions: Mapping[date, str], known: Sequence[Profile]
+) -> tuple[list[ServedWeek], Mapping[tuple[date, str], BinCounts]]:
+    """The served weeks by rising date, and the rows by bin of each date and subject, from one Spark query.
 
-    In: `scores`, customer_id, as_of, is_alert and model_version as served; `panel`, customer_id, as_of and label.
+    In: `scores`, customer_id, as_of, churn_probability and is_alert as served; `panel`, customer_id, as_of, features
+    and label; the version that scored each date, for a week is scored as a whole; the profiles of these versions, in
+    whose bins the dates are counted.
     """
-    rows = scores.join(panel.select("customer_id", "as_of", "label"), ["customer_id", "as_of"], "left")
-    is_known, is_alert, is_churner = F.col("label").isNotNull(), F.col("is_alert"), F.col("label") == 1.0
-    weeks = rows.groupBy("as_of", "model_version").agg(
-        F.count(F.lit(1)).alias("customers"),
-        F.count_if(is_alert).alias("alerts"),
-        F.count_if(is_known).alias("labelled"),
-        F.count_if(is_churner).alias("churners"),
-        F.count_if(is_known & is_alert).alias("labelled_alerts"),
-        F.count_if(is_churner & is_alert).alias("caught"),
+    if not versions:
+        return [], {}
+    parts = [_outcomes(scores, panel)]
+    for version in sorted(set(versions.values())):
+        is_of_version = F.col("as_of").isin([day for day, of_day in versions.items() if of_day == version])
+        bins = {profile.subject: profile.bins for profile in known if profile.model_version == version}
+        in_panel = {subject: of for subject, of in bins.items() if subject in panel.columns}
+        scored = scores.select("as_of", F.col("churn_probability").alias(SCORE))
+        parts += [
+            binned(rows.where(is_of_version), of)
+            for rows, of in ((panel, in_panel), (scored, {SCORE: bins[SCORE]} if bins else {}))
+            if of
+        ]
+    counts = dict(counted(reduce(DataFrame.unionByName, parts)))
+    return [_served_week(day, versions[day], counts.pop((day, OUTCOME), {})) for day in sorted(versions)], counts
+
+
+def _outcomes(scores: DataFrame, panel: DataFrame) -> DataFrame:
+    """(as_of, subject, bin) of each score: whether it is an alert, and what became of the customer, as one number."""
+    labels = panel.select("customer_id", "as_of", "label")
+    rows = scores.select("customer_id", "as_of", "is_alert").join(labels, ["customer_id", "as_of"], "left")
+    became = F.when(F.col("label") == 1.0, LEFT).when(F.col("label").isNotNull(), STAYED).otherwise(UNKNOWN)
+    number = became + F.when(F.col("is_alert"), ALERTED).otherwise(0)
+    return rows.select("as_of", F.lit(OUTCOME).alias("subject"), number.alias("bin"))
+
+
+def _served_week(as_of: date, version: str, outcomes: BinCounts) -> ServedWeek:
+    alerts = {became: outcomes.get(became + ALERTED, 0) for became in (UNKNOWN, STAYED, LEFT)}
+    everyone = {became: rows + outcomes.get(became, 0) for became, rows in alerts.items()}
+    return ServedWeek(
+        as_of,
+        version,
+        customers=sum(everyone.values()),
+        alerts=sum(alerts.values()),
+        labelled=everyone[STAYED] + everyone[LEFT],
+        churners=everyone[LEFT],
+        labelled_alerts=alerts[STAYED] + alerts[LEFT],
+        caught=alerts[LEFT],
     )
-    return [ServedWeek(**row.asDict()) for row in weeks.orderBy("as_of").collect()]
 
 
 def measurements(

@@ -20,6 +20,11 @@ class Outcome:
     is_warning: bool = False
 
 
+def of_customers(rule: str, number: int, keys: Iterable[str], allowed: str) -> Outcome:
+    """The outcome of a rule that so many customers break, the first of them by `keys`."""
+    return Outcome(rule, number == 0, f"{number:,} offending customers", allowed, tuple(keys))
+
+
 def require(outcomes: Sequence[Outcome], table: str) -> None:
     """Raises BrokenContractError with every broken rule that is not a mere warning."""
     broken = broken_rules(outcomes)

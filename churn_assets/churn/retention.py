@@ -1,14 +1,21 @@
 """The week's retention list: whom to contact, in which order, with what, and who is held out to measure the effect."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import reduce
+from math import floor, nan
 
-from pyspark.sql import Column, DataFrame, Window
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
 from churn_assets.churn.policy import Action, ChurnPolicy
-from churn_assets.churn.scoring import KEYS, offenders
+from churn_assets.churn.scoring import KEYS
 
 OPTED_OUT, CONTACTED, HELD_OUT = "opted out", "contacted", "held out"
 TARGET_RULES = ("capacity", "ranking", "exclusions", "additivity")
@@ -26,7 +33,7 @@ def campaign_members(contacts: DataFrame, targets: DataFrame | None) -> DataFram
         return contacts.select(
             *KEYS, "contacted_at", F.coalesce("is_holdout", F.lit(False)).alias("is_holdout"), "risk_tier"
         )
-    used = contacts.where("contacted_at is not null").select("as_of").distinct()
+    used = contacts.where("contacted_at is not null").select("as_of")
     listed = targets.join(used, "as_of", "left_semi").select(
         *KEYS, F.col("is_holdout").alias("planned"), F.col("risk_tier").alias("tier")
     )
@@ -70,34 +77,37 @@ def is_held_out(policy: ChurnPolicy) -> Column:
     return F.pmod(F.xxhash64(key), F.lit(1_000_000)) < round(policy.retention.holdout_share * 1_000_000)
 
 
-def capacity_by_date(eligible: DataFrame, policy: ChurnPolicy) -> DataFrame:
-    """as_of, capacity: how many customers the team can contact. In: one row of as_of for each eligible customer."""
-    budget = F.floor(F.count("*") * F.lit(policy.alerts.budget)).cast("long")
+def capacity_by_date(eligible: Mapping[date, int], policy: ChurnPolicy) -> dict[date, int]:
+    """How many customers the team can contact on each date. In: how many are eligible."""
     weekly = policy.retention.weekly_capacity
-    capacity = budget if weekly is None else F.least(budget, F.lit(weekly))
-    return eligible.groupBy("as_of").agg(capacity.alias("capacity"))
+    budgets = {day: floor(customers * policy.alerts.budget) for day, customers in eligible.items()}
+    return budgets if weekly is None else {day: min(budget, weekly) for day, budget in budgets.items()}
 
 
-def retention_list(candidates: DataFrame, capacity: DataFrame, policy: ChurnPolicy) -> DataFrame:
-    """The list of each as-of date: `candidates` that made it, with value_at_risk, is_holdout and rank (from 1).
+def retention_list(candidates: pa.Table, capacity: Mapping[date, int]) -> pa.Table:
+    """The list of each as-of date by rank: `candidates` that made it, with value_at_risk and rank (int, from 1).
 
-    In: `candidates`, customer_id, as_of, churn_probability, recent_spend and more; `capacity_by_date`. By value at
-    risk, the churn probability times the spend of the observation window, until the capacity is used up; whoever is
-    held out keeps the rank but takes no one's place.
+    In: `candidates`, customer_id, as_of, churn_probability, recent_spend, is_holdout and more; `capacity_by_date`. By
+    value at risk, the churn probability times the spend of the observation window, until the capacity is used up;
+    whoever is held out keeps the rank but takes no one's place.
     """
-    valued = candidates.withColumn("value_at_risk", F.col("churn_probability") * F.col("recent_spend"))
-    by_value = Window.partitionBy("as_of").orderBy(
-        F.desc("value_at_risk"), F.desc("churn_probability"), F.asc("customer_id")
-    )
-    before = by_value.rowsBetween(Window.unboundedPreceding, -1)
-    contacts_before = F.coalesce(F.count_if(~F.col("is_holdout")).over(before), F.lit(0))
-    return (
-        valued.withColumn("is_holdout", is_held_out(policy))
-        .withColumns({"rank": F.row_number().over(by_value), "contacts_before": contacts_before})
-        .join(F.broadcast(capacity), "as_of")
-        .where(F.col("contacts_before") < F.col("capacity"))
-        .drop("contacts_before", "capacity")
-    )
+    value = pc.multiply(candidates.column("churn_probability"), candidates.column("recent_spend"))
+    falling = [(name, "descending") for name in ("value_at_risk", "churn_probability")]
+    valued = candidates.append_column("value_at_risk", value)
+    valued = valued.sort_by([("as_of", "ascending"), *falling, ("customer_id", "ascending")])
+    lists = []
+    for day in pc.unique(valued.column("as_of")):
+        of_day = valued.filter(pc.equal(valued.column("as_of"), day))
+        is_contact = ~of_day.column("is_holdout").to_numpy()
+        contacts_before = np.cumsum(is_contact) - is_contact
+        ranks = pa.array(np.arange(1, len(of_day) + 1), pa.int32())
+        lists.append(of_day.append_column("rank", ranks).filter(contacts_before < capacity[day.as_py()]))
+    return pa.concat_tables(lists) if lists else valued.append_column("rank", pa.array([], pa.int32()))
+
+
+def as_doubles(decimals: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The doubles nearest to `decimals`: through text, because Arrow's own cast is not correctly rounded (25.0)."""
+    return decimals.cast(pa.string()).cast(pa.float64())
 
 
 def suggested_action(actions: Sequence[Action]) -> Column:
@@ -115,25 +125,53 @@ def suggested_action(actions: Sequence[Action]) -> Column:
     return chosen
 
 
-def target_outcomes(targets: DataFrame, excluded: DataFrame, alerted: DataFrame, capacity: DataFrame) -> list[Outcome]:
+def target_outcomes(
+    targets: pa.Table, excluded: pa.Table, alerted: pa.Table, capacity: Mapping[date, int]
+) -> list[Outcome]:
     """TARGET_RULES of `retention_targets`, of the dates of `capacity`; `alerted`: the alerted scores of these dates."""
+    contacts = Counter(targets.filter(pc.invert(targets.column("is_holdout"))).column("as_of").to_pylist())
+    has_room = {day for day, most in capacity.items() if contacts[day] < most}
+    listed, kept_off, alerts = (Counter(_keys(rows)) for rows in (targets, excluded, alerted))
+    twice = [key for key, times in listed.items() if times > 1]
+    unwanted = [key for key in listed.elements() if key in kept_off]
+    strangers = [key for key in listed.elements() if key not in alerts]
+    forgotten = [key for key in alerts if key[1] in has_room and key not in listed and key not in kept_off]
     return [
-        _capacity_outcome(targets, capacity),
-        _ranking_outcome(targets),
-        _exclusions_outcome(targets, excluded, alerted, capacity),
-        _additivity_outcome(targets),
+        _capacity_outcome(contacts, capacity),
+        _offenders(
+            _keys(_misplaced(targets)),
+            "ranking",
+            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend",
+        ),
+        _offenders(
+            [*twice, *unwanted, *strangers, *forgotten],
+            "exclusions",
+            "alerted customers, each once, nobody who is excluded, and while there is capacity everyone else",
+        ),
+        _offenders(
+            _keys(targets.filter(~_is_additive(targets))),
+            "additivity",
+            "base score and contributions sum to the score that gives the probability",
+        ),
     ]
 
 
-def _capacity_outcome(targets: DataFrame, capacity: DataFrame) -> Outcome:
-    contacts = targets.where(~F.col("is_holdout")).groupBy("as_of").agg(F.count("*").alias("contacts"))
-    rows = capacity.join(contacts, "as_of", "left").fillna(0, ["contacts"]).orderBy("as_of").collect()
+def _keys(rows: pa.Table) -> list[tuple[str | None, date | None]]:
+    return list(zip(*(rows.column(name).to_pylist() for name in KEYS), strict=True))
+
+
+def _offenders(keys: Sequence[tuple[str | None, date | None]], rule: str, allowed: str) -> Outcome:
+    named = [" at ".join("(null)" if part is None else str(part) for part in key) for key in keys]
+    return of_customers(rule, len(named), sorted(named)[:MAX_KEYS], allowed)
+
+
+def _capacity_outcome(contacts: Mapping[date, int], capacity: Mapping[date, int]) -> Outcome:
     over = [
-        f"{row.as_of}: {row.contacts:,} to contact, capacity {row.capacity:,}"
-        for row in rows
-        if row.contacts > row.capacity
+        f"{day}: {contacts[day]:,} to contact, capacity {most:,}"
+        for day, most in sorted(capacity.items())
+        if contacts[day] > most
     ]
-    largest = max((row.contacts for row in rows), default=0)
+    largest = max((contacts[day] for day in capacity), default=0)
     return Outcome(
         "capacity",
         not over,
@@ -143,46 +181,35 @@ def _capacity_outcome(targets: DataFrame, capacity: DataFrame) -> Outcome:
     )
 
 
-def _ranking_outcome(targets: DataFrame) -> Outcome:
-    by_rank = Window.partitionBy("as_of").orderBy("rank", F.desc("value_at_risk"))
-    place, before = F.row_number().over(by_rank), F.lag("value_at_risk").over(by_rank)
-    exact = F.col("churn_probability") * F.col("recent_spend")
-    ranked = targets.withColumns({"place": place, "before": before})
-    is_wrong = (
-        F.col("value_at_risk").isNull()
-        | (F.abs(F.col("value_at_risk") - exact) > ROUNDING * F.greatest(F.abs(exact), F.lit(1.0)))
-        | (F.col("before") < F.col("value_at_risk"))
-        # Whoever is excluded or of no capacity has no rank; a hold-out has one.
-        | (F.col("rank") != F.col("place"))
-    )
-    return offenders(
-        ranked.where(is_wrong), "ranking", "ranks 1, 2, 3 … by falling value at risk, probability × recent spend"
-    )
-
-
-def _exclusions_outcome(targets: DataFrame, excluded: DataFrame, alerted: DataFrame, capacity: DataFrame) -> Outcome:
-    listed, kept_off, alerts = (rows.select(*KEYS) for rows in (targets, excluded, alerted))
-    contacts = targets.groupBy("as_of").agg(F.count_if(~F.col("is_holdout")).alias("contacts"))
-    has_room = F.coalesce("contacts", F.lit(0)) < F.col("capacity")
-    dates_with_room = capacity.join(contacts, "as_of", "left").where(has_room).select("as_of")
-    wrong = [
-        listed.groupBy(*KEYS).count().where("count > 1").select(*KEYS),
-        listed.join(kept_off, [*KEYS], "left_semi"),
-        listed.join(alerts, [*KEYS], "left_anti"),
-        alerts.join(dates_with_room, "as_of", "left_semi")
-        .join(listed.unionByName(kept_off), [*KEYS], "left_anti")
-        .select(*KEYS),
+def _misplaced(targets: pa.Table) -> pa.Table:
+    """The rows whose value or rank is wrong."""
+    ranked = targets.sort_by([("as_of", "ascending"), ("rank", "ascending"), ("value_at_risk", "descending")])
+    dates = ranked.column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    _, firsts, numbers = np.unique(dates, return_index=True, return_inverse=True)
+    # Whoever is excluded or of no capacity has no rank; a hold-out has one.
+    place = np.arange(1, len(ranked) + 1) - firsts[numbers]
+    value, rank = ranked.column("value_at_risk"), ranked.column("rank")
+    before = pa.array(np.roll(value.to_numpy(), 1), mask=place == 1)
+    exact = pc.multiply(ranked.column("churn_probability"), ranked.column("recent_spend"))
+    off, most_off = pc.abs(pc.subtract(value, exact)), pc.multiply(pc.max_element_wise(pc.abs(exact), 1.0), ROUNDING)
+    faults = [
+        value.is_null(),
+        # Not "greater": NaN is neither.
+        pc.invert(pc.less_equal(off, most_off)),
+        pc.less(before, value),
+        pc.not_equal(rank, pa.array(place)),
     ]
-    allowed = "alerted customers, each once, nobody who is excluded, and while there is capacity everyone else"
-    return offenders(reduce(DataFrame.unionByName, wrong), "exclusions", allowed)
+    return ranked.filter(reduce(pc.or_kleene, faults), null_selection_behavior="drop")
 
 
-def _additivity_outcome(targets: DataFrame) -> Outcome:
-    given = F.aggregate("reasons", F.lit(0.0), lambda total, reason: total + reason["contribution"])
-    summed = F.col("base_score") + given + F.col("other_contributions")
-    probability = 1 / (1 + F.exp(-2 * F.col("raw_score")))
-    is_additive = (F.abs(summed - F.col("raw_score")) <= ROUNDING) & (
-        F.abs(probability - F.col("churn_probability")) <= ROUNDING
+def _is_additive(targets: pa.Table) -> NDArray[np.bool_]:
+    base, others, raw, probability = (
+        targets.column(name).to_numpy()
+        for name in ("base_score", "other_contributions", "raw_score", "churn_probability")
     )
-    wrong = targets.where(~F.coalesce(is_additive, F.lit(False)))
-    return offenders(wrong, "additivity", "base score and contributions sum to the score that gives the probability")
+    reasons = targets.column("reasons").to_pylist()
+    given = np.array([nan if each is None else sum(one["contribution"] for one in each) for each in reasons])
+    with np.errstate(over="ignore"):
+        is_of_score = np.abs(1 / (1 + np.exp(-2 * raw)) - probability) <= ROUNDING
+    is_sum: NDArray[np.bool_] = np.abs(base + given + others - raw) <= ROUNDING
+    return is_sum & is_of_score

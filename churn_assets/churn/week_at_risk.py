@@ -1,14 +1,17 @@
 """What an executive wants to know of a scored week, as figures. How they are shown does not belong here."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from math import fsum
 
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn_assets.churn.catalogue import FEATURE_OF
-from churn_assets.churn.scoring import KEYS, TIERS
+from churn_assets.churn.retention import as_doubles
+from churn_assets.churn.scoring import TIERS
 
 
 @dataclass(frozen=True)
@@ -74,22 +77,23 @@ class WeekAtRisk:
 
 def week_at_risk(
     as_of: date,
-    scores: DataFrame,
-    snapshots: DataFrame,
-    targets: DataFrame,
-    excluded: DataFrame,
+    scores: pa.Table,
+    snapshots: pa.Table,
+    targets: pa.Table,
+    *,
+    excluded: int,
     segments: Mapping[int, str],
 ) -> WeekAtRisk:
-    """The figures of one week. In: rows of any weeks; `snapshots` with spend and segment_index; segment names."""
-    scores, snapshots, targets, excluded = (
-        rows.where(F.col("as_of") == F.lit(as_of)) for rows in (scores, snapshots, targets, excluded)
-    )
-    spend = snapshots.select(*KEYS, F.col("spend").cast("double").alias("recent_spend"), "segment_index")
-    valued = scores.join(spend, [*KEYS]).persist()
-    by_segment = _parts(valued, F.col("segment_index").cast("int"))
-    tiers = {part.name: part for part in _parts(valued, F.col("risk_tier"))}
-    everyone = _parts(valued, F.lit("all"))
-    valued.unpersist()
+    """The figures of one week, each sum exact before it is rounded, so that no order of the rows changes a digit.
+
+    In, of that week: `scores`, customer_id, churn_probability, is_alert, risk_tier; `snapshots`, customer_id, spend
+    (decimal), segment_index; `targets`, is_holdout, value_at_risk, suggested_action, reasons; how many customers are
+    excluded from the list. The names of the segments.
+    """
+    valued = scores.join(snapshots, "customer_id", join_type="inner")
+    by_segment = _parts(valued, valued.column("segment_index").cast(pa.int64()))
+    tiers = {part.name: part for part in _parts(valued, valued.column("risk_tier"))}
+    everyone = _parts(valued, pa.array(["all"] * len(valued)))
     named = [replace(part, name=segments.get(int(part.name), "(none)")) for part in by_segment]
     return WeekAtRisk(
         as_of,
@@ -98,36 +102,48 @@ def week_at_risk(
         sorted(named, key=lambda part: (-part.value_at_risk, part.name)),
         _drivers(targets),
         _offers(targets),
-        targets.where("is_holdout").count(),
-        excluded.count(),
+        sum(targets.column("is_holdout").to_pylist()),
+        excluded,
     )
 
 
-def _parts(valued: DataFrame, by: Column) -> list[Part]:
-    value = F.col("churn_probability") * F.col("recent_spend")
-    parts = valued.groupBy(by.cast("string").alias("name")).agg(
-        F.count("*").alias("customers"),
-        F.count_if("is_alert").alias("alerts"),
-        F.sum("churn_probability").alias("expected_leavers"),
-        F.sum("recent_spend").alias("recent_spend"),
-        F.sum(value).alias("value_at_risk"),
-    )
-    return [Part(**row.asDict()) for row in parts.collect()]
+def _parts(valued: pa.Table, by: pa.ChunkedArray | pa.Array) -> list[Part]:
+    probability, is_alert = (valued.column(name).to_numpy() for name in ("churn_probability", "is_alert"))
+    spend = as_doubles(valued.column("spend")).to_numpy()
+    parts = []
+    for name in pc.unique(by):
+        is_part = pc.equal(by, name).to_numpy(zero_copy_only=False)
+        shares, spent = probability[is_part], spend[is_part]
+        parts.append(
+            Part(
+                str(name.as_py()),
+                customers=int(is_part.sum()),
+                alerts=int(is_alert[is_part].sum()),
+                expected_leavers=fsum(shares),
+                recent_spend=fsum(spent),
+                value_at_risk=fsum(shares * spent),
+            )
+        )
+    return parts
 
 
-def _drivers(targets: DataFrame) -> list[Driver]:
-    listed = targets.count()
-    counted = targets.select(F.explode("reasons.feature").alias("feature")).groupBy("feature").count().collect()
+def _drivers(targets: pa.Table) -> list[Driver]:
+    reasons = targets.column("reasons").to_pylist()
+    counted = Counter(reason["feature"] for of_customer in reasons for reason in of_customer)
     drivers = [
-        Driver(row.feature, FEATURE_OF[row.feature].meaning, row["count"], row["count"] / listed) for row in counted
+        Driver(feature, FEATURE_OF[feature].meaning, customers, customers / len(reasons))
+        for feature, customers in counted.items()
     ]
     return sorted(drivers, key=lambda driver: (-driver.customers, driver.feature))
 
 
-def _offers(targets: DataFrame) -> list[Offer]:
-    offered = targets.where(~F.col("is_holdout")).groupBy(F.col("suggested_action").alias("action"))
-    rows = offered.agg(F.count("*").alias("customers"), F.sum("value_at_risk").alias("value_at_risk")).collect()
-    return sorted((Offer(**row.asDict()) for row in rows), key=lambda offer: (-offer.value_at_risk, offer.action))
+def _offers(targets: pa.Table) -> list[Offer]:
+    values: dict[str, list[float]] = {}
+    for row in targets.select(["is_holdout", "suggested_action", "value_at_risk"]).to_pylist():
+        if not row["is_holdout"]:
+            values.setdefault(row["suggested_action"], []).append(row["value_at_risk"])
+    offers = [Offer(action, len(of_action), fsum(of_action)) for action, of_action in values.items()]
+    return sorted(offers, key=lambda offer: (-offer.value_at_risk, offer.action))
 
 
 @dataclass(frozen=True)

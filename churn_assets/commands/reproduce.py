@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import dagster as dg
-from pyspark.sql import functions as F
 from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
@@ -99,19 +98,17 @@ def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
 def _figures(lakehouse: LakehouseResource, trained: TrainedModel) -> dict[str, Any]:
     """Digest, threshold and figures of the first evaluation of this model under the policy it was trained under."""
     evidence = trained.evidence
-    rows = lakehouse.read(EVALUATIONS).where(
-        (F.col("run_id") == trained.run_id)
-        & (F.col("model_digest") == evidence.model_digest)
-        & (F.col("policy_digest") == evidence.policy_digest)
-    )
-    row = rows.orderBy("evaluated_at").first()
-    if row is None:
+    key = {"run_id": trained.run_id, "model_digest": evidence.model_digest, "policy_digest": evidence.policy_digest}
+    rows = [row for row in lakehouse.records(EVALUATIONS) if key.items() <= row.items()]
+    if not rows:
         raise UnreproducibleVersionError(
             f"No evaluation of MLflow run {trained.run_id} under policy {evidence.policy_digest} is recorded.",
             next_step=f"look into {EVALUATIONS}: there is nothing to compare with",
         )
-    compared = [field.name for field in rows.schema if isinstance(field.dataType, COMPARED_TYPES)]
-    return {name: row[name] for name in compared if name not in NOT_COMPARED}
+    first = min(rows, key=lambda row: row["evaluated_at"])
+    schema = lakehouse.table_schema(EVALUATIONS)
+    compared = [field.name for field in schema if isinstance(field.dataType, COMPARED_TYPES)]
+    return {name: first[name] for name in compared if name not in NOT_COMPARED}
 
 
 def _apart(settings: Settings, folder: Path) -> Settings:

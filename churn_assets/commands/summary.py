@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
+from math import fsum
 from pathlib import Path
 from textwrap import fill
 from typing import Any
-
-from pyspark.sql import Row
-from pyspark.sql import functions as F
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
@@ -89,73 +87,77 @@ def summary(
 
 def _row_lines(lakehouse: LakehouseResource) -> list[str]:
     landed_versions, kept = lakehouse.inputs(SILVER), rows_kept(lakehouse)
-    counted = lakehouse.read(QUARANTINE).groupBy("source_table", "disposition", "rule").count().collect()
+    counted = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     lines = []
     for table in SOURCE_TABLES:
         rows = {QUARANTINED: 0, CANCELLED: 0, REPAIRED: 0}
-        for row in counted:
-            if row.source_table == table.name:
-                rows[row.disposition] += row["count"]
+        for (source_table, disposition, _), number in counted.items():
+            if source_table == table.name:
+                rows[disposition] += number
         total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
         lines.append(
             f"  {table.name:<10} {total:>9,} in   {kept[table.name]:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
             f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
         )
-    rules = sorted((row for row in counted if row.disposition != CANCELLED), key=lambda row: -row["count"])
-    return lines + [f"    {row['count']:>6,} {row.source_table}: {row.rule}" for row in rules]
+    rules = sorted(
+        (-number, rule, table) for (table, disposition, rule), number in counted.items() if disposition != CANCELLED
+    )
+    return lines + [f"    {-number:>6,} {table}: {rule}" for number, rule, table in rules]
 
 
 def _panel_lines(lakehouse: LakehouseResource) -> list[str]:
-    by_date = lakehouse.read(PANEL).groupBy("as_of").agg({"label": "avg", "*": "count"}).orderBy("as_of").collect()
-    labelled = [row for row in by_date if row["avg(label)"] is not None]
-    rows, first, last = sum(row["count(1)"] for row in by_date), by_date[0].as_of, by_date[-1].as_of
-    known = f"{len(labelled)} with known labels"
-    lines = [f"  {rows:,} rows in {len(by_date)} snapshots, {first} to {last}; {known}"]
-    if labelled:
-        rates = [row["avg(label)"] for row in labelled]
-        lines.append(
-            f"  churn rate {min(rates):.1%} to {max(rates):.1%}; {rates[-1]:.1%} at {labelled[-1].as_of}, the test date"
-        )
+    by_date: dict[date, Counter[float | None]] = {}
+    for (as_of, label), number in lakehouse.counts(PANEL, ["as_of", "label"]).items():
+        by_date.setdefault(as_of, Counter())[label] = number
+    rates = {
+        as_of: labels[1.0] / known for as_of, labels in sorted(by_date.items()) if (known := labels[0.0] + labels[1.0])
+    }
+    rows, first, last = sum(labels.total() for labels in by_date.values()), min(by_date), max(by_date)
+    lines = [f"  {rows:,} rows in {len(by_date)} snapshots, {first} to {last}; {len(rates)} with known labels"]
+    if rates:
+        test_date, rate = list(rates.items())[-1]
+        spread = f"{min(rates.values()):.1%} to {max(rates.values()):.1%}"
+        lines.append(f"  churn rate {spread}; {rate:.1%} at {test_date}, the test date")
     return lines
 
 
 def _feasibility_lines(lakehouse: LakehouseResource) -> list[str]:
     lines = []
-    for row in lakehouse.read(FEASIBILITY).orderBy(F.desc("is_chosen"), "as_of").collect():
-        verdict = FEASIBLE if row.is_feasible else NOT_FEASIBLE
-        own = " (the policy's)" if row.is_chosen else ""
-        counted = f"{row.churners:,} of {row.eligible:,} customers, {row.expected_test_churners:,.0f} to judge on"
-        lines.append(f"  {verdict:<12}  {row.definition}{own}: {counted}")
-        lines += [fill(reason, 110, initial_indent=" " * 16, subsequent_indent=" " * 16) for reason in row.reasons]
+    for row in sorted(lakehouse.records(FEASIBILITY), key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
+        verdict = FEASIBLE if row["is_feasible"] else NOT_FEASIBLE
+        own = " (the policy's)" if row["is_chosen"] else ""
+        to_judge_on = f"{row['expected_test_churners']:,.0f} to judge on"
+        counted = f"{row['churners']:,} of {row['eligible']:,} customers, {to_judge_on}"
+        lines.append(f"  {verdict:<12}  {row['definition']}{own}: {counted}")
+        lines += [fill(reason, 110, initial_indent=" " * 16, subsequent_indent=" " * 16) for reason in row["reasons"]]
     return lines
 
 
 def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_at: datetime) -> list[str]:
-    rows = lakehouse.read(EVALUATIONS).withColumn("micros", F.unix_micros("evaluated_at"))
-    row = rows.orderBy("micros", ascending=False).head(1)[0]
-    is_of_this_run = row.micros >= begun_at.timestamp() * 1_000_000
+    row = max(lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"])
+    is_of_this_run = row["evaluated_at"] >= begun_at
     title = "Evaluation" if is_of_this_run else "Evaluation (of an earlier run: this one did not get there)"
-    reasons = [*row.reasons, *[f"warning: {warning}" for warning in row.warnings]]
+    reasons = [*row["reasons"], *[f"warning: {warning}" for warning in row["warnings"]]]
     shown = [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
-    lines = [title, f"  {row.verdict}", *shown]
-    if row.recall is not None and row.precision is not None:
-        interval = f"{policy.gate.confidence:.0%} interval {row.recall_low:.3f} to {row.recall_high:.3f}"
+    lines = [title, f"  {row['verdict']}", *shown]
+    if row["recall"] is not None and row["precision"] is not None:
+        interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)
         lines += [
-            f"  recall    {row.recall:.3f} ({interval}): {row.caught} of {row.churners} churners found",
-            f"  precision {row.precision:.3f}: {row.lift:.1f} times the churn rate of {row.prevalence:.3f}",
-            f"  alerts    {row.alerts} of {row.rows} customers, {row.alert_share:.1%}; budget {row.alert_budget:.0%}",
-            f"  ranking   PR-AUC {row.pr_auc:.3f}",
-            *[_comparison_line(rival) for rival in row.comparisons],
+            "  recall    {recall:.3f} ({}): {caught} of {churners} churners found".format(interval, **row),
+            "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
+            "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
+            "  ranking   PR-AUC {pr_auc:.3f}".format(**row),
+            *[_comparison_line(rival) for rival in row["comparisons"]],
         ]
     return lines
 
 
-def _comparison_line(rival: Row) -> str:
-    if rival.pr_auc is None:
-        return f"            {rival.rival}: not comparable on {rival.rows} customers"
+def _comparison_line(rival: Mapping[str, Any]) -> str:
+    if rival["pr_auc"] is None:
+        return f"            {rival['rival']}: not comparable on {rival['rows']} customers"
     return (
-        f"            {rival.rival}: PR-AUC {rival.pr_auc:.3f}; with as many alerts it finds {rival.recall:.3f} of the "
-        f"churners, the model {rival.challenger_recall:.3f}"
+        "            {rival}: PR-AUC {pr_auc:.3f}; with as many alerts it finds {recall:.3f} of the "
+        "churners, the model {challenger_recall:.3f}".format(**rival)
     )
 
 
@@ -175,45 +177,34 @@ def _model_lines(promotions: PromotionsResource) -> list[str]:
 
 
 def _score_lines(lakehouse: LakehouseResource) -> list[str]:
-    scores, unscored = lakehouse.read(SCORES), lakehouse.read(UNSCORED)
-    by_week = scores.groupBy("as_of", "model_version").agg(
-        F.count("*").alias("rows"),
-        F.count_if("is_alert").alias("alerts"),
-        *[F.count_if(F.col("risk_tier") == tier).alias(tier) for tier in TIERS],
-    )
-    latest = by_week.orderBy(F.desc("as_of")).head(1)
-    if not latest:
+    latest = max(lakehouse.dates(SCORES, "as_of"), default=None)
+    if latest is None:
         return ["  no customer of any week could be scored"]
-    (week,) = latest
-    left_out = unscored.where(F.col("as_of") == F.lit(week.as_of)).count()
-    tiers = ", ".join(f"{week[tier]:,} {tier}" for tier in TIERS)
+    of_week = ("as_of", [latest])
+    scores = lakehouse.arrow(SCORES, ["model_version", "is_alert", "risk_tier"], dates=of_week)
+    alerts, left_out = sum(scores.column("is_alert").to_pylist()), lakehouse.arrow(UNSCORED, ["as_of"], dates=of_week)
+    rows, by_tier = len(scores), Counter(scores.column("risk_tier").to_pylist())
+    version, tiers = scores.column("model_version")[0], ", ".join(f"{by_tier[tier]:,} {tier}" for tier in TIERS)
     return [
-        f"  week {week.as_of}: {week.rows:,} scored by version {week.model_version}, {left_out:,} not scorable",
-        f"  {week.alerts:,} alerts, {week.alerts / week.rows:.1%}; risk: {tiers}",
+        f"  week {latest}: {rows:,} scored by version {version}, {len(left_out):,} not scorable",
+        f"  {alerts:,} alerts, {alerts / rows:.1%}; risk: {tiers}",
         f"  {lakehouse.path(SCORES)}",
     ]
 
 
 def _list_lines(lakehouse: LakehouseResource) -> list[str]:
     """The latest list, what past ones changed, and where the files for people lie."""
-    by_week = (
-        lakehouse.read(TARGETS)
-        .groupBy("as_of")
-        .agg(
-            F.count_if(~F.col("is_holdout")).alias("contacts"),
-            F.count_if("is_holdout").alias("held_out"),
-            F.sum(F.when(~F.col("is_holdout"), F.col("value_at_risk"))).alias("value_at_risk"),
-        )
-    )
-    latest = by_week.orderBy(F.desc("as_of")).head(1)
-    if not latest:
+    latest = max(lakehouse.dates(TARGETS, "as_of"), default=None)
+    if latest is None:
         return ["  nobody is on a list"]
-    (week,) = latest
-    excluded = lakehouse.read(EXCLUSIONS).where(F.col("as_of") == F.lit(week.as_of)).count()
-    others = f"{week.held_out:,} held out, {excluded:,} excluded"
+    of_week = ("as_of", [latest])
+    listed = lakehouse.arrow(TARGETS, ["is_holdout", "value_at_risk"], dates=of_week).to_pylist()
+    values = [row["value_at_risk"] for row in listed if not row["is_holdout"]]
+    excluded = lakehouse.arrow(EXCLUSIONS, ["as_of"], dates=of_week)
+    others = f"{len(listed) - len(values):,} held out, {len(excluded):,} excluded"
     lines = [
-        f"  week {week.as_of}: {week.contacts:,} to contact, worth {week.value_at_risk or 0:,.0f} at risk; {others}",
-        f"  {lakehouse.path(f'{EXPORTS}/{week.as_of}.csv')}",
+        f"  week {latest}: {len(values):,} to contact, worth {fsum(values):,.0f} at risk; {others}",
+        f"  {lakehouse.path(f'{EXPORTS}/{latest}.csv')}",
     ]
     effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []
     for effect in effects:

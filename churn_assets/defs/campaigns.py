@@ -3,8 +3,16 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import pyarrow as pa
 
-from churn_assets.churn.campaigns import ALL_TIERS, EFFECT_COLUMNS, EFFECT_SCHEMA, campaign_effects, campaign_outcomes
+from churn_assets.churn.campaigns import (
+    ALL_TIERS,
+    COUNTED_BY,
+    EFFECT_COLUMNS,
+    EFFECT_SCHEMA,
+    campaign_effects,
+    campaign_outcomes,
+)
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import ColumnNote, bullets, described, same_columns, table_result, table_spec
@@ -48,12 +56,14 @@ def campaign_effect(
 ) -> Iterator[dg.MaterializeResult]:
     """Compares, for every list, those to contact with those held out."""
     inputs = lakehouse.pin(CONTACTS, PANEL)
-    outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS]), lakehouse.read(PANEL, inputs[PANEL]))
+    panel = lakehouse.read(PANEL, inputs[PANEL])
+    snapshots = lakehouse.dates(PANEL, "as_of", inputs[PANEL])
+    outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS]), panel, snapshots)
     # The members first: the effect is computed from what is published of them.
     written = lakehouse.write(OUTCOMES, outcomes, metadata={"inputs": inputs})
-    effects = campaign_effects(lakehouse.read(OUTCOMES, written.version), policy)
-    rows = lakehouse.spark.createDataFrame([effect.row() for effect in effects], EFFECT_SCHEMA)
-    commit = lakehouse.write(EFFECT, rows, metadata={"inputs": {OUTCOMES: written.version}})
+    effects = campaign_effects(lakehouse.counts(OUTCOMES, COUNTED_BY, written.version), policy)
+    rows = pa.Table.from_pylist([effect.row() for effect in effects], EFFECT_SCHEMA)
+    commit = lakehouse.overwrite(EFFECT, rows, metadata={"inputs": {OUTCOMES: written.version}})
     statements = [f"{effect.as_of}: {effect.statement}" for effect in effects if effect.risk_tier == ALL_TIERS]
     yield table_result(written, {"inputs": inputs}, NOTES)
     yield table_result(

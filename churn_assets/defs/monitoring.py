@@ -18,7 +18,7 @@ from churn_assets.churn.monitoring import (
     Metric,
     Status,
     measurements,
-    served_weeks,
+    watched,
 )
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -27,7 +27,6 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, as_metadata, bullets, check_result, described, table_result
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
-from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
@@ -61,15 +60,15 @@ def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) 
     Made once for a version, from the table versions it was trained on, and appended.
     """
     inputs = lakehouse.pin(SCORES)
-    scoring = lakehouse.read(SCORES, inputs[SCORES]).select("model_version").distinct().collect()
+    scoring = {version for (version,) in lakehouse.counts(SCORES, ["model_version"], inputs[SCORES])}
     version = lakehouse.version(PROFILES)
     profiled = set() if version is None else {row["model_version"] for row in lakehouse.records(PROFILES, version)}
-    new = sorted({row.model_version for row in scoring} - profiled)
+    new = sorted(scoring - profiled)
     rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking)]
     if rows or version is None:
         version = lakehouse.append_after(PROFILES, version, pa.Table.from_pylist(rows, drift.PROFILE_SCHEMA))
     return table_result(
-        _commit(lakehouse, PROFILES, version), {"inputs": inputs, "new_versions": new}, described(drift.PROFILE_COLUMNS)
+        lakehouse.commit(PROFILES, version), {"inputs": inputs, "new_versions": new}, described(drift.PROFILE_COLUMNS)
     )
 
 
@@ -81,20 +80,21 @@ def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingRe
             next_step="score these weeks again with the version in production",
         )
     trained = tracking.trained_model_of(registered)
-    train = lakehouse.read(TRAIN, trained.evidence.data_versions[TRAIN])
+    version = trained.evidence.data_versions[TRAIN]
     until = max(trained.dates.train)
-    features = [feature.name for feature in FEATURES if feature.name in train.columns]
+    known = set(lakehouse.table_schema(TRAIN, version).names)
+    features = [feature.name for feature in FEATURES if feature.name in known]
+
+    def column(name: str) -> pa.ChunkedArray:
+        return lakehouse.arrow(TRAIN, [name], version).column(name)
+
     # Of rows it was fitted on a model is surer than of those it will serve; on the validation fold it was not.
-    scored = tracking.load_scorer(registered).score(train.where(is_validation()))
-    scores = scored.select("customer_id", "as_of", F.col("churn_probability").alias(drift.SCORE))
+    scored = tracking.load_scorer(registered).score(lakehouse.read(TRAIN, version).where(is_validation()))
+    scores = scored.select("customer_id", "as_of", F.col("churn_probability").alias(drift.SCORE)).toArrow()
     return [
-        *drift.profiles(train, features, number, until),
-        *drift.profiles(scores, [drift.SCORE], number, until),
+        *drift.profiles(column, features, number, until),
+        *drift.profiles(scores.column, [drift.SCORE], number, until),
     ]
-
-
-def _commit(lakehouse: LakehouseResource, table: str, version: int) -> TableCommit:
-    return TableCommit(table, version, lakehouse.row_count(table, version), lakehouse.table_schema(table, version))
 
 
 @dg.asset(
@@ -114,10 +114,11 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     inputs = lakehouse.pin(PANEL, SCORES, PROFILES)
     panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
-    weeks = served_weeks(scores, panel)
-    figures = measurements(weeks, drift.counted_by_version(panel, scores, profiles), profiles, policy)
-    rows = lakehouse.spark.createDataFrame([each.row() for each in figures], MEASUREMENT_SCHEMA)
-    commit = lakehouse.write(MONITORING, rows.coalesce(1), metadata={"inputs": inputs})
+    versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
+    weeks, counted = watched(scores, panel, versions, profiles)
+    figures = measurements(weeks, counted, profiles, policy)
+    rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
+    commit = lakehouse.overwrite(MONITORING, rows, metadata={"inputs": inputs})
     alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
     counts = Counter(each.status.value for each in figures)
     return table_result(
@@ -167,7 +168,7 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
     if decision is None or version is None:
         return dg.MaterializeResult(metadata={"decision": "no week is scored yet", "inputs": inputs})
     return table_result(
-        _commit(lakehouse, DECISIONS, version),
+        lakehouse.commit(DECISIONS, version),
         {
             "inputs": inputs,
             "decision": "retrain" if decision.is_retrain else "do not retrain",

@@ -1,29 +1,35 @@
 """Stage 8, for people: each week's list of whom to contact, with reasons, and who was kept off it and why."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from functools import reduce
+from functools import partial, reduce
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.catalogue import TOLD_COLUMNS
+from churn_assets.churn.catalogue import FEATURES, TOLD_COLUMNS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import MOST_REASONS, explained, reference_by_date
+from churn_assets.churn.reasons import MOST_REASONS, explained, reference
 from churn_assets.churn.retention import (
     TARGET_RULES,
     campaign_members,
     capacity_by_date,
     exclusions,
+    is_held_out,
     retention_list,
     suggested_action,
     target_outcomes,
 )
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
+from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
@@ -36,6 +42,8 @@ from churn_assets.resources.tracking import TrackingResource
 TARGETS = "food_delivery/retention_targets"
 EXCLUSIONS = "food_delivery/retention_exclusions"
 CONTACTS, OPTED_OUT = landed(CAMPAIGN_CONTACTS), landed(OPT_OUTS)
+# The versions of the model and of the panel that a week was scored with.
+STAMPS = ("model_version", "features_version")
 # Beside the tables, not within one: vacuum removes files that a table does not know.
 EXPORTS = "exports/retention_targets"
 RULE_MEANINGS = {
@@ -92,62 +100,88 @@ def retention_targets(
     """Makes the lists of the weeks of the partition keys, in place of those made before."""
     inputs = lakehouse.pin(SCORES, UNSCORED, CONTACTS, OPTED_OUT)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
-    scores, capacity = _scores(lakehouse, policy, inputs, dates)
-    scored = scores.select("as_of", "model_version", "features_version").distinct().collect()
-    unscored = sorted(set(dates) - {row.as_of for row in scored})
+    capacity = _capacity(lakehouse, policy, inputs, dates)
+    scored = _scored(lakehouse, inputs[SCORES], dates)
+    unscored = sorted(set(dates) - {as_of for as_of, *_ in scored})
     if unscored:
         raise UnlistableWeekError(
             "No customer of these weeks is scored, so nobody can be listed; earlier lists stay.",
             [str(day) for day in unscored],
             next_step=f"materialize {SCORES} for these weeks",
         )
-    made_with = sorted({(row.model_version, row.features_version) for row in scored})
-    alerted = scores.where("is_alert")
-    opt_outs = conformed(lakehouse.read(OPTED_OUT, inputs[OPTED_OUT]), OPT_OUTS)
-    excluded = exclusions(alerted, members(lakehouse, inputs[CONTACTS]), opt_outs, policy)
-    candidates = alerted.join(excluded, [*KEYS], "left_anti").drop("is_alert", "scored_at")
-    observed = [_observed(lakehouse, version) for version in sorted({version for _, version in made_with})]
-    listed = retention_list(
-        candidates.join(reduce(DataFrame.unionByName, observed), [*KEYS, "features_version"]), capacity, policy
-    ).persist()
+    alerted = _alerted(lakehouse, policy, inputs, dates)
+    is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "recent_spend"))
+    excluded = alerted.filter(is_excluded).select([*KEYS, "reason"])
+    candidates = alerted.filter(pc.and_not(is_observed, is_excluded)).drop_columns("reason")
+    listed = retention_list(candidates, capacity)
     segments = {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)}
     wording = Wording(policy.feature_rules, segments)
     explanations = [
-        _explained(lakehouse, tracking.exported_trees(number), version, scores, listed, wording)
-        for number, version in made_with
+        _explained(lakehouse, tracking, inputs[SCORES], listed, made_with, wording)
+        for made_with in sorted({(number, version) for _, number, version in scored})
     ]
-    targets = listed.join(reduce(DataFrame.unionByName, explanations), [*KEYS])
-    targets = targets.withColumn("suggested_action", suggested_action(policy.retention.actions))
+    targets = reduce(DataFrame.unionByName, explanations).withColumn(
+        "suggested_action", suggested_action(policy.retention.actions)
+    )
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
-        return audited(target_outcomes(staged[TARGETS], staged[EXCLUSIONS], alerted, capacity), TARGETS, policy)
+        written, kept_off = staged[TARGETS].toArrow(), staged[EXCLUSIONS].select(*KEYS).toArrow()
+        return audited(target_outcomes(written, kept_off, alerted, capacity), TARGETS, policy)
 
     listed_at = F.lit(datetime.now(UTC)).alias("listed_at")
-    stamps = ("model_version", "features_version")
     columns = [name for name in NOTES if name in targets.columns]
     commits = lakehouse.replace_dates(
         {
-            EXCLUSIONS: excluded.select("*", listed_at),
-            TARGETS: targets.select(*columns, *stamps, listed_at),
+            EXCLUSIONS: lakehouse.spark.createDataFrame(excluded).select("*", listed_at).coalesce(1),
+            # Explained on as many cores as there are, and written as a file a date.
+            TARGETS: targets.select(*columns, *STAMPS, listed_at).repartition("as_of"),
         },
         "as_of",
         dates,
         audit=audit,
         metadata={"inputs": inputs},
     )
-    listed.unpersist()
     files = bullets(list(_exports(lakehouse, dates)))
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "csv": files}, NOTES)
 
 
-def _scores(
+def _scored(lakehouse: LakehouseResource, version: int, dates: Sequence[date]) -> list[tuple[date, str, int]]:
+    """Those of the dates that are scored, each with the versions of the model and of the panel."""
+    stamps = lakehouse.arrow(SCORES, ["as_of", *STAMPS], version, dates=("as_of", dates))
+    distinct = stamps.group_by(["as_of", *STAMPS]).aggregate([]).to_pylist()
+    return sorted((row["as_of"], row["model_version"], row["features_version"]) for row in distinct)
+
+
+def _capacity(
     lakehouse: LakehouseResource, policy: ChurnPolicy, versions: Mapping[str, int], dates: Sequence[date]
-) -> tuple[DataFrame, DataFrame]:
-    """The scores of the dates, and the capacity for each: a share of all who are eligible, scorable or not."""
-    scores = of_dates(lakehouse.read(SCORES, versions[SCORES]), dates)
-    unscored = of_dates(lakehouse.read(UNSCORED, versions[UNSCORED]), dates)
-    return scores, capacity_by_date(scores.select("as_of").unionByName(unscored.select("as_of")), policy)
+) -> dict[date, int]:
+    """How many customers can be contacted on each date: a share of all who are eligible, scorable or not."""
+    eligible: Counter[date] = Counter()
+    for table in (SCORES, UNSCORED):
+        rows = lakehouse.arrow(table, ["as_of"], versions[table], dates=("as_of", dates))
+        eligible.update(rows.column("as_of").to_pylist())
+    return capacity_by_date(eligible, policy)
+
+
+def _alerted(
+    lakehouse: LakehouseResource, policy: ChurnPolicy, versions: Mapping[str, int], dates: Sequence[date]
+) -> pa.Table:
+    """Each alerted customer of the dates, from one query: score, why excluded (else null), and what a list tells.
+
+    Snapshots and features are those behind the version of the panel that was scored; null where there are none.
+    """
+    scores = of_dates(lakehouse.read(SCORES, versions[SCORES]), dates).where("is_alert")
+    alerted = scores.select(*KEYS, "churn_probability", "risk_tier", *STAMPS)
+    opt_outs = conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS)
+    excluded = exclusions(alerted, members(lakehouse, versions[CONTACTS]), opt_outs, policy)
+    panels = sorted({version for *_, version in _scored(lakehouse, versions[SCORES], dates)})
+    observed = reduce(
+        partial(DataFrame.unionByName, allowMissingColumns=True),
+        [_observed(lakehouse, version, dates) for version in panels],
+    )
+    rows = alerted.join(excluded, [*KEYS], "left").join(observed, [*KEYS, "features_version"], "left")
+    return rows.withColumn("is_holdout", is_held_out(policy)).toArrow()
 
 
 def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
@@ -156,8 +190,11 @@ def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
     return campaign_members(contacts, lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None)
 
 
-def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
-    """The snapshots a version of the panel was computed from. Raises UnlistableWeekError where nobody knows them."""
+def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> int:
+    """The version of the snapshots that a version of the panel was computed from.
+
+    Raises UnlistableWeekError where nobody knows it.
+    """
     version = lakehouse.inputs(PANEL, panel_version).get(BASELINE)
     if version is None:
         raise UnlistableWeekError(
@@ -165,45 +202,65 @@ def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> DataFra
             "unknown; what was made of earlier versions stays.",
             next_step=f"materialize {PANEL} and score these weeks again",
         )
-    return lakehouse.read(BASELINE, version)
+    return version
 
 
-def _observed(lakehouse: LakehouseResource, panel_version: int) -> DataFrame:
-    """What a list needs of the snapshots behind a version of the panel."""
-    return baseline_behind(lakehouse, panel_version).select(
-        *KEYS,
-        F.col("spend").cast("double").alias("recent_spend"),
-        *TOLD_COLUMNS,
-        F.lit(panel_version).cast("long").alias("features_version"),
+def _observed(lakehouse: LakehouseResource, panel_version: int, dates: Sequence[date]) -> DataFrame:
+    """What a list needs of a version of the panel and of the snapshots behind it."""
+    snapshots = of_dates(lakehouse.read(BASELINE, baseline_behind(lakehouse, panel_version)), dates)
+    panel = of_dates(lakehouse.read(PANEL, panel_version), dates)
+    features = [feature.name for feature in FEATURES if feature.name in panel.columns]
+    # Through text: not every engine's cast of a decimal is correctly rounded.
+    spend = F.col("spend").cast("string").cast("double").alias("recent_spend")
+    return (
+        snapshots.select(*KEYS, spend, *TOLD_COLUMNS)
+        .join(panel.select(*KEYS, *features), [*KEYS])
+        .withColumn("features_version", F.lit(panel_version).cast("long"))
     )
 
 
 def _explained(
     lakehouse: LakehouseResource,
-    trees: str,
-    panel_version: int,
-    scores: DataFrame,
-    listed: DataFrame,
+    tracking: TrackingResource,
+    scores_version: int,
+    listed: pa.Table,
+    made_with: tuple[str, int],
     wording: Wording,
 ) -> DataFrame:
-    """The reasons of those listed by the scores of one version of the panel."""
-    of_version = F.col("features_version") == panel_version
-    panel = lakehouse.read(PANEL, panel_version)
-    scored = panel.join(scores.where(of_version).select(*KEYS), [*KEYS], "left_semi")
-    references = reference_by_date(scored, trees)
-    rows = listed.where(of_version).select(*KEYS, *TOLD_COLUMNS).join(scored, [*KEYS])
-    return explained(rows, trees, references, wording)
+    """Those listed by the scores of one version of the model and of the panel, with the reasons."""
+    number, panel_version = made_with
+    model = imported_trees(tracking.exported_trees(number))
+    is_of_version = [pc.equal(listed.column(name), value) for name, value in zip(STAMPS, made_with, strict=True)]
+    rows = listed.filter(pc.and_(*is_of_version))
+    references = {}
+    for day in pc.unique(rows.column("as_of")).to_pylist():
+        panel = lakehouse.arrow(PANEL, ["customer_id", *model.features], panel_version, dates=("as_of", [day]))
+        scored = lakehouse.arrow(SCORES, ["customer_id"], scores_version, dates=("as_of", [day]))
+        is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
+        references[day] = reference(panel.filter(is_scored), model)
+    told = explained(lakehouse.spark.createDataFrame(rows), model, references, wording)
+    return told.drop(*[feature.name for feature in FEATURES], *TOLD_COLUMNS)
 
 
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date]) -> Iterator[str]:
     """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies."""
-    shown = ("rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk")
-    reasons = [F.get("reasons.sentence", F.lit(place)).alias(f"reason_{place + 1}") for place in range(MOST_REASONS)]
-    lists = of_dates(lakehouse.read(TARGETS), dates).where(~F.col("is_holdout"))
-    rows = lists.select("as_of", *shown, "suggested_action", *reasons).orderBy("as_of", "rank").toPandas()
+    shown = ["rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"]
+    shown.append("suggested_action")
     for day in dates:
-        content = rows[rows["as_of"] == day].drop(columns="as_of").round(4).to_csv(index=False)
+        listed = lakehouse.arrow(TARGETS, [*shown, "reasons", "is_holdout"], dates=("as_of", [day])).sort_by("rank")
+        rows = [
+            {name: row[name] for name in shown} | _sentences(row["reasons"])
+            for row in listed.to_pylist()
+            if not row["is_holdout"]
+        ]
+        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4).to_csv(index=False)
         yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", content.encode())
+
+
+def _sentences(reasons: Sequence[Mapping[str, str]]) -> dict[str, str | None]:
+    """As many columns as there may be reasons, None where there is none."""
+    told = dict(enumerate((reason["sentence"] for reason in reasons), start=1))
+    return {f"reason_{place}": told.get(place) for place in range(1, MOST_REASONS + 1)}
 
 
 @dg.multi_asset_check(
@@ -232,9 +289,16 @@ def retention_targets_contract(
 def _last_lists_outcomes(
     lakehouse: LakehouseResource, versions: Mapping[str, int], policy: ChurnPolicy
 ) -> Sequence[Outcome]:
-    targets, excluded = lakehouse.read(TARGETS), lakehouse.read(EXCLUSIONS)
-    both = targets.select("as_of", "listed_at").unionByName(excluded.select("as_of", "listed_at")).distinct().collect()
-    last = max((row.listed_at for row in both), default=None)
-    dates = [row.as_of for row in both if row.listed_at == last]
-    scores, capacity = _scores(lakehouse, policy, versions, dates)
-    return target_outcomes(of_dates(targets, dates), of_dates(excluded, dates), scores.where("is_alert"), capacity)
+    both = {stamp for table in (TARGETS, EXCLUSIONS) for stamp in lakehouse.counts(table, ["listed_at", "as_of"])}
+    last = max((listed_at for listed_at, _ in both), default=None)
+    dates = [as_of for listed_at, as_of in both if listed_at == last]
+    targets, excluded, scores = (
+        lakehouse.arrow(table, columns, version, dates=("as_of", dates))
+        for table, columns, version in (
+            (TARGETS, lakehouse.table_schema(TARGETS).names, None),
+            (EXCLUSIONS, KEYS, None),
+            (SCORES, [*KEYS, "is_alert"], versions[SCORES]),
+        )
+    )
+    capacity = _capacity(lakehouse, policy, versions, dates)
+    return target_outcomes(targets, excluded, scores.filter(scores.column("is_alert")), capacity)

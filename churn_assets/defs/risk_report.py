@@ -3,7 +3,6 @@
 from datetime import date
 
 import dagster as dg
-from pyspark.sql import functions as F
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
@@ -28,6 +27,10 @@ from churn_assets.resources.tracking import TrackingResource
 REPORT = "churn_risk_report"
 # Beside the tables: the latest, and one to keep for each week.
 FOLDER = "reports"
+# What the page needs of scores and list.
+SCORED = ["customer_id", "churn_probability", "is_alert", "risk_tier"]
+STAMPS = ["model_version", "features_version"]
+LISTED = ["is_holdout", "value_at_risk", "suggested_action", "reasons"]
 
 
 @dg.asset(
@@ -47,16 +50,25 @@ def churn_risk_report(
     The page needs no network; it is for a screen, a phone or paper.
     """
     inputs = lakehouse.pin(SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS)
-    scores, targets, excluded = (lakehouse.read(table, inputs[table]) for table in (SCORES, TARGETS, EXCLUSIONS))
-    latest = scores.orderBy(F.desc("as_of")).head(1)
-    if not latest:
+    latest = max(lakehouse.dates(SCORES, "as_of", inputs[SCORES]), default=None)
+    if latest is None:
         raise UnlistableWeekError(
             "No customer of any week is scored, so there is nothing to report; the earlier report stays.",
             next_step=f"materialize {SCORES}",
         )
-    as_of, version, panel = latest[0].as_of, latest[0].model_version, latest[0].features_version
-    segments = {int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)}
-    week = week_at_risk(as_of, scores, baseline_behind(lakehouse, panel), targets, excluded, segments)
+    as_of, of_week = latest, ("as_of", [latest])
+    scores = lakehouse.arrow(SCORES, [*SCORED, *STAMPS], inputs[SCORES], dates=of_week)
+    version, panel = (scores.column(name)[0].as_py() for name in STAMPS)
+    week = week_at_risk(
+        as_of,
+        scores.select(SCORED),
+        lakehouse.arrow(
+            BASELINE, ["customer_id", "spend", "segment_index"], baseline_behind(lakehouse, panel), dates=of_week
+        ),
+        lakehouse.arrow(TARGETS, LISTED, inputs[TARGETS], dates=of_week),
+        excluded=len(lakehouse.arrow(EXCLUSIONS, ["customer_id"], inputs[EXCLUSIONS], dates=of_week)),
+        segments={int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)},
+    )
     trend = snapshot_shares(lakehouse.read(PANEL, panel))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(

@@ -143,10 +143,7 @@ def commit_files(
     if mode == "append":
         _add_missing_columns(delta, delta_schema)
     delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
-    # Others may have committed before or after; the version that lineage names is the one with this write's id.
-    delta.update_incremental()
-    commits = range(delta.version(), opened_at, -1)
-    return next(version for version in commits if commit_info(path, version).get("write_id") == metadata["write_id"])
+    return _version_of(path, metadata["write_id"], opened_at)
 
 
 def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
@@ -169,6 +166,29 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
             raise
         raise OvertakenError(f"{path} was written by another process after version {version}.") from overtaken
     return 0 if version is None else version + 1
+
+
+def overwrite(path: str, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
+    """Makes `rows`, a small table, all the rows of the table at `path`; the version that has them. Needs no JVM."""
+    from deltalake import CommitProperties, write_deltalake
+
+    noted = {**metadata, "write_id": uuid.uuid4().hex}
+    before = latest_version(path)
+    write_deltalake(
+        python_uri(path),
+        rows,
+        mode="overwrite",
+        schema_mode="overwrite",
+        configuration=TABLE_PROPERTIES,
+        commit_properties=CommitProperties(custom_metadata=noted),
+    )
+    return _version_of(path, noted["write_id"], -1 if before is None else before)
+
+
+def _version_of(path: str, write_id: str, since: int) -> int:
+    """Others may have committed before or after; the version that lineage names is the one with this write's id."""
+    versions = range(latest_version(path) or 0, since, -1)
+    return next(version for version in versions if commit_info(path, version).get("write_id") == write_id)
 
 
 def audit_of(tables: Sequence["DeltaTable"]) -> Any:

@@ -10,6 +10,7 @@ from churn_assets.delta.storage import filesystem_of, spark_uri
 from churn_assets.delta.tables import MissingFileError, UnsupportedTableError, files_of, schema_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
     from pyarrow.dataset import Dataset
     from pyspark.sql import DataFrame, SparkSession
@@ -78,6 +79,15 @@ def dataset_of(table: "DeltaTable") -> "Dataset":
 
     filesystem, folder = filesystem_of(table.table_uri)
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
+
+
+def arrow(table: "DeltaTable", columns: Sequence[str], by: str | None = None, days: Sequence[date] = ()) -> "pa.Table":
+    """`columns` of the rows of an opened version in the log's order; with `by`, of the rows of these `days` alone."""
+    import pyarrow.compute as pc
+
+    wanted = None if by is None else pc.field(by).isin(list(days))
+    rows: pa.Table = dataset_of(table).to_table(columns=list(columns), filter=wanted)
+    return rows
 
 
 def records(table: "DeltaTable") -> list[dict[str, Any]]:

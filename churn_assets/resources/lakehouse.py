@@ -180,6 +180,20 @@ class LakehouseResource(dg.ConfigurableResource):
         """The rows of a small table. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         return reading.records(self._open(table, version))
 
+    def arrow(
+        self,
+        table: str,
+        columns: Sequence[str],
+        version: int | None = None,
+        *,
+        dates: tuple[str, Sequence[date]] | None = None,
+    ) -> "pa.Table":
+        """`columns` of all rows, or of those of some dates: a column and its values. In the order of the log.
+
+        Needs no JVM. Raises MissingTableError and UnsupportedTableError.
+        """
+        return reading.arrow(self._open(table, version), columns, *(dates or ()))
+
     def committed_at(self, table: str, version: int) -> datetime:
         """When a version was committed, by the clock of whoever did. Needs no JVM."""
         return committed_at(self.path(table), version)
@@ -193,6 +207,14 @@ class LakehouseResource(dg.ConfigurableResource):
         path = f"{self._root}/{name}"
         write_file(path, content)
         return path
+
+    def overwrite(self, table: str, rows: "pa.Table", *, metadata: Mapping[str, Any] | None = None) -> TableCommit:
+        """As `write` for the rows of a small table. Needs no JVM."""
+        return self.commit(table, commits.overwrite(self.path(table), rows, self._noted(metadata)))
+
+    def commit(self, table: str, version: int) -> TableCommit:
+        """A committed version. Needs no JVM. Raises MissingTableError."""
+        return TableCommit(table, version, self.row_count(table, version), self.table_schema(table, version))
 
     def append_after(self, table: str, version: int | None, rows: "pa.Table") -> int:
         """Appends `rows` as version `version` + 1 (None: as the first rows of a new table), or not at all.

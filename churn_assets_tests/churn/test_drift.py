@@ -7,6 +7,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -25,11 +26,11 @@ from churn_assets.churn.drift import (
     chance_stability,
     chi_squared_quantile,
     counted,
-    counted_by_version,
     population_stability,
     profiles,
 )
-from churn_assets.churn.monitoring import Measurement, Metric, Status, measurements, served_weeks
+from churn_assets.churn.monitoring import Measurement, Metric, ServedWeek, Status, measurements
+from churn_assets.churn.monitoring import watched as in_bins
 from churn_assets.churn.policy import ChurnPolicy
 
 POLICY = ChurnPolicy()
@@ -77,17 +78,17 @@ def customers(random: np.random.Generator, number: int, prefix: str, dates: Sequ
 
 def watched(spark: SparkSession, trained: pd.DataFrame, served: pd.DataFrame) -> list[Measurement]:
     """What the monitoring finds when version 1 was trained on the one and scored the other."""
-    train, panel = spark.createDataFrame(trained), spark.createDataFrame(served)
-    known = profiles(train, [*NAMES, SCORE], "1", TRAIN_DATES[-1])
+    known = profiles(pa.Table.from_pandas(trained).column, [*NAMES, SCORE], "1", TRAIN_DATES[-1])
+    panel = spark.createDataFrame(served)
     scores = panel.select(
         "customer_id",
         "as_of",
         F.col(SCORE).alias("churn_probability"),
         (F.col(SCORE) > 0.5).alias("is_alert"),
-        F.lit("1").alias("model_version"),
     )
     panel = panel.drop(SCORE).withColumn("label", F.lit(None).cast("double"))
-    return measurements(served_weeks(scores, panel), counted_by_version(panel, scores, known), known, POLICY)
+    weeks, counts = in_bins(scores, panel, dict.fromkeys(served["as_of"], "1"), known)
+    return measurements(weeks, counts, known, POLICY)
 
 
 def drifted(found: Sequence[Measurement]) -> list[tuple[str, date]]:
@@ -196,7 +197,7 @@ def test_every_index_is_that_of_plain_python(spark: SparkSession, panels: tuple[
     served = served.assign(late_order_ratio=served["late_order_ratio"] ** 0.5)
     is_last = trained["as_of"] == TRAIN_DATES[-1]
     trained = trained.assign(gap_ratio=trained["gap_ratio"].mask(is_last, trained["gap_ratio"] * 5))
-    known = {profile.subject: profile for profile in profiles(spark.createDataFrame(trained), NAMES, "1", FIRST)}
+    known = {profile.subject: profile for profile in profiles(pa.Table.from_pandas(trained).column, NAMES, "1", FIRST)}
     found = {(each.subject, each.as_of): each.value for each in watched(spark, trained, served) if each.subject}
     for name, profile in known.items():
         bins = profile.bins
@@ -278,15 +279,14 @@ def test_the_limit_lies_beyond_the_training_dates_and_beyond_chance_for_so_many_
 # --- the bins ---
 
 
-def bins_of(spark: SparkSession, name: str, values: Sequence[float | None]) -> Profile:
-    rows = [(f"c-{place}", FIRST, value) for place, value in enumerate(values)]
-    frame = spark.createDataFrame(rows, f"customer_id string, as_of date, {name} double")
-    (profile,) = profiles(frame, [name], "1", FIRST)
+def bins_of(name: str, values: Sequence[float | None]) -> Profile:
+    rows = {"customer_id": [f"c-{place}" for place in range(len(values))], "as_of": [FIRST] * len(values)}
+    (profile,) = profiles(pa.table({**rows, name: pa.array(values, pa.float64())}).column, [name], "1", FIRST)
     return profile
 
 
-def test_ties_are_one_bin_and_the_others_hold_about_a_tenth(spark: SparkSession) -> None:
-    profile = bins_of(spark, "recent_delay_minutes", [0.0] * 500 + [float(place) for place in range(1, 501)])
+def test_ties_are_one_bin_and_the_others_hold_about_a_tenth() -> None:
+    profile = bins_of("recent_delay_minutes", [0.0] * 500 + [float(place) for place in range(1, 501)])
     assert profile.bins.edges[1] == 0.0
     assert profile.counts[1] == 500
     assert all(95 <= count <= 105 for place, count in profile.counts.items() if place > 1)
@@ -295,7 +295,7 @@ def test_ties_are_one_bin_and_the_others_hold_about_a_tenth(spark: SparkSession)
 
 def test_named_numbers_are_binned_by_value_and_no_value_is_a_bin_of_its_own(spark: SparkSession) -> None:
     assert "segment_index" in BY_VALUE
-    profile = bins_of(spark, "segment_index", [0.0, 0.0, 3.0, -1.0, None, float("nan")])
+    profile = bins_of("segment_index", [0.0, 0.0, 3.0, -1.0, None, float("nan")])
     assert profile.bins == Bins(True, (-1.0, 0.0, 3.0))
     assert profile.counts == {1: 1, 2: 2, 3: 1, MISSING: 2}
     now = spark.createDataFrame([(FIRST, 1.0), (FIRST, 3.0), (FIRST, None)], "as_of date, segment_index double")
@@ -304,27 +304,66 @@ def test_named_numbers_are_binned_by_value_and_no_value_is_a_bin_of_its_own(spar
     }
 
 
-def test_a_profile_survives_being_written(spark: SparkSession) -> None:
-    profile = bins_of(spark, "segment_index", [0.0, 1.0, None])
+def test_a_profile_survives_being_written() -> None:
+    profile = bins_of("segment_index", [0.0, 1.0, None])
     assert Profile.of({**profile.row(), "counts": list(profile.row()["counts"])}) == profile
+
+
+def test_a_cut_is_the_smallest_value_that_a_tenth_of_the_rows_do_not_exceed_in_any_order() -> None:
+    random = np.random.default_rng(5)
+    # 35 and 70 are where 0.2 * 35 and 0.7 * 70 as floats are not whole.
+    for rows in (1, 9, 10, 11, 35, 70, 999):
+        values = np.round(random.normal(0, 3, rows), 1) + 0.0
+        profile = bins_of("recency_days", [*values, None, math.nan])
+        exact = {sorted(values)[-(-number * rows // 10) - 1] for number in range(1, 10)}
+        assert {edge for edge in profile.bins.edges if edge >= min(values)} == exact
+        assert bins_of("recency_days", [math.nan, *random.permutation(values), None]) == profile
+    assert bins_of("recency_days", [None, math.nan]).bins == Bins(False, ())
+    # Of zeros that differ in their sign alone it is not the order that says which is told.
+    for name in ("recency_days", "segment_index"):
+        assert {math.copysign(1, bins_of(name, zeros).bins.edges[-1]) for zeros in ([0.0, -0.0], [-0.0, 0.0])} == {1.0}
+
+
+def test_rows_and_arrays_are_binned_alike(spark: SparkSession) -> None:
+    values = [-math.inf, -1.0, -0.0, 0.0, 0.5, 1.0, math.nextafter(1.0, 2.0), math.inf, math.nan, None]
+    rows = spark.createDataFrame([(value,) for value in values], "value double")
+    for bins in (Bins(False, (-1.0, 0.0, 1.0)), Bins(True, (-1.0, 0.0, 1.0)), Bins(False, ())):
+        expected = Counter(plain_bin(value, bins) for value in values)
+        assert Counter(row.bin for row in rows.select(bins.bin_of(F.col("value")).alias("bin")).collect()) == expected
+        assert Counter(bins.bins_of(np.array(values, dtype=np.float64)).tolist()) == expected
 
 
 def test_a_date_is_binned_by_the_version_that_scored_it(spark: SparkSession) -> None:
     days = [FIRST, FIRST + timedelta(weeks=1)]
     known = []
     for version, scale in (("1", 1.0), ("2", 100.0)):
-        rows = [(f"c-{place}", FIRST, scale * place, scale * place / 1000) for place in range(10)]
-        frame = spark.createDataFrame(rows, "customer_id string, as_of date, total_orders double, score double")
-        known += profiles(frame, ["total_orders", SCORE], version, FIRST)
+        rows = {"customer_id": [f"c-{place}" for place in range(10)], "as_of": [FIRST] * 10}
+        values = {
+            "total_orders": [scale * place for place in range(10)],
+            "score": [scale * i / 1000 for i in range(10)],
+        }
+        known += profiles(pa.table({**rows, **values}).column, ["total_orders", SCORE], version, FIRST)
     panel: DataFrame = spark.createDataFrame(
-        [("a", days[0], 50.0), ("a", days[1], 50.0)], "customer_id string, as_of date, total_orders double"
+        [
+            ("a", days[0], 50.0, 1.0),
+            ("a", days[1], 50.0, None),
+            ("b", days[0], 1e9, 0.0),
+            ("a", SERVED_DATES[0], 5.0, 1.0),
+        ],
+        "customer_id string, as_of date, total_orders double, label double",
     )
     scores = spark.createDataFrame(
-        [("a", days[0], 0.05, "1"), ("a", days[1], 0.05, "2")],
-        "customer_id string, as_of date, churn_probability double, model_version string",
+        [("a", days[0], 0.05, True), ("a", days[1], 0.05, False), ("gone", days[1], 0.05, True)],
+        "customer_id string, as_of date, churn_probability double, is_alert boolean",
     )
-    found = counted_by_version(panel, scores, known)
+    weeks, found = in_bins(scores, panel, {days[1]: "2", days[0]: "1"}, known)
     last = len(known[0].bins.edges)
-    assert found[days[0], "total_orders"] == {last: 1}
+    assert found[days[0], "total_orders"] == {last: 2}
     assert set(found[days[1], "total_orders"]) < set(range(last))
     assert set(found[days[0], SCORE]) == {last}
+    assert {day for day, _ in found} == set(days)
+    assert weeks == [
+        ServedWeek(days[0], "1", customers=1, alerts=1, labelled=1, churners=1, labelled_alerts=1, caught=1),
+        ServedWeek(days[1], "2", customers=2, alerts=1, labelled=0, churners=0, labelled_alerts=0, caught=0),
+    ]
+    assert in_bins(scores, panel, {}, known) == ([], {})

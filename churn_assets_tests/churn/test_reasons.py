@@ -6,14 +6,15 @@ from datetime import date
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import explained, reference_by_date
-from churn_assets.churn.trees import BoostedTrees, exported_trees, imported_trees
+from churn_assets.churn.reasons import Reference, _median, explained, reference
+from churn_assets.churn.trees import BoostedTrees
 from churn_assets.churn.wording import Wording
 
 WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
@@ -38,6 +39,11 @@ def panel(spark: SparkSession) -> Any:
     return spark.createDataFrame(rows, f"{columns}, {rest}")
 
 
+def references(rows: DataFrame, model: BoostedTrees) -> dict[date, Reference]:
+    scored = rows.toArrow()
+    return {day: reference(scored.filter(pc.equal(scored.column("as_of"), day)), model) for day in DAYS}
+
+
 def weighed_as_by_spark(model: BoostedTrees) -> BoostedTrees:
     """The trees as another learner has them: none is a single leaf, and the first weighs more than the others."""
     weights = [1.0, *[0.1] * (len(model.trees) - 2)]
@@ -53,13 +59,9 @@ def test_reasons_add_up_to_the_models_own_score_whatever_the_partitions(
     rows = panel(spark)
     model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=5), rows=600)
     model = model if is_weighed_alike else weighed_as_by_spark(model)
-    exported = exported_trees(model, 0.5)
-    references = reference_by_date(rows, exported)
-    assert sorted(references) == sorted(DAYS)
-    found = explained(rows.where("total_orders <= 3"), exported, references, WORDING)
-    again = explained(
-        rows.where("total_orders <= 3").repartition(7), exported, reference_by_date(rows.coalesce(1), exported), WORDING
-    )
+    few = rows.where("total_orders <= 3")
+    found = explained(few, model, references(rows, model), WORDING)
+    again = explained(few.repartition(7), model, references(rows.orderBy(F.desc("customer_id")), model), WORDING)
     keyed = {row.customer_id: row for row in found.collect()}
     assert keyed == {row.customer_id: row for row in again.collect()}
     scores = with_churn_probability(model, rows)
@@ -77,22 +79,28 @@ def test_reasons_add_up_to_the_models_own_score_whatever_the_partitions(
 
 def test_the_reference_is_the_median_of_the_date_and_of_a_share_the_mean(spark: SparkSession) -> None:
     rows = panel(spark)
-    exported = exported_trees(fit_churn_model(rows, NAMES, GradientBoosting(iterations=2), rows=600), 0.5)
-    references = reference_by_date(rows, exported)
-    of_date = [row for row in rows.collect() if row.as_of == DAYS[0]]
-    found = references[DAYS[0]].values
-    assert found["total_orders"] == np.median([row.total_orders for row in of_date])
-    assert found["recency_days"] == pytest.approx(np.median([row.recency_days for row in of_date]), abs=0.01)
-    assert found["late_order_ratio"] == pytest.approx(np.mean([row.late_order_ratio for row in of_date]))
-    trees = imported_trees(exported).trees
-    assert [int(visits[0]) for visits in references[DAYS[0]].visits] == [len(of_date)] * len(trees)
+    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=2), rows=600)
+    of_date = rows.where(F.col("as_of") == F.lit(DAYS[0]))
+    found = references(rows, model)[DAYS[0]]
+    # As Spark has it, to the last digit.
+    mean = F.avg(F.col("late_order_ratio").cast("decimal(20,12)")).cast("string").alias("late_order_ratio")
+    medians = [F.percentile(F.round(name, 2), 0.5).alias(name) for name in ("total_orders", "recency_days")]
+    (expected,) = of_date.agg(*medians, mean).collect()
+    assert found.values == {**expected.asDict(), "late_order_ratio": float(expected.late_order_ratio)}
+    assert [int(visits[0]) for visits in found.visits] == [of_date.count()] * len(model.trees)
+
+
+def test_a_median_rounds_half_up_and_lies_between_the_two_in_the_middle() -> None:
+    assert _median(np.array([0.125, 7.0, -3.0])) == 0.13
+    assert _median(np.array([2.675, 9.0, 0.0, 2.685])) == (2.68 + 2.69) / 2
+    assert math.copysign(1, _median(np.array([-0.0, -0.0]))) == 1
 
 
 def test_every_number_of_a_customer_in_a_sentence_is_the_customers_own(spark: SparkSession) -> None:
     rows = panel(spark)
-    exported = exported_trees(fit_churn_model(rows, NAMES, GradientBoosting(iterations=3), rows=600), 0.5)
-    found = explained(rows, exported, reference_by_date(rows, exported), WORDING)
-    reasons = found.select("customer_id", F.inline("reasons")).join(rows, "customer_id").collect()
+    model = fit_churn_model(rows, NAMES, GradientBoosting(iterations=3), rows=600)
+    found = explained(rows, model, references(rows, model), WORDING)
+    reasons = found.select(*rows.columns, F.inline("reasons")).collect()
     assert len(reasons) > 500
     for row in reasons:
         assert row.value == row[row.feature]

@@ -222,6 +222,52 @@ def test_the_version_reported_is_that_of_the_write_though_others_committed_befor
     assert values(lakehouse.read(TABLE, written.version)) == [1, 2, 7]
 
 
+def test_a_small_table_is_overwritten_whole_without_a_session(
+    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2))
+    rows = pa.table({"id": pa.array([3, 4, 4], pa.int64()), "why": ["x", None, "y"]})
+    without = LakehouseResource(root=lakehouse.root, pyspark=LazyPySparkResource(spark_config={}))
+    write = deltalake.write_deltalake
+
+    def write_between_others(*arguments: Any, **named: Any) -> None:
+        write(lakehouse.path(TABLE), pa.table({"id": [7]}), mode="append")
+        write(*arguments, **named)
+        write(lakehouse.path(TABLE), pa.table({"id": [9]}), mode="append", schema_mode="merge")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deltalake, "write_deltalake", write_between_others)
+        commit = without.overwrite(TABLE, rows, metadata={"inputs": {"orders": 5}})
+    assert (commit.table, commit.version, commit.rows) == (TABLE, 2, 3)
+    assert commit.schema.simpleString() == "struct<id:bigint,why:string>"
+    assert lakehouse.inputs(TABLE, 2) == {"orders": 5}
+    assert sorted(map(repr, lakehouse.records(TABLE, 2))) == sorted(map(repr, rows.to_pylist()))
+    assert values(lakehouse.read(TABLE, 0)) == [1, 2]
+    # As the first version, and of no rows.
+    empty = without.overwrite("food_delivery/others", rows.slice(0, 0))
+    assert (empty.version, empty.rows, empty.schema) == (0, 0, commit.schema)
+    assert values(lakehouse.read("food_delivery/others")) == []
+
+
+def test_columns_of_some_dates_are_read_by_arrow_in_the_order_of_the_log(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    days = [date(2025, 1, 6), date(2025, 1, 13), date(2025, 1, 20)]
+    schema = "id long, day date, share double"
+    # Bounds of some columns alone, as of doubles an engine need not write any.
+    dated = [(number, days[number % 3], number / 7) for number in range(9)]
+    lakehouse.write(TABLE, spark.createDataFrame(dated, schema).coalesce(1))
+    lakehouse.write(TABLE, spark.createDataFrame([(9, days[0], None)], schema).coalesce(1), mode="append")
+    rows = lakehouse.arrow(TABLE, ["share", "id"], dates=("day", days[:2]))
+    assert rows.column_names == ["share", "id"]
+    assert sorted(rows.column("id").to_pylist()) == [0, 1, 3, 4, 6, 7, 9]
+    assert all(row["share"] in (None, row["id"] / 7) for row in rows.to_pylist())
+    assert len(lakehouse.arrow(TABLE, ["id"], 0, dates=("day", [days[0], date(2000, 1, 1)]))) == 3
+    assert len(lakehouse.arrow(TABLE, ["id"], dates=("day", []))) == 0
+    whole = [lakehouse.arrow(TABLE, [name]).column(name).to_pylist() for name in ("id", "share")]
+    assert list(zip(*whole, strict=True)) == [(row["id"], row["share"]) for row in lakehouse.records(TABLE)]
+
+
 def test_a_commit_that_succeeds_but_reports_an_error_keeps_its_files(
     lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
