@@ -26,7 +26,6 @@ from churn_assets.resources.settings import Settings, prepare_dagster_home
 
 LIMIT_SECONDS = 8.0
 JAVA, FREE_BYTES = 17, 2 * 1024**3
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 class Wrong(Exception):  # noqa: N818 - a finding, not an error of this program
@@ -72,7 +71,27 @@ def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[F
     return findings
 
 
+def engine(settings: Settings) -> str:
+    """Sail answers the constructs here; of an engine with a JVM, or a server, is told what its records say."""
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.engines.conformance import conformance, next_step
+    from churn_assets.resources.spark import spark_resource
+
+    try:
+        chosen = engine_of(settings)
+        session = spark_resource(settings, is_asked=False).spark_session if chosen.name == "sail" else None
+    except ChurnError as invalid:
+        raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
+    found = conformance(chosen, session)
+    if found.deviations:
+        raise Wrong(f"{found}: {'; '.join(map(str, found.deviations))}", next_step(chosen))
+    return str(found)
+
+
 def java(settings: Settings) -> str:
+    chosen = engine_of(settings)
+    if not chosen.needs_java:
+        return f"not needed by {chosen.title}"
     home = os.environ.get("JAVA_HOME")
     command = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     fix = f"run `make java`, or set JAVA_HOME to a Java {JAVA} or newer"

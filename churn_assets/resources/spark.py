@@ -4,11 +4,13 @@ import os
 import sys
 from contextlib import suppress
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 from dagster_pyspark import LazyPySparkResource
+from dagster_pyspark.resources import spark_session_from_config
 
-from churn_assets.engines.choice import Engine
+from churn_assets.engines.choice import Engine, EngineName
+from churn_assets.engines.conformance import require_conformant
 from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
 from churn_assets.resources.settings import Settings, engine_of
 
@@ -31,18 +33,29 @@ UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 class EngineResource(LazyPySparkResource):
-    """The lazy session; `sail_memory`: the bytes that Sail may use, where Sail is the engine."""
+    """The lazy session of an engine that conforms; `sail_memory`: the bytes that Sail may use, where it is the engine.
 
+    engine, address: as `Engine`. shared_folder: where the engine and this process both write, if not on this machine.
+    """
+
+    engine: str
+    address: str
+    shared_folder: str | None = None
     sail_memory: int | None = None
 
     def _init_session(self) -> None:
-        if self._spark_session is None and self.sail_memory is not None:
+        if self._spark_session is not None:
+            return
+        if self.sail_memory is not None:
             from churn_assets.engines.sail import sail_address
 
             self.spark_config["spark.remote"] = sail_address(self.sail_memory)
-        super()._init_session()
-        if self._spark_session is not None and self.sail_memory is not None:
-            name_memory_errors(self._spark_session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
+        session = spark_session_from_config(self.spark_config)
+        if self.sail_memory is not None:
+            name_memory_errors(session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
+        require_conformant(session, Engine(cast(EngineName, self.engine), self.address), folder=self.shared_folder)
+        # Only now: of an engine that was refused nobody has the session, whoever asks next.
+        self._spark_session = session
 
 
 def spark_resource(settings: Settings) -> EngineResource:
@@ -58,7 +71,13 @@ def spark_resource(settings: Settings) -> EngineResource:
         # asks nothing; only with this is it closed in time.
         os.environ.setdefault("SPARK_CONNECT_RELEASE_SESSION_ON_EXIT", "true")
     memory = memory_bytes(settings.driver_memory) if engine.name == "sail" else None
-    return EngineResource(spark_config=spark_config(engine, settings.driver_memory), sail_memory=memory)
+    return EngineResource(
+        spark_config=spark_config(engine, settings.driver_memory),
+        engine=engine.name,
+        address=engine.address,
+        shared_folder=settings.lakehouse if engine.name in ("cluster", "connect") else None,
+        sail_memory=memory,
+    )
 
 
 def start_ahead(pyspark: EngineResource) -> None:
