@@ -4,6 +4,7 @@ Prints as JSON what they made of a company whose weekend customers leave.
 """
 
 import json
+import os
 import random
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -138,6 +139,7 @@ def _card(
 
 
 if __name__ == "__main__":
-    session = spark_resource(settings_from_env({"SPARK_MASTER": "local[2]", "SPARK_DRIVER_MEMORY": "1g"})).spark_session
+    engine = {"CHURN_ENGINE": os.environ.get("CHURN_TEST_ENGINE", "sail"), "SPARK_DRIVER_MEMORY": "1g"}
+    session = spark_resource(settings_from_env(engine)).spark_session
     print(json.dumps(main(session)))
     session.stop()

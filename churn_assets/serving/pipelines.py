@@ -113,7 +113,7 @@ def _loaded(folder: Path) -> BoostedTrees:
     features, counted = settings["inputCols"], described[1]
     if len(features) != counted["numFeatures"]:
         raise unreadable("assembler and trees differ in features", [f"{len(features)} and {counted['numFeatures']}"])
-    # By place: Spark 4.2 names these columns by number, earlier ones treeID, metadata and weights.
+    # By place: their names (_1, _2, _3) say nothing.
     heads = sorted((number, weight) for number, _, weight in map(dict.values, _read_rows(folders[1] / "treesMetadata")))
     if [number for number, _ in heads] != list(range(counted["numTrees"])):
         raise unreadable("its trees are not all there", [f"{len(heads)} of {counted['numTrees']}"])

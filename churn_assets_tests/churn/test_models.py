@@ -164,9 +164,7 @@ def test_sparks_own_estimator_without_a_folder_to_share_says_what_it_needs(
     spark: SparkSession, panel_rows: list[tuple]
 ) -> None:
     train = spark.createDataFrame(panel_rows, SCHEMA).withColumn("fold", F.lit(50))
-    with pytest.raises(
-        UnavailableEstimatorError, match='(?s)needs Spark, and a folder.*estimator = "xgboost"'
-    ) as refused:
+    with pytest.raises(UnavailableEstimatorError, match="needs Spark, and a folder") as refused:
         fit_churn_model(train, FEATURES, replace(SMALL, estimator="gbt"), rows=900)
     assert 'CHURN_ENGINE=local (or SPARK_MASTER, SPARK_REMOTE), or train with estimator = "xgboost"' in str(
         refused.value
