@@ -80,7 +80,8 @@ def publish(
             for table, folder in staged.items()
         }
         if audit is not None:
-            audited = audit({table: _staged(rows, staged[table], actions[table]) for table, rows in tables.items()})
+            written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
+            audited = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
             # What was found of the rows appended says nothing of the table.
             noted |= {} if audited is None or mode == "append" else {"audit": audited}
     except BaseException:
@@ -239,12 +240,6 @@ def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
     else:
         dated = rows.withColumn(by, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
         dated.write.option("compression", "zstd").partitionBy(by).parquet(folder)
-
-
-def _staged(rows: "DataFrame", folder: str, actions: list[Any]) -> "DataFrame":
-    """The rows as they were written. Of none no engine need write a file, nor even the folder (Sail)."""
-    session = rows.sparkSession
-    return session.read.schema(rows.schema).parquet(folder) if actions else session.createDataFrame([], rows.schema)
 
 
 def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:

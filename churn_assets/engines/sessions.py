@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # Set by whoever starts a session on Sail; a Spark, of which nobody here knows what settings it takes, has none.
-ENGINE_KEY = "spark.churn_assets.engine"
+ENGINE_KEY = "spark.sql.churn_assets.engine"
 # What all of Sail's errors of a full pool say, whatever their class (pysail 0.7.2).
 POOL_IS_FULL = "for the total memory pool"
 

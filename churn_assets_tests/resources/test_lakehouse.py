@@ -127,7 +127,10 @@ def test_whether_spark_can_prove_a_column_non_null_changes_no_schema(
 
 
 def test_an_empty_table_has_its_schema_and_no_rows(lakehouse: LakehouseResource, spark: SparkSession) -> None:
-    commit = lakehouse.write(TABLE, spark.createDataFrame([], "id long, at timestamp"))
+    seen: list[Any] = []
+    empty = spark.createDataFrame([], "id long, at timestamp")
+    commit = lakehouse.write(TABLE, empty, audit=lambda staged: seen.extend([staged.columns, staged.count()]))
+    assert seen == [["id", "at"], 0]
     assert (commit.version, commit.rows, lakehouse.row_count(TABLE)) == (0, 0, 0)
     read = lakehouse.read(TABLE)
     assert read.collect() == []
@@ -377,7 +380,11 @@ def test_dates_are_replaced_in_one_commit_and_the_files_of_others_stay(
 def test_a_date_replaced_by_no_rows_is_empty(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     first, second, _ = WEEKS
     nothing = dated(spark, (0, first)).where("false")
-    lakehouse.replace_dates({TABLE: nothing}, "as_of", [first], audit=accept)
+    seen: list[Any] = []
+    lakehouse.replace_dates(
+        {TABLE: nothing}, "as_of", [first], audit=lambda staged: seen.extend(staged[TABLE].collect())
+    )
+    assert seen == []
     assert (lakehouse.version(TABLE), lakehouse.read(TABLE).collect(), lakehouse.dates(TABLE, "as_of")) == (0, [], [])
     lakehouse.replace_dates({TABLE: dated(spark, (1, first), (2, second))}, "as_of", [first, second], audit=accept)
     lakehouse.replace_dates({TABLE: nothing}, "as_of", [first], audit=accept)
