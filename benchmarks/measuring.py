@@ -17,7 +17,8 @@ import psutil
 from churn_assets.engines.choice import LOCAL, Engine
 from churn_assets.resources.settings import CHECKOUT, prepare_dagster_home, settings_from_env
 
-SAMPLED_SECONDS = 0.1
+# Each look costs some milliseconds of a core that the side could use.
+SAMPLED_SECONDS = 0.2
 ADDRESSES = {"sail": Engine("sail"), "local": Engine("local", LOCAL)}
 
 # A gate that nearly any model passes, for where it does not matter how good a model is.
