@@ -22,7 +22,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from churn_assets.commands.terminal import DONE, FAILED
-from churn_assets.resources.settings import Settings, prepare_dagster_home
+from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
 
 LIMIT_SECONDS = 8.0
 JAVA, FREE_BYTES = 17, 2 * 1024**3
@@ -72,26 +72,29 @@ def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[F
 
 
 def engine(settings: Settings) -> str:
-    """Sail answers the constructs here; of an engine with a JVM, or a server, is told what its records say."""
+    """Sail is asked here; of an engine with a JVM, or a server, is told what is known of it."""
     from churn_assets.churn.errors import ChurnError
-    from churn_assets.engines.conformance import conformance, next_step
+    from churn_assets.engines import conformance
+    from churn_assets.engines.constructs import RELIED_ON
     from churn_assets.resources.spark import spark_resource
 
+    conforms = f"conforms ({len(RELIED_ON)} constructs)"
     try:
         chosen = engine_of(settings)
-        session = spark_resource(settings, is_asked=False).spark_session if chosen.name == "sail" else None
+        if chosen.name != "sail":
+            asked_of = conformance.known_version(chosen)
+            return f"{chosen}, {f'{asked_of}: {conforms}' if asked_of else 'asked before the first run'}"
+        session = spark_resource(settings).spark_session
+        conformance.require_answers(session, chosen)
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
-    found = conformance(chosen, session)
-    if found.deviations:
-        raise Wrong(f"{found}: {'; '.join(map(str, found.deviations))}", next_step(chosen))
-    return str(found)
+    return f"{chosen}, {conformance.version_of(chosen, session)}: {conforms}"
 
 
 def java(settings: Settings) -> str:
     chosen = engine_of(settings)
     if not chosen.needs_java:
-        return f"not needed by {chosen.title}"
+        return f"not needed by {'Sail' if chosen.name == 'sail' else 'a client of Spark Connect'}"
     home = os.environ.get("JAVA_HOME")
     command = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     fix = f"run `make java`, or set JAVA_HOME to a Java {JAVA} or newer"
@@ -128,13 +131,15 @@ def _fits(wanted: Requirement, versions: dict[str, str]) -> bool:
 
 
 def memory(settings: Settings) -> str:
-    match = re.fullmatch(r"(\d+)([kmgt]?)b?", settings.driver_memory.lower())
-    if match is None:
-        raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m")
-    size, there = int(match[1]) * UNITS[match[2]], psutil.virtual_memory()
-    observed = (
-        f"{settings.driver_memory} for Spark; {there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"
-    )
+    from churn_assets.resources.spark import memory_bytes
+
+    try:
+        size = memory_bytes(settings.driver_memory)
+    except (KeyError, ValueError) as invalid:
+        raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m") from invalid
+    there = psutil.virtual_memory()
+    free = f"{there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"
+    observed = f"{settings.driver_memory} for the engine; {free}"
     if size > there.available:
         fix = "end other programs, or set SPARK_DRIVER_MEMORY lower"
         raise Wrong(observed, fix, is_warning=size <= there.total)
@@ -217,6 +222,7 @@ def ports(settings: Settings) -> str:
 
 
 PROBES: tuple[Probe, ...] = (
+    engine,
     java,
     python_and_packages,
     xgboost,

@@ -50,24 +50,29 @@ class Deviation:
 
 
 def require_conformant(session: "SparkSession", engine: Engine, *, folder: str | None = None) -> None:
-    """Raises NonconformingEngineError unless the engine of `session` answers as expected; asked once per version.
-
-    A JVM of this process with the Spark that the answers are of is not asked. folder: as `deviations`.
-    """
+    """Asks the engine of `session` unless this version of it is known to conform. Raises as `require_answers`."""
     asked_of = version_of(engine, session)
-    # Spark of this very version gave the answers; to ask it takes a cold JVM 17 s of CPU (2026-11-28), so a test does.
-    is_reference = engine.needs_java and session.version == REFERENCE
-    if is_reference or is_recorded(engine, asked_of):
-        return
+    if not _is_reference(engine, session.version) and not is_recorded(engine, asked_of):
+        require_answers(session, engine, folder=folder)
+        record(engine, asked_of)
+
+
+def require_answers(session: "SparkSession", engine: Engine, *, folder: str | None = None) -> None:
+    """Raises NonconformingEngineError unless the engine of `session` answers as expected. folder: as `deviations`."""
     deviating = deviations(session, folder)
     if deviating:
         raise NonconformingEngineError(
-            f"{engine} ({asked_of}) answers {len(deviating)} construct(s) that the flow relies on otherwise than Spark "
-            "does, so nothing is computed on it.",
+            f"{engine} ({version_of(engine, session)}) answers {len(deviating)} construct(s) that the flow relies on "
+            "otherwise than Spark does, so nothing is computed on it.",
             [str(each) for each in deviating],
             next_step=next_step(engine),
         )
-    record(engine, asked_of)
+
+
+def _is_reference(engine: Engine, spark: str) -> bool:
+    # It gave the answers that are written out. To ask it takes a cold JVM 17 s of CPU (2026-11-28), so a test does. A
+    # server may say of itself what it likes.
+    return engine.needs_java and spark == REFERENCE
 
 
 def next_step(engine: Engine) -> str:
@@ -224,6 +229,18 @@ def is_recorded(engine: Engine, asked_of: str) -> bool:
         return False
 
 
+def known_version(engine: Engine) -> str | None:
+    """A version of the engine that is known to conform, as far as can be said without a session."""
+    if _is_reference(engine, version("pyspark")):
+        return installed_version(engine)
+    for file in sorted(RECORDS.glob("conforms-*.json")):
+        with suppress(OSError, ValueError):
+            noted = json.loads(file.read_text(encoding="utf-8"))
+            if noted == _note(engine, str(noted.get("version"))) and _file_of(noted) == file:
+                return str(noted["version"])
+    return None
+
+
 def record(engine: Engine, asked_of: str) -> None:
     """Notes that this version conforms; where nothing can be written it is asked again the next time."""
     noted = _note(engine, asked_of)
@@ -236,7 +253,9 @@ def record(engine: Engine, asked_of: str) -> None:
 
 
 def _note(engine: Engine, asked_of: str) -> dict[str, str]:
-    return {"engine": engine.name, "address": engine.address, "version": asked_of, "constructs": table_digest()}
+    # An address may hold a token.
+    address = hashlib.sha256(engine.address.encode()).hexdigest()[:16]
+    return {"engine": engine.name, "address": address, "version": asked_of, "constructs": table_digest()}
 
 
 def _file_of(noted: dict[str, str]) -> Path:

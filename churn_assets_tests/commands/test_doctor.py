@@ -1,5 +1,6 @@
 """What the doctor finds wrong, each with a fix; no test starts a JVM."""
 
+import re
 import shutil
 import socket
 import sys
@@ -7,13 +8,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from churn_assets.commands import doctor
 from churn_assets.commands.doctor import Finding, Probe, examine, report
+from churn_assets.engines import conformance
+from churn_assets.engines.conformance import Deviation
 from churn_assets.resources.settings import Settings, settings_from_env
-from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY
+from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             monkeypatch.setenv(variable, str(free.getsockname()[1]))
-    return settings_from_env({"CHURN_PROJECT": str(tmp_path), "SPARK_DRIVER_MEMORY": "1m"})
+    return settings_from_env({**ENGINE, "CHURN_PROJECT": str(tmp_path), "SPARK_DRIVER_MEMORY": "256m"})
 
 
 def found_by(probe: Probe, settings: Settings) -> Finding:
@@ -33,6 +37,7 @@ def found_by(probe: Probe, settings: Settings) -> Finding:
     return finding
 
 
+@pytest.mark.usefixtures("spark")
 def test_a_healthy_project_has_nothing_to_mend_and_keeps_no_probe_file(settings: Settings) -> None:
     assert [each for each in examine(settings) if each.fix] == []
     assert not Path(settings.lakehouse).exists()
@@ -43,7 +48,48 @@ def test_a_java_too_old_is_wrong(settings: Settings, tmp_path: Path, monkeypatch
     (tmp_path / "bin" / "java").write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_1\"' >&2\n")
     (tmp_path / "bin" / "java").chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    assert "is 8" in found_by(doctor.java, settings).observed
+    assert "is 8" in found_by(doctor.java, replace(settings, engine="local")).observed
+
+
+def test_no_java_is_asked_for_where_none_is_started(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    assert doctor.java(replace(settings, engine="sail")) == "not needed by Sail"
+    assert doctor.java(replace(settings, engine=None, spark_remote="sc://h:1")).startswith("not needed")
+
+
+@pytest.mark.usefixtures("spark")
+def test_sail_is_asked_and_named_with_its_version(settings: Settings) -> None:
+    if ENGINE["CHURN_ENGINE"] != "sail":
+        pytest.skip("one process cannot hold two engines")
+    (finding,) = examine(settings, [doctor.engine])
+    assert not finding.fix, finding
+    assert re.fullmatch(r"Sail in this process.*pysail \S+: conforms \(\d+ constructs\)", finding.observed)
+
+
+def test_an_engine_that_deviates_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    deviation = Deviation("hash of a string", "1", "2", "the split", "none")
+    monkeypatch.setattr(conformance, "deviations", lambda *_: [deviation])
+    monkeypatch.setattr("churn_assets.resources.spark.spark_session_from_config", lambda _: SimpleNamespace(version=""))
+    found = found_by(doctor.engine, replace(settings, engine="sail"))
+    assert "hash of a string (the split): expected 1, answered 2" in found.observed
+    assert "CHURN_ENGINE=local" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"engine": "local"}, "conforms ("),
+        ({"engine": None, "spark_remote": "sc://nowhere:1"}, "asked before the first run"),
+    ],
+)
+def test_of_another_engine_is_told_what_is_known_and_none_is_started(
+    settings: Settings, changed: dict[str, Any], told: str
+) -> None:
+    assert told in doctor.engine(replace(settings, **changed))
+
+
+def test_settings_that_contradict_each_other_are_wrong(settings: Settings) -> None:
+    assert "leave out" in found_by(doctor.engine, replace(settings, engine="sail", spark_remote="sc://h:1")).fix
 
 
 def test_a_package_outside_its_range_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
