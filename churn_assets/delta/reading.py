@@ -3,22 +3,21 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from churn_assets.delta.storage import filesystem_of, spark_uri
-from churn_assets.delta.tables import UnsupportedTableError, files_of, schema_of
+from churn_assets.delta.tables import MissingFileError, UnsupportedTableError, files_of, schema_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from deltalake import DeltaTable
     from pyarrow.dataset import Dataset
     from pyspark.sql import DataFrame, SparkSession
 
 
 def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
-    """The rows of an opened Delta table version."""
-    from pyspark.sql import DataFrame
+    """The rows of an opened Delta table version. Raises MissingFileError."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import StructType
 
@@ -27,6 +26,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
     actions = files_of(table)
     if not actions:
         return spark.createDataFrame([], schema)
+    _require_files(table, [unquote(action["path"]) for action in actions])
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
     folder = spark_uri(unquote(table.table_uri)).rstrip("/")
     # Partition values live in the log, not in the files: a frame for each combination of them.
@@ -43,7 +43,30 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
         }
         rows = spark.read.schema(in_files).parquet(*of_values)
         frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
-    return reduce(DataFrame.unionByName, frames)
+    return united(frames)
+
+
+def _require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
+    """Raises MissingFileError: Sail reads no rows from a file that is not there, without a word (pysail 0.7.2)."""
+    from pyarrow.fs import FileType
+
+    filesystem, folder = filesystem_of(table.table_uri.rstrip("/"))
+    found = filesystem.get_file_info([f"{folder}/{path}" for path in paths])
+    if gone := [path for path, info in zip(paths, found, strict=True) if info.type != FileType.File]:
+        raise MissingFileError(
+            f"Version {table.version()} of {unquote(table.table_uri)} names {len(gone)} of {len(paths)} files that are "
+            "gone.",
+            gone[:5],
+            next_step="read a later version, or restore the files; VACUUM removes those that later versions replaced",
+        )
+
+
+def united(frames: "list[DataFrame]") -> "DataFrame":
+    """All rows of `frames`. By halves: a chain of a thousand is deeper than a Connect client recurses."""
+    if len(frames) == 1:
+        return frames[0]
+    middle = len(frames) // 2
+    return united(frames[:middle]).unionByName(united(frames[middle:]))
 
 
 def dataset_of(table: "DeltaTable") -> "Dataset":
@@ -56,6 +79,15 @@ def dataset_of(table: "DeltaTable") -> "Dataset":
 
     filesystem, folder = filesystem_of(table.table_uri)
     return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
+
+
+def arrow(table: "DeltaTable", columns: Sequence[str], by: str | None = None, days: Sequence[date] = ()) -> "pa.Table":
+    """`columns` of the rows of an opened version in the log's order; with `by`, of the rows of these `days` alone."""
+    import pyarrow.compute as pc
+
+    wanted = None if by is None else pc.field(by).isin(list(days))
+    rows: pa.Table = dataset_of(table).to_table(columns=list(columns), filter=wanted)
+    return rows
 
 
 def records(table: "DeltaTable") -> list[dict[str, Any]]:
