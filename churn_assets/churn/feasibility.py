@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from churn_assets.churn.columns import Column, list_of, of_kind, spark_schema
+from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.features import AsOfCalendar
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
@@ -20,7 +20,7 @@ from churn_assets.churn.splits import TEST_FOLDS
 FEASIBLE, NOT_FEASIBLE = "FEASIBLE", "NOT FEASIBLE"
 
 # The label_feasibility table: one row per candidate definition.
-FEASIBILITY_SCHEMA = spark_schema(
+FEASIBILITY_SCHEMA = arrow_schema(
     [
         *of_kind("string", "definition", "setting"),
         Column("is_chosen", "boolean"),

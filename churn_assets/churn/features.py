@@ -205,14 +205,13 @@ def _middle(ordered: Column) -> Column:
     return F.when(count > 0, (lower + upper) / F.lit(2))
 
 
-def require_eligible_customers(snapshots: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> None:
-    """Raises NoEligibleCustomersError if no as-of date has an eligible customer."""
-    if snapshots.isEmpty():
-        raise NoEligibleCustomersError(
-            f"No customer ordered within {policy.windows.eligibility_days} days before any as-of date "
-            f"from {calendar.first} to {calendar.last}.",
-            next_step="check ordered_at in the silver table, or widen windows.eligibility_days in policy.toml",
-        )
+def no_eligible_customers(calendar: AsOfCalendar, policy: ChurnPolicy) -> NoEligibleCustomersError:
+    """What to raise if no as-of date has an eligible customer."""
+    return NoEligibleCustomersError(
+        f"No customer ordered within {policy.windows.eligibility_days} days before any as-of date "
+        f"from {calendar.first} to {calendar.last}.",
+        next_step="check ordered_at in the silver table, or widen windows.eligibility_days in policy.toml",
+    )
 
 
 def with_baseline_rule(snapshots: DataFrame, policy: ChurnPolicy) -> DataFrame:

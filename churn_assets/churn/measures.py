@@ -31,7 +31,7 @@ def rating_or_mean() -> Column:
     snapshot = Window.partitionBy("as_of")
     own_rating = F.col("mean_score")
     total = F.sum(as_decimal(own_rating, "decimal(20,12)")).over(snapshot)
-    usual_rating = as_double(total) / F.count(own_rating).over(snapshot)
+    usual_rating = as_double(total) / F.nullif(F.count(own_rating).over(snapshot), F.lit(0))
     return F.coalesce(own_rating, usual_rating, F.lit(NEUTRAL_RATING))
 
 

@@ -1,6 +1,7 @@
 """Stage 3: whether a verdict can be reached at all, before anything is trained."""
 
 import dagster as dg
+import pyarrow as pa
 
 from churn_assets.churn.contract import PANEL_CHECKS
 from churn_assets.churn.errors import BrokenPanelError
@@ -42,8 +43,8 @@ def churn_label_feasibility(
     candidates = label_feasibility(
         lakehouse.read(BASELINE, inputs[BASELINE]), silver, stored_calendar(lakehouse, inputs[SILVER], policy), policy
     )
-    rows = lakehouse.spark.createDataFrame([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
-    commit = lakehouse.write(FEASIBILITY, rows, metadata={"inputs": inputs})
+    rows = pa.Table.from_pylist([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
+    commit = lakehouse.overwrite(FEASIBILITY, rows, metadata={"inputs": inputs})
     chosen = next(row for row in candidates if row.is_chosen)
     return table_result(
         commit,

@@ -19,7 +19,7 @@ from churn_assets.churn.features import (
     calendar_between,
     customer_snapshots,
     feature_panel,
-    require_eligible_customers,
+    no_eligible_customers,
     with_baseline_rule,
 )
 from churn_assets.churn.labels import SHARED_BY, definition, label_reads, shares_of, with_labels
@@ -79,7 +79,7 @@ def gold_customer_churn_risk(
     commit = lakehouse.write(
         BASELINE,
         rows,
-        audit=lambda staged: require_eligible_customers(staged, calendar, policy),
+        if_empty=no_eligible_customers(calendar, policy),
         metadata={"inputs": inputs},
     )
     span = {"first_as_of": str(calendar.first), "last_as_of": str(calendar.last), "watermark": str(calendar.watermark)}

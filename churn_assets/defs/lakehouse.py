@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
+import pyarrow as pa
 
 from churn_assets.churn import cleaning
-from churn_assets.churn.columns import Column, spark_schema
+from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SOURCE_TABLES, SourceTable, check_source_schema
@@ -27,7 +28,7 @@ SILVER = "food_delivery/silver_orders_enriched"
 SILVER_CUSTOMERS = "food_delivery/silver_customers"
 SEGMENTS = "food_delivery/segment_dimension"
 QUARANTINE = "food_delivery/quarantined_rows"
-SEGMENT_SCHEMA = spark_schema([Column("segment", "string"), Column("segment_index", "double")])
+SEGMENT_SCHEMA = arrow_schema([Column("segment", "string"), Column("segment_index", "double")])
 
 
 def landed(table: SourceTable) -> str:
@@ -115,8 +116,8 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
         {row["segment"]: row["segment_index"] for row in known},
     )
     # The dimension before the orders: it only ever grows, so the next run would do the same after a failure behind it.
-    dimension = lakehouse.spark.createDataFrame(list(numbers.items()), SEGMENT_SCHEMA)
-    segments = lakehouse.write(SEGMENTS, dimension, metadata=metadata)
+    dimension = [{"segment": segment, "segment_index": number} for segment, number in numbers.items()]
+    segments = lakehouse.overwrite(SEGMENTS, pa.Table.from_pylist(dimension, SEGMENT_SCHEMA), metadata=metadata)
     orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
     silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
     set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata)

@@ -59,13 +59,15 @@ def publish(
     *,
     mode: Literal["overwrite", "append"] = "overwrite",
     replaced: tuple[str, Sequence[date]] | None = None,
+    if_empty: Exception | None = None,
 ) -> list[TableCommit]:
     """One commit a table, in the order of `tables`. A failure before the first leaves every table as it was.
 
     tables: rows by the name of their table under `root`. audit: called with the written rows, by the same names, before
     any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
     replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
-    Raises UndatedRowsError for rows without a date, ValueError for rows of other dates.
+    if_empty: raised if a table would have no row. Raises UndatedRowsError for rows without a date, ValueError for rows
+    of other dates.
     """
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     if replaced:
@@ -79,6 +81,8 @@ def publish(
             table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
             for table, folder in staged.items()
         }
+        if if_empty is not None and not all(map(_rows_of, actions.values())):
+            raise if_empty
         if audit is not None:
             written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
             audited = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
@@ -223,6 +227,10 @@ def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:
     if missing:
         table.alter.add_columns(missing)
         table.update_incremental()
+
+
+def _rows_of(actions: list[Any]) -> int:
+    return sum(json.loads(action.stats)["numRecords"] for action in actions)
 
 
 def _nullable(schema: "StructType") -> "StructType":

@@ -120,7 +120,7 @@ def bounds(table: "DeltaTable", column: str) -> tuple[Any, Any]:
     """The least and the greatest value in `column`: of the log's statistics where all files have them, else read."""
     import pyarrow.compute as pc
 
-    ends = [(file.get(f"min.{column}"), file.get(f"max.{column}")) for file in files_of(table)]
+    ends: list[tuple[Any, Any]] = [(file.get(f"min.{column}"), file.get(f"max.{column}")) for file in files_of(table)]
     if any(None in of_file for of_file in ends):
         found = [pc.min_max(batch.column(0)) for batch in dataset_of(table).to_batches(columns=[column])]
         read = [(each["min"].as_py(), each["max"].as_py()) for each in found]

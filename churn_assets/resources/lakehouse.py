@@ -111,15 +111,18 @@ class LakehouseResource(dg.ConfigurableResource):
         *,
         mode: Literal["overwrite", "append"] = "overwrite",
         audit: Callable[["DataFrame"], Any] | None = None,
+        if_empty: Exception | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> TableCommit:
         """Writes `rows` and commits them as the table's next version, or leaves the table as it was.
 
         audit: called with the written rows before they are published; what it raises stops the commit, what it returns
-        is kept in it. metadata: kept in the commit beside the Dagster run id.
+        is kept in it. if_empty: raised if there are no rows, which takes no query. metadata: kept in the commit beside
+        the Dagster run id.
         """
         of_table = None if audit is None else lambda staged: audit(staged[table])
-        return commits.publish(self._root, {table: rows}, of_table, self._noted(metadata), mode=mode)[0]
+        noted = self._noted(metadata)
+        return commits.publish(self._root, {table: rows}, of_table, noted, mode=mode, if_empty=if_empty)[0]
 
     def write_together(
         self,

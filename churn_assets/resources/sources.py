@@ -19,7 +19,7 @@ from churn_assets.churn.errors import (
 )
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, RETENTION_TABLES, SOURCE_TABLES, SourceTable
 from churn_assets.delta.reading import read_delta
-from churn_assets.delta.tables import MissingTableError, open_delta
+from churn_assets.delta.tables import MissingTableError, open_delta, row_count
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.engines.sessions import engine_errors, reason_of
 from churn_assets.resources.configuration import read_toml, validated
@@ -148,7 +148,7 @@ def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) 
         raise _missing(table, source, path)
     try:
         rows = _mapped(spark, table, source, path)
-        is_empty = not table.may_be_empty and rows.isEmpty()
+        is_empty = not table.may_be_empty and _is_empty(rows, source, path)
     except MissingTableError as missing:
         raise _missing(table, source, path) from missing
     except FencedSourceError as fenced:
@@ -181,6 +181,13 @@ def _mapped(spark: "SparkSession", table: SourceTable, source: Source, path: str
     else:
         raw = reading.files(source.format, path, source.options)
     return raw if source.select is None else reading.selected(raw, f"raw_{table.name}", source.select)
+
+
+def _is_empty(rows: "DataFrame", source: Source, path: str) -> bool:
+    """A Delta table's log tells without a query."""
+    if source.format == "delta" and source.select is None:
+        return row_count(open_delta(path, next_step="check the path")) == 0
+    return rows.isEmpty()
 
 
 def _is_nothing(path: str) -> bool:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -188,7 +189,12 @@ def test_all_rules_of_the_panel_come_from_one_query(spark: SparkSession, monkeyp
     panel = frame(spark, sound_rows(), PANEL_SCHEMA)
     asked = []
     collect = type(panel).collect
-    monkeypatch.setattr(type(panel), "collect", lambda rows: asked.append(rows) or collect(rows))
+
+    def counted(rows: DataFrame) -> list[Any]:
+        asked.append(rows)
+        return collect(rows)
+
+    monkeypatch.setattr(type(panel), "collect", counted)
     panel_outcomes(panel)
     assert len(asked) == 1
 
