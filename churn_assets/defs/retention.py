@@ -132,7 +132,7 @@ def retention_targets(
     columns = [name for name in NOTES if name in targets.columns]
     commits = lakehouse.replace_dates(
         {
-            EXCLUSIONS: lakehouse.spark.createDataFrame(excluded).select("*", listed_at).coalesce(1),
+            EXCLUSIONS: lakehouse.frame(excluded).select("*", listed_at).coalesce(1),
             # Explained on as many cores as there are, and written as a file a date.
             TARGETS: targets.select(*columns, *STAMPS, listed_at).repartition("as_of"),
         },
@@ -238,7 +238,7 @@ def _explained(
         scored = lakehouse.arrow(SCORES, ["customer_id"], scores_version, dates=("as_of", [day]))
         is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
         references[day] = reference(panel.filter(is_scored), model)
-    told = explained(lakehouse.spark.createDataFrame(rows), model, references, wording)
+    told = explained(lakehouse.frame(rows), model, references, wording)
     return told.drop(*[feature.name for feature in FEATURES], *TOLD_COLUMNS)
 
 

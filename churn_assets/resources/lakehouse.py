@@ -104,6 +104,13 @@ class LakehouseResource(dg.ConfigurableResource):
         finally:
             delete_folder(folder)
 
+    def frame(self, rows: "pa.Table") -> "DataFrame":
+        """`rows` of this process as a frame of the session."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        # With its schema: of no rows Spark Connect finds none.
+        return self.spark.createDataFrame(rows, from_arrow_schema(rows.schema))
+
     def write(
         self,
         table: str,

@@ -18,7 +18,7 @@ from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
 from churn_assets_tests.check_results import results_of
-from churn_assets_tests.conftest import Project, causes_of
+from churn_assets_tests.conftest import Project, causes_of, checks_of
 
 LISTS = [TARGETS, EXCLUSIONS]
 
@@ -131,6 +131,34 @@ def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project
     assert [changeable.lakehouse.version(table) for table in LISTS] == versions
 
 
+def test_a_week_in_which_nobody_is_alerted_has_an_empty_list(changeable: Project) -> None:
+    earlier, last = weeks(changeable)
+    lakehouse, before = changeable.lakehouse, rows(changeable)
+    calm = lakehouse.read(SCORES).where(F.col("as_of") == F.lit(last)).withColumn("is_alert", F.lit(False))
+    lakehouse.replace_dates({SCORES: calm}, "as_of", [last], audit=lambda _: None)
+    result = changeable.score(last, last, *LISTS)
+    assert result.success, causes_of(result)
+    assert set(checks_of(result).values()) == {True}
+    assert rows(changeable) == [row for row in before if row["as_of"] == earlier]
+    assert {row["as_of"] for row in rows(changeable, EXCLUSIONS)} == {earlier}
+    file = Path(lakehouse.root, EXPORTS, f"{last}.csv").read_text(encoding="utf-8")
+    assert file.startswith("rank,customer_id,")
+    assert file.count("\n") == 1
+
+
+def test_the_rules_asked_of_the_rows_say_what_the_audit_said(listed: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[tuple[bool, str]]:
+        results = results_of(retention_targets_contract(listed.lakehouse, listed.policy))
+        return [(each.passed, str(each.metadata["observed"].value)) for each in results]
+
+    remembered = found()
+    assert len(remembered) == 4
+    monkeypatch.setattr("churn_assets.defs.retention.remembered_outcomes", lambda *_: [])
+    assert found() == remembered
+    monkeypatch.setattr("churn_assets.defs.retention.capacity_by_date", lambda *_: dict.fromkeys(weeks(listed), 1))
+    assert not found()[0][0]
+
+
 def test_spend_of_unknown_orders_is_not_guessed(changeable: Project) -> None:
     last = weeks(changeable)[-1]
     lakehouse = changeable.lakehouse
@@ -200,7 +228,7 @@ def test_a_run_in_a_process_of_its_own_scores_and_lists(changeable: Project) -> 
 import sys
 from datetime import date
 from pathlib import Path
-from churn_assets_tests.conftest import Project, causes_of
+from churn_assets_tests.conftest import Project, causes_of, checks_of
 week = date.fromisoformat(sys.argv[2])
 result = Project.at(Path(sys.argv[1])).score(week, week)
 assert result.success, causes_of(result)

@@ -252,6 +252,13 @@ def test_a_small_table_is_overwritten_whole_without_a_session(
     assert values(lakehouse.read("food_delivery/others")) == []
 
 
+def test_a_frame_of_no_rows_keeps_its_columns(lakehouse: LakehouseResource) -> None:
+    rows = pa.table({"id": pa.array([1], pa.int64()), "day": pa.array([date(2025, 1, 6)]), "share": [0.5]})
+    assert [tuple(row) for row in lakehouse.frame(rows).collect()] == [(1, date(2025, 1, 6), 0.5)]
+    nobody = lakehouse.frame(rows.slice(0, 0))
+    assert (nobody.collect(), nobody.schema.simpleString()) == ([], "struct<id:bigint,day:date,share:double>")
+
+
 def test_columns_of_some_dates_are_read_by_arrow_in_the_order_of_the_log(
     lakehouse: LakehouseResource, spark: SparkSession
 ) -> None:
