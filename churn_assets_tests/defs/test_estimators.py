@@ -38,7 +38,14 @@ Path(sys.argv[2]).write_text(json.dumps(checks_of(trained) | checks_of(scored)),
 def test_a_model_by_spark_is_judged_registered_promoted_scores_and_gives_reasons(
     project: Project, tmp_path: Path
 ) -> None:
-    arguments = (str(project.settings.project), str(tmp_path / "checks.json"), MODEL, EVALUATION, REGISTERED, PRODUCTION)
+    arguments = (
+        str(project.settings.project),
+        str(tmp_path / "checks.json"),
+        MODEL,
+        EVALUATION,
+        REGISTERED,
+        PRODUCTION,
+    )
     ran = subprocess.run(
         [sys.executable, "-c", BY_SPARK, *arguments],
         cwd=CHECKOUT,
