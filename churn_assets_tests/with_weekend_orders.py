@@ -18,9 +18,8 @@ from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import explained, reference_by_date
+from churn_assets.churn.reasons import explained, reference
 from churn_assets.churn.splits import SplitDates, current_rows, split_dates, train_rows
-from churn_assets.churn.trees import exported_trees
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.features import panel_notes
 from churn_assets.defs.panel_code import panel_code
@@ -78,17 +77,16 @@ def main(spark: SparkSession) -> dict[str, Any]:
     hyperparameters = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
     rows = train.count()
     model = models.train_churn_model(train, current_rows(panel, dates, POLICY), hyperparameters, POLICY, rows=rows)
-    exported = exported_trees(model.trees, model.threshold_value)
     week = panel.where(panel.as_of == dates.test).drop("label")
     observed = snapshots.select("customer_id", "as_of", *catalogue.TOLD_COLUMNS)
     reasons = explained(
         week.join(observed, ["customer_id", "as_of"]),
-        exported,
-        reference_by_date(week, exported),
+        model.trees,
+        {dates.test: reference(week.toArrow(), model.trees)},
         Wording(POLICY.feature_rules, {}),
     )
     importances = model.trees.importances()
-    (profile,) = drift.profiles(train, [NAME], "1", max(dates.train))
+    (profile,) = drift.profiles(train.toArrow().column, [NAME], "1", max(dates.train))
     note = panel_notes(POLICY)[NAME]
     return {
         "package": catalogue.__file__,

@@ -171,7 +171,7 @@ def _fitted_by_spark(
             learner.setWeightCol("weight")
         model = learner.fit(assembler.transform(weighted))
     except UnsupportedOperationException as unsupported:
-        raise _without_spark_ml(str(unsupported)) from unsupported
+        raise _without_spark_ml(str(unsupported)) from None
     finally:
         learned.unpersist()
     with shared_folder() as folder:
