@@ -42,9 +42,10 @@ CHECK = COMMANDS + "test_check.py::test_checks_that_pass_exit_with_0_are_recorde
 HISTORY = COMMANDS + "test_history.py::test_the_command_needs_no_jvm_and_shows_nothing_else"
 REPRODUCE = COMMANDS + "test_reproduce.py::test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on"
 DOCTOR = HERE + "test_the_doctor_says_what_the_page_shows"
+ENGINES = COMMANDS + "test_engines.py::test_the_command_runs_a_project_twice_apart_and_finds_it_equal"
 RUN_CONFIG = HERE + "test_jobs_take_the_run_config_that_pages_give_them"
 SNIPPETS = HERE + "test_python_snippets_say_what_the_page_says"
-CLUSTER = "churn_assets_tests/test_cluster.py::test_every_table_has_the_same_rows_as_from_the_local_session"
+CLUSTER = "churn_assets_tests/test_cluster.py::test_every_table_has_the_same_rows"
 
 # Command, without variables before it and `.venv/bin/` -> what runs it: a test, or a step of .ci/run.
 COVERED_BY = {
@@ -80,6 +81,8 @@ COVERED_BY = {
     "churn-assets reproduce": REPRODUCE,
     "churn-assets reproduce 1": REPRODUCE,
     "churn-assets doctor": DOCTOR,
+    "churn-assets engines": ENGINES,
+    "churn-assets engines sail connect": ENGINES,
     "dagster dev -w workspace.yaml": (
         "churn_assets_tests/test_definitions.py::test_dagster_validates_what_the_workspace_file_names"
     ),
@@ -310,7 +313,7 @@ def test_every_measurement_that_a_page_names_can_be_made_again(capsys: pytest.Ca
     with pytest.raises(SystemExit) as ended:
         importlib.import_module("benchmarks.__main__").main(["--help"])
     assert ended.value.code == 0
-    (offered,) = re.findall(r"one of (.*); default", " ".join(capsys.readouterr().out.split()))
+    (offered,) = re.findall(r"NAME of (.*?); default", " ".join(capsys.readouterr().out.split()))
     named = {each.key.partition("ARGS=")[2] for each in commands() if each.key.startswith("make bench ARGS=")}
     assert named
     assert named <= set(offered.split(", "))

@@ -51,9 +51,9 @@ class EngineResource(LazyPySparkResource):
 
             self.spark_config["spark.remote"] = sail_address(self.sail_memory)
         session = spark_session_from_config(self.spark_config)
+        require_conformant(session, Engine(cast(EngineName, self.engine), self.address), folder=self.shared_folder)
         if self.sail_memory is not None:
             name_memory_errors(session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
-        require_conformant(session, Engine(cast(EngineName, self.engine), self.address), folder=self.shared_folder)
         # Only now: of an engine that was refused nobody has the session, whoever asks next.
         self._spark_session = session
 

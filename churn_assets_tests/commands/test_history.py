@@ -57,5 +57,5 @@ def test_the_command_needs_no_jvm_and_shows_nothing_else(built: Project) -> None
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = shown.stdout.splitlines()
-    assert lines[3:-2] == history(built.resources["promotions"]).splitlines()
+    assert lines[4:-2] == history(built.resources["promotions"]).splitlines()
     assert lines[-1].startswith("Took ")

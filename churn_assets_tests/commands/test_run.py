@@ -267,13 +267,13 @@ def test_a_failure_that_leaves_nobody_to_ask_still_says_where_to_look(
     built: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dead(*_: object) -> None:
-        raise ConnectionRefusedError("the JVM is gone")
+        raise ConnectionRefusedError("the disk is gone")
 
-    monkeypatch.setattr(LakehouseResource, "read", dead)
+    monkeypatch.setattr(LakehouseResource, "arrow", dead)
     begun_at, log = datetime.now(UTC), Path("run.log")
     text = closing(built.resources, built.settings, begun_at=begun_at, is_success=False, log=log)
     assert "The run FAILED" in text
-    assert "ConnectionRefusedError: the JVM is gone" in text
+    assert "ConnectionRefusedError: the disk is gone" in text
     assert "Next step: look for the cause at the end of run.log" in text
     with pytest.raises(ConnectionRefusedError):
         closing(built.resources, built.settings, begun_at=begun_at, is_success=True, log=log)

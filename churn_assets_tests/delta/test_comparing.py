@@ -63,7 +63,7 @@ def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> No
     ("other", "differing"),
     [
         (SAME.iloc[::-1], []),
-        (SAME.assign(value=[1.5, float("nan"), None, -2.0000000000000004]), ["value"]),
+        (SAME.assign(value=SAME["value"].replace(-2.0, -2.0000000000000004)), ["value"]),
         (SAME.assign(value=[1, 2, 3, 4]), ["value"]),
         (SAME[["name", "day", "moment"]], ["value"]),
         (SAME.head(3), ["name", "day", "value", "moment"]),
