@@ -111,17 +111,27 @@ def test_a_number_of_any_kind_is_scored_as_its_double(spark: SparkSession, kind:
     ]
 
 
-def test_a_decimal_is_scored_as_the_double_next_to_it_however_long_it_is(spark: SparkSession) -> None:
+# What Arrow's own cast misses, and what Sail's does.
+@pytest.mark.parametrize(("kind", "digits", "places"), [("decimal(20,6)", 12, 6), ("decimal(38,18)", 30, 18)])
+def test_a_decimal_is_scored_as_the_double_next_to_it_however_long_it_is(
+    spark: SparkSession, kind: str, digits: int, places: int
+) -> None:
     rng = random.Random(1)
-    decimals = [Decimal(rng.randrange(10**30)).scaleb(-18) for _ in range(300)] + [Decimal("1e-18"), Decimal(0)]
-    rows = spark.createDataFrame([(value,) for value in decimals], "x decimal(38,18)")
-    for value in decimals[::30]:
-        scored = rows_of(with_churn_probability(one_split(float(value)), rows))
-        assert [row["x"] for row in scored if row["churn_probability"] < 0.5] == [
-            row["x"] for row in scored if float(row["x"]) <= float(value)
-        ]
-        below = rows_of(with_churn_probability(one_split(math.nextafter(float(value), -math.inf)), rows))
-        assert all(row["churn_probability"] > 0.5 for row in below if row["x"] == value)
+    decimals = [Decimal(rng.randrange(10**digits)).scaleb(-places) for _ in range(200)] + [Decimal(1).scaleb(-places)]
+    doubles = [float(value) for value in decimals]
+    # A row beside its double, on either side, would come to another leaf of one of them.
+    splits = [at for value in doubles for at in (value, math.nextafter(value, -math.inf))]
+    model = BoostedTrees(
+        ("x",),
+        tuple(
+            Tree.of(0.01, [Node(feature=0, split=at, left=1, right=2), Node(rng.random()), Node(-rng.random())])
+            for at in splits
+        ),
+    )
+    scored = rows_of(with_churn_probability(model, spark.createDataFrame([(v,) for v in decimals], f"x {kind}")))
+    expected = dict(zip(decimals, model.probabilities(np.array(doubles)[:, None]).tolist(), strict=True))
+    assert {row["x"]: row["churn_probability"] for row in scored} == expected
+    assert len(set(expected.values())) > 150
 
 
 def test_an_integer_beyond_a_doubles_digits_is_rounded_and_not_refused(spark: SparkSession) -> None:
