@@ -694,6 +694,38 @@ TEXTS = (
         remedy="in Arrow",
     ),
     OfRows(
+        name="a text without what a pattern finds",
+        value=lambda: F.regexp_replace(F.regexp_replace("key", "^C0+", ""), "1+$", ""),
+        kind="string",
+        expected=("", "2", "Zoë", None, "", "", "7"),
+        where="numbers in rows set aside",
+        remedy="in Arrow",
+    ),
+    OfRows(
+        name="the inner part of a text, by characters",
+        value=lambda: F.when(F.col("key") != "", F.substring("key", F.lit(2), F.length("key") - 2)),
+        kind="string",
+        expected=("000000", "000000", "o", None, None, "000000", "000000"),
+        where="rows set aside",
+        remedy="in Arrow",
+    ),
+    OfRows(
+        name="a time in a format",
+        value=lambda: F.date_format("at", "yyyy-MM-dd'T'HH:mm:ss.SSSSSS"),
+        kind="string",
+        expected=(
+            "2025-01-06T10:00:00.000001",
+            "2025-01-06T23:59:59.999999",
+            "1969-12-31T23:59:59.500000",
+            None,
+            "2024-02-29T12:00:00.000000",
+            "2025-03-30T01:30:00.000000",
+            None,
+        ),
+        where="rows set aside",
+        remedy="in Arrow",
+    ),
+    OfRows(
         name="a time and a text as JSON",
         value=lambda: F.to_json(
             F.struct(
@@ -862,6 +894,16 @@ ARRAYS = (
         kind="string",
         expected=("  ", "Legacy", None, "  ", "Legacy", None, "  "),
         where="the demo's planted faults",
+        remedy="case and when",
+    ),
+    OfRows(
+        name="value of a map by a key that may be missing or null",
+        value=lambda: F.try_element_at(
+            F.create_map(F.lit("a"), F.lit(0.0), F.lit("b"), F.lit(1.0)), F.when(F.col("id") != 4, F.col("part"))
+        ),
+        kind="double",
+        expected=(0.0, 0.0, 0.0, None, 1.0, 1.0, None),
+        where="the numbers of segments",
         remedy="case and when",
     ),
     OfRows(

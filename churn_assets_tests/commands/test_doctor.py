@@ -69,7 +69,8 @@ def test_sail_is_asked_and_named_with_its_version(settings: Settings) -> None:
 def test_an_engine_that_deviates_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     deviation = Deviation("hash of a string", "1", "2", "the split", "none")
     monkeypatch.setattr(conformance, "deviations", lambda *_: [deviation])
-    monkeypatch.setattr("churn_assets.resources.spark.spark_session_from_config", lambda _: SimpleNamespace(version=""))
+    resource = SimpleNamespace(spark_session=SimpleNamespace(version="4.2.0"))
+    monkeypatch.setattr("churn_assets.resources.spark.spark_resource", lambda _: resource)
     found = found_by(doctor.engine, replace(settings, engine="sail"))
     assert "hash of a string (the split): expected 1, answered 2" in found.observed
     assert "CHURN_ENGINE=local" in found.fix
