@@ -4,16 +4,17 @@ Nothing here looks at as-of dates; what a row means for a snapshot is decided in
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from itertools import chain
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, as_canonical, as_json, united
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, as_canonical, as_json
 
 QUARANTINED, CANCELLED, REPAIRED = "quarantined", "cancelled", "repaired"
 
@@ -61,25 +62,21 @@ def clean(
     keyed_orders = keyed_orders.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
     keyed_reviews = _keyed(reviews, REVIEWS, keys=("order_id",), now=now, at="reviewed_at")
     keyed_customers = _keyed(customers, CUSTOMERS, keys=("customer_id",))
-    rows = united(keyed_orders, keyed_reviews)
-    # Computed twice rather than kept between silver and the rows set aside: only these need the raw rows, and of rows
-    # alike in all canonical columns whichever stays makes the same silver.
-    silver = _kept(_with_review(_judged(rows.where("rule is null"), policy)).where(_is_of(ORDERS)))
-    whole_row = F.when(_is_of(ORDERS), _source_row(orders, ORDERS)).otherwise(_source_row(reviews, REVIEWS))
-    whole_customer = _source_row(customers, CUSTOMERS)
+    # Orders are judged twice rather than kept between silver and the rows set aside: only these need the raw rows, and
+    # of rows alike in all canonical columns whichever stays makes the same silver.
+    judged = _judged_orders(_kept(keyed_orders), policy)
     set_aside = [
-        _set_aside(_judged(rows, policy, whole_row), "order_id", whole_row),
-        _set_aside(_without_duplicates(keyed_customers, (CUSTOMERS,), whole_customer), "customer_id", whole_customer),
+        _set_aside(_judged_orders(_told_apart(keyed_orders, orders, ORDERS), policy), "order_id", orders, ORDERS),
+        _set_aside(_judged_reviews(_told_apart(keyed_reviews, reviews, REVIEWS), judged), "order_id", reviews, REVIEWS),
+        _set_aside(
+            _judged_customers(_told_apart(keyed_customers, customers, CUSTOMERS)), "customer_id", customers, CUSTOMERS
+        ),
     ]
     return Cleaned(
-        silver.select(*[name for name in ORDERS.column_names if name != "is_cancelled"], *REVIEW_FACTS),
-        _kept(_without_duplicates(keyed_customers.where("rule is null"), (CUSTOMERS,))).select(*CUSTOMERS.column_names),
-        set_aside[0].unionByName(set_aside[1]),
+        _with_review(_kept(judged), _without_duplicates(_kept(keyed_reviews), REVIEWS, "reviewed_at")),
+        _kept(_judged_customers(_kept(keyed_customers))).select(*CUSTOMERS.column_names),
+        reduce(DataFrame.unionByName, set_aside),
     )
-
-
-def _is_of(table: SourceTable) -> Column:
-    return F.col("source_table") == table.name
 
 
 def _keyed(
@@ -90,7 +87,7 @@ def _keyed(
     now: datetime | None = None,
     at: str | None = None,
 ) -> DataFrame:
-    """The canonical columns, with source_table, at, key and `rule`: null_key, impossible_time (null: none broken).
+    """The canonical columns, with key and `rule`: null_key, impossible_time (null: none broken).
 
     The raw columns are carried along under other names until it is known which rows are set aside.
     """
@@ -106,8 +103,6 @@ def _keyed(
     content = F.md5(F.concat_ws("\0", *[F.col(name).cast("string") for name in table.column_names]))
     return rows.select(
         "*",
-        F.lit(table.name).alias("source_table"),
-        (F.lit(None) if at is None else F.col(at)).cast("timestamp").alias("at"),
         F.when(has_key & has_time, F.col(keys[0])).otherwise(F.concat(F.lit("\0"), content)).alias("key"),
         _first_broken((~has_key, "null_key"), (~has_time, "impossible_time")).alias("rule"),
     )
@@ -122,46 +117,35 @@ def _source_row(raw: DataFrame, table: SourceTable) -> Column:
     return as_json(raw.schema, {name: _carried(table, name) for name in raw.columns})
 
 
-def _without_duplicates(rows: DataFrame, tables: Iterable[SourceTable], last_tie: Column | None = None) -> DataFrame:
-    """`rows` of the `tables`, `_keyed`, with the rule duplicate_key where an earlier row of its table has the key.
+def _told_apart(rows: DataFrame, raw: DataFrame, table: SourceTable) -> DataFrame:
+    """`rows` with `last_tie`, which tells apart those alike in all canonical columns.
 
-    last_tie: what tells rows apart that are alike in all canonical columns.
+    It is the row as JSON: made for the few that have a copy.
     """
-    of_key = Window.partitionBy("key", "source_table")
-    names = {name: table for table in tables for name in table.column_names}
+    copies = F.count(F.lit(1)).over(Window.partitionBy("key"))
+    last_tie = F.when(F.col("copies") > 1, _source_row(raw, table))
+    return rows.withColumn("copies", copies).withColumn("last_tie", last_tie)
+
+
+def _without_duplicates(rows: DataFrame, table: SourceTable, at: str | None = None) -> DataFrame:
+    """`rows`, `_keyed`, with the rule duplicate_key where an earlier row has the key."""
+    remaining = [name for name in table.column_names[1:] if name != at]
     # A known segment beats none; elsewhere null comes first.
-    ties = [F.asc_nulls_last(name) if of is CUSTOMERS else F.asc_nulls_first(name) for name, of in names.items()]
-    if last_tie is not None:
-        # A row as JSON: made for the few that have a copy.
-        rows = rows.withColumn("copies", F.count(F.lit(1)).over(of_key))
-        rows = rows.withColumn("last_tie", F.when(F.col("copies") > 1, last_tie))
-        ties.append(F.col("last_tie"))
-    place = F.row_number().over(of_key.orderBy("at", *ties))
+    ties = [F.asc_nulls_last(name) if table is CUSTOMERS else F.asc_nulls_first(name) for name in remaining]
+    last_tie = ["last_tie"] if "last_tie" in rows.columns else []
+    earliest_first = Window.partitionBy("key").orderBy(*([at] if at else []), *ties, *last_tie)
+    place = F.row_number().over(earliest_first)
     return rows.withColumn("rule", F.coalesce("rule", F.when(place > 1, F.lit("duplicate_key"))))
 
 
-def _judged(rows: DataFrame, policy: ChurnPolicy, last_tie: Column | None = None) -> DataFrame:
-    """Orders and reviews, `_keyed`, with their `rule` (null: kept) and `repair`.
-
-    `delivered_at` is null where it was repaired. The rows of one order_id lie together: one shuffle finds duplicates,
-    and judges reviews by their orders.
-    """
+def _judged_orders(orders: DataFrame, policy: ChurnPolicy) -> DataFrame:
+    """Adds `rule` (null: kept) and `repair`; `delivered_at` is null where it was repaired."""
     subtotal_is_valid = F.col("subtotal").between(0, sys.float_info.max)
     delay_hours = (F.unix_micros("delivered_at") - F.unix_micros("ordered_at")) / F.lit(3_600_000_000)
-    by_itself = _first_broken(
+    rule = _first_broken(
         (F.col("rule").isNotNull(), F.col("rule")),
-        (_is_of(ORDERS) & F.col("is_cancelled"), "cancelled"),
-        (_is_of(ORDERS) & ~F.coalesce(subtotal_is_valid, F.lit(False)), "negative_subtotal"),
-    )
-    is_known = _is_of(ORDERS) & F.coalesce(F.col("rule") == "cancelled", F.lit(True))
-    of_order = Window.partitionBy("key")
-    score_is_valid = F.col("review_score").between(1, 5)
-    by_order = _first_broken(
-        (_is_of(ORDERS) | F.col("rule").isNotNull(), F.col("rule")),
-        (F.col("of_cancelled_at").isNotNull(), "cancelled"),
-        (~F.coalesce(score_is_valid, F.lit(False)), "score_out_of_range"),
-        (F.col("of_ordered_at").isNull(), "unknown_order"),
-        (F.col("reviewed_at") < F.col("of_ordered_at"), "reviewed_before_order"),
+        (F.col("is_cancelled"), "cancelled"),
+        (~F.coalesce(subtotal_is_valid, F.lit(False)), "negative_subtotal"),
     )
     repair = _first_broken(
         (F.col("rule").isNotNull(), F.lit(None)),
@@ -169,28 +153,45 @@ def _judged(rows: DataFrame, policy: ChurnPolicy, last_tie: Column | None = None
         (delay_hours > policy.cleaning.max_delivery_hours, "delivery_too_late"),
     )
     return (
-        _without_duplicates(rows, (ORDERS, REVIEWS), last_tie)
-        .withColumn("rule", by_itself)
-        # At most one order of a key is known, so the maximum is its value.
-        .withColumns(
-            {
-                "of_ordered_at": F.max(F.when(is_known, F.col("at"))).over(of_order),
-                "of_cancelled_at": F.max(F.when(is_known & F.col("rule").isNotNull(), F.col("at"))).over(of_order),
-            }
-        )
-        .withColumn("rule", by_order)
+        _without_duplicates(orders, ORDERS, "ordered_at")
+        .withColumn("rule", rule)
         .withColumn("repair", repair)
         .withColumn("delivered_at", F.when(F.col("repair").isNull(), F.col("delivered_at")))
     )
 
 
-def _with_review(judged: DataFrame) -> DataFrame:
-    """`judged` orders with their kept review, at most one, in the columns REVIEW_FACTS."""
-    is_kept_review = _is_of(REVIEWS) & F.col("rule").isNull()
-    of_order = Window.partitionBy("key")
-    return judged.withColumns(
-        {name: F.max(F.when(is_kept_review, F.col(name))).over(of_order) for name in REVIEW_FACTS}
+def _judged_reviews(reviews: DataFrame, judged_orders: DataFrame) -> DataFrame:
+    """Adds `rule` (null: kept)."""
+    known_orders = judged_orders.where("rule is null or rule = 'cancelled'").select(
+        "key", F.col("ordered_at").alias("of_ordered_at"), F.col("rule").isNotNull().alias("of_cancelled")
     )
+    rule = _first_broken(
+        (F.col("rule").isNotNull(), F.col("rule")),
+        (F.col("of_cancelled"), "cancelled"),
+        (~_is_score(), "score_out_of_range"),
+        (F.col("of_ordered_at").isNull(), "unknown_order"),
+        (F.col("reviewed_at") < F.col("of_ordered_at"), "reviewed_before_order"),
+    )
+    # Both lie by their key already, and a review without one has no order's.
+    return (
+        _without_duplicates(reviews, REVIEWS, "reviewed_at").join(known_orders, "key", "left").withColumn("rule", rule)
+    )
+
+
+def _is_score() -> Column:
+    return F.coalesce(F.col("review_score").between(1, 5), F.lit(False))
+
+
+def _with_review(orders: DataFrame, reviews: DataFrame) -> DataFrame:
+    """Kept orders with their kept review. reviews: `_without_duplicates`; kept are those that break no other rule."""
+    facts = _kept(reviews).where(_is_score()).select(F.col("key").alias("of_key"), *REVIEW_FACTS)
+    is_of_order = (F.col("key") == F.col("of_key")) & (F.col("reviewed_at") >= F.col("ordered_at"))
+    names = [name for name in ORDERS.column_names if name != "is_cancelled"]
+    return orders.select("key", *names).join(facts, is_of_order, "left").select(*names, *REVIEW_FACTS)
+
+
+def _judged_customers(customers: DataFrame) -> DataFrame:
+    return _without_duplicates(customers, CUSTOMERS)
 
 
 def _first_broken(*cases: tuple[Column, str | Column]) -> Column:
@@ -205,7 +206,7 @@ def _kept(judged: DataFrame) -> DataFrame:
     return judged.where("rule is null")
 
 
-def _set_aside(judged: DataFrame, key: str, source_row: Column) -> DataFrame:
+def _set_aside(judged: DataFrame, key: str, raw: DataFrame, table: SourceTable) -> DataFrame:
     """The rows with a rule or a repair, which exclude each other."""
     disposition = (
         F.when(F.col("rule") == "cancelled", CANCELLED).when(F.col("rule").isNotNull(), QUARANTINED).otherwise(REPAIRED)
@@ -213,11 +214,11 @@ def _set_aside(judged: DataFrame, key: str, source_row: Column) -> DataFrame:
     repair = F.col("repair") if "repair" in judged.columns else F.lit(None).cast("string")
     broken = F.coalesce("rule", repair)
     return judged.where(broken.isNotNull()).select(
-        "source_table",
+        F.lit(table.name).alias("source_table"),
         disposition.alias("disposition"),
         broken.alias("rule"),
         F.col(key).alias("row_key"),
-        source_row.alias("source_row"),
+        _source_row(raw, table).alias("source_row"),
     )
 
 
