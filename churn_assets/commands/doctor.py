@@ -22,6 +22,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.engines.addresses import public, shown
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
 
 LIMIT_SECONDS = 8.0
@@ -161,14 +162,12 @@ def lakehouse(settings: Settings) -> str:
 
 def mlflow(settings: Settings) -> str:
     uri = settings.tracking_uri
-    # What is shown may be a log that others read: a user and a password are not for them.
-    shown = re.sub(r"//[^/@]*@", "//…@", uri)
     if uri.startswith("http"):
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
+            urllib.request.urlopen(f"{public(uri).rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
         except OSError as silent:
-            raise Wrong(f"{shown}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
-    return f"{shown}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
+            raise Wrong(f"{shown(uri)}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    return f"{shown(uri)}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
 
 
 def _writable(place: str, variable: str) -> str:

@@ -11,8 +11,11 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import dagster as dg
 
+from churn_assets.resources.settings import Settings
+
 TIMEOUT_SECONDS = 5.0
 WEBHOOK, EMAIL = "webhook", "e-mail"
+WEBHOOK_VARIABLE, SMTP_VARIABLE = "CHURN_ALERT_WEBHOOK", "CHURN_ALERT_SMTP"
 
 
 class UndeliveredError(Exception):
@@ -37,7 +40,8 @@ class AlertsResource(dg.ConfigurableResource):
     """The configured targets.
 
     webhook: an address that takes Slack's JSON. smtp: smtp://user:password@host:port/?from=ADDRESS&to=ADDRESS,ADDRESS
-    (smtps:// for TLS from the start; smtp:// uses STARTTLS where the server offers it). Both are secrets.
+    (smtps:// for TLS from the start; smtp:// uses STARTTLS where the server offers it). Both are secrets, so Dagster,
+    which stores what a resource is configured with, is given the names of variables: see `alerts_resource`.
     """
 
     webhook: str | None = None
@@ -80,3 +84,9 @@ class AlertsResource(dg.ConfigurableResource):
             if place.username:
                 server.login(unquote(place.username), unquote(place.password or ""))
             server.send_message(message)
+
+
+def alerts_resource(settings: Settings) -> AlertsResource:
+    """The targets that the environment names, read from it again where one is told: nothing stores the addresses."""
+    configured = {"webhook": (settings.alert_webhook, WEBHOOK_VARIABLE), "smtp": (settings.alert_smtp, SMTP_VARIABLE)}
+    return AlertsResource(**{name: dg.EnvVar(variable) for name, (address, variable) in configured.items() if address})
