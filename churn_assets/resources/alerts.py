@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import dagster as dg
 
+from churn_assets.churn.plain_text import in_one_line
 from churn_assets.resources.settings import Settings
 
 TIMEOUT_SECONDS = 5.0
@@ -24,7 +25,10 @@ class UndeliveredError(Exception):
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to tell, once. key: the same for the same thing. url: where to look; may be empty."""
+    """One thing to tell, once. key: the same for the same thing. url: where to look; may be empty.
+
+    Each text is told in one line, whatever was in it: a line break in a subject would be refused by the mail itself.
+    """
 
     key: str
     title: str
@@ -33,7 +37,8 @@ class Notice:
 
     @property
     def text(self) -> str:
-        return "\n".join([*(f"• {line}" for line in self.lines), *([self.url] if self.url else [])])
+        lines = [f"• {in_one_line(line)}" for line in self.lines]
+        return "\n".join([*lines, *([self.url] if self.url else [])])
 
 
 class AlertsResource(dg.ConfigurableResource):
@@ -63,7 +68,7 @@ class AlertsResource(dg.ConfigurableResource):
             raise UndeliveredError(f"{target}: {reason}") from failed
 
     def _post(self, notice: Notice) -> None:
-        body = json.dumps({"text": f"*{notice.title}*\n{notice.text}"}).encode()
+        body = json.dumps({"text": _for_slack(f"*{in_one_line(notice.title)}*\n{notice.text}")}).encode()
         # A receiver that keeps these can tell a notice sent again after a crash.
         headers = {"Content-Type": "application/json", "Idempotency-Key": notice.key}
         request = urllib.request.Request(str(self.webhook), data=body, headers=headers)
@@ -75,7 +80,7 @@ class AlertsResource(dg.ConfigurableResource):
         addresses = parse_qs(place.query)
         message = EmailMessage()
         message["From"], message["To"] = addresses["from"][0], ", ".join(addresses["to"])
-        message["Subject"], message["X-Churn-Notice"] = notice.title, notice.key
+        message["Subject"], message["X-Churn-Notice"] = in_one_line(notice.title), notice.key
         message.set_content(notice.text)
         connect = smtplib.SMTP_SSL if place.scheme == "smtps" else smtplib.SMTP
         with connect(place.hostname or "", place.port or 0, timeout=TIMEOUT_SECONDS) as server:
@@ -84,6 +89,11 @@ class AlertsResource(dg.ConfigurableResource):
             if place.username:
                 server.login(unquote(place.username), unquote(place.password or ""))
             server.send_message(message)
+
+
+def _for_slack(text: str) -> str:
+    """`text` in which nothing calls a channel or leads elsewhere; these three are all that Slack asks to be escaped."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def alerts_resource(settings: Settings) -> AlertsResource:

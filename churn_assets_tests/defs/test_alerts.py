@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_string
+from email.header import decode_header, make_header
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -142,6 +143,23 @@ def test_a_failed_step_is_told_with_its_cause(watched: Watched, inbox: Inbox) ->
     run(watched, broken)
     watched.tick()
     assert "• step broken: OSError: the lake is dry\n" in inbox.received[0]["text"]
+
+
+def test_text_from_data_is_one_line_and_calls_nobody_in_slack(inbox: Inbox) -> None:
+    hostile = Notice("run 1", "by <!channel>\nand more", ["check of a & b:\n• <https://other.example|look>"], "")
+    AlertsResource(webhook=inbox.address).deliver("webhook", hostile)
+    assert inbox.received == [
+        {"text": "*by &lt;!channel&gt; and more*\n• check of a &amp; b: • &lt;https://other.example|look&gt;"}
+    ]
+
+
+def test_a_line_break_in_a_title_does_not_keep_an_e_mail_from_leaving() -> None:
+    received: list[Message] = []
+    with mail_server(received) as port:
+        smtp = f"smtp://127.0.0.1:{port}/?from=churn@quickbite.example&to=ada@quickbite.example"
+        AlertsResource(smtp=smtp).deliver("e-mail", Notice("run 1", "two\nlines\x07", [], ""))
+    (mail,) = received
+    assert str(make_header(decode_header(str(mail["Subject"])))) == "two lines\ufffd"
 
 
 def test_a_warning_or_a_success_is_nothing_to_tell(watched: Watched, inbox: Inbox) -> None:
