@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -188,7 +188,8 @@ def configuration(settings: Settings) -> str:
     from churn_assets.definitions import default_resources
 
     try:
-        sources = default_resources(settings)["sources"]
+        # Of the alerts' addresses their own probe tells.
+        sources = default_resources(replace(settings, alert_webhook=None, alert_smtp=None))["sources"]
         observed = "policy.toml and sources.toml are valid"
         if sources.sources.demo is None:
             sources.state()
@@ -196,6 +197,19 @@ def configuration(settings: Settings) -> str:
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
     return observed
+
+
+def alerts(settings: Settings) -> str:
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.resources.alerts import check_addresses
+
+    try:
+        check_addresses(settings)
+    except ChurnError as invalid:
+        raise Wrong("; ".join(invalid.problems), str(invalid).rpartition("Next step: ")[2]) from invalid
+    places = {"a webhook": settings.alert_webhook, "e-mail": settings.alert_smtp}
+    told = " and ".join(name for name, address in places.items() if address)
+    return f"people are told by {told} (not probed)" if told else "nobody is told of failures"
 
 
 def dagster_home(settings: Settings) -> str:
@@ -230,6 +244,7 @@ PROBES: tuple[Probe, ...] = (
     lakehouse,
     mlflow,
     configuration,
+    alerts,
     dagster_home,
     ports,
 )

@@ -18,7 +18,7 @@ from churn_assets.resources.trained_models import TrainedModel
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-PRODUCTION_MODEL = "production_churn_model"
+REGISTERED, PRODUCTION_MODEL = "registered_churn_model", "production_churn_model"
 POLICY = "policy"  # who decides where no person does
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 

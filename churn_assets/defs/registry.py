@@ -13,7 +13,7 @@ from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejecti
 from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, reconcile, refuse, subject_of
+from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, REGISTERED, carry_out, reconcile, refuse, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS, as_metadata
 from churn_assets.defs.training import latest_training_run
@@ -28,7 +28,7 @@ SHOWN_VERSIONS = 30
 
 
 @dg.asset(
-    key="registered_churn_model",
+    key=REGISTERED,
     deps=[EVALUATIONS],
     group_name=GROUP,
     kinds={"mlflow"},
@@ -86,7 +86,7 @@ def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -
 
 
 @dg.asset_check(
-    asset="registered_churn_model",
+    asset=REGISTERED,
     name="version_is_traceable",
     blocking=True,
     description="The version under `staging` names its run, data versions and verdict, and they agree with the run.",
@@ -110,7 +110,7 @@ def version_is_traceable(tracking: TrackingResource) -> dg.AssetCheckResult:
 
 @dg.asset(
     key=PRODUCTION_MODEL,
-    deps=["registered_churn_model"],
+    deps=[REGISTERED],
     group_name=GROUP,
     kinds={"mlflow"},
     owners=OWNERS,
