@@ -85,8 +85,7 @@ def carry_out(
 
     Raises PromotionRefusedError, with the refusal recorded, if it does not or if another decision was first.
     """
-    uri = trained.uri_of(decision.subject.version)
-    problems = tracking.probe.problems(uri, expected_digest=trained.evidence.model_digest)
+    problems = tracking.problems(trained, decision.subject.version)
     if problems:
         refuse(
             context,

@@ -34,6 +34,7 @@ from churn_assets.resources.trained_models import (
     TrainedModel,
     provenance_tags,
 )
+from churn_assets.serving.files import FILES_TAG, files_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -193,7 +194,7 @@ class TrackingResource(dg.ConfigurableResource):
             mlflow.log_dict(dict(content), name)
         with _written(logged.pictures) as folder:
             mlflow.log_artifacts(folder)
-        Model.log(
+        logged_model = Model.log(
             artifact_path=None,
             name=MODEL_ARTIFACT,
             flavor=flavor,
@@ -201,6 +202,30 @@ class TrackingResource(dg.ConfigurableResource):
             threshold=logged.threshold,
             reference=logged.reference,
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
+        )
+        mlflow.set_tag(FILES_TAG, self.files_digest(logged_model.model_uri))
+
+    def files_digest(self, uri: str) -> str:
+        """Of all files of a logged model as they are in the store now. Runs none of them."""
+        import mlflow
+
+        self._use_store()
+        with TemporaryDirectory(prefix="churn-model-") as folder:
+            return files_digest(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)))
+
+    def problems(self, trained: TrainedModel, version: str | None = None) -> list[str]:
+        """What is wrong with a version, or with a model that is none yet, tried in a process of its own.
+
+        None of its files is run unless all are those that were logged. Of a model of which that is not known, the
+        problem says how a person vouches for it.
+        """
+        uri = trained.uri_of(version)
+        if trained.files_digest is None:
+            vouch = f"set the tag {FILES_TAG} of MLflow run {trained.run_id} to {self.files_digest(uri)}"
+            unknown = "nothing records which files it was logged with, so its code is not run"
+            return [f"{unknown}: train and register again; or, if you have looked at its files and trust them, {vouch}"]
+        return self.probe.problems(
+            uri, expected_digest=trained.evidence.model_digest, expected_files=trained.files_digest
         )
 
     def shared_folder(self) -> AbstractContextManager[str]:
