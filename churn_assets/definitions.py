@@ -25,14 +25,15 @@ from churn_assets.defs import (
     splits,
     training,
 )
-from churn_assets.resources.alerts import AlertsResource
+from churn_assets.engines.addresses import shown
+from churn_assets.resources.alerts import alerts_resource
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
 from churn_assets.resources.sources import SourceCatalog, load_sources
 from churn_assets.resources.spark import spark_resource
-from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.tracking import TrackingResource, without_credentials
 
 
 def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = None) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     return {
         "pyspark": pyspark,
         **stores(settings, pyspark),
-        "alerts": AlertsResource(webhook=settings.alert_webhook, smtp=settings.alert_smtp),
+        "alerts": alerts_resource(settings),
         "policy": load_policy(settings.policy_file),
         "sources": SourceCatalog(
             load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
@@ -58,7 +59,7 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
     """The resources that hold what the flow makes: tables, runs and versions, decisions."""
     lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=pyspark)
     tracking = TrackingResource(
-        tracking_uri=settings.tracking_uri,
+        tracking_uri=shown(without_credentials(settings.tracking_uri)),
         artifact_root=settings.artifact_root,
         mlflow_ui=settings.mlflow_ui,
         dagster_ui=settings.dagster_ui,

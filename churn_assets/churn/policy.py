@@ -118,6 +118,16 @@ class Automation(Section):
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
 
+class Notices(Section):
+    """What people are told of beside failures and decisions. warnings: of these checks, by name; "all": of each."""
+
+    # A TOML array is a list, which could be changed.
+    warnings: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+
+    def tells_warning_of(self, check: str) -> bool:
+        return "all" in self.warnings or check in self.warnings
+
+
 class Scoring(Section):
     """The least churn probability of the risk tiers "high" and "medium"; below both is "low"."""
 
@@ -216,6 +226,7 @@ class ChurnPolicy(Section):
     model: Model = Model()
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
+    notices: Notices = Notices()
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
@@ -260,7 +271,7 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "scoring", "retention", "monitoring"}
+SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

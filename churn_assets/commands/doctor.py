@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -22,6 +22,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.engines.addresses import public, shown
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
 
 LIMIT_SECONDS = 8.0
@@ -161,14 +162,12 @@ def lakehouse(settings: Settings) -> str:
 
 def mlflow(settings: Settings) -> str:
     uri = settings.tracking_uri
-    # What is shown may be a log that others read: a user and a password are not for them.
-    shown = re.sub(r"//[^/@]*@", "//…@", uri)
     if uri.startswith("http"):
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
+            urllib.request.urlopen(f"{public(uri).rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
         except OSError as silent:
-            raise Wrong(f"{shown}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
-    return f"{shown}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
+            raise Wrong(f"{shown(uri)}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    return f"{shown(uri)}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
 
 
 def _writable(place: str, variable: str) -> str:
@@ -189,7 +188,8 @@ def configuration(settings: Settings) -> str:
     from churn_assets.definitions import default_resources
 
     try:
-        sources = default_resources(settings)["sources"]
+        # Of the alerts' addresses their own probe tells.
+        sources = default_resources(replace(settings, alert_webhook=None, alert_smtp=None))["sources"]
         observed = "policy.toml and sources.toml are valid"
         if sources.sources.demo is None:
             sources.state()
@@ -197,6 +197,19 @@ def configuration(settings: Settings) -> str:
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
     return observed
+
+
+def alerts(settings: Settings) -> str:
+    from churn_assets.churn.errors import ChurnError
+    from churn_assets.resources.alerts import check_addresses
+
+    try:
+        check_addresses(settings)
+    except ChurnError as invalid:
+        raise Wrong("; ".join(invalid.problems), str(invalid).rpartition("Next step: ")[2]) from invalid
+    places = {"a webhook": settings.alert_webhook, "e-mail": settings.alert_smtp}
+    told = " and ".join(name for name, address in places.items() if address)
+    return f"people are told by {told} (not probed)" if told else "nobody is told of failures"
 
 
 def dagster_home(settings: Settings) -> str:
@@ -231,6 +244,7 @@ PROBES: tuple[Probe, ...] = (
     lakehouse,
     mlflow,
     configuration,
+    alerts,
     dagster_home,
     ports,
 )

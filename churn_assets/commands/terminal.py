@@ -1,25 +1,42 @@
 """The terminal of a command: people see what is written for them, and a log file takes all that libraries print."""
 
+import locale
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
+from churn_assets.churn.plain_text import without_controls
+
 DONE, FAILED, UNEVALUATED, INTERRUPTED = 0, 1, 2, 130  # 130 is what shells say after Ctrl-C
+
+
+class _Terminal(TextIOWrapper):
+    """Lines to a descriptor, without what controls a terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(
+            os.fdopen(descriptor, "wb"), encoding=locale.getencoding(), errors="replace", line_buffering=True
+        )
+
+    def write(self, text: str) -> int:
+        return super().write(without_controls(text, but="\n"))
 
 
 @contextmanager
 def output_to(log: Path) -> Iterator[TextIO]:
     """Sends everything this process and its children print to `log`; yields the terminal it hides.
 
-    Descriptors are moved, not Python's streams, because the JVM writes to the descriptors.
+    Descriptors are moved, not Python's streams, because the JVM writes to the descriptors. What the terminal is sent
+    only shows characters: text from data cannot move its cursor or write over what was said.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with log.open("ab", buffering=0) as sink, os.fdopen(os.dup(1), "w", buffering=1) as terminal:
+    with log.open("ab", buffering=0) as sink, _Terminal(os.dup(1)) as terminal:
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
         try:

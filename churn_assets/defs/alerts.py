@@ -1,24 +1,33 @@
-"""What people are told of: failed runs and checks, and decisions about the serving model. Once each, with retries."""
+"""What people are told of: failed runs and checks, decisions about the model, what waits for them, what is overdue.
+
+Once each, with retries. Every source is asked by itself: one that does not answer keeps no news of another.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import dagster as dg
 from dagster import DagsterEventType
 
-from churn_assets.churn.ledger import Action, Decision, headline
+from churn_assets.churn.ledger import Decision, headline, serving, version_named
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.decisions import REGISTERED
 from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
-from churn_assets.resources.promotions import LEDGER, PromotionsResource
+from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 
 TICK_SECONDS = 10
+# A target that keeps the line and says nothing is left alone after this, so that the tick ends.
+DELIVERY_SECONDS = 30.0
 FIRST_RETRY, LONGEST_RETRY, GIVEN_UP_AFTER = timedelta(seconds=30), timedelta(hours=1), timedelta(days=3)
 # Runs may be stored a little out of order; what was told of is remembered, so looking back costs nothing.
 OVERLAP, REMEMBERED = timedelta(minutes=5), 500
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-TOLD_OF = (Action.REFUSED, Action.ROLLED_BACK, Action.OVERRIDDEN, Action.REPAIRED)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,13 @@ class Pending:
 
 @dataclass(frozen=True)
 class Told:
-    """The sensor's cursor: how far it looked (seconds since the epoch, rows of the ledger), the runs it knows, and what
-    is on its way."""
+    """The sensor's cursor: how far it looked (seconds since the epoch, rows of the ledger), the runs it knows, the keys
+    of the states it has told of, and what is on its way. decisions: None while the ledger could not be read."""
 
     since: float
-    decisions: int
+    decisions: int | None
     known: Sequence[str] = ()
+    states: Sequence[str] = ()
     pending: Sequence[Pending] = field(default_factory=tuple)
 
     @staticmethod
@@ -61,88 +71,130 @@ class Told:
 @dg.sensor(
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells a webhook or an e-mail address of failed runs and checks, and of decisions about the model.",
+    description="Tells a webhook or an e-mail address of failures, of decisions about the model, of what waits.",
 )
 def alert_on_failure(
     context: dg.SensorEvaluationContext,
     alerts: AlertsResource,
     promotions: PromotionsResource,
     tracking: TrackingResource,
+    policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.SkipReason:
-    """Asks for no run. At most one notice for each target in a tick, so that a slow target holds nothing up."""
+    """Asks for no run, and nothing of MLflow, whose outage is news. At most one notice for each target in a tick."""
+    if not alerts.targets:
+        if context.cursor:
+            # Nobody wants the news of before, once there is somebody to tell.
+            context.update_cursor("")
+        return dg.SkipReason("Nobody to tell: set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP to be told of failures.")
     now = datetime.now(UTC)
-    ledger = promotions.state().ledger if promotions.lakehouse.has(LEDGER) else ()
-    if context.cursor is None or not alerts.targets:
-        # Nobody wants the news of before.
+    ledger = _asked(context, "the ledger", promotions.ledger)
+    decisions = None if ledger is None else len(ledger)
+    if not context.cursor:
         known = [run.run_id for run in _ended(context.instance, now)]
-        context.update_cursor(Told(now.timestamp(), len(ledger), known).cursor())
-        where = "set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP to be told of failures"
-        return dg.SkipReason("Watching from now on." if alerts.targets else f"Nobody to tell: {where}.")
-    cursor = Told.of(context.cursor)
-    ended = _ended(context.instance, datetime.fromtimestamp(cursor.since, UTC))
-    runs = [run for run in ended if run.run_id not in cursor.known]
-    notices = [
-        *_of_runs(context.instance, runs, tracking),
-        *(_of_decision(decision, tracking) for decision in ledger[cursor.decisions :] if decision.action in TOLD_OF),
-    ]
-    pending = [*cursor.pending]
-    for notice in notices:
-        moment = now.timestamp()
-        pending += [
+        context.update_cursor(Told(now.timestamp(), decisions, known).cursor())
+        return dg.SkipReason("Watching from now on.")
+    told = Told.of(context.cursor)
+    ended = _ended(context.instance, datetime.fromtimestamp(told.since, UTC))
+    runs = [run for run in ended if run.run_id not in told.known]
+    news = list(_of_runs(context.instance, runs, tracking, policy))
+    states: list[Notice] | None = []
+    if ledger is not None:
+        # Of a ledger that is read for the first time only what comes after is news.
+        seen = len(ledger) if told.decisions is None else told.decisions
+        news += [_of_decision(decision, tracking) for decision in ledger[seen:]]
+        states = _asked(context, "what waits", lambda: list(_waiting(context.instance, ledger, policy, tracking)))
+    found = states or []
+    news += [notice for notice in found if notice.key not in told.states]
+    moment = now.timestamp()
+    pending = [
+        *told.pending,
+        *(
             Pending(target, notice.key, notice.title, list(notice.lines), notice.url, moment, moment)
+            for notice in news
             for target in alerts.targets
-        ]
+        ),
+    ]
     pending, outcomes = _delivered(alerts, pending, now, context)
-    known = [*cursor.known, *(run.run_id for run in runs)][-REMEMBERED:]
-    context.update_cursor(Told(now.timestamp(), len(ledger), known, pending).cursor())
+    looked = Told(
+        moment,
+        told.decisions if decisions is None else decisions,
+        [*told.known, *(run.run_id for run in runs)][-REMEMBERED:],
+        # A state that is over is forgotten, and told again should it come back; one that nobody could ask for is kept.
+        told.states if ledger is None or states is None else [notice.key for notice in found],
+        pending,
+    )
+    context.update_cursor(looked.cursor())
     return dg.SkipReason("; ".join(outcomes) or f"Nothing to tell; {len(pending)} on their way.")
+
+
+def _asked(context: dg.SensorEvaluationContext, what: str, look: Callable[[], Found]) -> Found | None:
+    """What `look` finds; None, with a word in the log, where it cannot be found out at this tick."""
+    try:
+        return look()
+    except Exception as broken:  # noqa: BLE001 - a source that fails must not silence the others
+        context.log.error(f"{what} cannot be looked at: {type(broken).__name__}: {broken}")
+        return None
 
 
 def _delivered(
     alerts: AlertsResource, pending: Sequence[Pending], now: datetime, context: dg.SensorEvaluationContext
 ) -> tuple[list[Pending], list[str]]:
-    """What is still on its way after this tick, and what came of it."""
-    left, outcomes, tried = [], [], set()
+    """What is still on its way after this tick, and what came of it. The targets are told at once, each by itself."""
+    left: list[Pending] = []
+    tried: dict[str, Pending] = {}
     for each in pending:
         if each.target not in alerts.targets or now.timestamp() - each.noticed > GIVEN_UP_AFTER.total_seconds():
             context.log.error(f"Given up after {each.attempts} attempts: {each.title}")
-            continue
-        if each.target in tried or each.due > now.timestamp():
+        elif each.target in tried or each.due > now.timestamp():
             left.append(each)
+        else:
+            tried[each.target] = each
+    outcomes = []
+    pool = ThreadPoolExecutor(max(len(tried), 1))
+    answers = {target: pool.submit(alerts.deliver, target, each.notice) for target, each in tried.items()}
+    wait(answers.values(), DELIVERY_SECONDS)
+    pool.shutdown(wait=False)
+    for target, each in tried.items():
+        failure = _failure(target, answers[target])
+        if failure is None:
+            outcomes.append(f"told by {target}: {each.title}")
             continue
-        tried.add(each.target)
-        try:
-            alerts.deliver(each.target, each.notice)
-            outcomes.append(f"told by {each.target}: {each.title}")
-        except UndeliveredError as failed:
-            wait = min(FIRST_RETRY * 2**each.attempts, LONGEST_RETRY).total_seconds()
-            again = {"due": now.timestamp() + wait, "attempts": each.attempts + 1}
-            left.append(Pending(**{**asdict(each), **again}))
-            outcomes.append(f"{failed}; again in {wait:.0f} s: {each.title}")
+        pause = min(FIRST_RETRY * 2**each.attempts, LONGEST_RETRY).total_seconds()
+        left.append(replace(each, due=now.timestamp() + pause, attempts=each.attempts + 1))
+        outcomes.append(f"{failure}; again in {pause:.0f} s: {each.title}")
     return left, outcomes
+
+
+def _failure(target: str, answer: "Future[None]") -> str | None:
+    """Why a notice did not arrive; None if it did."""
+    if not answer.done():
+        return f"{target}: no end within {DELIVERY_SECONDS:.0f} s"
+    failed = answer.exception()
+    return None if failed is None else str(failed) if isinstance(failed, UndeliveredError) else type(failed).__name__
 
 
 def _ended(instance: dg.DagsterInstance, since: datetime) -> list[dg.DagsterRun]:
     """The runs that ended since or a little before, the earliest first."""
     filters = dg.RunsFilter(statuses=ENDED, updated_after=since - OVERLAP)
-    return list(reversed(instance.get_runs(filters, limit=REMEMBERED // 2)))
+    return list(reversed(instance.get_runs(filters)))
 
 
 def _of_runs(
-    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], tracking: TrackingResource
+    instance: dg.DagsterInstance, runs: Sequence[dg.DagsterRun], tracking: TrackingResource, policy: ChurnPolicy
 ) -> Iterator[Notice]:
-    """A notice for each run that failed or has a failed check."""
+    """A notice for each run that failed, has a failed check, or one that warns and that the policy wants told."""
     for run in runs:
-        checks, steps = _failed(instance, run.run_id)
+        checks, warnings, steps = _failed(instance, run.run_id, policy)
         has_failed = run.status is dg.DagsterRunStatus.FAILURE
-        if has_failed or checks:
-            title = f"{run.job_name} {'failed' if has_failed else 'ended with failed checks'}"
-            yield Notice(f"run {run.run_id}", title, [*checks, *steps], tracking.dagster_address(run.run_id))
+        if has_failed or checks or warnings:
+            ended = "failed" if has_failed else "ended with failed checks" if checks else "ended with warnings"
+            lines = [*checks, *warnings, *steps]
+            yield Notice(f"run {run.run_id}", f"{run.job_name} {ended}", lines, tracking.dagster_address(run.run_id))
 
 
-def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[str]]:
-    """A line for each failed check of severity ERROR, and for each other step that failed."""
-    checks, steps = [], []
+def _failed(instance: dg.DagsterInstance, run_id: str, policy: ChurnPolicy) -> tuple[list[str], list[str], list[str]]:
+    """A line for each failed check of severity ERROR, each told warning, and each other step that failed."""
+    checks, warnings, steps = [], [], []
     wanted = {DagsterEventType.ASSET_CHECK_EVALUATION, DagsterEventType.STEP_FAILURE}
     for entry in instance.all_logs(run_id, of_type=wanted):
         event = entry.dagster_event
@@ -150,9 +202,11 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[
             continue
         if event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             evaluation = event.asset_check_evaluation_data
+            said = f"{evaluation.check_name} of {evaluation.asset_key.to_user_string()}: {evaluation.description}"
             if not evaluation.passed and evaluation.severity is dg.AssetCheckSeverity.ERROR:
-                asset = evaluation.asset_key.to_user_string()
-                checks.append(f"check {evaluation.check_name} of {asset}: {evaluation.description}")
+                checks.append(f"check {said}")
+            elif not evaluation.passed and policy.notices.tells_warning_of(evaluation.check_name):
+                warnings.append(f"warning of {said}")
         else:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
@@ -160,10 +214,28 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[
             if error is None or error.cls_name != "DagsterAssetCheckFailedError":
                 said = "no reason was recorded" if error is None else error.message.strip().splitlines()[0]
                 steps.append(f"step {event.step_key}: {said}")
-    return checks, steps
+    return checks, warnings, steps
 
 
 def _of_decision(decision: Decision, tracking: TrackingResource) -> Notice:
     lines = [*([f"because: {decision.statement}"] if decision.statement else []), *decision.reasons]
     url = tracking.dagster_address(decision.dagster_run_id)
     return Notice(f"decision {decision.decision_id}", headline(decision), lines, url)
+
+
+def _waiting(
+    instance: dg.DagsterInstance, ledger: Sequence[Decision], policy: ChurnPolicy, tracking: TrackingResource
+) -> Iterator[Notice]:
+    """The latest registered version, if it is a person who promotes and nobody has decided about it."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(REGISTERED))
+    if policy.promotion.mode != "manual" or event is None or event.asset_materialization is None:
+        return
+    version = str(event.asset_materialization.metadata["version"].value)
+    if version not in {decision.subject.version for decision in ledger}:
+        last = serving(ledger)
+        lines = [
+            "its evaluation says PASS; launch promote_staging_model to promote it",
+            f"{version_named(None if last is None else last.subject.version)} serves meanwhile",
+        ]
+        address = tracking.dagster_address(event.run_id)
+        yield Notice(f"waiting {version}", f"version {version} waits for a person to promote it", lines, address)

@@ -18,7 +18,7 @@ from churn_assets.resources.trained_models import TrainedModel
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-PRODUCTION_MODEL = "production_churn_model"
+REGISTERED, PRODUCTION_MODEL = "registered_churn_model", "production_churn_model"
 POLICY = "policy"  # who decides where no person does
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 
@@ -85,8 +85,7 @@ def carry_out(
 
     Raises PromotionRefusedError, with the refusal recorded, if it does not or if another decision was first.
     """
-    uri = trained.uri_of(decision.subject.version)
-    problems = tracking.probe.problems(uri, expected_digest=trained.evidence.model_digest)
+    problems = tracking.problems(trained, decision.subject.version)
     if problems:
         refuse(
             context,

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection, serving
+from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, carry_out, reconcile, refuse, subject_of
+from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, REGISTERED, carry_out, reconcile, refuse, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS, as_metadata
 from churn_assets.defs.training import latest_training_run
@@ -26,7 +28,7 @@ SHOWN_VERSIONS = 30
 
 
 @dg.asset(
-    key="registered_churn_model",
+    key=REGISTERED,
     deps=[EVALUATIONS],
     group_name=GROUP,
     kinds={"mlflow"},
@@ -84,7 +86,7 @@ def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -
 
 
 @dg.asset_check(
-    asset="registered_churn_model",
+    asset=REGISTERED,
     name="version_is_traceable",
     blocking=True,
     description="The version under `staging` names its run, data versions and verdict, and they agree with the run.",
@@ -108,7 +110,7 @@ def version_is_traceable(tracking: TrackingResource) -> dg.AssetCheckResult:
 
 @dg.asset(
     key=PRODUCTION_MODEL,
-    deps=["registered_churn_model"],
+    deps=[REGISTERED],
     group_name=GROUP,
     kinds={"mlflow"},
     owners=OWNERS,
@@ -153,11 +155,27 @@ def production_churn_model(
     yield dg.MaterializeResult(data_version=dg.DataVersion(str(now.champion)), metadata=serving_metadata(tracking, now))
 
 
+class UnwritableDecisionError(ChurnError):
+    """What a person wrote for the ledger is no line of text."""
+
+
 class DecisionConfig(dg.Config):
     """Who decides, and why; both are written into the ledger."""
 
     approver: str = Field(pattern=r"\S", description="Who decides: a name or an address people can ask.")
     reason: str = Field(pattern=r"\S", description="Why, in a sentence that still tells something in a year.")
+
+    @field_validator("approver", "reason")
+    @classmethod
+    def in_one_line(cls, text: str, field: ValidationInfo) -> str:
+        found = controls(text)
+        if found:
+            raise UnwritableDecisionError(
+                f"The {field.field_name} holds line breaks or control characters, which the ledger does not take.",
+                found,
+                next_step="write it in one line",
+            )
+        return text
 
 
 class RollbackConfig(DecisionConfig):

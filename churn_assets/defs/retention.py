@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from churn_assets.churn.catalogue import FEATURES, TOLD_COLUMNS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.plain_text import as_csv, unprotected
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import MOST_REASONS, explained, reference
 from churn_assets.churn.retention import (
@@ -173,7 +174,7 @@ def _alerted(
     """
     scores = of_dates(lakehouse.read(SCORES, versions[SCORES]), dates).where("is_alert")
     alerted = scores.select(*KEYS, "churn_probability", "risk_tier", *STAMPS)
-    opt_outs = conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS)
+    opt_outs = from_lists(conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS))
     excluded = exclusions(alerted, members(lakehouse, versions[CONTACTS]), opt_outs, policy)
     panels = sorted({version for *_, version in _scored(lakehouse, versions[SCORES], dates)})
     observed = reduce(
@@ -186,8 +187,13 @@ def _alerted(
 
 def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
     """Who was on the lists that were used, by the contacts and the lists made so far."""
-    contacts = conformed(lakehouse.read(CONTACTS, contacts_version), CAMPAIGN_CONTACTS)
+    contacts = from_lists(conformed(lakehouse.read(CONTACTS, contacts_version), CAMPAIGN_CONTACTS))
     return campaign_members(contacts, lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None)
+
+
+def from_lists(rows: DataFrame) -> DataFrame:
+    """`rows` that come back from the team, with the ids as they were before the CSV files protected them."""
+    return rows.withColumn("customer_id", unprotected(F.col("customer_id")))
 
 
 def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> int:
@@ -253,8 +259,8 @@ def _exports(lakehouse: LakehouseResource, dates: Sequence[date]) -> Iterator[st
             for row in listed.to_pylist()
             if not row["is_holdout"]
         ]
-        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4).to_csv(index=False)
-        yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", content.encode())
+        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4)
+        yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", as_csv(content))
 
 
 def _sentences(reasons: Sequence[Mapping[str, str]]) -> dict[str, str | None]:

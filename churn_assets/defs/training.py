@@ -189,10 +189,9 @@ def _logged(
 )
 def serving_contract(context: dg.AssetCheckExecutionContext, tracking: TrackingResource) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))
-    digest = trained.evidence.model_digest
-    problems = tracking.probe.problems(trained.uri, expected_digest=digest)
+    problems = tracking.problems(trained)
     if not problems:
-        tracking.client.set_tag(trained.run_id, SERVED_TAG, digest)
+        tracking.client.set_tag(trained.run_id, SERVED_TAG, trained.evidence.model_digest)
     return check_result(Outcome("serving_contract", not problems, "; ".join(problems) or "as promised", "as promised"))
 
 

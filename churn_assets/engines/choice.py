@@ -1,9 +1,10 @@
 """Which engine answers Spark's DataFrame API: decided here and nowhere else. How one is started is not known here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.engines.addresses import shown
 
 EngineName = Literal["sail", "local", "cluster", "connect"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -19,7 +20,7 @@ class Engine:
     """An engine and where it is: a Spark master, the address of a Connect server, or nothing (Sail: this process)."""
 
     name: EngineName
-    address: str = ""
+    address: str = field(default="", repr=False)
 
     @property
     def needs_java(self) -> bool:
@@ -27,7 +28,7 @@ class Engine:
         return self.name in ("local", "cluster")
 
     def __str__(self) -> str:
-        at = f" at {self.address}" if self.address else " in this process, without Java"
+        at = f" at {shown(self.address)}" if self.address else " in this process, without Java"
         return {"sail": "Sail", "local": "Spark", "cluster": "Spark", "connect": "Spark Connect"}[self.name] + at
 
 
@@ -40,7 +41,7 @@ def chosen_engine(asked: str | None, master: str | None, remote: str | None, *, 
     if asked is not None and asked not in ENGINES:
         raise _unknown(f"CHURN_ENGINE is {asked!r}.", f"set it to one of {', '.join(ENGINES)}, or leave it out")
     where = {"SPARK_MASTER": master, "SPARK_REMOTE": remote}
-    given = [f"{name}={value}" for name, value in where.items() if value]
+    given = [f"{name}={shown(value)}" for name, value in where.items() if value]
     if asked == "sail" and given:
         raise _unknown(f"CHURN_ENGINE is sail, but {given[0]} names a Spark.", "leave out one of the two")
     if asked in ("local", "cluster") and remote:

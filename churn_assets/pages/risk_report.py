@@ -6,6 +6,7 @@ from pathlib import Path
 
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
+from churn_assets.pages.html import page
 from churn_assets.pages.pictures import Picture
 
 TEMPLATE = Path(__file__).with_suffix(".html")
@@ -28,15 +29,8 @@ class RiskReport:
 
 def risk_report_page(report: RiskReport, trend: Picture) -> str:
     """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["count"] = lambda number: f"{number:,.0f}"
-    environment.filters["percent"] = lambda share: f"{share:.1%}"
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        report=report, week=report.week, trend_picture=trend.data_uri, trend_text=trend_text(report.trend)
-    )
+    shown = {"trend_picture": trend.data_uri, "trend_text": trend_text(report.trend)}
+    return page(TEMPLATE, report=report, week=report.week, **shown)
 
 
 def trend_text(trend: Sequence[SnapshotShares]) -> str:

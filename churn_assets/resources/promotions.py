@@ -66,10 +66,16 @@ class PromotionsResource(dg.ConfigurableResource):
     tracking: dg.ResourceDependency[TrackingResource]
     lock_file: str
 
+    def ledger(self, version: int | None = None) -> tuple[Decision, ...]:
+        """Every decision in order, as of that version of the table (default: the latest). Asks no MLflow."""
+        if version is None and not self.lakehouse.has(LEDGER):
+            return ()
+        rows = self.lakehouse.records(LEDGER, version)
+        return tuple(sorted(map(Decision.of, rows), key=lambda decision: decision.number))
+
     def state(self) -> State:
         version = self.lakehouse.version(LEDGER)
-        rows = [] if version is None else self.lakehouse.records(LEDGER, version)
-        ledger = tuple(sorted(map(Decision.of, rows), key=lambda decision: decision.number))
+        ledger = () if version is None else self.ledger(version)
         champion, last = self.tracking.version_under(PRODUCTION), serving(ledger)
         promised = None if last is None else self.tracking.version(last.subject.version)
         finished_id = None if promised is None else promised.tags.get(FINISHED_TAG)

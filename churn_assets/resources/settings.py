@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from churn_assets.engines.addresses import public
 from churn_assets.engines.choice import Engine, chosen_engine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,8 @@ class Settings:
     tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
     mlflow_ui, dagster_ui: addresses of their pages, for the links between them.
     dfs_tmpdir: where Spark writes a model on its way to MLflow; None is MLflow's own default.
-    alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. Secrets.
+    alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. These, tracking_uri and
+    spark_remote may hold secrets: no resource keeps them, and none is shown.
     code_commit: what is recorded as the code's commit; None asks git.
     dagster_home: where Dagster keeps its history.
     engine, spark_master, spark_remote: where the tables are computed; `engines.choice` decides. driver_memory: how much
@@ -29,7 +31,7 @@ class Settings:
 
     project: Path
     lakehouse: str
-    tracking_uri: str
+    tracking_uri: str = field(repr=False)
     artifact_root: str
     mlflow_ui: str
     dagster_ui: str
@@ -40,7 +42,7 @@ class Settings:
     dagster_home: Path
     engine: str | None
     spark_master: str | None
-    spark_remote: str | None
+    spark_remote: str | None = field(repr=False)
     driver_memory: str
 
     @property
@@ -74,13 +76,14 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
     data = project / "data"
     tracking_uri = env.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}"
     served = tracking_uri if tracking_uri.startswith("http") else "http://127.0.0.1:5000"
+    mlflow_ui, dagster_ui = env.get("MLFLOW_UI_URL") or served, env.get("DAGSTER_UI_URL") or "http://127.0.0.1:3000"
     return Settings(
         project=project,
         lakehouse=_absolute(env.get("CHURN_LAKEHOUSE") or str(data / "lakehouse")),
         tracking_uri=tracking_uri,
         artifact_root=_absolute(env.get("CHURN_ARTIFACTS") or str(data / "mlflow" / "artifacts")),
-        mlflow_ui=env.get("MLFLOW_UI_URL") or served,
-        dagster_ui=env.get("DAGSTER_UI_URL") or "http://127.0.0.1:3000",
+        mlflow_ui=public(mlflow_ui),
+        dagster_ui=public(dagster_ui),
         dfs_tmpdir=env.get("MLFLOW_DFS_TMP") or None,
         code_commit=env.get("CHURN_CODE_COMMIT") or None,
         alert_webhook=env.get("CHURN_ALERT_WEBHOOK") or None,
@@ -91,6 +94,14 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         spark_remote=env.get("SPARK_REMOTE") or None,
         driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
     )
+
+
+def make_store_folder(tracking_uri: str) -> None:
+    """The folder of a local sqlite store, made if it is not there; of another store nothing."""
+    prefix = "sqlite:///"
+    if tracking_uri.startswith(prefix):
+        file = tracking_uri.removeprefix(prefix).removeprefix("file:").partition("?")[0]
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
 
 
 def engine_of(settings: Settings) -> Engine:

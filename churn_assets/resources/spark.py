@@ -9,6 +9,7 @@ from typing import Any, cast
 from dagster_pyspark import LazyPySparkResource
 from dagster_pyspark.resources import spark_session_from_config
 
+from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
 from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
@@ -35,6 +36,9 @@ UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 class EngineResource(LazyPySparkResource):
     """The lazy session of an engine that conforms; `sail_memory`: the bytes that Sail may use, where it is the engine.
 
+    A token in a server's address is no part of the configuration, which Dagster stores: it is read from SPARK_REMOTE
+    when the session begins.
+
     engine, address: as `Engine`. shared_folder: where the engine and this process both write, if not on this machine.
     """
 
@@ -50,8 +54,11 @@ class EngineResource(LazyPySparkResource):
             from churn_assets.engines.sail import sail_address
 
             self.spark_config["spark.remote"] = sail_address(self.sail_memory)
+        elif "spark.remote" in self.spark_config:
+            self.spark_config["spark.remote"] = whole(self.spark_config["spark.remote"], "SPARK_REMOTE")
         session = spark_session_from_config(self.spark_config)
-        require_conformant(session, Engine(cast(EngineName, self.engine), self.address), folder=self.shared_folder)
+        engine = Engine(cast(EngineName, self.engine), whole(self.address, "SPARK_REMOTE"))
+        require_conformant(session, engine, folder=self.shared_folder)
         if self.sail_memory is not None:
             name_memory_errors(session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
         # Only now: of an engine that was refused nobody has the session, whoever asks next.
@@ -74,7 +81,7 @@ def spark_resource(settings: Settings) -> EngineResource:
     return EngineResource(
         spark_config=spark_config(engine, settings.driver_memory),
         engine=engine.name,
-        address=engine.address,
+        address=shown(engine.address),
         shared_folder=settings.lakehouse if engine.name in ("cluster", "connect") else None,
         sail_memory=memory,
     )
@@ -101,7 +108,7 @@ def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
     if engine.name == "sail":
         return {ENGINE_KEY: "sail", **SESSION}
     if engine.name == "connect":
-        return {"spark.remote": engine.address, **SESSION}
+        return {"spark.remote": shown(engine.address), **SESSION}
     driver = {
         "spark.master": engine.address,
         "spark.app.name": "churn_assets",

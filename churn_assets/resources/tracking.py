@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
@@ -18,9 +20,11 @@ from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.churn.trees import BoostedTrees
+from churn_assets.engines.addresses import public, whole
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
+from churn_assets.resources.settings import make_store_folder
 from churn_assets.resources.trained_models import (
     MODEL_ARTIFACT,
     POLICY_FILE,
@@ -30,6 +34,7 @@ from churn_assets.resources.trained_models import (
     TrainedModel,
     provenance_tags,
 )
+from churn_assets.serving.files import FILES_TAG, files_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "/Shared/QuickBite_Churn_Prediction"
 RUN_NAME = "GBT_Crisis_Aware_Pipeline"
 STAGING, PRODUCTION = "staging", "production"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 # Given explicitly: left to itself MLflow starts another JVM to find them out (33 s against 2 s, 2026-11).
 PINNED = ("pyspark", "mlflow", "numpy", "pandas")
 
@@ -49,8 +55,15 @@ class UnknownVersionError(ChurnError):
     """The registry no longer holds a version that scores were made with."""
 
 
+class UnusableStoreError(ChurnError):
+    """MLflow has no way to use the configured address as a store."""
+
+
 class TrackingResource(dg.ConfigurableResource):
     """The MLflow store at `tracking_uri`; `artifact_root` is for an experiment made in a store without a server.
+
+    tracking_uri: as `addresses.shown` gives it, because Dagster stores it; a secret that it hides is read from
+    MLFLOW_TRACKING_URI where the store is opened.
 
     mlflow_ui, dagster_ui: where people look at them, for the links from one to the other. dfs_tmpdir: where Spark may
     leave the trees that it learned itself; Unity Catalog wants a volume here. code_commit: of the code that runs, for
@@ -65,18 +78,34 @@ class TrackingResource(dg.ConfigurableResource):
     code_commit: str | None = None
 
     @cached_property
+    def _store(self) -> str:
+        """The store's whole address, read once: MLflow writes into that variable too. Raises MissingSecretError."""
+        return whole(self.tracking_uri, TRACKING_VARIABLE)
+
+    @cached_property
     def client(self) -> "MlflowClient":
+        """Raises UnusableStoreError."""
         from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
         self._use_store()
-        return MlflowClient(tracking_uri=self.tracking_uri)
+        try:
+            return MlflowClient(tracking_uri=self._store)
+        except MlflowException as refused:
+            said = str(refused).replace(self._store, self.tracking_uri).splitlines()[0]
+        # Outside of the handler, so that no trace of it is kept: MLflow's own words hold the address.
+        raise UnusableStoreError(
+            f"MLflow cannot use the store at {self.tracking_uri}.",
+            [said],
+            next_step=f"correct {TRACKING_VARIABLE}; `churn-assets doctor` looks at it",
+        )
 
     @cached_property
     def probe(self) -> "Probe":
         """What tries versions of this store; the steps of a run share it, and with it a process started ahead."""
         from churn_assets.serving.probe import Probe
 
-        return Probe(self.tracking_uri)
+        return Probe(self._store)
 
     @contextmanager
     def training_run(self, context: dg.AssetExecutionContext) -> Iterator[str]:
@@ -92,7 +121,7 @@ class TrackingResource(dg.ConfigurableResource):
             context.log.warning(f"MLflow run {run_id} was left open by a process that is gone; it is closed as KILLED")
         config = {
             "experiment_name": EXPERIMENT,
-            "mlflow_tracking_uri": self.tracking_uri,
+            "mlflow_tracking_uri": self._store,
             "env": {},
             "extra_tags": {"mlflow.runName": RUN_NAME, **self._origin(context)},
         }
@@ -165,7 +194,7 @@ class TrackingResource(dg.ConfigurableResource):
             mlflow.log_dict(dict(content), name)
         with _written(logged.pictures) as folder:
             mlflow.log_artifacts(folder)
-        Model.log(
+        logged_model = Model.log(
             artifact_path=None,
             name=MODEL_ARTIFACT,
             flavor=flavor,
@@ -173,6 +202,30 @@ class TrackingResource(dg.ConfigurableResource):
             threshold=logged.threshold,
             reference=logged.reference,
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
+        )
+        mlflow.set_tag(FILES_TAG, self.files_digest(logged_model.model_uri))
+
+    def files_digest(self, uri: str) -> str:
+        """Of all files of a logged model as they are in the store now. Runs none of them."""
+        import mlflow
+
+        self._use_store()
+        with TemporaryDirectory(prefix="churn-model-") as folder:
+            return files_digest(Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)))
+
+    def problems(self, trained: TrainedModel, version: str | None = None) -> list[str]:
+        """What is wrong with a version, or with a model that is none yet, tried in a process of its own.
+
+        None of its files is run unless all are those that were logged. Of a model of which that is not known, the
+        problem says how a person vouches for it.
+        """
+        uri = trained.uri_of(version)
+        if trained.files_digest is None:
+            vouch = f"set the tag {FILES_TAG} of MLflow run {trained.run_id} to {self.files_digest(uri)}"
+            unknown = "nothing records which files it was logged with, so its code is not run"
+            return [f"{unknown}: train and register again; or, if you have looked at its files and trust them, {vouch}"]
+        return self.probe.problems(
+            uri, expected_digest=trained.evidence.model_digest, expected_files=trained.files_digest
         )
 
     def shared_folder(self) -> AbstractContextManager[str]:
@@ -337,10 +390,8 @@ class TrackingResource(dg.ConfigurableResource):
         """Points this process's MLflow at the store; a local sqlite store's folder is made first."""
         import mlflow
 
-        prefix = "sqlite:///"
-        if self.tracking_uri.startswith(prefix):
-            Path(self.tracking_uri.removeprefix(prefix)).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self.tracking_uri)
+        make_store_folder(self._store)
+        mlflow.set_tracking_uri(self._store)
 
     def _ensure_experiment(self) -> None:
         is_local = self.tracking_uri.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
@@ -348,6 +399,20 @@ class TrackingResource(dg.ConfigurableResource):
             # Without a location MLflow would put artifacts under the current folder.
             location = self.artifact_root if "://" in self.artifact_root else Path(self.artifact_root).as_uri()
             self.client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+def without_credentials(uri: str) -> str:
+    """The address of a tracking server without user and password, which are left where MLflow looks for them itself.
+
+    In an address they would be in what MLflow prints of each run, and in each of its errors. Other stores' stay.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return uri
+    user, password = urlsplit(uri).username, urlsplit(uri).password
+    for variable, value in (("MLFLOW_TRACKING_USERNAME", user), ("MLFLOW_TRACKING_PASSWORD", password)):
+        if value:
+            os.environ.setdefault(variable, unquote(value))
+    return public(uri)
 
 
 @contextmanager

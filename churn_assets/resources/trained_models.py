@@ -12,6 +12,7 @@ from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
+from churn_assets.serving.files import FILES_TAG
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,7 @@ class UnknownRunError(ChurnError):
 class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
 
+    files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
     verdict: of its latest evaluation; None if there was none.
     """
@@ -76,6 +78,7 @@ class TrainedModel:
     dates: SplitDates
     trained_at: datetime
     code_commit: str
+    files_digest: str | None = None
     served_digest: str | None = None
     verdict: str | None = None
 
@@ -92,7 +95,8 @@ class TrainedModel:
         return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
 
     def tags(self) -> dict[str, str]:
-        return provenance_tags(self.evidence, self.features, self.threshold)
+        files = {} if self.files_digest is None else {FILES_TAG: self.files_digest}
+        return provenance_tags(self.evidence, self.features, self.threshold) | files
 
     @staticmethod
     def of(run: "Run") -> "TrainedModel":
@@ -126,6 +130,7 @@ class TrainedModel:
             ),
             datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             tags["code_commit"],
+            tags.get(FILES_TAG),
             tags.get(SERVED_TAG),
             tags.get("verdict"),
         )

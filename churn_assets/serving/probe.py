@@ -18,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from churn_assets.serving.files import files_digest
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import Model
@@ -47,20 +49,26 @@ class Probe:
             self._prepared = _Process(self._tracking_uri)
 
     def problems(
-        self, uri: str, *, expected_digest: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        uri: str,
+        *,
+        expected_digest: str | None = None,
+        expected_files: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> list[str]:
         """What is wrong with the logged model at `uri`, such as models:/NAME@ALIAS; empty if it keeps the contract.
 
-        It loads as python_function without pyspark; its trees are those of its recorded digest and threshold, and of
-        `expected_digest` if given; it scores its reference rows as the training did; inputs are the features as
-        doubles, outputs probability and alert; a null, a missing column or text is refused by the name of the feature;
-        further columns and the order of columns change nothing. A process that dies or takes longer than
+        Its files are those of `expected_files`, a `files_digest`, if given; otherwise none of them is run, and nothing
+        else is found. It loads as python_function without pyspark; its trees are those of its recorded digest and
+        threshold, and of `expected_digest` if given; it scores its reference rows as the training did; inputs are the
+        features as doubles, outputs probability and alert; a null, a missing column or text is refused by the name of
+        the feature; further columns and the order of columns change nothing. A process that dies or takes longer than
         `timeout_seconds` is a problem too.
         """
         self.prepare()
         process, self._prepared = self._prepared, None
         assert process is not None, "it was prepared"
-        return process.problems(uri, expected_digest, timeout_seconds)
+        return process.problems(uri, expected_digest, expected_files, timeout_seconds)
 
 
 class _Process:
@@ -87,8 +95,11 @@ class _Process:
     def is_waiting(self) -> bool:
         return self._process.poll() is None
 
-    def problems(self, uri: str, expected_digest: str | None, timeout_seconds: float) -> list[str]:
-        request = json.dumps({"uri": uri, "expected_digest": expected_digest, "result": str(self._result)})
+    def problems(
+        self, uri: str, expected_digest: str | None, expected_files: str | None, timeout_seconds: float
+    ) -> list[str]:
+        expected = {"expected_digest": expected_digest, "expected_files": expected_files}
+        request = json.dumps({"uri": uri, **expected, "result": str(self._result)})
         try:
             self._process.communicate(request.encode(), timeout_seconds)
             ended = f"ended with exit code {self._process.returncode}"
@@ -124,18 +135,25 @@ def main() -> int:
         return 0
     arguments = json.loads(request)
     with TemporaryDirectory(prefix="churn-model-") as folder:
-        problems = list(problems_of(arguments["uri"], folder, arguments["expected_digest"]))
+        expected = (arguments["expected_digest"], arguments["expected_files"])
+        problems = list(problems_of(arguments["uri"], folder, *expected))
     Path(arguments["result"]).write_text(json.dumps(problems), encoding="utf-8")
     return 0
 
 
-def problems_of(uri: str, folder: str, expected_digest: str | None = None) -> Iterator[str]:
+def problems_of(
+    uri: str, folder: str, expected_digest: str | None = None, expected_files: str | None = None
+) -> Iterator[str]:
     """What `Probe.problems` finds, in this process; `folder` is where the version's files go."""
     import mlflow.artifacts
     import mlflow.pyfunc
 
     try:
         local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
+        found = files_digest(local)
+        if expected_files not in (None, found):
+            yield f"its files have digest {found[:12]}, not the expected {str(expected_files)[:12]}; none was run"
+            return
         model = mlflow.pyfunc.load_model(str(local))
         files = model.metadata.flavors["python_function"]["artifacts"]
         trees, reference = ((local / files[name]["path"]).read_text("utf-8") for name in ("trees", "reference"))

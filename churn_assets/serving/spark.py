@@ -14,6 +14,7 @@ from pyspark.sql import types as T
 from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.models import with_alerts
 from churn_assets.churn.trees import BoostedTrees, model_digest
+from churn_assets.serving.files import files_digest, recorded_digest
 from churn_assets.serving.pipelines import PIPELINE, load_pipeline
 
 # What scoring adds.
@@ -63,12 +64,19 @@ class Scorer:
 
 
 def load_scorer(uri: str) -> Scorer:
-    """The scorer of a logged model, such as models:/NAME@ALIAS.
+    """The scorer of a logged model, such as models:/NAME@ALIAS. No code of the model is run.
 
-    Raises ChangedModelError if pipeline or threshold are not those that were logged.
+    Raises ChangedModelError if any file is not the one that was logged, as far as MLflow's database records them (of a
+    folder, or a model logged by version 0.2.0 or before, it does not), or pipeline or threshold are not.
     """
     with TemporaryDirectory(prefix="churn-model-") as folder:
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+        recorded = recorded_digest(uri)
+        if recorded not in (None, files_digest(Path(local))):
+            raise ChangedModelError(
+                f"The files of {uri} are not those that were logged.",
+                next_step="roll back to a version that loads, or train and register again",
+            )
         logged = Model.load(str(Path(local, "MLmodel"))).metadata or {}
         if "model_digest" not in logged:
             raise ChangedModelError(

@@ -47,6 +47,7 @@ RUNNING_VALUES = {
     "automation.refresh": "daily",
     "automation.retrain_on": "decision",
     "automation.retrain_cooldown_hours": 1.0,
+    "notices.warnings": ["all"],
     "scoring.high_risk_probability": 0.6,
     "scoring.medium_risk_probability": 0.1,
     "retention.holdout_share": 0.2,

@@ -122,9 +122,26 @@ def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
     assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).observed
 
 
-def test_a_password_in_an_address_is_not_shown(settings: Settings) -> None:
-    shown = doctor.mlflow(replace(settings, tracking_uri="postgresql://churn:secret@db:5432/mlflow"))
-    assert shown.startswith("postgresql://…@db:5432/mlflow;")
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://churn:s3cret@db:5432/mlflow",
+        "postgresql://churn:s3/cret@db:5432/mlflow",
+        "postgresql://churn:s3@cret@db:5432/mlflow",
+        "postgresql://churn@db:5432/mlflow?password=s3cret",
+    ],
+)
+def test_a_password_in_an_address_is_not_shown(settings: Settings, uri: str) -> None:
+    shown = doctor.mlflow(replace(settings, tracking_uri=uri))
+    assert shown.startswith("postgresql://…@db:5432/mlflow")
+    assert "s3" not in shown
+    assert "cret" not in shown
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_password(settings: Settings) -> None:
+    found = found_by(doctor.mlflow, replace(settings, tracking_uri="http://churn:s3cret@127.0.0.1:9"))
+    assert found.observed.startswith("http://…@127.0.0.1:9: ")
+    assert "s3cret" not in found.observed
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])

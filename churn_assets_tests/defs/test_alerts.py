@@ -1,12 +1,14 @@
 """Who is told what, once: against a real web server and a real mail server on loopback."""
 
 import json
+import re
 import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email import message_from_string
+from email.header import decode_header, make_header
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,10 +18,21 @@ import dagster as dg
 import pytest
 
 from churn_assets.churn.ledger import Action
+from churn_assets.churn.policy import ChurnPolicy, Notices, Promotion
+from churn_assets.commands import doctor
+from churn_assets.definitions import default_resources
 from churn_assets.defs import alerts as module
 from churn_assets.defs.alerts import Told, alert_on_failure
-from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
-from churn_assets.resources.promotions import PromotionsResource
+from churn_assets.resources.alerts import (
+    AlertsResource,
+    InvalidAlertAddressError,
+    MailServer,
+    Notice,
+    UndeliveredError,
+    mail_server,
+)
+from churn_assets.resources.promotions import LEDGER, PromotionsResource
+from churn_assets_tests.conftest import Project
 from churn_assets_tests.resources.test_promotions import decision, promotions_in
 
 
@@ -63,9 +76,15 @@ class Watched:
     promotions: PromotionsResource
     alerts: AlertsResource
     cursor: str | None = None
+    policy: ChurnPolicy = field(default_factory=ChurnPolicy)
 
     def tick(self) -> str:
-        resources = {"alerts": self.alerts, "promotions": self.promotions, "tracking": self.promotions.tracking}
+        resources = {
+            "alerts": self.alerts,
+            "promotions": self.promotions,
+            "tracking": self.promotions.tracking,
+            "policy": self.policy,
+        }
         with dg.build_sensor_context(self.instance, cursor=self.cursor, resources=resources) as context:
             found = alert_on_failure(context)
             self.cursor = context.cursor
@@ -144,6 +163,23 @@ def test_a_failed_step_is_told_with_its_cause(watched: Watched, inbox: Inbox) ->
     assert "• step broken: OSError: the lake is dry\n" in inbox.received[0]["text"]
 
 
+def test_text_from_data_is_one_line_and_calls_nobody_in_slack(inbox: Inbox) -> None:
+    hostile = Notice("run 1", "by <!channel>\nand more", ["check of a & b:\n• <https://other.example|look>"], "")
+    AlertsResource(webhook=inbox.address).deliver("webhook", hostile)
+    assert inbox.received == [
+        {"text": "*by &lt;!channel&gt; and more*\n• check of a &amp; b: • &lt;https://other.example|look&gt;"}
+    ]
+
+
+def test_a_line_break_in_a_title_does_not_keep_an_e_mail_from_leaving() -> None:
+    received: list[Message] = []
+    with mail_receiver(received) as port:
+        smtp = f"smtp://127.0.0.1:{port}/?from=churn@quickbite.example&to=ada@quickbite.example"
+        AlertsResource(smtp=smtp).deliver("e-mail", Notice("run 1", "two\nlines\x07", [], ""))
+    (mail,) = received
+    assert str(make_header(decode_header(str(mail["Subject"])))) == "two lines\ufffd"
+
+
 def test_a_warning_or_a_success_is_nothing_to_tell(watched: Watched, inbox: Inbox) -> None:
     run(watched, orders, share)
     assert watched.tick() == "Nothing to tell; 0 on their way."
@@ -201,7 +237,7 @@ def test_after_days_without_an_answer_it_is_given_up(watched: Watched, inbox: In
     assert watched.tick() == "Nothing to tell; 0 on their way."
 
 
-def test_refusals_overrides_and_rollbacks_are_told_and_promotions_are_not(watched: Watched, inbox: Inbox) -> None:
+def test_every_decision_is_told(watched: Watched, inbox: Inbox) -> None:
     client = watched.promotions.tracking.client
     client.create_registered_model("quickbite_churn_predictor")
     for number in range(2):
@@ -210,15 +246,168 @@ def test_refusals_overrides_and_rollbacks_are_told_and_promotions_are_not(watche
     watched.promotions.move(decision("2", "1", Action.OVERRIDDEN, by="ada"))
     watched.promotions.refuse(decision("2", "1"), ["it is not good enough"])
     watched.promotions.move(decision("1", "2", Action.ROLLED_BACK, by="ada"))
-    for _ in range(4):
+    for _ in range(5):
         watched.tick()
     titles = [told["text"].splitlines()[0] for told in inbox.received]
     assert titles == [
+        "*promoted: version 1, by policy*",
         "*overridden: version 2, by ada*",
         "*refused: version 2, by policy*",
         "*rolled back: version 1, by ada*",
     ]
-    assert "• it is not good enough" in inbox.received[1]["text"]
+    assert "• it is not good enough" in inbox.received[2]["text"]
+
+
+def test_a_warning_is_told_where_the_policy_says_so(watched: Watched, inbox: Inbox) -> None:
+    for told in (("share",), ("all",)):
+        watched.policy = ChurnPolicy(notices=Notices(warnings=told))
+        run(watched, orders, share)
+        assert watched.tick() == "told by webhook: churn_lifecycle ended with warnings"
+    watched.policy = ChurnPolicy(notices=Notices(warnings=("another",)))
+    run(watched, orders, share)
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    assert "• warning of share of orders: observed: 9 %" in inbox.received[0]["text"]
+
+
+def test_a_failed_run_is_told_of_without_mlflow(tmp_path: Path, inbox: Inbox) -> None:
+    with dg.instance_for_test() as instance:
+        promotions = promotions_in(tmp_path)
+        nowhere = promotions.tracking.model_copy(update={"tracking_uri": "http://127.0.0.1:9"})
+        broken_store = promotions.model_copy(update={"tracking": nowhere})
+        watched = Watched(instance, broken_store, AlertsResource(webhook=inbox.address))
+        watched.tick()
+        run(watched, broken)
+        assert watched.tick() == "told by webhook: churn_lifecycle failed"
+
+
+def test_a_ledger_that_cannot_be_read_keeps_no_failed_run_back_and_is_told_of_later(
+    watched: Watched, inbox: Inbox
+) -> None:
+    refused = watched.promotions.refuse(decision("1", None), ["no"])
+    log = Path(watched.promotions.lakehouse.path(LEDGER), "_delta_log", f"{0:020}.json")
+    whole = log.read_text()
+    log.write_text("{")
+    run(watched, broken)
+    assert watched.tick() == "told by webhook: churn_lifecycle failed"
+    log.write_text(whole)
+    watched.tick()
+    watched.tick()
+    assert inbox.keys[1:] == [f"decision {refused.decision_id}"]
+
+
+def test_a_version_that_waits_for_a_person_is_told_once(watched: Watched, inbox: Inbox) -> None:
+    def registered(version: int) -> None:
+        made = dg.AssetMaterialization("registered_churn_model", metadata={"version": version})
+        watched.instance.report_runless_asset_event(made)
+
+    registered(1)
+    watched.tick()
+    watched.policy = ChurnPolicy(promotion=Promotion(mode="manual"))
+    assert watched.tick() == "told by webhook: version 1 waits for a person to promote it"
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    watched.promotions.refuse(decision("1", None), ["no"])
+    registered(2)
+    for _ in range(3):
+        watched.tick()
+    assert [key for key in inbox.keys if key.startswith("waiting")] == ["waiting 1", "waiting 2"]
+
+
+def test_one_dead_target_neither_repeats_nor_holds_up_another(watched: Watched, inbox: Inbox) -> None:
+    # Both are refused at load; a target that raises whatever it likes is no other target's trouble even so.
+    for dead in ("smtp://127.0.0.1:9/", "http://127.0.0.1:9/ x"):
+        watched.alerts = AlertsResource(webhook=inbox.address, smtp=dead)
+        watched.cursor = None
+        watched.tick()
+        inbox.keys.clear()
+        runs = [run(watched, broken) for _ in range(2)]
+        for _ in range(4):
+            watched.tick()
+            watched.make_retries_due()
+        assert sorted(inbox.keys) == sorted(f"run {run_id}" for run_id in runs)
+        told = Told.of(str(watched.cursor))
+        assert {(each.target, each.key) for each in told.pending} == {("e-mail", f"run {run_id}") for run_id in runs}
+
+
+def test_a_target_that_never_ends_its_answer_is_left_alone(
+    watched: Watched, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DELIVERY_SECONDS", 0.3)
+    released = threading.Event()
+    with silent_server(released) as port:
+        smtp = f"smtp://127.0.0.1:{port}/?from=a@b.example&to=c@d.example"
+        watched.alerts = AlertsResource(webhook=inbox.address, smtp=smtp)
+        run(watched, broken)
+        said = watched.tick()
+        released.set()
+    assert "told by webhook: churn_lifecycle failed" in said
+    assert "e-mail: no end within 0 s; again in 30 s" in said
+
+
+def test_while_nobody_is_to_be_told_nothing_is_asked(tmp_path: Path, inbox: Inbox) -> None:
+    with dg.instance_for_test() as instance:
+        promotions = promotions_in(tmp_path)
+        watched = Watched(instance, promotions, AlertsResource())
+        run(watched, broken)
+        assert "Nobody to tell" in watched.tick()
+        assert not (tmp_path / "mlflow.db").exists()
+        watched.alerts = AlertsResource(webhook=inbox.address)
+        assert watched.tick() == "Watching from now on."
+        watched.alerts = AlertsResource()
+        watched.tick()
+        run(watched, broken)
+        watched.alerts = AlertsResource(webhook=inbox.address)
+        assert watched.tick() == "Watching from now on."
+        assert watched.tick() == "Nothing to tell; 0 on their way."
+
+
+WRONG_ADDRESSES = [
+    ("CHURN_ALERT_WEBHOOK", "https://hooks.example/s3cret part", "holds a blank"),
+    ("CHURN_ALERT_WEBHOOK", "https://hooks.example/s3cret\n", "holds a blank"),
+    ("CHURN_ALERT_WEBHOOK", "file:///etc/s3cret", "does not begin with https:// or http://"),
+    ("CHURN_ALERT_WEBHOOK", "hooks.example/s3cret", "does not begin with https:// or http://"),
+    ("CHURN_ALERT_WEBHOOK", "https:///s3cret", "names no host"),
+    ("CHURN_ALERT_WEBHOOK", "https://hooks.example:s3cret/x", "names no host, or a port that is no number"),
+    ("CHURN_ALERT_WEBHOOK", "https://hooks.example/s3cret-ü", "holds characters that an address writes as %XX"),
+    ("CHURN_ALERT_SMTP", "mail.example", "does not begin with smtp:// or smtps://"),
+    ("CHURN_ALERT_SMTP", "smtp://u:s3cret@mail.example/", "needs one ?from=ADDRESS"),
+    ("CHURN_ALERT_SMTP", "smtp://u:s3cret@mail.example/?from=a@b.example", "needs &to=ADDRESS"),
+    (
+        "CHURN_ALERT_SMTP",
+        "smtp://u:s3cret@mail.example/?from=a&to=c@d.example",
+        "has a from= that is no e-mail address",
+    ),
+    (
+        "CHURN_ALERT_SMTP",
+        "smtp://u:s3cret@mail.example/?from=a@b.example&to=c@d,",
+        "has a to= that is no e-mail address",
+    ),
+    ("CHURN_ALERT_SMTP", "smtp://mail.example/?from=a@b.example&to=c@d.example&x=s3cret", "has parameters other than"),
+    ("CHURN_ALERT_SMTP", "smtp://u:s3cret@:25/?from=a@b.example&to=c@d.example", "names no host"),
+    ("CHURN_ALERT_SMTP", "smtp://u:s3?cret@mail.example/?from=a@b.example&to=c@d.example", "names no host, or a port"),
+    ("CHURN_ALERT_SMTP", "smtp://u:s3cret@mail.example/x?from=a@b.example&to=c@d.example", "names no host"),
+]
+
+
+@pytest.mark.parametrize(("variable", "address", "problem"), WRONG_ADDRESSES)
+def test_a_malformed_address_is_refused_at_load_by_name_and_without_it(
+    tmp_path: Path, variable: str, address: str, problem: str
+) -> None:
+    settings = Project.create(tmp_path, policy="", sources="[demo]\n").settings
+    is_webhook = variable == "CHURN_ALERT_WEBHOOK"
+    wrong = replace(settings, alert_webhook=address) if is_webhook else replace(settings, alert_smtp=address)
+    with pytest.raises(InvalidAlertAddressError, match=f"- {re.escape(f'{variable} {problem}')}") as refused:
+        default_resources(wrong)
+    assert "s3" not in str(refused.value)
+    (finding,) = doctor.examine(wrong, [doctor.alerts])
+    assert f"{variable} {problem}" in finding.observed
+    assert finding.fix.startswith("CHURN_ALERT_WEBHOOK=https://HOST/PATH, CHURN_ALERT_SMTP=smtp://")
+
+
+def test_a_mail_server_may_have_any_password_and_several_recipients() -> None:
+    found = mail_server("smtps://u%40x:s3/c@r%3Fet@mail.example/?from=ada+churn@b.example&to=c@d.example,e@f.example")
+    assert found == MailServer(
+        True, "mail.example", 465, "u@x", "s3/c@r?et", "ada+churn@b.example", ("c@d.example", "e@f.example")
+    )
 
 
 def test_without_a_target_it_says_how_to_be_told(tmp_path: Path) -> None:
@@ -238,7 +427,7 @@ def test_the_cursor_survives_the_daemon(watched: Watched, inbox: Inbox) -> None:
 
 
 @contextmanager
-def mail_server(received: list[Message]) -> Iterator[int]:
+def mail_receiver(received: list[Message]) -> Iterator[int]:
     """Speaks as much SMTP as a client needs to hand over a message."""
 
     class Handler(socketserver.StreamRequestHandler):
@@ -262,12 +451,26 @@ def mail_server(received: list[Message]) -> Iterator[int]:
         server.shutdown()
 
 
+@contextmanager
+def silent_server(released: threading.Event) -> Iterator[int]:
+    """Takes a connection and says nothing until it is released."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            released.wait(30)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield int(server.server_address[1])
+        server.shutdown()
+
+
 NOTICE = Notice("run 1", "churn_lifecycle failed", ["check no_nulls of orders"], "http://127.0.0.1:3000/runs/1")
 
 
 def test_an_e_mail_says_the_same() -> None:
     received: list[Message] = []
-    with mail_server(received) as port:
+    with mail_receiver(received) as port:
         smtp = f"smtp://127.0.0.1:{port}/?from=churn@quickbite.example&to=ada@quickbite.example"
         AlertsResource(smtp=smtp).deliver("e-mail", NOTICE)
     (mail,) = received
