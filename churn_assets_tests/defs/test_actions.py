@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from churn_assets_tests.conftest import ENGINE, Project, causes_of
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The plans that clients send while a test runs, without the numbers that tell two of one query apart."""
     plans: list[str] = []
     fetch: Any = SparkConnectClient._execute_and_fetch_as_iterator
@@ -24,7 +23,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return fetch(self, request, *more, **options)
 
     monkeypatch.setattr(SparkConnectClient, "_execute_and_fetch_as_iterator", noted)
-    yield plans
+    return plans
 
 
 @pytest.mark.skipif(ENGINE["CHURN_ENGINE"] == "local", reason="a local Spark is asked through its JVM")
