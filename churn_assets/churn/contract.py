@@ -143,7 +143,9 @@ def _by_date(panel: DataFrame) -> DataFrame:
 
 
 def _ends(value: Column) -> dict[str, Column]:
-    return {"low": F.min(value), "high": F.max(value)}
+    # Where a NaN is among the values, the greatest of some engines depends on the order of the rows.
+    known = F.when(~F.isnan(value), value)
+    return {"low": F.min(known), "high": F.max(known)}
 
 
 def _broken(panel: DataFrame) -> dict[str, Column]:

@@ -40,7 +40,7 @@ def own_gap_days(outcome_days: int) -> Column:
 
     Fewer than two orders ever: the snapshot's median of those medians; every median is the middle two over two.
     """
-    usual_gap = F.percentile("median_gap_days", 0.5).over(Window.partitionBy("as_of"))
+    usual_gap = F.median("median_gap_days").over(Window.partitionBy("as_of"))
     # Only when nobody in the snapshot ever ordered twice: then silence is judged by the outcome window.
     gap_days = F.coalesce("median_gap_days", usual_gap, F.lit(float(outcome_days)))
     return F.greatest(gap_days, F.lit(1.0))

@@ -230,7 +230,8 @@ def _as_kind(value: Column, kind: str) -> Column:
     as_kind: dict[str, Callable[[Column], Column]] = {
         "string": lambda raw: F.when(raw.cast("string").rlike(r"(?U)\S"), raw.cast("string")),
         "timestamp": lambda raw: raw.try_cast("timestamp"),
-        "date": lambda raw: raw.try_cast("date"),
+        # Without a time of day behind it, of which engines take different forms.
+        "date": lambda raw: F.regexp_replace(F.trim(raw.cast("string")), "[ T].*", "").try_cast("date"),
         "double": lambda raw: raw.try_cast("double"),
         "boolean": lambda raw: raw.try_cast("boolean"),
     }
