@@ -42,7 +42,8 @@ class Kind:
 
 
 KINDS = {
-    "local": Kind(lambda _: nullcontext("local[2]"), "SPARK_MASTER"),
+    # With the properties that the project itself gives a local JVM.
+    "local": Kind(lambda _: nullcontext("local[2]"), "SPARK_MASTER", drops=("SPARK_CONF_DIR",)),
     "standalone": Kind(standalone_cluster, "SPARK_MASTER"),
     # A client of Spark Connect has no JVM of its own, so none is to be found.
     "connect": Kind(connect_server, "SPARK_REMOTE", drops=("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")),
