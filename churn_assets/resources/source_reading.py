@@ -123,11 +123,14 @@ def _address(path: str) -> str:
 def _require_one_schema(files: Sequence[str]) -> None:
     """Spark takes one file's schema for all, Sail merges them; some types only one of the two reads."""
     import pyarrow.parquet as pq
+    from pyarrow import types
 
-    schemas = {}
+    schemas, rows = {}, 0
     for file in files:
         filesystem, place = filesystem_of(file)
-        schemas[file] = pq.read_schema(place, filesystem=filesystem)
+        with pq.ParquetFile(place, filesystem=filesystem) as opened:
+            schemas[file] = opened.schema_arrow
+            rows += opened.metadata.num_rows
     first = schemas[files[0]]
     columns = {field.name: field.type for field in first}
     others = [file for file in files if {field.name: field.type for field in schemas[file]} != columns]
@@ -135,7 +138,9 @@ def _require_one_schema(files: Sequence[str]) -> None:
         raise _fenced(f"Sail reads files with different columns otherwise than Spark: {files[0]} and", others[:5])
     if alike := [name for name, count in Counter(map(str.lower, first.names)).items() if count > 1]:
         raise _fenced("Columns differ by the case of their names alone.", alike)
-    if unread := [f"{field.name}: {field.type}" for field in first if not _is_read_alike(field.type)]:
+    # pandas writes text of which there is none as a column without a type.
+    judged = [field for field in first if rows or not types.is_null(field.type)]
+    if unread := [f"{field.name}: {field.type}" for field in judged if not _is_read_alike(field.type)]:
         raise _fenced("Columns have types that Sail does not read as Spark does.", unread)
 
 

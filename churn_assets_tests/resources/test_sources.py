@@ -184,6 +184,15 @@ def test_a_table_without_rows_is_refused(spark: SparkSession, tmp_path: Path) ->
         of_orders(tmp_path, "csv", more='select = "SELECT * FROM raw_orders WHERE order_id > 1"').open(spark, ORDERS)
 
 
+def test_columns_without_a_type_are_told_as_an_empty_table_where_there_are_no_rows(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    nothing = pa.table({"order_id": pa.array([], pa.null()), "subtotal": pa.array([], pa.float64())})
+    parquet(tmp_path, first=nothing, second=nothing)
+    with pytest.raises(EmptySourceError, match="has no rows"):
+        of_orders(tmp_path, "parquet").open(spark, ORDERS)
+
+
 def test_text_of_a_csv_file_is_converted_and_what_cannot_be_is_quarantined(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "orders").write_text(
         "order_id;customer_id;ordered_at;delivered_at;subtotal\n"

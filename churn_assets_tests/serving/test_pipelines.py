@@ -75,6 +75,13 @@ def test_the_same_model_gives_the_same_bytes_and_another_one_others(tmp_path: Pa
     assert files(tmp_path / "one").keys() != files(tmp_path / "other").keys()
 
 
+def test_weights_belong_to_their_trees_whatever_order_they_are_in(saved: Path) -> None:
+    file = one(saved, f"{TREES}/treesMetadata/part-*")
+    heads = pq.read_table(file)
+    pq.write_table(heads.take([1, 0]), file)
+    assert exported_trees(load_pipeline(saved), 0.5) == exported_trees(MODEL, 0.5)
+
+
 def test_a_pipeline_is_not_written_over_another(saved: Path) -> None:
     with pytest.raises(FileExistsError):
         save_pipeline(MODEL, saved)
