@@ -1,10 +1,12 @@
 """Raw types become the canonical ones value by value: what cannot be read costs a value, what cannot fit is told."""
 
+import math
 from datetime import date, datetime
 from decimal import Decimal
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.errors import SourceSchemaError
@@ -14,6 +16,7 @@ from churn_assets.churn.tables import (
     REVIEWS,
     SOURCE_TABLES,
     SourceTable,
+    as_json,
     check_source_schema,
     conformed,
 )
@@ -81,6 +84,47 @@ def test_absent_optional_columns_are_null_and_other_columns_stay_only_in_the_who
     assert row["source_row"] == (
         '{"order_id":"1","customer_id":"c","ordered_at":"2024-03-05T12:00:00.000000","subtotal":5.0,"paid by":"cash"}'
     )
+
+
+def test_a_whole_row_has_its_nulls_and_its_numbers_as_java_writes_them(spark: SparkSession) -> None:
+    numbers = [
+        0.0,
+        -0.0,
+        0.001,
+        9_999_999.5,
+        1e7,
+        -123456789.0,
+        1e16,
+        1e-5,
+        -3.25e-7,
+        2.5e300,
+        math.inf,
+        math.nan,
+        None,
+    ]
+    written = [
+        "0.0",
+        "-0.0",
+        "0.001",
+        "9999999.5",
+        "1.0E7",
+        "-1.23456789E8",
+        "1.0E16",
+        "1.0E-5",
+        "-3.25E-7",
+        "2.5E300",
+        '"Infinity"',
+        '"NaN"',
+        "null",
+    ]
+    raw = spark.createDataFrame([(n, x) for n, x in enumerate(numbers)], "order_id int, reviewed_at double")
+    raw = raw.select("order_id", F.lit('a "b"\n').alias("text"), F.col("reviewed_at").alias("x"))
+    raw = raw.withColumns({"exact": F.lit("-0.50").cast("decimal(9,2)"), "none": F.lit(None).cast("date")})
+    rows = raw.select("order_id", as_json(raw.schema, {name: name for name in raw.columns}).alias("whole")).collect()
+    assert [row["whole"] for row in sorted(rows)] == [
+        f'{{"order_id":{n},"text":"a \\"b\\"\\n","x":{text},"exact":-0.50,"none":null}}'
+        for n, text in enumerate(written)
+    ]
 
 
 def test_a_blank_string_is_null_and_other_strings_stay_as_they_are(spark: SparkSession) -> None:

@@ -503,3 +503,34 @@ def test_small_questions_are_answered_by_the_name_of_a_table(tmp_path: Path) -> 
     assert lakehouse.holds_same_rows(TABLE, 0, 0)
     assert not lakehouse.holds_same_rows(TABLE, 0, 1)
     assert lakehouse.path(TABLE) == f"{tmp_path}/{TABLE}"
+
+
+def test_the_bounds_of_a_column_are_known_with_and_without_statistics(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    rows = spark.createDataFrame([(1, 2.5, None), (3, None, None), (2, -1.0, None)], "n int, x double, none int")
+    lakehouse.write("shop/numbers", rows)
+    assert lakehouse.bounds("shop/numbers", "n") == (1, 3)
+    # Of doubles not every engine writes bounds, and a column of nulls has none.
+    assert lakehouse.bounds("shop/numbers", "x") == (-1.0, 2.5)
+    assert lakehouse.bounds("shop/numbers", "none") == (None, None)
+    lakehouse.write("shop/numbers", rows.where("n > 9"))
+    assert lakehouse.bounds("shop/numbers", "n") == (None, None)
+
+
+def test_a_table_that_must_have_rows_is_not_written_without(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    rows = spark.createDataFrame([(1,)], "n int")
+    assert lakehouse.write("shop/numbers", rows, if_empty=ValueError("no rows")).rows == 1
+    with pytest.raises(ValueError, match="no rows"):
+        lakehouse.write("shop/numbers", rows.where("n > 9"), if_empty=ValueError("no rows"))
+    assert lakehouse.version("shop/numbers") == 0
+
+
+def test_held_rows_are_computed_once_and_gone_after_the_block(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    with lakehouse.held(spark.range(3).select("id", F.rand().alias("name"))) as rows:
+        once, again = (sorted(row["name"] for row in rows.collect()) for _ in range(2))
+    assert len(once) == 3
+    assert once == again
+    assert not list(Path(lakehouse.path("held")).glob("*"))
