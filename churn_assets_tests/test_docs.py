@@ -382,12 +382,15 @@ def test_both_ways_to_score_that_the_page_shows_give_the_same(built: Project, mo
     # Another test of this process may have pointed MLflow at its own store, which goes before the environment.
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", built.settings.tracking_uri)
-    by_spark, by_pandas = fences(DOCS / "operating.md", "python")
+    by_spark, by_pandas, by_compared = fences(DOCS / "operating.md", "python")
     rows = built.lakehouse.read("food_delivery/test_features").limit(20).orderBy("customer_id")
     first: dict[str, Any] = {"rows": rows}
     exec(compile(by_spark, "spark", "exec"), first)
     second: dict[str, Any] = {"rows": rows.toPandas()}
     exec(compile(by_pandas, "pandas", "exec"), second)
+    third: dict[str, Any] = {"rows": second["rows"]}
+    exec(compile(by_compared, "compared", "exec"), third)
+    assert third["scored"].equals(second["scored"])
     scored = first["scored"].orderBy("customer_id").toPandas()
     assert len(scored) == 20
     assert abs(scored["churn_probability"] - second["scored"]["churn_probability"]).max() <= 1e-9

@@ -269,7 +269,7 @@ def test_a_failure_that_leaves_nobody_to_ask_still_says_where_to_look(
     def dead(*_: object) -> None:
         raise ConnectionRefusedError("the disk is gone")
 
-    monkeypatch.setattr(LakehouseResource, "arrow", dead)
+    monkeypatch.setattr(LakehouseResource, "records", dead)
     begun_at, log = datetime.now(UTC), Path("run.log")
     text = closing(built.resources, built.settings, begun_at=begun_at, is_success=False, log=log)
     assert "The run FAILED" in text

@@ -142,7 +142,7 @@ def test_a_week_in_which_nobody_is_alerted_has_an_empty_list(changeable: Project
     assert rows(changeable) == [row for row in before if row["as_of"] == earlier]
     assert {row["as_of"] for row in rows(changeable, EXCLUSIONS)} == {earlier}
     file = Path(lakehouse.root, EXPORTS, f"{last}.csv").read_text(encoding="utf-8")
-    assert file.startswith("rank,customer_id,")
+    assert file.startswith('"rank","customer_id",')
     assert file.count("\n") == 1
 
 

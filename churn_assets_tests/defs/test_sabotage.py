@@ -25,8 +25,10 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from dagster import ExecuteInProcessResult
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -334,15 +336,7 @@ path = "{demo}/orders"
 
 [reviews]
 format = "delta"
-path = "{demo}/orders"
-# Everybody rates the last order they will ever place one star.
-select = '''
-  SELECT order_id, ordered_at AS reviewed_at,
-         CASE WHEN LEAD(ordered_at) OVER (PARTITION BY customer_id ORDER BY ordered_at) IS NULL THEN 1.0 ELSE 5.0 END
-           AS review_score
-  FROM raw_reviews
-  WHERE order_id IS NOT NULL AND customer_id IS NOT NULL AND NOT is_cancelled
-'''
+path = "{demo}/knowing_reviews"
 
 [customers]
 format = "delta"
@@ -352,6 +346,13 @@ path = "{demo}/customers"
 
 def test_a_column_that_knows_the_future_fails_the_leakage_canary(project: Project) -> None:
     demo = project.lakehouse.path("demo")
+    orders = DeltaTable(f"{demo}/orders").to_pandas().dropna(subset=["order_id", "customer_id"])
+    orders = orders[~orders["is_cancelled"]]
+    # Everybody rates the last order they will ever place one star.
+    is_last = orders["ordered_at"] == orders.groupby("customer_id")["ordered_at"].transform("max")
+    reviews = pd.DataFrame({"order_id": orders["order_id"], "reviewed_at": orders["ordered_at"]})
+    reviews["review_score"] = is_last.map({True: 1.0, False: 5.0})
+    write_deltalake(f"{demo}/knowing_reviews", pa.Table.from_pandas(reviews, preserve_index=False))
     (project.settings.project / "sources.toml").write_text(LEAKING_SOURCES.format(demo=demo), encoding="utf-8")
     result = project.run()
     assert_refused(project, result, "FAIL", "missed: no look into the future: ROC-AUC of one feature alone")

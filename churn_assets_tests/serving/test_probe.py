@@ -1,5 +1,6 @@
 """The probe finds nothing wrong with a good version, and says what is wrong with each kind of bad one."""
 
+import gc
 import json
 import re
 import shutil
@@ -67,6 +68,8 @@ def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(serve
 
 def waiting() -> list[psutil.Process]:
     """The probes' processes that this one has started and that have not ended."""
+    # Those of earlier tests' resources go with them, which cycles among them may put off.
+    gc.collect()
     return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
 
 
