@@ -5,13 +5,15 @@ import atexit
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
-from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to
+from churn_assets.churn.errors import ChurnError
+from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to, show
 from churn_assets.engines.choice import ENGINES, UnknownEngineError
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
     settings = settings_from_env()
+    if not settings.project.is_dir():
+        show(f"{settings.project} is no folder.\nNext step: set CHURN_PROJECT to the folder of policy.toml")
+        return FAILED
     if parsed.command == "doctor":
         from churn_assets.commands import doctor
 
@@ -61,8 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     """Runs a command whose output goes to a log file but for what it shows to people."""
     log = settings.data / "logs" / f"{arguments.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+    except OSError as refused:
+        show(
+            f"{refused.filename}: {refused.strerror}.\nNext step: `churn-assets doctor` shows what is wrong and its fix"
+        )
+        return FAILED
     with output_to(log) as terminal:
         begun = perf_counter()
         try:
@@ -78,10 +90,31 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
             )
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except ChurnError as problem:
+            print(f"\n{problem}", file=terminal)
+            code = FAILED
+        except Exception as broken:  # noqa: BLE001 - a person is told in words; the log file has the rest
+            traceback.print_exc()
+            print(f"\n{in_words(broken)}\nThe whole of it is in {log}", file=terminal)
+            code = FAILED
         if code == INTERRUPTED:
             print(INTERRUPTION, file=terminal)
         print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
     return code
+
+
+def in_words(broken: Exception) -> str:
+    """What a failure that nobody foresaw comes to, and what to look at."""
+    said = next(iter(str(broken).strip().splitlines()), "no reason was given")
+    place = type(broken).__module__.partition(".")[0]
+    doctor = "`churn-assets doctor` shows whether it answers"
+    looked_at = {
+        **dict.fromkeys(("mlflow", "requests", "urllib3"), f"look at MLflow's store (MLFLOW_TRACKING_URI): {doctor}"),
+        **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic"), f"look at the databases of Dagster and MLflow: {doctor}"),
+        "dagster": f"look at DAGSTER_HOME: {doctor}",
+    }
+    next_step = looked_at.get(place, "`churn-assets doctor` shows what is wrong with this machine or configuration")
+    return f"{type(broken).__name__}: {said}\nNext step: {next_step}"
 
 
 if __name__ == "__main__":
