@@ -7,13 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
+from typing import NoReturn, TextIO
 
-from churn_assets.churn.errors import ChurnError
-from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to, show
+from churn_assets.commands.terminal import FAILED, INTERRUPTED, UNEVALUATED, output_to, show
 from churn_assets.engines.choice import ENGINES, UnknownEngineError
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
@@ -22,13 +23,23 @@ Interrupted. What was finished stays; what was not is as it was before, and so i
 Next step: the same command again"""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends in what is wrong and a next step, as every other failure does."""
+
+    def error(self, message: str) -> NoReturn:
+        show(f"{message}.\nNext step: {self.prog} --help lists what can be typed")
+        self.exit(UNEVALUATED)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed or different, 2 not evaluable, 130 interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
-    )
+    parser = _Parser(prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="run the job churn_lifecycle on the configured sources and show what came of it")
+    run = commands.add_parser("run", help="run the whole lifecycle on the configured sources and show what came of it")
+    run.add_argument("--job", metavar="NAME", help="only this job, such as promote_staging_model")
+    run.add_argument(
+        "--config", type=Path, metavar="FILE", help="run config (YAML) for --job (default: churn_lifecycle)"
+    )
     commands.add_parser("history", help="show which version serves, since when, on which data, and every decision")
     again = commands.add_parser("reproduce", help="make a version again from its recorded inputs and compare")
     again.add_argument("version", help="the number of the registered version")
@@ -68,53 +79,43 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     log = settings.data / "logs" / f"{arguments.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
         os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+        with output_to(log) as terminal:
+            return _told(arguments, settings, terminal, log)
     except OSError as refused:
         show(
-            f"{refused.filename}: {refused.strerror}.\nNext step: `churn-assets doctor` shows what is wrong and its fix"
+            f"{refused.filename or log}: {refused.strerror}.\n"
+            "Next step: `churn-assets doctor` shows what is wrong and its fix"
         )
         return FAILED
-    with output_to(log) as terminal:
-        begun = perf_counter()
-        try:
-            engine = engine_of(settings)
-        except UnknownEngineError as unknown:
-            print(unknown, file=terminal)
-            return FAILED
+
+
+def _told(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    """Runs the command, and says in words what keeps it from its end; the log file has the rest."""
+    begun = perf_counter()
+    try:
+        engine = engine_of(settings)
         print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
-        try:
-            # Loaded here, so that what libraries print while they are loaded goes to the log file.
-            code: int = import_module(f"churn_assets.commands.{arguments.command}").main(
-                arguments, settings, terminal, log
-            )
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except ChurnError as problem:
-            print(f"\n{problem}", file=terminal)
-            code = FAILED
-        except Exception as broken:  # noqa: BLE001 - a person is told in words; the log file has the rest
+        # Loaded here, so that what libraries print while they are loaded goes to the log file.
+        command = import_module(f"churn_assets.commands.{arguments.command}")
+        code: int = command.main(arguments, settings, terminal, log)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except UnknownEngineError as unknown:
+        print(unknown, file=terminal)
+        return FAILED
+    except Exception:  # noqa: BLE001 - nobody reads a traceback on a terminal
+        # Loads Dagster, which most failures have loaded anyway.
+        from churn_assets.defs.failures import failure_in_words
+
+        with suppress(OSError):  # a full disk, which may be what failed
             traceback.print_exc()
-            print(f"\n{in_words(broken)}\nThe whole of it is in {log}", file=terminal)
-            code = FAILED
-        if code == INTERRUPTED:
-            print(INTERRUPTION, file=terminal)
-        print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
+        print(f"\n{failure_in_words()}\nThe whole of it is in {log}", file=terminal)
+        code = FAILED
+    if code == INTERRUPTED:
+        print(INTERRUPTION, file=terminal)
+    print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
     return code
-
-
-def in_words(broken: Exception) -> str:
-    """What a failure that nobody foresaw comes to, and what to look at."""
-    said = next(iter(str(broken).strip().splitlines()), "no reason was given")
-    place = type(broken).__module__.partition(".")[0]
-    doctor = "`churn-assets doctor` shows whether it answers"
-    looked_at = {
-        **dict.fromkeys(("mlflow", "requests", "urllib3"), f"look at MLflow's store (MLFLOW_TRACKING_URI): {doctor}"),
-        **dict.fromkeys(("sqlalchemy", "sqlite3", "alembic"), f"look at the databases of Dagster and MLflow: {doctor}"),
-        "dagster": f"look at DAGSTER_HOME: {doctor}",
-    }
-    next_step = looked_at.get(place, "`churn-assets doctor` shows what is wrong with this machine or configuration")
-    return f"{type(broken).__name__}: {said}\nNext step: {next_step}"
 
 
 if __name__ == "__main__":

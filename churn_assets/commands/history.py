@@ -54,7 +54,10 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
         yield "  nothing: no decision to let a version serve is in the ledger"
         return
     subject, tracking = last.subject, promotions.tracking
-    trained = tracking.trained_model(str(subject.run_id))
+    served = tracking.version(subject.version)
+    lost = None if served is None else tracking.lost_run(served)
+    # Of a version that is gone its run still tells.
+    trained = tracking.trained_model(str(subject.run_id)) if served is None else tracking.trained_model_of(served)
     span = trained.dates
     yield f"  {REGISTERED_MODEL} version {subject.version}"
     yield f"  since        {moment(last)}"
@@ -65,6 +68,8 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
     yield f"  trained      {trained.trained_at:%Y-%m-%d %H:%M:%S} UTC, code {trained.code_commit}"
     yield f"  learned from {len(span.train)} as-of dates, {min(span.train)} to {max(span.train)}; tested at {span.test}"
     yield f"  MLflow run   {subject.run_id}"
+    if lost is not None:
+        yield fill(lost, WIDTH, initial_indent=" " * 15, subsequent_indent=" " * 15)
     yield f"  Dagster run  {last.dagster_run_id}"
     yield f"  policy       {subject.policy_digest}"
     yield f"  model digest {subject.model_digest}"

@@ -2,15 +2,17 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from churn_assets.commands.history import history
 from churn_assets.resources.promotions import PromotionsResource
-from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of, materializations_of
 from churn_assets_tests.resources.test_promotions import decision, promotions_in
 
 
@@ -139,3 +141,27 @@ def test_a_project_that_cannot_be_used_is_named_and_left_as_it_is(tmp_path: Path
     assert re.search(r"is no folder|Not a directory|File exists", shown.stdout)
     assert "Next step: " in shown.stdout
     assert folder.exists() == (spoil != "no folder")
+
+
+def test_a_run_deleted_in_mlflow_is_told_and_the_version_goes_on_from_its_own_record(project: Project) -> None:
+    promotions = project.resources["promotions"]
+    before = history(promotions).splitlines()
+    version = project.tracking.version("1")
+    assert version is not None
+    trained = project.tracking.trained_model_of(version)
+    project.tracking.client.delete_run(str(version.run_id))
+    told = f"MLflow run {version.run_id} of version 1 was deleted"
+    assert told in " ".join(history(promotions).split())
+    # As `mlflow gc` leaves the database, which keeps versions and logged models.
+    with sqlite3.connect(project.settings.tracking_uri.removeprefix("sqlite:///")) as database:
+        for table in ("tags", "params", "latest_metrics", "metrics", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (version.run_id,))
+    after = history(project.resources["promotions"])
+    assert told in " ".join(after.split())
+    assert [line for line in after.splitlines() if line in before] == before, "and nothing else is lost"
+    assert project.tracking.trained_model_of(version) == replace(trained, served_digest=None)
+    week = project.weeks()[-1]
+    result = project.score(week, week, "food_delivery/churn_scores", "food_delivery/unscored_customers")
+    assert result.success, causes_of(result)
+    metadata = materializations_of(result)["food_delivery/churn_scores"].metadata
+    assert told in str(metadata["warning"].value)
