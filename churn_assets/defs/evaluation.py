@@ -190,7 +190,8 @@ def _champion_scores(
 ) -> pd.Series:
     """The champion's scores by customer, on the test customers, whom it never learned from either."""
     served = tracking.trained_model_of(champion)
-    model = tracking.load_model(served.uri)
+    # Of the version: its run may be gone.
+    model = tracking.load_model(served.uri_of(str(champion.version)))
     _require_same_model(model, served)
     test = lakehouse.read(TEST, trained.evidence.data_versions[TEST])
     scores = models.with_churn_probability(model, test).select("customer_id", "churn_probability").toPandas()

@@ -91,6 +91,9 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL} up to these dates, and promote a version",
         )
+    lost = tracking.lost_run(version)
+    if lost is not None:
+        context.log.warning(lost)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
     # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
     panel = lakehouse.read(PANEL, inputs[PANEL])
@@ -123,7 +126,8 @@ def churn_scores(
         metadata={"inputs": inputs},
     )
     for commit in commits:
-        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number}, NOTES)
+        metadata = {"inputs": inputs, "weeks": len(dates), "model_version": number}
+        yield table_result(commit, metadata | ({} if lost is None else {"warning": lost}), NOTES)
 
 
 @dg.multi_asset_check(
