@@ -17,6 +17,7 @@ from churn_assets.churn.evaluation import Evaluation, Verdict, judge
 from churn_assets.churn.feasibility import feasibility, label_feasibility
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_histories import no_purchase_scores, purchase_histories
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
@@ -57,6 +58,8 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         )
         test = splits.held_out_rows(built.panel, dates, policy)
         held_out = judged.held_out_scores(model.trees, test, model.threshold_value).persist()
+        known = purchase_histories(built.silver, dates.test).toPandas()
+        no_purchase = no_purchase_scores(known, policy.windows.outcome_days)
         rule = built.snapshots.select("customer_id", "as_of", "risk_score")
         pooled = judged.crossfit_scores(held_out, built.panel, SETTINGS, policy)
         found: dict[str, Evaluation | None] = {}
@@ -72,6 +75,7 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
                 found[evaluation] = None
                 continue
             ranked = rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+            ranked["no_purchase"] = ranked["customer_id"].map(no_purchase)
             scored = judged.scored(ranked, model.trees.features, built.segments)
             found[evaluation] = judge(scored, asked, has_threshold=model.threshold is not None)
         held_out.unpersist()

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
-from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
+from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, Scored
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.trees import BoostedTrees
@@ -50,8 +50,9 @@ def scored(
 ) -> Scored:
     """The judged rows as arrays, ordered by customer.
 
-    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, and the rule's risk_score. champion:
-    its scores by customer_id; a customer it lacks has NaN. segments: names of the segment numbers.
+    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score, and the
+    purchase model's no_purchase. champion: its scores by customer_id; a customer it lacks has NaN. segments: names of
+    the segment numbers.
     """
     ordered = rows.sort_values("customer_id", ignore_index=True)
     names = ordered["segment_index"].map(lambda number: segments.get(number, NO_SEGMENT))
@@ -64,6 +65,7 @@ def scored(
             RULE: ordered["risk_score"].to_numpy(dtype=float),
             # The fewer orders, the riskier.
             ORDER_COUNT: -ordered["total_orders"].to_numpy(dtype=float),
+            PURCHASES: ordered["no_purchase"].to_numpy(dtype=float),
         },
         features={name: ordered[name].to_numpy(dtype=float) for name in features},
         slices={"segment": names.to_numpy(dtype=str), "crisis_exposure": exposure},

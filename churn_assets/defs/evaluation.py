@@ -10,8 +10,8 @@ import dagster as dg
 import pandas as pd
 
 from churn_assets.churn import judged, models
-from churn_assets.churn.errors import ChangedModelError
-from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge
+from churn_assets.churn.errors import ChangedModelError, UnfittablePurchaseModelError
+from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge, strongest_rival
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -23,11 +23,12 @@ from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
+from churn_assets.churn.purchase_histories import no_purchase_scores, purchase_histories
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.lakehouse import SEGMENTS, SILVER
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
@@ -61,7 +62,7 @@ EVALUATIONS = "recall_churn"
     group_name=GROUP,
     kinds={"pyspark", "delta", "mlflow"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
 )
 def recall_churn(
     context: dg.AssetExecutionContext,
@@ -93,13 +94,18 @@ def recall_churn(
         evaluated_at=datetime.now(UTC),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
+    strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
     card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
-        {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
+        {
+            "verdict": evaluation.verdict.value,
+            "verdict_reasons": "\n".join(evaluation.reasons),
+            "strongest_rival": strongest or "undefined",
+        },
         pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
@@ -122,6 +128,7 @@ def recall_churn(
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
             "rule_pr_auc": row["rule_pr_auc"] if row["rule_pr_auc"] is not None else "undefined",
+            "strongest_rival": strongest or "undefined",
             "champion": str(champion.version) if champion is not None else "none yet",
             "test_inputs": dict(trained.evidence.data_versions),
         },
@@ -146,6 +153,12 @@ def _judged(
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
+    try:
+        no_purchase = _no_purchase_scores(lakehouse, rows, trained, policy)
+    except UnfittablePurchaseModelError as unfittable:
+        obstacles.append(f"the purchase model, a rival, cannot be fitted: {'; '.join(unfittable.problems)}")
+        no_purchase = pd.Series(dtype=float)
+    rows = rows.assign(no_purchase=rows["customer_id"].map(no_purchase))
     champion_scores = None
     if champion is not None:
         try:
@@ -183,6 +196,21 @@ def _challenger_rows(
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
     rule = baseline.select("customer_id", "as_of", "risk_score")
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+
+
+def _no_purchase_scores(
+    lakehouse: LakehouseResource, rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy
+) -> pd.Series:
+    """The purchase model's scores by customer, from the orders that the judged customers' features were computed from.
+
+    Raises UnfittablePurchaseModelError.
+    """
+    if rows.empty:
+        return pd.Series(dtype=float)
+    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, trained.evidence.data_versions[PANEL])[SILVER])
+    # There is one test date.
+    known = purchase_histories(silver, rows["as_of"].max()).toPandas()
+    return no_purchase_scores(known, policy.windows.outcome_days)
 
 
 def _champion_scores(

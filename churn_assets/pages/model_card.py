@@ -14,6 +14,7 @@ from churn_assets.churn.evaluation import (
     Comparison,
     Evaluation,
     Verdict,
+    strongest_rival,
 )
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.intervals import Estimate
@@ -238,6 +239,9 @@ def _comparisons(facts: CardFacts) -> Iterator[str]:
         f"{facts.policy.gate.confidence:.0%} interval lies above 0 is it better beyond chance. Recall is that of the "
         "model's alerts, its recall that of as many customers with the other's highest scores."
     )
+    strongest = strongest_rival({other.rival: other.difference.value for other in comparisons})
+    if strongest is not None:
+        yield f"The strongest rival: **{NAMES[strongest]}**."
     yield table(
         ["compared with", "customers", "PR-AUC", "its PR-AUC", "difference", "recall", "its recall"],
         map(_compared, comparisons),

@@ -135,10 +135,11 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
         r"recall +0\.\d{3} \(95% interval 0\.\d{3} to [01]\.\d{3}\): \d+ of \d+ churners found", refused.out
     )
     assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 30%", refused.out)
-    for rival in ("rule", "total_orders"):
-        assert re.search(
-            rf"{rival}: PR-AUC 0\.\d+; with as many alerts it finds [01]\.\d+ of the churners", refused.told
-        )
+    for rival in ("rule", "total_orders", "purchase_model"):
+        named = rf"{rival}(?: \(the strongest rival\))?"
+        told = rf"{named}: PR-AUC 0\.\d+; with as many alerts it finds [01]\.\d+ of the churners"
+        assert re.search(told, refused.told)
+    assert refused.told.count("(the strongest rival)") == 1
     assert re.search(
         r"FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers, \d+ to judge on", refused.told
     )

@@ -256,7 +256,8 @@ def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_bot
     told = with_champion()
     found = section(model_card(told), "Comparisons")
     assert "The champion when it was judged: version 3." in found
-    assert len(told.evaluation.comparisons) == 3
+    assert len(told.evaluation.comparisons) == 4
+    assert "The strongest rival: **the champion**." in found
     assert rows(found)[1:] == [
         [
             NAMES[other.rival],
