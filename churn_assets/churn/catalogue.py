@@ -269,6 +269,18 @@ FEATURES = declared(
         value=lambda rules: F.col("recent_delay_minutes"),
         sentence=wording.delay,
     ),
+    Feature(
+        name="orders_ever",
+        low=1,
+        high=inf,
+        kind="number",
+        sets=("crisis_aware",),
+        reads=("orders_ever",),
+        meaning="how often they have ever ordered",
+        formula="orders before the as-of date",
+        value=lambda rules: F.col("orders_ever"),
+        sentence=wording.orders_in_all,
+    ),
 )
 FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 FEATURE_SETS: Mapping[FeatureSet, tuple[str, ...]] = {name: members(FEATURES, name) for name in SETS}

@@ -12,6 +12,7 @@ from churn_assets.churn import splits
 from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, Scored
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.trees import BoostedTrees
 
 NO_SEGMENT = "(none)"
@@ -28,17 +29,18 @@ def crossfit_scores(
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """Every customer of the test date, each scored by a model that never saw that customer.
 
-    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `shared_folder` as
+    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior` and `shared_folder` as
     `models.fit_churn_model`. Each other fifth of the customers is scored and alerted by a model made as the registered
     one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
     others = [
-        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, shared_folder=shared_folder)
+        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, prior=prior, shared_folder=shared_folder)
         for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
     ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]

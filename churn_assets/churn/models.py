@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,9 +15,10 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_prior import PurchasePrior, can_begin_with, prior_trees
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
-from churn_assets.churn.xgboost_trees import boosted, collected, trees_of
+from churn_assets.churn.xgboost_trees import boosted, collected, split_trees, trees_of
 
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
@@ -67,18 +68,19 @@ def train_churn_model(
     policy: ChurnPolicy,
     *,
     rows: int,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> ChurnModel:
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
-    In: `train` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features of the
-    customers to serve.
+    In: `train`, `prior` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features
+    of the customers to serve.
     Raises UntrainableError.
     """
     features = FEATURE_SETS[policy.model.feature_set]
     weights = policy.model.class_weights
     trees = fit_churn_model(
-        train, features, hyperparameters, rows=rows, class_weights=weights, shared_folder=shared_folder
+        train, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
     )
     validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
     alerted = score_counts(with_churn_probability(trees, current))
@@ -92,17 +94,21 @@ def crossfitted(
     policy: ChurnPolicy,
     crossfit_fold: int,
     *,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """The test rows of a crossfit_fold of the split, with `churn_probability` and `is_alert` of a model made for it.
 
-    That model was made as the registered one is, from rows without these customers.
+    That model was made as the registered one is, from rows without these customers. The `prior` may know their orders
+    before the test date: it learns from no label.
     """
     train = train_rows(panel, dates, policy, crossfit_fold).persist()
     try:
         current = current_rows(panel, dates, policy, crossfit_fold)
         rows = train.count()
-        model = train_churn_model(train, current, hyperparameters, policy, rows=rows, shared_folder=shared_folder)
+        model = train_churn_model(
+            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=shared_folder
+        )
     finally:
         train.unpersist()
     return with_alerts(model.trees, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
@@ -115,21 +121,33 @@ def fit_churn_model(
     *,
     rows: int,
     class_weights: str = "none",
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> BoostedTrees:
     """The gradient-boosted trees fitted on the training folds of `train`.
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
-    class_weights: "balanced" gives churners and others the same total weight. shared_folder: where Spark's own trees
+    class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label,
+    where `features` hold what it asks for; XGBoost's trees learn what it does not know, Spark's, which cannot begin
+    with anything, are averaged with it (docs/decisions/0022). shared_folder: where Spark's own trees
     pass from its workers to this process; nothing else needs it. The same rows give the same model on any machine and
     engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
     UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
+    known = prior if prior is not None and can_begin_with(features) else None
     if hyperparameters.estimator == "xgboost":
-        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced)
+        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced, known)
     ordered = in_canonical_order(learnable, rows)
-    return _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+    learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+    return learned if known is None else _averaged(learned, known, learnable, is_balanced)
+
+
+def _averaged(learned: BoostedTrees, prior: PurchasePrior, learnable: DataFrame, is_balanced: bool) -> BoostedTrees:
+    """The mean of both log-odds: all trees of both, at half their weight."""
+    values, labels = collected(learnable, learned.features)
+    trees = (*prior_trees(prior, values, labels, _weights(labels, is_balanced), learned.features), *learned.trees)
+    return BoostedTrees(learned.features, tuple(replace(tree, weight=tree.weight / 2) for tree in trees))
 
 
 def _fitted_by_spark(
@@ -191,18 +209,25 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
 
 
 def _fitted_by_xgboost(
-    learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
+    learnable: DataFrame,
+    features: Sequence[str],
+    hyperparameters: GradientBoosting,
+    is_balanced: bool,
+    prior: PurchasePrior | None,
 ) -> BoostedTrees:
     values, labels = collected(learnable, features)
     classes, counts = np.unique(labels, return_counts=True)
     churners, others = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
-    rows, share, weights = churners + others, churners / (churners + others), None
+    rows, share, weights = churners + others, churners / (churners + others), _weights(labels, is_balanced)
     if is_balanced:
-        weights, share = np.where(labels == 1.0, rows / 2 / churners, rows / 2 / others), 0.5
+        share = 0.5
+    first = () if prior is None else prior_trees(prior, values, labels, weights, features)
+    margins = 2 * BoostedTrees(tuple(features), first).margins(values.astype(np.float64)) if first else None
     booster = boosted(
         values,
         labels,
         weights,
+        margins=margins,
         rounds=hyperparameters.iterations,
         max_depth=hyperparameters.max_depth,
         learning_rate=hyperparameters.step_size,
@@ -211,7 +236,16 @@ def _fitted_by_xgboost(
         base_score=share,
         seed=SEED,
     )
-    return trees_of(booster, features)
+    if not first:
+        return trees_of(booster, features)
+    return BoostedTrees(tuple(features), (*first, *split_trees(booster)))
+
+
+def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:
+    if not is_balanced:
+        return None
+    churners, rows = float(labels.sum()), len(labels)
+    return np.where(labels == 1.0, rows / 2 / churners, rows / 2 / (rows - churners))
 
 
 def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:

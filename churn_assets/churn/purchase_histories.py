@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.measures import DAY_MICROS
-from churn_assets.churn.purchase_model import fit_purchase_model, histories
+from churn_assets.churn.purchase_model import PurchaseHistories, PurchaseModel, fit_purchase_model, histories
 
 HISTORY_COLUMNS = ("repeats", "recency_days", "age_days")
 
@@ -34,12 +34,20 @@ def purchase_histories(silver: DataFrame, as_of: date) -> DataFrame:
     )
 
 
+def fitted_purchases(known: pd.DataFrame) -> PurchaseModel:
+    """The purchase model fitted on these `purchase_histories`. Raises UnfittablePurchaseModelError."""
+    return fit_purchase_model(_histories(known))
+
+
+def _histories(known: pd.DataFrame) -> PurchaseHistories:
+    repeats, recency_days, age_days = (known[name].to_numpy(dtype=np.float64) for name in HISTORY_COLUMNS)
+    return histories(repeats, recency_days, age_days)
+
+
 def no_purchase_scores(known: pd.DataFrame, days: int) -> pd.Series:
     """P(no purchase within `days` days) by customer_id, of a model fitted on just these `purchase_histories`.
 
     It knows no label, and nothing from the as-of date on. Raises UnfittablePurchaseModelError.
     """
-    repeats, recency_days, age_days = (known[name].to_numpy(dtype=np.float64) for name in HISTORY_COLUMNS)
-    all_ = histories(repeats, recency_days, age_days)
-    chances = fit_purchase_model(all_).no_purchase(all_, days)
+    chances = fitted_purchases(known).no_purchase(_histories(known), days)
     return pd.Series(chances, index=pd.Index(known["customer_id"], name="customer_id"), name="no_purchase")

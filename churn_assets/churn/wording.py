@@ -46,6 +46,10 @@ def orders(value: Compared, said: Wording) -> str:
     return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.0f}"
 
 
+def orders_in_all(value: Compared, said: Wording) -> str:
+    return f"{counted(value.own, 'order', 'orders')} in all; usual is {value.reference:,.0f}"
+
+
 def rating(value: Compared, said: Wording) -> str:
     if not value.observed["reviews"]:
         usual = f"the usual rating is {value.reference:.1f} stars"

@@ -30,8 +30,8 @@ from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subje
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS, SILVER
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
-from churn_assets.defs.splits import TEST, stored_split_outcomes
-from churn_assets.defs.training import latest_training_run
+from churn_assets.defs.splits import TEST, stored_dates, stored_split_outcomes
+from churn_assets.defs.training import latest_training_run, purchase_prior
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets.pages.pictures import (
@@ -192,7 +192,10 @@ def _challenger_rows(
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
-        rows = judged.crossfit_scores(rows, panel, hyperparameters, policy, shared_folder=tracking.shared_folder)
+        prior = purchase_prior(lakehouse, versions[PANEL], stored_dates(lakehouse, versions[PANEL], policy), policy)
+        rows = judged.crossfit_scores(
+            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
+        )
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
     rule = baseline.select("customer_id", "as_of", "risk_score")
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()

@@ -11,15 +11,18 @@ from pydantic import Field
 
 from churn_assets.churn import models
 from churn_assets.churn.catalogue import FEATURE_SETS
-from churn_assets.churn.errors import StalePanelError, TornTablesError
+from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_histories import fitted_purchases, purchase_histories
+from churn_assets.churn.purchase_prior import PurchasePrior, can_begin_with
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.churn.trees import model_digest
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
 from churn_assets.defs.features import PANEL, other_rules
+from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pages.pictures import drawn, feature_importances, precision_recall
@@ -74,7 +77,7 @@ class TrainingConfig(dg.Config):
     group_name=GROUP,
     kinds={"pyspark", "mlflow"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def churn_pipeline_model(
     context: dg.AssetExecutionContext,
@@ -106,19 +109,20 @@ def churn_pipeline_model(
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     hyperparameters = models.GradientBoosting(**config.model_dump())
+    prior = purchase_prior(lakehouse, versions[PANEL], dates, policy)
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
-            train, current, hyperparameters, policy, rows=rows, shared_folder=tracking.shared_folder
+            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=tracking.shared_folder
         )
         evidence = Evidence(model_digest(model.trees, model.threshold_value), policy.digest, versions)
         first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).toPandas()
         rows_of_it = first.sort_values(["customer_id", "as_of"])[list(features)]
         reference = rows_of_it.assign(churn_probability=model.trees.probabilities(rows_of_it.to_numpy()))
         inputs = {table: lakehouse.path(table) for table in versions}
-        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs)
+        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs, prior)
         tracking.log_training(logged)
     threshold = model.threshold
     return dg.MaterializeResult(
@@ -137,6 +141,24 @@ def churn_pipeline_model(
     )
 
 
+def purchase_prior(
+    lakehouse: LakehouseResource, panel_version: int, dates: SplitDates, policy: ChurnPolicy
+) -> PurchasePrior | None:
+    """What the model of this panel begins with, from all orders before the test date and no label.
+
+    None where the feature set does not hold what it asks for, or it cannot be fitted. The gate, which fits it too, says
+    why then, and opens for nobody.
+    """
+    if not can_begin_with(FEATURE_SETS[policy.model.feature_set]):
+        return None
+    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, panel_version)[SILVER])
+    known = purchase_histories(silver, dates.test).toPandas()
+    try:
+        return PurchasePrior(fitted_purchases(known), policy.windows.outcome_days)
+    except UnfittablePurchaseModelError:
+        return None
+
+
 def _logged(
     model: models.ChurnModel,
     evidence: Evidence,
@@ -145,6 +167,7 @@ def _logged(
     dates: SplitDates,
     reference: "pd.DataFrame",
     inputs: Mapping[str, str],
+    prior: PurchasePrior | None,
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
     features, importances = FEATURE_SETS[policy.model.feature_set], model.trees.importances()
@@ -161,6 +184,7 @@ def _logged(
             **asdict(hyperparameters),
             **policy.model.model_dump(),
             "features": json.dumps(list(features)),
+            "purchase_model": "none" if prior is None else json.dumps(asdict(prior.purchases)),
             "test_as_of": dates.test,
             "train_as_of": json.dumps([str(day) for day in dates.train]),
             "is_out_of_time": dates.is_out_of_time,

@@ -20,7 +20,7 @@ SEED = (
     "rfm_score",
 )
 EXTENDED = (*SEED, "recency_days", "tenure_days", "gap_ratio")
-CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes")
+CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes", "orders_ever")
 
 
 def refused(*features: Feature) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
             "at their own pace would have ordered 4.0 times since the last order; usual is 1.2",
         ),
         ("recent_delay_minutes", Compared(95.2, 4.0, {}), "waited 95 minutes past the promise in 30 days; usual is 4"),
+        ("orders_ever", Compared(1.0, 12.4, {}), "1 order in all; usual is 12"),
     ],
 )
 def test_a_sentence_sets_the_customers_value_against_the_usual(feature: str, value: Compared, sentence: str) -> None:
