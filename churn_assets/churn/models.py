@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,10 +15,10 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_prior import PurchasePrior, can_begin_with, prior_trees
+from churn_assets.churn.purchase_prior import PurchasePrior, averaged, can_be_averaged_with
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
-from churn_assets.churn.xgboost_trees import boosted, collected, split_trees, trees_of
+from churn_assets.churn.xgboost_trees import boosted, collected, trees_of
 
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
@@ -127,27 +127,22 @@ def fit_churn_model(
     """The gradient-boosted trees fitted on the training folds of `train`.
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
-    class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label,
-    where `features` hold what it asks for; XGBoost's trees learn what it does not know, Spark's, which cannot begin
-    with anything, are averaged with it (docs/decisions/0022). shared_folder: where Spark's own trees
-    pass from its workers to this process; nothing else needs it. The same rows give the same model on any machine and
-    engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
-    UnavailableEstimatorError.
+    class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label;
+    where `features` hold what it asks for, the model is the mean of both (docs/decisions/0022). shared_folder: where
+    Spark's own trees pass from its workers to this process; nothing else needs it. The same rows give the same model on
+    any machine and engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown
+    feature, and UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
-    known = prior if prior is not None and can_begin_with(features) else None
+    known = prior if prior is not None and can_be_averaged_with(features) else None
     if hyperparameters.estimator == "xgboost":
         return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced, known)
     ordered = in_canonical_order(learnable, rows)
     learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
-    return learned if known is None else _averaged(learned, known, learnable, is_balanced)
-
-
-def _averaged(learned: BoostedTrees, prior: PurchasePrior, learnable: DataFrame, is_balanced: bool) -> BoostedTrees:
-    """The mean of both log-odds: all trees of both, at half their weight."""
-    values, labels = collected(learnable, learned.features)
-    trees = (*prior_trees(prior, values, labels, _weights(labels, is_balanced), learned.features), *learned.trees)
-    return BoostedTrees(learned.features, tuple(replace(tree, weight=tree.weight / 2) for tree in trees))
+    if known is None:
+        return learned
+    values, labels = collected(learnable, features)
+    return averaged(learned, known, values, labels, _weights(labels, is_balanced))
 
 
 def _fitted_by_spark(
@@ -221,13 +216,10 @@ def _fitted_by_xgboost(
     rows, share, weights = churners + others, churners / (churners + others), _weights(labels, is_balanced)
     if is_balanced:
         share = 0.5
-    first = () if prior is None else prior_trees(prior, values, labels, weights, features)
-    margins = 2 * BoostedTrees(tuple(features), first).margins(values.astype(np.float64)) if first else None
     booster = boosted(
         values,
         labels,
         weights,
-        margins=margins,
         rounds=hyperparameters.iterations,
         max_depth=hyperparameters.max_depth,
         learning_rate=hyperparameters.step_size,
@@ -236,9 +228,8 @@ def _fitted_by_xgboost(
         base_score=share,
         seed=SEED,
     )
-    if not first:
-        return trees_of(booster, features)
-    return BoostedTrees(tuple(features), (*first, *split_trees(booster)))
+    learned = trees_of(booster, features)
+    return learned if prior is None else averaged(learned, prior, values, labels, weights)
 
 
 def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:

@@ -1,53 +1,45 @@
-"""Everybody's purchases before an as-of date, as the purchase model needs them, and its scores."""
+"""Customers' purchases before an as-of date, as the purchase model needs them: of everybody, or of a snapshot's."""
 
 from datetime import date
 
-import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.measures import DAY_MICROS
-from churn_assets.churn.purchase_model import PurchaseHistories, PurchaseModel, fit_purchase_model, histories
+from churn_assets.churn.measures import DAY_MICROS, days_since
+from churn_assets.churn.purchase_model import PurchaseHistories, histories
 
-HISTORY_COLUMNS = ("repeats", "recency_days", "age_days")
+# In the order in which `purchase_model.histories` takes them.
+HISTORY_COLUMNS = ("repeats", "first_to_last_days", "age_days")
 
 
-def purchase_histories(silver: DataFrame, as_of: date) -> DataFrame:
-    """customer_id, repeats, recency_days and age_days of every customer who ordered before 00:00 UTC of `as_of`.
+def purchase_histories(silver: DataFrame, as_of: date) -> PurchaseHistories:
+    """Those of every customer who ordered before 00:00 UTC of `as_of`, from silver orders.
 
-    In: silver orders. Not of the eligible alone: who has gone for good teaches the model what going looks like, and
-    fitted on those who just ordered it ranked hardly better than chance (docs/decisions/0022).
+    Not of the eligible alone: who has gone for good teaches the model what going looks like, and fitted on those who
+    just ordered it ranked hardly better than chance (docs/decisions/0022). Raises UnfittablePurchaseModelError.
     """
-    moment = F.lit(as_of).cast("timestamp")
-    at = F.unix_micros("ordered_at")
     known = (
-        silver.where(F.col("ordered_at") < moment)
+        silver.where(F.col("ordered_at") < F.lit(as_of).cast("timestamp"))
         .groupBy("customer_id")
-        .agg(F.count(F.lit(1)).alias("orders"), F.min(at).alias("first"), F.max(at).alias("last"))
+        .agg(
+            F.count(F.lit(1)).alias("orders_ever"),
+            F.min("ordered_at").alias("first_ordered_at"),
+            F.max("ordered_at").alias("last_ordered_at"),
+        )
+        .withColumn("as_of", F.lit(as_of))
     )
-    return known.select(
-        "customer_id",
-        (F.col("orders") - 1).cast("double").alias("repeats"),
-        ((F.col("last") - F.col("first")) / F.lit(DAY_MICROS)).alias("recency_days"),
-        ((F.unix_micros(moment) - F.col("first")) / F.lit(DAY_MICROS)).alias("age_days"),
-    )
+    # Nobody's name: the fit brings them into an order of its own.
+    return histories_of(known.select(*history_columns()).toPandas())
 
 
-def fitted_purchases(known: pd.DataFrame) -> PurchaseModel:
-    """The purchase model fitted on these `purchase_histories`. Raises UnfittablePurchaseModelError."""
-    return fit_purchase_model(_histories(known))
+def history_columns() -> list[Column]:
+    """HISTORY_COLUMNS of rows with as_of, orders_ever, first_ordered_at and last_ordered_at, as the snapshots'."""
+    first, last = F.unix_micros("first_ordered_at"), F.unix_micros("last_ordered_at")
+    values = (F.col("orders_ever") - 1, (last - first) / F.lit(DAY_MICROS), days_since("first_ordered_at"))
+    return [value.alias(name) for name, value in zip(HISTORY_COLUMNS, values, strict=True)]
 
 
-def _histories(known: pd.DataFrame) -> PurchaseHistories:
-    repeats, recency_days, age_days = (known[name].to_numpy(dtype=np.float64) for name in HISTORY_COLUMNS)
-    return histories(repeats, recency_days, age_days)
-
-
-def no_purchase_scores(known: pd.DataFrame, days: int) -> pd.Series:
-    """P(no purchase within `days` days) by customer_id, of a model fitted on just these `purchase_histories`.
-
-    It knows no label, and nothing from the as-of date on. Raises UnfittablePurchaseModelError.
-    """
-    chances = fitted_purchases(known).no_purchase(_histories(known), days)
-    return pd.Series(chances, index=pd.Index(known["customer_id"], name="customer_id"), name="no_purchase")
+def histories_of(rows: pd.DataFrame) -> PurchaseHistories:
+    """The histories of rows with HISTORY_COLUMNS, in their order. Raises UnfittablePurchaseModelError."""
+    return histories(*(rows[name].to_numpy(dtype=float) for name in HISTORY_COLUMNS))

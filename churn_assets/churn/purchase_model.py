@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh_tridiagonal
-from scipy.optimize import minimize
-from scipy.special import expit
 
 from churn_assets.churn.errors import UnfittablePurchaseModelError
 from churn_assets.churn.intervals import Floats
@@ -17,6 +14,8 @@ from churn_assets.churn.intervals import Floats
 # exp(-12) to exp(12) of each parameter, on a scale where the mean age is 1: beyond that nothing predicted changes.
 LOG_BOUND = 12.0
 MOST_STEPS = 1_000
+# Further digits are where a search ended, which another processor's logarithms may move, and not what the data say.
+DIGITS = 6
 # a and b: many leave after a purchase, few do, hardly anyone does. The next is tried where the search fails from one.
 CHANCES_TO_LEAVE_TO_BEGIN_WITH = ((1.0, 2.0), (0.5, 10.0), (0.1, 100.0))
 # 64 found what an adaptive integration finds within 1e-9, up to 10,000 repeat purchases (test_purchase_model.py).
@@ -82,7 +81,7 @@ class PurchaseModel:
         x = np.where(is_repeating, known.repeats, 1.0)
         silence = np.log1p((known.age_days - known.recency_days) / (self.alpha + known.recency_days))
         log_odds_of_gone = np.log(self.a) - np.log(self.b + x - 1) + (self.r + x) * silence
-        return np.where(is_repeating, expit(-log_odds_of_gone), 1.0)
+        return np.where(is_repeating, np.exp(-np.logaddexp(0, log_odds_of_gone)), 1.0)
 
     def no_purchase(self, known: PurchaseHistories, days: float) -> Floats:
         """P(no purchase in the next `days` days) of each customer.
@@ -115,6 +114,9 @@ def _beta_quadrature(a: float, b: float) -> tuple[Floats, Floats]:
     Golub & Welsch, Mathematics of Computation 23, 1969, on the recurrence of Jacobi's polynomials shifted to 0 to 1.
     scipy's roots_jacobi weighs by an integral that overflows from b = 1,000 on.
     """
+    # Where it is needed: scipy would take a tenth of the time that this package takes to load.
+    from scipy.linalg import eigh_tridiagonal
+
     n = np.arange(1.0, QUADRATURE_NODES)
     total = 2 * n + a + b - 2
     middle = np.append(a / (a + b), (1 + (a - b) * (a + b - 2) / (total * (total + 2))) / 2)
@@ -138,6 +140,9 @@ def fit_purchase_model(known: PurchaseHistories) -> PurchaseModel:
             [f"customers: {len(known):,}, of them with a repeat purchase: 0"],
             next_step="provide a longer order history",
         )
+    # Where it is needed, as above.
+    from scipy.optimize import minimize
+
     # Sums of doubles depend on the order of their terms.
     order = np.lexsort((known.age_days, known.recency_days, known.repeats))
     unit = float(np.sort(known.age_days).mean())
@@ -156,8 +161,8 @@ def fit_purchase_model(known: PurchaseHistories) -> PurchaseModel:
             options={"maxiter": MOST_STEPS, "ftol": 1e-12, "gtol": 1e-6},
         )
         if found.success and np.isfinite(found.x).all():
-            r, alpha, a, b = (float(parameter) for parameter in np.exp(found.x))
-            return PurchaseModel(r, alpha * unit, a, b)
+            r, alpha, a, b = np.exp(found.x) * (1, unit, 1, 1)
+            return PurchaseModel(*(float(f"{parameter:.{DIGITS}g}") for parameter in (r, alpha, a, b)))
         tried.append(f"from a = {a:g}, b = {b:g}, after {found.nit} steps: {found.message}")
     raise UnfittablePurchaseModelError(
         "No maximum of the likelihood of the purchases was found.",

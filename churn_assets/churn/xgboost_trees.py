@@ -48,17 +48,10 @@ def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.
 
 
 def boosted(
-    values: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    *,
-    rounds: int,
-    margins: np.ndarray | None = None,
-    **params: Any,
+    values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, *, rounds: int, **params: Any
 ) -> "Booster":
     """XGBoost's trees of the rows, learned in this process by one thread, so that no machine's cores change a sum.
 
-    margins: the log-odds that each row begins with, where it is not the same of all.
     Raises UnavailableEstimatorError where the package is not installed or cannot load its library.
     """
     try:
@@ -72,7 +65,7 @@ def boosted(
         ) from broken
     # Its bins take a byte for each value; a DMatrix would keep eight for it as well. The trees are the same to the last
     # digit (3 million rows of 10 features: 197 MB beside the matrix instead of 449, 2026-11-28).
-    rows = xgboost.QuantileDMatrix(values, labels, weight=weights, base_margin=margins, nthread=1)
+    rows = xgboost.QuantileDMatrix(values, labels, weight=weights, nthread=1)
     return xgboost.train({"objective": "binary:logistic", "nthread": 1, **params}, rows, rounds)
 
 

@@ -7,6 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from churn_assets.churn import judged, models
@@ -23,15 +24,16 @@ from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
-from churn_assets.churn.purchase_histories import no_purchase_scores, purchase_histories
+from churn_assets.churn.purchase_histories import histories_of, history_columns
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import SEGMENTS, SILVER
+from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
-from churn_assets.defs.splits import TEST, stored_dates, stored_split_outcomes
-from churn_assets.defs.training import latest_training_run, purchase_prior
+from churn_assets.defs.splits import TEST, stored_split_outcomes
+from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets.pages.pictures import (
@@ -154,11 +156,10 @@ def _judged(
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
     try:
-        no_purchase = _no_purchase_scores(lakehouse, rows, trained, policy)
+        rows = _with_rival(rows, trained, policy)
     except UnfittablePurchaseModelError as unfittable:
-        obstacles.append(f"the purchase model, a rival, cannot be fitted: {'; '.join(unfittable.problems)}")
-        no_purchase = pd.Series(dtype=float)
-    rows = rows.assign(no_purchase=rows["customer_id"].map(no_purchase))
+        obstacles.append(f"the purchase model, a rival, cannot be asked: {'; '.join(unfittable.problems)}")
+        rows = rows.assign(no_purchase=np.nan)
     champion_scores = None
     if champion is not None:
         try:
@@ -184,7 +185,7 @@ def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: 
 def _challenger_rows(
     lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel
 ) -> pd.DataFrame:
-    """The judged customers with the challenger's scores and the rule's."""
+    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for."""
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
@@ -192,28 +193,25 @@ def _challenger_rows(
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
-        prior = purchase_prior(lakehouse, versions[PANEL], stored_dates(lakehouse, versions[PANEL], policy), policy)
+        purchases, days = trained.purchases, policy.windows.outcome_days
+        prior = None if purchases is None else PurchasePrior(purchases, days)
         rows = judged.crossfit_scores(
             rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
         )
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    rule = baseline.select("customer_id", "as_of", "risk_score")
+    rule = baseline.select("customer_id", "as_of", "risk_score", *history_columns())
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
 
 
-def _no_purchase_scores(
-    lakehouse: LakehouseResource, rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy
-) -> pd.Series:
-    """The purchase model's scores by customer, from the orders that the judged customers' features were computed from.
-
-    Raises UnfittablePurchaseModelError.
-    """
-    if rows.empty:
-        return pd.Series(dtype=float)
-    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, trained.evidence.data_versions[PANEL])[SILVER])
-    # There is one test date.
-    known = purchase_histories(silver, rows["as_of"].max()).toPandas()
-    return no_purchase_scores(known, policy.windows.outcome_days)
+def _with_rival(rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy) -> pd.DataFrame:
+    """`rows` with `no_purchase`, the purchase model's scores. Raises UnfittablePurchaseModelError."""
+    if trained.purchases is None:
+        raise UnfittablePurchaseModelError(
+            "A rival is missing.",
+            ["the training fitted none; why not, its log says"],
+            next_step=f"materialize {MODEL_ARTIFACT} again, with customers who ordered more than once",
+        )
+    return rows.assign(no_purchase=trained.purchases.no_purchase(histories_of(rows), policy.windows.outcome_days))
 
 
 def _champion_scores(

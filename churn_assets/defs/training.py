@@ -15,8 +15,9 @@ from churn_assets.churn.errors import StalePanelError, TornTablesError, Unfittab
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_histories import fitted_purchases, purchase_histories
-from churn_assets.churn.purchase_prior import PurchasePrior, can_begin_with
+from churn_assets.churn.purchase_histories import purchase_histories
+from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.churn.trees import model_digest
@@ -109,7 +110,8 @@ def churn_pipeline_model(
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     hyperparameters = models.GradientBoosting(**config.model_dump())
-    prior = purchase_prior(lakehouse, versions[PANEL], dates, policy)
+    purchases = _purchase_model(context, lakehouse, versions[PANEL], dates)
+    prior = None if purchases is None else PurchasePrior(purchases, policy.windows.outcome_days)
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
@@ -122,7 +124,7 @@ def churn_pipeline_model(
         rows_of_it = first.sort_values(["customer_id", "as_of"])[list(features)]
         reference = rows_of_it.assign(churn_probability=model.trees.probabilities(rows_of_it.to_numpy()))
         inputs = {table: lakehouse.path(table) for table in versions}
-        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs, prior)
+        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs, purchases)
         tracking.log_training(logged)
     threshold = model.threshold
     return dg.MaterializeResult(
@@ -141,21 +143,18 @@ def churn_pipeline_model(
     )
 
 
-def purchase_prior(
-    lakehouse: LakehouseResource, panel_version: int, dates: SplitDates, policy: ChurnPolicy
-) -> PurchasePrior | None:
-    """What the model of this panel begins with, from all orders before the test date and no label.
+def _purchase_model(
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, panel_version: int, dates: SplitDates
+) -> PurchaseModel | None:
+    """What is known of churn without a label, from all orders behind the panel before the test date.
 
-    None where the feature set does not hold what it asks for, or it cannot be fitted. The gate, which fits it too, says
-    why then, and opens for nobody.
+    None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
     """
-    if not can_begin_with(FEATURE_SETS[policy.model.feature_set]):
-        return None
     silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, panel_version)[SILVER])
-    known = purchase_histories(silver, dates.test).toPandas()
     try:
-        return PurchasePrior(fitted_purchases(known), policy.windows.outcome_days)
-    except UnfittablePurchaseModelError:
+        return fit_purchase_model(purchase_histories(silver, dates.test))
+    except UnfittablePurchaseModelError as unfittable:
+        context.log.warning("No purchase model: %s", unfittable)
         return None
 
 
@@ -167,7 +166,7 @@ def _logged(
     dates: SplitDates,
     reference: "pd.DataFrame",
     inputs: Mapping[str, str],
-    prior: PurchasePrior | None,
+    purchases: PurchaseModel | None,
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
     features, importances = FEATURE_SETS[policy.model.feature_set], model.trees.importances()
@@ -184,7 +183,7 @@ def _logged(
             **asdict(hyperparameters),
             **policy.model.model_dump(),
             "features": json.dumps(list(features)),
-            "purchase_model": "none" if prior is None else json.dumps(asdict(prior.purchases)),
+            "purchase_model": json.dumps(None if purchases is None else asdict(purchases)),
             "test_as_of": dates.test,
             "train_as_of": json.dumps([str(day) for day in dates.train]),
             "is_out_of_time": dates.is_out_of_time,

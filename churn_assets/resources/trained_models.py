@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
@@ -65,6 +66,7 @@ class UnknownRunError(ChurnError):
 class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
 
+    purchases: the purchase model that it was averaged with and has to beat; None where there was none to fit.
     files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
     verdict: of its latest evaluation; None if there was none.
@@ -78,6 +80,7 @@ class TrainedModel:
     dates: SplitDates
     trained_at: datetime
     code_commit: str
+    purchases: PurchaseModel | None = None
     files_digest: str | None = None
     served_digest: str | None = None
     verdict: str | None = None
@@ -112,11 +115,12 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        # A run from before there was a choice of estimators does not name one.
-        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
+        # A run from before there was a choice of estimators, or a purchase model, does not name one.
+        tags, params = run.data.tags, {"estimator": "gbt", "purchase_model": "null", **run.data.params}
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
+        purchases = json.loads(params["purchase_model"])
         return TrainedModel(
             run.info.run_id,
             json.loads(tags["features"]),
@@ -130,6 +134,7 @@ class TrainedModel:
             ),
             datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             tags["code_commit"],
+            None if purchases is None else PurchaseModel(**purchases),
             tags.get(FILES_TAG),
             tags.get(SERVED_TAG),
             tags.get("verdict"),

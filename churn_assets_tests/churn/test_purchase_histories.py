@@ -8,7 +8,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from churn_assets.churn.errors import UnfittablePurchaseModelError
-from churn_assets.churn.purchase_histories import no_purchase_scores, purchase_histories
+from churn_assets.churn.purchase_histories import (
+    HISTORY_COLUMNS,
+    histories_of,
+    history_columns,
+    purchase_histories,
+)
 
 AS_OF = date(2026, 3, 2)
 ORDERS = [
@@ -25,31 +30,22 @@ ORDERS = [
 
 def test_histories_are_of_all_customers_and_of_orders_before_the_date(spark: SparkSession) -> None:
     silver = spark.createDataFrame(ORDERS, "customer_id string, ordered_at timestamp")
-    found = {row.customer_id: tuple(row)[1:] for row in purchase_histories(silver, AS_OF).collect()}
-    assert found == {"twice": (1.0, 50.5, 60.0), "gone for good": (0.0, 0.0, 273.0), "at one time": (1.0, 0.0, 1.0)}
+    found = purchase_histories(silver, AS_OF)
+    assert set(zip(found.repeats, found.recency_days, found.age_days, strict=True)) == {
+        (1.0, 50.5, 60.0),
+        (0.0, 0.0, 273.0),
+        (1.0, 0.0, 1.0),
+    }
 
 
-def known(customers: int) -> pd.DataFrame:
-    rng = np.random.default_rng(1)
-    age = rng.uniform(50, 300, customers)
-    repeats = rng.poisson(age / 40).astype(float)
-    recency = np.where(repeats > 0, age * rng.random(customers), 0.0)
-    names = [f"C{place}" for place in range(customers)]
-    return pd.DataFrame({"customer_id": names, "repeats": repeats, "recency_days": recency, "age_days": age})
+def test_a_snapshots_rows_have_the_histories_that_their_orders_have(spark: SparkSession) -> None:
+    row = (AS_OF, 2, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 20, 12, tzinfo=UTC))
+    columns = "as_of date, orders_ever bigint, first_ordered_at timestamp, last_ordered_at timestamp"
+    found = spark.createDataFrame([row], columns).select(*history_columns()).toPandas()
+    assert found.to_dict("records") == [dict(zip(HISTORY_COLUMNS, (1, 50.5, 60.0), strict=True))]
 
 
-def test_scores_go_by_customer_whatever_order_they_came_in() -> None:
-    rows = known(200)
-    found = no_purchase_scores(rows, 30)
-    assert found.index.tolist() == rows["customer_id"].tolist()
-    assert found.between(0, 1).all()
-    turned = no_purchase_scores(rows.iloc[::-1], 30)
-    assert turned.sort_index().equals(found.sort_index())
-    longer = no_purchase_scores(rows, 90)
-    assert (longer < found).all()
-
-
-def test_orders_that_nobody_repeated_are_refused_by_name() -> None:
-    rows = known(20).assign(repeats=0.0, recency_days=0.0)
-    with pytest.raises(UnfittablePurchaseModelError, match="repeat purchase: 0"):
-        no_purchase_scores(rows, 30)
+def test_histories_that_contradict_themselves_are_refused() -> None:
+    rows = pd.DataFrame({"repeats": [1.0, np.nan], "first_to_last_days": [3.0, 0.0], "age_days": [2.0, 5.0]})
+    with pytest.raises(UnfittablePurchaseModelError, match="1 customers have a value that is missing"):
+        histories_of(rows)

@@ -40,7 +40,8 @@ from churn_assets.churn.evaluations import evaluation_row, recorded_evaluation
 from churn_assets.churn.features import feature_panel
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
-from churn_assets.churn.purchase_histories import no_purchase_scores, purchase_histories
+from churn_assets.churn.purchase_histories import purchase_histories
+from churn_assets.churn.purchase_model import fit_purchase_model, histories
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs import evaluation, features
 from churn_assets.defs.lakehouse import SILVER
@@ -171,8 +172,11 @@ def honest(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Judgemen
         risk_score=[rule[key] for key in zip(rows["customer_id"], rows["as_of"], strict=True)],
     )
     silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, versions[PANEL])[SILVER])
-    known = purchase_histories(silver, rows["as_of"].max()).toPandas()
-    rows["no_purchase"] = rows["customer_id"].map(no_purchase_scores(known, built.policy.windows.outcome_days))
+    purchases = fit_purchase_model(purchase_histories(silver, rows["as_of"].max()))
+    is_first = rows["orders_ever"] == 1
+    first_to_last = (rows["tenure_days"] - rows["recency_days"]).where(~is_first, 0.0)
+    known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"])
+    rows["no_purchase"] = purchases.no_purchase(known, built.policy.windows.outcome_days)
     return Judgement(rows, trained, built.policy)
 
 
