@@ -32,9 +32,10 @@ Estimator = Literal["gbt", "xgboost"]
 
 @dataclass(frozen=True)
 class GradientBoosting:
-    """Hyperparameters of the gradient-boosted trees; why these: docs/decisions/0003.
+    """Hyperparameters of the gradient-boosted trees; why these: docs/decisions/0003 and 0022.
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
+    feature_share: of the features, drawn anew at each split, which may be split by.
     estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013).
     """
 
@@ -42,6 +43,7 @@ class GradientBoosting:
     iterations: int = 20
     step_size: float = 0.1
     min_leaf_share: float = 0.0125
+    feature_share: float = 0.5
     estimator: Estimator = "xgboost"
 
 
@@ -169,6 +171,7 @@ def _fitted_by_spark(
         maxIter=hyperparameters.iterations,
         stepSize=hyperparameters.step_size,
         minWeightFractionPerNode=hyperparameters.min_leaf_share,
+        featureSubsetStrategy=str(hyperparameters.feature_share),
         seed=SEED,
     )
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
@@ -223,6 +226,7 @@ def _fitted_by_xgboost(
         rounds=hyperparameters.iterations,
         max_depth=hyperparameters.max_depth,
         learning_rate=hyperparameters.step_size,
+        colsample_bynode=hyperparameters.feature_share,
         # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
         min_child_weight=hyperparameters.min_leaf_share * rows * share * (1 - share),
         base_score=share,

@@ -70,6 +70,12 @@ class TrainingConfig(dg.Config):
     min_leaf_share: float = Field(
         DEFAULTS.min_leaf_share, ge=0, lt=0.5, description="Smallest share of the training rows in a leaf."
     )
+    feature_share: float = Field(
+        DEFAULTS.feature_share,
+        gt=0,
+        le=1,
+        description="Of the features, which may be split by, drawn anew at each split; 1 is all of them.",
+    )
 
 
 @dg.asset(

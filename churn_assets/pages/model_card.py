@@ -83,7 +83,7 @@ def _summary(facts: CardFacts) -> Iterator[str]:
     described = {
         "Model": f"gradient-boosted trees ({_LEARNED_BY[trees.estimator]}), {trees.iterations} of depth "
         f"{trees.max_depth}, step {trees.step_size:g}, at least {trees.min_leaf_share:.2%} of the rows in a "
-        f"leaf, {_WEIGHTS[policy.model.class_weights]}",
+        f"leaf, {trees.feature_share:.0%} of the features at each split, {_WEIGHTS[policy.model.class_weights]}",
         "Trained": f"{facts.trained_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,
         "Model digest": facts.evidence.model_digest,

@@ -115,8 +115,9 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        # A run from before there was a choice of estimators, or a purchase model, does not name one.
-        tags, params = run.data.tags, {"estimator": "gbt", "purchase_model": "null", **run.data.params}
+        # What a run from before there was a choice of it does not name.
+        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0"}
+        tags, params = run.data.tags, before | run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}

@@ -37,7 +37,7 @@ from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
-SMALL = GradientBoosting(max_depth=3, iterations=5)
+SMALL = GradientBoosting(max_depth=3, iterations=5, feature_share=1.0)
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sklearn.linear_model import LogisticRegression
 
 from churn_assets.churn import models
+from churn_assets.churn.evaluation import PURCHASES, RULE, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.purchase_model import PurchaseModel, histories
@@ -20,6 +21,8 @@ from churn_assets.churn.purchase_prior import (
     prior_trees,
 )
 from churn_assets.churn.trees import BoostedTrees, Node, Tree, exported_trees
+from churn_assets.resources.configuration import load_policy
+from churn_assets.resources.settings import CHECKOUT
 
 PRIOR = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0), days=30)
 # Not in the order in which the prior asks for them, and with one that it does not ask for.
@@ -205,3 +208,55 @@ def test_each_half_of_the_log_odds_counts_for_half_of_the_importance() -> None:
     # Trees without a split have gained nothing to compare with.
     leaf = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
     assert sum(averaged(leaf, PRIOR, values, labels, None).importances().values()) == pytest.approx(1)
+
+
+# ---- the rival alone, before the gate
+
+
+def verdict_on(challenger: BoostedTrees, champion: BoostedTrees | None) -> Evaluation:
+    """Under the shipped policy, of which only what has to do with rivals is made strict."""
+    rows = panel(6_000, seed=3)
+    values, label = values_of(rows), rows["label"].to_numpy()
+    asked = rows[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float)
+    scores = challenger.probabilities(values)
+    judged = Scored(
+        labels=label,
+        scores=scores,
+        is_alert=scores >= np.quantile(scores, 0.8),
+        rivals={RULE: np.random.default_rng(4).random(len(rows)), PURCHASES: PRIOR.log_odds(asked)},
+        features={"delay": rows["delay"].to_numpy()},
+        slices={},
+        is_unseen=np.ones(len(rows), dtype=bool),
+        champion=None if champion is None else champion.margins(values),
+    )
+    shipped = load_policy(CHECKOUT / "policy.toml")
+    asked_of = {"max_shortfall": 0.005, "min_recall": 0.1}
+    gate = shipped.gate.model_copy(update=asked_of)
+    return judge(judged, shipped.model_copy(update={"gate": gate}), has_threshold=True)
+
+
+def test_the_rival_alone_passes_where_it_is_better_and_is_refused_where_it_is_worse(spark: SparkSession) -> None:
+    rows = panel()
+    train = spark_rows(spark, rows)
+    rival, model = trees_of_prior(rows), fit_churn_model(train, FEATURES, SMALL, rows=len(rows), prior=PRIOR)
+    ignorant = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
+    assert verdict_on(rival, ignorant).verdict is Verdict.PASS
+    refused = verdict_on(rival, model)
+    assert refused.verdict is Verdict.FAIL
+    (missed,) = [reason for reason in refused.reasons if reason.startswith("missed")]
+    assert " of the champion, difference -" in missed
+    assert missed.endswith("; the strongest rival")
+    assert verdict_on(model, rival).verdict is Verdict.PASS
+
+
+def test_a_challenger_shown_to_be_worse_than_the_rival_is_refused_and_the_verdict_names_it() -> None:
+    rival = trees_of_prior(panel())
+    split = Node(feature=FEATURES.index("delay"), split=1.5, left=1, right=2, gain=5.0)
+    learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
+    refused = verdict_on(learned, None)
+    assert refused.verdict is Verdict.FAIL
+    missed = [reason for reason in refused.reasons if reason.startswith("missed") and "PR-AUC" in reason]
+    assert len(missed) == 1
+    assert " of the purchase model, difference -" in missed[0]
+    assert missed[0].endswith("; the strongest rival")
+    assert verdict_on(rival, None).verdict is Verdict.PASS
