@@ -164,7 +164,8 @@ def _times_odds(share: float, times: float) -> float:
 
 
 class Action(Section):
-    """What to offer whom: the first action whose conditions a customer meets. reason: a feature among their reasons."""
+    """What to offer whom: the first action whose conditions a customer meets. reason: a feature that is among
+    their reasons, or one about the same."""
 
     action: Annotated[str, Field(min_length=1)]
     risk_tier: Literal["high", "medium", "low"] | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = tuple[NDArray[float64], NDArray[float64]]
-COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6")
+COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6", "#b8860b")
 # A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
 GROUPS, LEAST_IN_GROUP = 10, 20
 
@@ -37,7 +37,7 @@ def precision_recall(
     axes = figure.add_subplot()
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(recall, precision, color=colour, linewidth=2.4 if number == 0 else 1.2, label=name, zorder=4 - number)
+        axes.plot(recall, precision, color=colour, linewidth=2.4 if number == 0 else 1.2, label=name, zorder=6 - number)
     for name, least in limits:
         line = axes.axvline if name.startswith("recall") else axes.axhline
         line(least, color="#888888", linewidth=1, linestyle=":", label=f"{name} {least:.2f}")
