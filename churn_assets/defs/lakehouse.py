@@ -13,7 +13,7 @@ from churn_assets.churn import cleaning
 from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.contract import pace_outcome, row_accounting, source_schema_outcome
 from churn_assets.churn.matching import known_keys, match_outcome, match_rule, named_keys
-from churn_assets.churn.outcomes import MAX_KEYS
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import (
     CUSTOMERS,
@@ -100,18 +100,22 @@ def match_check(table: SourceTable) -> dg.AssetChecksDefinition:
         "that are spelled nearly as a known one are named.",
     )
     def rows_match(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
-        rows, orders, customers = (lakehouse.read(landed(each)) for each in (table, ORDERS, CUSTOMERS))
-        strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
-        outcome = match_outcome(
-            table,
-            named_keys(rows, table),
-            known_keys(orders, customers, table),
-            max_share=policy.cleaning.max_unmatched_share if strict is None else strict,
-            is_warning=strict is None,
-        )
-        return check_result(outcome)
+        return check_result(match_of(lakehouse, table, policy))
 
     return rows_match
+
+
+def match_of(lakehouse: LakehouseResource, table: SourceTable, policy: ChurnPolicy) -> Outcome:
+    """Whether the landed rows of `table` are of orders or customers that exist."""
+    rows, orders, customers = (lakehouse.read(landed(each)) for each in (table, ORDERS, CUSTOMERS))
+    strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
+    return match_outcome(
+        table,
+        named_keys(rows, table),
+        known_keys(orders, customers, table),
+        max_share=policy.cleaning.max_unmatched_share if strict is None else strict,
+        is_warning=strict is None,
+    )
 
 
 @dg.multi_asset(
