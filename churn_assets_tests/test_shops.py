@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from dagster import ExecuteInProcessResult
@@ -43,7 +43,11 @@ class Refreshed:
         """Whether a check passed, what it observed and the offenders it names."""
         (evaluation,) = [each for each in self.result.get_asset_check_evaluations() if each.check_name == check]
         keys = evaluation.metadata.get("offending_keys")
-        return evaluation.passed, str(evaluation.metadata["observed"].value), [] if keys is None else list(keys.value)
+        return (
+            evaluation.passed,
+            str(evaluation.metadata["observed"].value),
+            cast("list[str]", keys.value) if keys else [],
+        )
 
 
 Refresh = Callable[..., Refreshed]
