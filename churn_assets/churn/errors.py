@@ -42,6 +42,10 @@ class SourceSchemaError(ChurnError):
     """A source table lacks a required column or holds it in a type that cannot be converted."""
 
 
+class UndecidedSegmentsError(ChurnError):
+    """Customers have several rows whose segments differ, and no column says which is the latest."""
+
+
 class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
 

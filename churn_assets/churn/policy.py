@@ -50,8 +50,15 @@ class Churn(Section):
 
 
 class Cleaning(Section):
+    """Which source rows can be believed. max_orders_per_day: of one customer; a person does not place more.
+
+    max_unmatched_share: of reviews, customers, contacts and opt-outs, which are of no known order or customer.
+    """
+
     max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
+    max_orders_per_day: Annotated[int, Field(ge=1, le=1_000_000)] = 24
     max_quarantined_share: Share = 0.05
+    max_unmatched_share: Share = 0.20
     watermark: date | None = None
 
 
@@ -181,12 +188,14 @@ class Retention(Section):
     """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
 
     contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
-    weekly_capacity: customers, if less than the alert budget.
+    weekly_capacity: customers, if less than the alert budget. max_unmatched_opt_outs: where it is given, no list is
+    made while a larger share of the opt-outs is of no known customer; else they warn like the other tables.
     """
 
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
     contact_pause_days: Days = 42
     weekly_capacity: Annotated[int, Field(ge=1)] | None = None
+    max_unmatched_opt_outs: Annotated[float, Field(ge=0, lt=1)] | None = None
     # A TOML array is a list, which could be changed.
     actions: Annotated[tuple[Action, ...], Field(strict=False, min_length=1)] = (
         Action(action="personal call", risk_tier="high", min_value_at_risk=40.0),

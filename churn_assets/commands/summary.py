@@ -10,7 +10,7 @@ from typing import Any
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
 from churn_assets.churn.evaluation import strongest_rival
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import before, serving, since_when, version_named
@@ -91,17 +91,20 @@ def _row_lines(lakehouse: LakehouseResource) -> list[str]:
     counted = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     lines = []
     for table in SOURCE_TABLES:
-        rows = {QUARANTINED: 0, CANCELLED: 0, REPAIRED: 0}
+        rows = {QUARANTINED: 0, CANCELLED: 0, SUPERSEDED: 0, REPAIRED: 0}
         for (source_table, disposition, _), number in counted.items():
             if source_table == table.name:
                 rows[disposition] += number
         total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
         lines.append(
             f"  {table.name:<10} {total:>9,} in   {kept[table.name]:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
-            f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
+            f"{rows[SUPERSEDED]:>6,} superseded   {rows[QUARANTINED]:>5,} quarantined   "
+            f"({rows[REPAIRED]:,} of the kept repaired)"
         )
     rules = sorted(
-        (-number, rule, table) for (table, disposition, rule), number in counted.items() if disposition != CANCELLED
+        (-number, rule, table)
+        for (table, disposition, rule), number in counted.items()
+        if disposition not in (CANCELLED, SUPERSEDED)
     )
     return lines + [f"    {-number:>6,} {table}: {rule}" for number, rule, table in rules]
 
