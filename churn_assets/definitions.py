@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
+from churn_assets.churn.policy import Names
 from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
@@ -28,7 +29,7 @@ from churn_assets.defs import (
 )
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.alerts import alerts_resource
-from churn_assets.resources.configuration import load_policy
+from churn_assets.resources.configuration import load_policy, names_of
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -45,20 +46,23 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     Raises InvalidPolicyError or InvalidSourcesError.
     """
     pyspark = pyspark or spark_resource(settings)
+    policy = load_policy(settings.policy_file)
+    made = stores(settings, pyspark, names_of(policy, settings.names))
     return {
         "pyspark": pyspark,
-        **stores(settings, pyspark),
+        **made,
         "alerts": alerts_resource(settings),
-        "policy": load_policy(settings.policy_file),
+        "policy": policy,
         "sources": SourceCatalog(
-            load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
+            load_sources(settings.sources_file), settings.project, f"{made['lakehouse'].root}/{demo.FOLDER}"
         ),
     }
 
 
-def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
-    """The resources that hold what the flow makes: tables, runs and versions, decisions."""
-    lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=pyspark)
+def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> dict[str, Any]:
+    """The resources that hold what the flow makes, under these names: tables, runs and versions, decisions."""
+    root = f"{settings.lakehouse.rstrip('/')}/{names.table_prefix}".rstrip("/")
+    lakehouse = LakehouseResource(root=root, pyspark=pyspark)
     tracking = TrackingResource(
         tracking_uri=shown(without_credentials(settings.tracking_uri)),
         artifact_root=settings.artifact_root,
@@ -66,6 +70,9 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
         dagster_ui=settings.dagster_ui,
         dfs_tmpdir=settings.dfs_tmpdir,
         code_commit=settings.code_commit,
+        experiment=names.experiment,
+        run_name=names.run,
+        registered_model=names.registered_model,
     )
     lock_file = str(settings.data / "locks" / "promotion.lock")
     promotions = PromotionsResource(lakehouse=lakehouse, tracking=tracking, lock_file=lock_file)

@@ -71,7 +71,7 @@ def leaks(folder: Path) -> list[tuple[str, str]]:
 def trained(context: dg.AssetExecutionContext, tracking: TrackingResource) -> None:
     import mlflow
 
-    with tracking.training_run(context):
+    with tracking.training_run(context, "xgboost"):
         mlflow.log_param("max_depth", 5)
 
 

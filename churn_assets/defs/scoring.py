@@ -26,7 +26,6 @@ from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = "scoring"
 # What is watched of the scores is brought up to date with them.
@@ -83,7 +82,7 @@ def churn_scores(
     version = tracking.version_under(PRODUCTION)
     against = [f"{key}: the panel has no features of this date" for key in context.partition_keys if key not in known]
     if version is None:
-        against.append(f"no version of {REGISTERED_MODEL} is under alias {PRODUCTION}")
+        against.append(f"no version of {tracking.registered_model} is under alias {PRODUCTION}")
     if against or version is None:
         raise UnscorableWeekError(
             "The weeks cannot be scored; their earlier scores stay.",
