@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
-from churn_assets.churn.policy import Names
+from churn_assets.churn.policy import Names, Promotion
 from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
@@ -47,12 +47,15 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     """
     pyspark = pyspark or spark_resource(settings)
     policy = load_policy(settings.policy_file)
+    if not settings.is_automated:
+        policy = policy.model_copy(update={"promotion": Promotion(mode="manual")})
     made = stores(settings, pyspark, names_of(policy, settings.names))
     return {
         "pyspark": pyspark,
         **made,
         "alerts": alerts_resource(settings),
         "policy": policy,
+        "deployment": settings.is_automated,
         "sources": SourceCatalog(
             load_sources(settings.sources_file), settings.project, f"{made['lakehouse'].root}/{demo.FOLDER}"
         ),
@@ -139,6 +142,8 @@ def jobs_to_run(resources: Mapping[str, Any]) -> Iterator[tuple[str, str | None]
 def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     """All assets, checks and jobs on the given resources (those of `default_resources`, or a test's)."""
     sources: SourceCatalog = resources["sources"]
+    is_automated = resources.get("deployment", False)
+    status = dg.DefaultSensorStatus.RUNNING if is_automated else dg.DefaultSensorStatus.STOPPED
     is_demo = sources.sources.demo is not None
     landing = [
         lakehouse.source_asset(
@@ -170,9 +175,9 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             registry.rollback_production_model,
         ],
         sensors=[
-            automation.retrain_on_feature_refresh,
+            automation.retraining_sensor(status),
             automation.refresh_on_new_orders,
-            alerts.alert_on_failure,
+            alerts.alert_sensor(status),
         ],
         schedules=[automation.refresh_schedule(resources["policy"]), scoring.scoring_schedule(resources["policy"])],
         resources=resources,

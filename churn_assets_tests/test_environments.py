@@ -7,14 +7,20 @@ from typing import Any
 import pytest
 
 from churn_assets.churn.errors import InvalidPolicyError
-from churn_assets.churn.ledger import Action
+from churn_assets.churn.ledger import Action, Decision
 from churn_assets.churn.policy import ChurnPolicy, Names
+from churn_assets.churn.promotion import PromotionRefusedError
+from churn_assets.cli import main
 from churn_assets.commands.history import history
+from churn_assets.commands.promote import UnknownEnvironmentError, promote_to
+from churn_assets.commands.promote import environment as environment_named
 from churn_assets.definitions import default_resources
+from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.resources.configuration import names_of
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.settings import settings_from_env
-from churn_assets.resources.tracking import PRODUCTION
+from churn_assets.resources.tracking import PRODUCTION, TrackingResource
+from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY, Project, causes_of
 from churn_assets_tests.resources.test_promotions import decision
 
@@ -109,3 +115,82 @@ def test_the_environments_names_go_before_the_policys() -> None:
 def test_a_name_that_mlflow_or_the_lakehouse_cannot_have_is_refused(name: str, value: str) -> None:
     with pytest.raises(InvalidPolicyError, match=name):
         names_of(ChurnPolicy(), {name: value})
+
+
+PROD = {"registered_model": "prod.quickbite", "table_prefix": "prod"}
+
+
+def promoted_to_prod(project: Project, reason: str = "calm weeks") -> tuple[PromotionsResource, Decision]:
+    policy = project.policy.model_copy(update={"environments": {"prod": Names(**PROD)}})
+    resources = project.resources | {"policy": policy}
+    prod = environment_named(resources, project.settings, "prod")
+    made = promote_to("prod", resources["promotions"], prod, policy, approver="ada", reason=reason)
+    return prod, made
+
+
+def test_what_serves_is_copied_with_its_record_promoted_there_and_written_in_both_ledgers(project: Project) -> None:
+    before = project.tracking.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
+    prod, made = promoted_to_prod(project)
+    assert (made.action, made.decided_by, made.statement) == (Action.PROMOTED, "ada", "calm weeks")
+    assert made.reasons[0] == "a copy of quickbite_churn_predictor/1"
+    state = prod.state()
+    assert (state.champion, state.disagreement, len(state.ledger)) == ("1", None, 1)
+    here, copy = project.tracking.version("1"), prod.tracking.version("1")
+    assert here is not None
+    assert copy is not None
+    assert {name: copy.tags[name] for name in ("model_digest", "files_digest", "verdict")} == {
+        name: here.tags[name] for name in ("model_digest", "files_digest", "verdict")
+    }
+    (row,) = prod.lakehouse.records(EVALUATIONS)
+    assert row == project.lakehouse.records(EVALUATIONS)[0]
+    # Here nothing moved.
+    own = project.resources["promotions"].state()
+    assert (own.champion, own.disagreement) == ("1", None)
+    assert [each.action for each in own.ledger] == [Action.PROMOTED, Action.COPIED]
+    assert own.ledger[-1].reasons == ("to prod, as version 1 of prod.quickbite",)
+    assert len(project.tracking.client.search_model_versions(f"name='{REGISTERED_MODEL}'")) == len(before)
+    with pytest.raises(PromotionRefusedError, match="serves there already"):
+        promoted_to_prod(project)
+    assert [each.action for each in prod.state().ledger] == [Action.PROMOTED, Action.REFUSED]
+    assert len(prod.tracking.client.search_model_versions("name='prod.quickbite'")) == 1
+
+
+def test_what_the_record_there_does_not_carry_is_an_override(project: Project) -> None:
+    policy = project.policy.model_copy(update={"gate": project.policy.gate.model_copy(update={"min_recall": 0.9})})
+    _, made = promoted_to_prod(project.under(policy))
+    assert made.action is Action.OVERRIDDEN
+    assert any("policy" in reason for reason in made.reasons)
+
+
+def test_a_copy_that_does_not_load_is_refused_there_and_nothing_is_said_here(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrackingResource, "problems", lambda *_: ["it does not load"])
+    with pytest.raises(PromotionRefusedError, match="it does not load"):
+        promoted_to_prod(project)
+    assert [each.action for each in project.resources["promotions"].state().ledger] == [Action.PROMOTED]
+
+
+@pytest.mark.parametrize("names", [{"table_prefix": "prod"}, {"registered_model": "prod.quickbite"}])
+def test_an_environment_that_shares_names_with_this_one_is_refused(project: Project, names: dict[str, str]) -> None:
+    policy = project.policy.model_copy(update={"environments": {"prod": Names(**names)}})
+    with pytest.raises(UnknownEnvironmentError, match="The environment prod shares"):
+        environment_named(project.resources | {"policy": policy}, project.settings, "prod")
+    with pytest.raises(UnknownEnvironmentError, match="has no environment qa"):
+        environment_named(project.resources | {"policy": policy}, project.settings, "qa")
+
+
+def test_the_command_promotes_what_serves_here_in_the_named_environment(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = "".join(f'{name} = "{value}"\n' for name, value in PROD.items())
+    with project.settings.policy_file.open("a", encoding="utf-8") as file:
+        file.write(f"[environments.prod]\n{names}")
+    for variable in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI", "CHURN_LAKEHOUSE", "CHURN_ARTIFACTS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("CHURN_PROJECT", str(project.settings.project))
+    said = ("--approver", "ada@quickbite.example", "--reason", "four calm weeks in staging")
+    assert main(["promote", "--to", "qa", *said]) == 1
+    assert "policy.toml has no environment qa." in capfd.readouterr().out
+    assert main(["promote", "--to", "prod", *said]) == 0
+    assert "version 1 of prod.quickbite serves in prod." in capfd.readouterr().out

@@ -36,6 +36,7 @@ def environment(folder: Path) -> dict[str, str]:
     """
     return {
         "CHURN_PROJECT": str(folder),
+        "CHURN_AUTOMATION": "on",
         "DAGSTER_HOME": str(folder / "data" / "dagster_home"),
         "CHURN_ALERT_WEBHOOK": f"http://127.0.0.1:9/{HOOK}",
         "CHURN_ALERT_SMTP": f"smtp://churn:{MAIL}@127.0.0.1:9/?from=a@b.example&to=c@d.example",

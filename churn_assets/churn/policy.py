@@ -261,6 +261,8 @@ class ChurnPolicy(Section):
     automation: Automation = Automation()
     notices: Notices = Notices()
     names: Names = Names()
+    # The other environments of the same MLflow server and lakehouse, by what a person calls them.
+    environments: Mapping[str, Names] = {}
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
@@ -308,7 +310,16 @@ class ChurnPolicy(Section):
 
 
 KNOBS = {"estimator", "max_depth", "iterations", "step_size", "min_leaf_share"}
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "names", "scoring", "retention", "monitoring"}
+SECTIONS_THAT_DO_NOT_JUDGE = {
+    "promotion",
+    "automation",
+    "notices",
+    "names",
+    "environments",
+    "scoring",
+    "retention",
+    "monitoring",
+}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

@@ -134,6 +134,8 @@ def _environment(settings: Settings, engine: str, folder: Path) -> dict[str, str
         "CHURN_ARTIFACTS": str(folder / "artifacts"),
         "DAGSTER_HOME": str(folder / "dagster_home"),
         "CHURN_ENGINE": engine,
+        # Scores are compared too, and there nobody is who could promote.
+        "CHURN_AUTOMATION": "on",
     }
     # Nobody is to be told of a trial; and a client of a server leaves its mark in the environment.
     left_out = {"CHURN_ALERT_WEBHOOK", "CHURN_ALERT_SMTP", "SPARK_CONNECT_MODE_ENABLED"}

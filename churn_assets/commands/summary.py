@@ -161,15 +161,20 @@ def _comparison_line(rival: Mapping[str, Any]) -> str:
 
 
 def _model_lines(promotions: PromotionsResource) -> list[str]:
-    state = promotions.state()
+    state, waiting = promotions.state(), promotions.tracking.version_under(STAGING)
     if state.champion is None:
-        return [f"  {promotions.tracking.registered_model}: no version is under alias {PRODUCTION}"]
+        lines = [f"  {promotions.tracking.registered_model}: no version is under alias {PRODUCTION}"]
+        if waiting is not None:
+            lines.append(
+                f"  version {waiting.version}, alias {STAGING}, waits for a person: launch promote_staging_model;"
+            )
+            lines.append("  or let the policy promote what passed: CHURN_AUTOMATION=on")
+        return lines
     lines = [f"  {promotions.tracking.registered_model}: {version_named(state.champion)}, alias {PRODUCTION}"]
     last = serving(state.ledger)
     if last is not None and state.disagreement is None:
         replaced = "" if last.previous_version is None else f"; {before(last)}"
         lines.append(f"  {since_when(last)}{replaced}")
-    waiting = promotions.tracking.version_under(STAGING)
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines

@@ -120,12 +120,17 @@ class PromotionsResource(dg.ConfigurableResource):
             action=Action.REFUSED,
             reasons=tuple(reasons),
         )
+        self.record(refused)
+        return refused
+
+    def record(self, decision: Decision) -> None:
+        """Writes a decision that moves nothing into the ledger, behind whatever others write meanwhile."""
         for _ in range(100):
             try:
-                self._append(refused, self.lakehouse.version(LEDGER))
+                self._append(decision, self.lakehouse.version(LEDGER))
             except OvertakenError:
                 continue
-            return refused
+            return
         raise OvertakenError(f"{LEDGER} is written by others without a pause.", next_step="try again")
 
     def _reconcile(self, dagster_run_id: str) -> Decision | None:

@@ -35,7 +35,8 @@ class Settings:
     dagster_home: where Dagster keeps its history.
     engine, spark_master, spark_remote: where the tables are computed; `engines.choice` decides. driver_memory: how much
     memory an engine on this machine may use.
-    names: those of the policy's [names] that the environment has instead.
+    names: those of the policy's [names] that the environment has instead. is_automated: whether the sensors run from
+    the start, and what passed is promoted without a person if the policy says so.
     """
 
     project: Path
@@ -54,6 +55,7 @@ class Settings:
     spark_remote: str | None = field(repr=False)
     driver_memory: str
     names: Mapping[str, str] = field(default_factory=dict)
+    is_automated: bool = False
 
     @property
     def data(self) -> Path:
@@ -103,6 +105,7 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         spark_master=env.get("SPARK_MASTER") or None,
         spark_remote=env.get("SPARK_REMOTE") or None,
         driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
+        is_automated=env.get("CHURN_AUTOMATION") == "on",
         names={name: env[variable] for name, variable in NAME_VARIABLES.items() if env.get(variable)},
     )
 
