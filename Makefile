@@ -21,8 +21,8 @@ java: ## find Java 17 or newer, which Spark needs and Sail does not, or install 
 chromium: ## find Chromium, for the browser test, or install it where apt can, or say what to type
 	@scripts/ensure-chromium
 
-demo: ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
-	@$(MAKE) --no-print-directory run CHURN_AUTOMATION=on
+demo: export CHURN_AUTOMATION = on
+demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
 
 run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)
 	@scripts/ensure-java --if-asked $(VENV_PYTHON) -m churn_assets.cli run

@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import Names, Promotion
-from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
+from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
     automation,
@@ -162,6 +162,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         ),
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
+            *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
             *freshness.checks,
         ],

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnscorableWeekError
+from churn_assets.churn.labels import known_churn_rate
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import (
@@ -111,7 +112,8 @@ def churn_scores(
         return audited(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES, policy)
 
     number, scored_at = str(version.version), datetime.now(UTC)
-    tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring)}
+    churn_rate = known_churn_rate(lakehouse.counts(PANEL, ["label"], inputs[PANEL]))
+    tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring, churn_rate)}
     commits = lakehouse.replace_dates(
         {
             table: stamped(rows, model_version=number, features_version=inputs[PANEL], scored_at=scored_at)

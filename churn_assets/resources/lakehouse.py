@@ -28,6 +28,7 @@ from churn_assets.delta.tables import (
 )
 from churn_assets.engines.sessions import in_utc
 from churn_assets.resources.abandoned_runs import note_process
+from churn_assets.resources.source_reading import holds_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +108,13 @@ class LakehouseResource(dg.ConfigurableResource):
         folder = f"{self._root}/held/{uuid.uuid4().hex}"
         try:
             rows.write.option("compression", "zstd").parquet(folder)
-            yield self.spark.read.schema(rows.schema).parquet(folder)
+            # Of no rows some engines leave no folder.
+            is_empty = not holds_files(folder)
+            yield (
+                self.spark.createDataFrame([], rows.schema)
+                if is_empty
+                else self.spark.read.schema(rows.schema).parquet(folder)
+            )
         finally:
             delete_folder(folder)
 

@@ -463,5 +463,5 @@ def _written(pictures: Mapping[str, Picture]) -> Iterator[str]:
     """A folder with the pictures as files, for MLflow to copy."""
     with TemporaryDirectory() as folder:
         for name, picture in pictures.items():
-            Path(folder, name).write_bytes(picture.png)
+            Path(folder, name).write_bytes(picture.content)
         yield folder

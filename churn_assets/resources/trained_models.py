@@ -10,6 +10,7 @@ from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import Names
+from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
@@ -69,6 +70,7 @@ class UnknownRunError(ChurnError):
 class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
 
+    purchases: the purchase model that it was averaged with and has to beat; None where there was none to fit.
     files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
     verdict: of its latest evaluation; None if there was none.
@@ -82,6 +84,7 @@ class TrainedModel:
     dates: SplitDates
     trained_at: datetime
     code_commit: str
+    purchases: PurchaseModel | None = None
     files_digest: str | None = None
     served_digest: str | None = None
     verdict: str | None = None
@@ -104,6 +107,7 @@ class TrainedModel:
             "is_out_of_time": self.dates.is_out_of_time,
             "trained_at": self.trained_at.isoformat(),
             "code_commit": self.code_commit,
+            "purchase_model": None if self.purchases is None else asdict(self.purchases),
         }
         known = provenance_tags(self.evidence, self.features, self.threshold)
         return known | files | {TRAINING_TAG: json.dumps(training)}
@@ -130,6 +134,7 @@ class TrainedModel:
                 ),
                 datetime.fromisoformat(training["trained_at"]),
                 training["code_commit"],
+                _purchase_model(training["purchase_model"]),
                 tags.get(FILES_TAG),
                 # No process can be seen any more to have served it; the probe asks again before it is promoted.
                 None,
@@ -156,8 +161,9 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        # A run from before there was a choice of estimators does not name one.
-        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
+        # What a run from before there was a choice of it does not name.
+        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0"}
+        tags, params = run.data.tags, before | run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
@@ -174,7 +180,12 @@ class TrainedModel:
             ),
             datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             tags["code_commit"],
+            _purchase_model(json.loads(params["purchase_model"])),
             tags.get(FILES_TAG),
             tags.get(SERVED_TAG),
             tags.get("verdict"),
         )
+
+
+def _purchase_model(recorded: Mapping[str, float] | None) -> PurchaseModel | None:
+    return None if recorded is None else PurchaseModel(**recorded)
