@@ -15,10 +15,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn.calendar import AsOfCalendar, each_date
 from churn_assets.churn.catalogue import FEATURES, Feature
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
 from churn_assets.churn.errors import SourceSchemaError
-from churn_assets.churn.features import AsOfCalendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import customer_snapshots, feature_panel
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
@@ -49,18 +50,23 @@ PANEL_SCHEMA = T.StructType(
 )
 
 
-def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:
+def panel_outcomes(
+    panel: DataFrame, rules: Collection[str] = PANEL_RULES, calendar: AsOfCalendar | None = None
+) -> list[Outcome]:
     """Those of the `rules` of `ml_churn_features` that are asked for, from one query over `panel`.
 
-    Only for each broken rule there is another, which finds its first offenders.
+    Only for each broken rule there is another, which finds its first offenders. calendar: that of the orders; None
+    where they are not known: then the panel has to have a snapshot a week.
     """
-    return _outcomes_by(_facts(panel, rules), panel, rules)
+    return _outcomes_by(_facts(panel, rules), panel, rules, calendar)
 
 
-def audit_outcomes(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> list[Outcome]:
+def audit_outcomes(
+    panel: DataFrame, silver: DataFrame, policy: ChurnPolicy, calendar: AsOfCalendar | None = None
+) -> list[Outcome]:
     """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last."""
     facts = _facts(panel, PANEL_RULES)
-    outcomes = _outcomes_by(facts, panel, PANEL_RULES)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES, calendar)
     if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return [*outcomes, unevaluable_future("columns are missing")]
     return [*outcomes, _future_outcome_at(facts.latest_labelled, panel, silver, policy)]
@@ -200,14 +206,16 @@ OFFENDERS_ALLOWED = {
 }
 
 
-def _outcomes_by(facts: _Facts | None, panel: DataFrame, rules: Collection[str]) -> list[Outcome]:
+def _outcomes_by(
+    facts: _Facts | None, panel: DataFrame, rules: Collection[str], calendar: AsOfCalendar | None
+) -> list[Outcome]:
     outcomes = [panel_schema_outcome(panel.schema)]
     if facts is None:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
     else:
         outcomes += [
             *[_offenders_outcome(facts, panel, rule) for rule in OFFENDERS_ALLOWED if rule in rules],
-            _empty_snapshot_outcome([row["as_of"] for row in facts.dates]),
+            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], calendar),
             _informative_outcome(facts.bounds),
         ]
     return [outcome for outcome in outcomes if outcome.rule in rules]
@@ -219,13 +227,15 @@ def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str) -> Outcome:
     return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
 
 
-def _empty_snapshot_outcome(as_of: Collection[date | None]) -> Outcome:
+def _empty_snapshot_outcome(as_of: Collection[date | None], calendar: AsOfCalendar | None) -> Outcome:
     dates = sorted(day for day in as_of if day is not None)
-    allowed = "at least 1 row at every Monday from the first to the last as-of date"
+    step_days, skipped = (7, frozenset()) if calendar is None else (calendar.step_days, calendar.skipped)
+    every = "day" if step_days == 1 else "week"
+    allowed = f"at least 1 row at a date every {every} from the first to the last, but after a gap or a closure"
     if not dates:
         return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
-    expected = [dates[0] + timedelta(weeks=week) for week in range((dates[-1] - dates[0]).days // 7 + 1)]
-    missing = sorted(set(expected) ^ set(dates))
+    expected = set(each_date(dates[0], dates[-1], step_days)) - skipped
+    missing = sorted(expected ^ set(dates))
     observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
 

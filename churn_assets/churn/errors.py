@@ -46,6 +46,10 @@ class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
 
 
+class WatermarkBeyondOrdersError(ChurnError):
+    """The policy says that orders are complete up to a day after the last of them."""
+
+
 class NoLabelledSnapshotError(ChurnError):
     """No snapshot's outcome window is over yet, so nothing can be trained or tested."""
 

@@ -1,16 +1,16 @@
 """Can a verdict be reached at all? Each candidate churn definition against the data, before anything is trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.features import AsOfCalendar
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
 from churn_assets.churn.outcomes import Outcome
@@ -84,7 +84,7 @@ def label_feasibility(
         outcomes = with_outcomes(
             snapshots.where(F.col("as_of").isin(looked_at)),
             silver,
-            AsOfCalendar(looked_at[0], looked_at[-1], calendar.watermark),
+            replace(calendar, first=looked_at[0], last=looked_at[-1]),
             max(candidate.windows.outcome_days for candidate in compared),
             policy,
         )

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, FeatureSet
 from churn_assets.churn.observed import FeatureRules
@@ -53,6 +53,72 @@ class Cleaning(Section):
     max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
     max_quarantined_share: Share = 0.05
     watermark: date | None = None
+
+
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+
+class Closure(Section):
+    """Days on which nobody could order, `from` the first `to` the last."""
+
+    # A version's own policy, as its run keeps it, names the field.
+    model_config = ConfigDict(populate_by_name=True)
+
+    begin: Annotated[date, Field(alias="from")]
+    to: date
+
+    @model_validator(mode="after")
+    def begins_before_it_ends(self) -> "Closure":
+        if self.begin > self.to:
+            raise ValueError(f"from ({self.begin}) must not be after to ({self.to})")
+        return self
+
+
+class Calendar(Section):
+    """When snapshots are taken, and which days of orders are complete.
+
+    snapshots: "weekly" on `weekday`, or "daily"; then too those of `weekday` alone train and judge. min_day_share: of
+    the orders that are usual on such a day; a day with fewer is not complete. min_gap_days: so many such days in a row
+    are a gap, unless they are of `closures`. holidays: days on which few orders surprise nobody; they change nothing.
+    """
+
+    snapshots: Literal["weekly", "daily"] = "weekly"
+    weekday: Annotated[Weekday, BeforeValidator(lambda day: day.lower() if isinstance(day, str) else day)] = "monday"
+    min_day_share: Share = 0.3
+    min_gap_days: Days = 7
+    # A TOML array is a list, which could be changed.
+    closures: Annotated[tuple[Closure, ...], Field(strict=False)] = ()
+    holidays: Annotated[tuple[date, ...], Field(strict=False)] = ()
+
+    @property
+    def step_days(self) -> int:
+        return 1 if self.snapshots == "daily" else 7
+
+    @property
+    def weekday_number(self) -> int:
+        """0 = Monday."""
+        return get_args(Weekday).index(self.weekday)
+
+    @property
+    def judged_weekday(self) -> int | None:
+        """Of snapshots a day apart the weekday of those that train and judge; None where all of them do."""
+        return self.weekday_number if self.snapshots == "daily" else None
+
+    def judges(self, as_of: date) -> bool:
+        """Whether a snapshot trains and judges: one a week does."""
+        return self.judged_weekday in (None, as_of.weekday())
+
+    def days_until_snapshot(self, day: date) -> int:
+        """From `day` to the first snapshot at it or after it."""
+        return 0 if self.snapshots == "daily" else (self.weekday_number - day.weekday()) % 7
+
+    @property
+    def date_name(self) -> str:
+        """What an as-of date is, in a word."""
+        return "day" if self.snapshots == "daily" else self.weekday.capitalize()
+
+    def closure_of(self, day: date) -> Closure | None:
+        return next((closure for closure in self.closures if closure.begin <= day <= closure.to), None)
 
 
 class Baseline(Section):
@@ -218,6 +284,7 @@ class ChurnPolicy(Section):
     churn: Churn = Churn()
     crisis_delay_minutes: Annotated[float, Field(gt=0, le=1440)] = 45.0
     cleaning: Cleaning = Cleaning()
+    calendar: Calendar = Calendar()
     baseline: Baseline = Baseline()
     split: Split = Split()
     alerts: Alerts = Alerts()
@@ -272,7 +339,7 @@ class ChurnPolicy(Section):
 
 
 SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring"}
-PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
+PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "calendar", "baseline"}
 
 
 def _digest(rules: Mapping[str, Any]) -> str:

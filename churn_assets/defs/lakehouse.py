@@ -1,12 +1,13 @@
 """Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import pyarrow as pa
 
 from churn_assets.churn import cleaning
+from churn_assets.churn.calendar import DayCount, as_record, day_counts, of_record
 from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.contract import row_accounting, source_schema_outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -28,6 +29,8 @@ SILVER = "food_delivery/silver_orders_enriched"
 SILVER_CUSTOMERS = "food_delivery/silver_customers"
 SEGMENTS = "food_delivery/segment_dimension"
 QUARANTINE = "food_delivery/quarantined_rows"
+# Under this name a commit of silver keeps what came on each day.
+DAYS = "days"
 SEGMENT_SCHEMA = arrow_schema([Column("segment", "string"), Column("segment_index", "double")])
 
 
@@ -119,10 +122,18 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
     dimension = [{"segment": segment, "segment_index": number} for segment, number in numbers.items()]
     segments = lakehouse.overwrite(SEGMENTS, pa.Table.from_pylist(dimension, SEGMENT_SCHEMA), metadata=metadata)
     orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
-    silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
+    silver_commit = lakehouse.write(
+        SILVER, orders, audit=lambda staged: {DAYS: as_record(day_counts(staged))}, metadata=metadata
+    )
     set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata)
     for commit in (silver_commit, customers, segments, set_aside):
         yield table_result(commit, {"inputs": inputs}, _notes_of(commit.table))
+
+
+def stored_days(lakehouse: LakehouseResource, version: int) -> dict[date, DayCount]:
+    """What came on each day by a version of silver: as its commit keeps it, without a JVM, or counted again."""
+    kept = lakehouse.audit({SILVER: version}) or {}
+    return of_record(kept[DAYS]) if DAYS in kept else day_counts(lakehouse.read(SILVER, version))
 
 
 def _notes_of(table: str) -> dict[str, ColumnNote]:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn import contract
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.contract import (
     NO_FUTURE_LEAKAGE,
@@ -26,7 +27,7 @@ from churn_assets.churn.contract import (
     split_outcomes,
 )
 from churn_assets.churn.errors import BrokenContractError
-from churn_assets.churn.features import AsOfCalendar, as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
