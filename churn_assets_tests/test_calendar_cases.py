@@ -10,11 +10,11 @@ import pytest
 from dagster import ExecuteInProcessResult
 from pyspark.sql import SparkSession
 
-from churn_assets.definitions import REFRESH
+from churn_assets.definitions import DEMO, REFRESH
 from churn_assets.defs.features import PANEL
 from churn_assets_tests import reference, shops
-from churn_assets_tests.conftest import TINY_POLICY, Project, causes_of, checks_of
-from churn_assets_tests.panels import by_key, differences
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of, checks_of
+from churn_assets_tests.panels import by_key, differences, rows_of
 from churn_assets_tests.shops import Shop
 
 SILVER = "food_delivery/silver_orders_enriched"
@@ -156,3 +156,36 @@ def test_a_watermark_beyond_the_orders_is_refused(spark: SparkSession, tmp_path:
     assert not result.success
     (cause,) = causes_of(result)
     assert "cleaning.watermark in policy.toml is 2025-11-30, and the last kept order is of 2025-11-01" in cause
+
+
+DAILY = f'{TINY_POLICY}[calendar]\nsnapshots = "daily"\nweekday = "tuesday"\n'
+
+
+def test_two_days_are_scored_on_different_features_and_a_day_a_week_trains(spark: SparkSession, tmp_path: Path) -> None:
+    project = Project.create(tmp_path / "project", policy=DAILY, sources=TINY_DEMO)
+    assert project.run(DEMO).success
+    lifecycle = project.run()
+    assert lifecycle.success, causes_of(lifecycle)
+    days = project.weeks()
+    assert days == [days[0] + timedelta(days=number) for number in range(len(days))]
+    trained = {day for (day,) in project.lakehouse.counts("food_delivery/train_features", ["as_of"])}
+    tested = {day for (day,) in project.lakehouse.counts("food_delivery/test_features", ["as_of"])}
+    assert len(trained) > 2
+    assert {day.weekday() for day in trained | tested} == {1}
+    labelled = {day for day, label in project.lakehouse.counts(PANEL, ["as_of", "label"]) if label is not None}
+    assert max(labelled) == days[-1] - timedelta(days=30), "labels are known day by day"
+
+    before, last = days[-2:]
+    scoring = project.score(before, last)
+    others = {name: found for name, found in checks_of(scoring).items() if "monitoring" not in name}
+    assert set(others.values()) == {True}, others
+    panel, scores = project.lakehouse.read(PANEL), project.lakehouse.read("food_delivery/churn_scores")
+    rows = {
+        day: {row["customer_id"]: row for row in rows_of(panel.where(panel.as_of == day))} for day in (before, last)
+    }
+    both = rows[before].keys() & rows[last].keys()
+    assert both
+    assert all(rows[before][each]["recency_days"] != rows[last][each]["recency_days"] for each in both)
+    assert {day: scores.where(scores.as_of == day).count() for day in (before, last)} == {
+        day: len(rows[day]) for day in (before, last)
+    }

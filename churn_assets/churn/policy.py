@@ -112,6 +112,11 @@ class Calendar(Section):
         """From `day` to the first snapshot at it or after it."""
         return 0 if self.snapshots == "daily" else (self.weekday_number - day.weekday()) % 7
 
+    def cron(self, hour: int, how_often: Literal["weekly", "daily"]) -> str:
+        """At `hour` o'clock UTC every day, or on the weekday of the weekly snapshots."""
+        # Cron's Sunday is 0.
+        return f"0 {hour} * * {'*' if how_often == 'daily' else (self.weekday_number + 1) % 7}"
+
     @property
     def date_name(self) -> str:
         """What an as-of date is, in a word."""
@@ -174,12 +179,14 @@ class Promotion(Section):
 
 
 class Automation(Section):
-    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings.
+    """refresh: how often the schedule builds the features; None: as often as there are snapshots.
+
+    retrain_cooldown_hours: between the sensor's retrainings.
 
     retrain_on: "refresh" retrains on every change of the features; "decision" only while retrain_decision says so.
     """
 
-    refresh: Literal["weekly", "daily"] = "weekly"
+    refresh: Literal["weekly", "daily"] | None = None
     retrain_on: Literal["refresh", "decision"] = "refresh"
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
@@ -304,6 +311,19 @@ class ChurnPolicy(Section):
         if unknown:
             raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(FEATURE_OF)}")
         return self
+
+    @model_validator(mode="after")
+    def every_snapshot_is_built(self) -> "ChurnPolicy":
+        if (self.calendar.snapshots, self.automation.refresh) == ("daily", "weekly"):
+            raise ValueError(
+                'automation.refresh ("weekly") must be "daily", or left out, where calendar.snapshots is "daily"'
+            )
+        return self
+
+    @property
+    def refresh(self) -> Literal["weekly", "daily"]:
+        """How often the features are built."""
+        return self.automation.refresh or self.calendar.snapshots
 
     @property
     def days_between_lists(self) -> int:

@@ -35,7 +35,7 @@ SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
 # Some hours after the feature refresh.
-CRON = {"weekly": "0 6 * * 1", "daily": "0 6 * * *"}
+SCORING_HOUR = 6
 RULE_MEANINGS = {
     "values": "Every score has all its values, a probability from 0 to 1 and a tier of the policy.",
     "coverage": "Each eligible customer of a week is scored or unscored, exactly once.",
@@ -174,10 +174,10 @@ def scoring_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     @dg.schedule(
         name="scheduled_scoring",
         job_name=SCORING,
-        cron_schedule=CRON[policy.automation.refresh],
+        cron_schedule=policy.calendar.cron(SCORING_HOUR, policy.calendar.snapshots),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Scores the latest snapshot, {policy.automation.refresh} at 06:00 UTC.",
+        description=f"Scores the latest snapshot, {policy.calendar.snapshots} at 06:00 UTC.",
     )
     def scheduled_scoring(
         context: dg.ScheduleEvaluationContext, lakehouse: LakehouseResource

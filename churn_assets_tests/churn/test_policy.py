@@ -187,6 +187,10 @@ def test_rules_cannot_be_changed_after_loading() -> None:
             "calendar.closures.0: from (2025-01-02) must not be after to",
         ),
         ("[calendar]\nclosures = [{ from = 2025-01-02 }]", "calendar.closures.0.to: is required"),
+        (
+            "[calendar]\nsnapshots = 'daily'\n[automation]\nrefresh = 'weekly'",
+            '(whole file): automation.refresh ("weekly") must be "daily", or left out',
+        ),
         ("[windows]\noutcome_days = true", "windows.outcome_days: found True, should be a valid integer"),
         ("[windows]\nobservation_days = 0", "windows.observation_days: found 0, should be greater than or equal to 1"),
         (
