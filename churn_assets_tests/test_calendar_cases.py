@@ -6,14 +6,17 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
 from pyspark.sql import SparkSession
 
+from churn_assets.churn.arrivals import AFTER, FRESH, GAPS, VOLUME
+from churn_assets.churn.policy import Freshness
 from churn_assets.definitions import DEMO, REFRESH
 from churn_assets.defs.features import PANEL
 from churn_assets_tests import reference, shops
-from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of, checks_of
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import by_key, differences, rows_of
 from churn_assets_tests.shops import Shop
 
@@ -189,3 +192,111 @@ def test_two_days_are_scored_on_different_features_and_a_day_a_week_trains(spark
     assert {day: scores.where(scores.as_of == day).count() for day in (before, last)} == {
         day: len(rows[day]) for day in (before, last)
     }
+
+
+def found(result: ExecuteInProcessResult, check: str) -> tuple[bool, dg.AssetCheckSeverity, dict[str, Any]]:
+    (evaluation,) = [each for each in result.get_asset_check_evaluations() if each.check_name == check]
+    return evaluation.passed, evaluation.severity, {name: each.value for name, each in evaluation.metadata.items()}
+
+
+def test_gap_stray_and_lateness_are_named_by_checks_with_a_picture(spark: SparkSession, tmp_path: Path) -> None:
+    _, result = landed(tmp_path / "project", stray_order(closure(shops.shop())))
+    assert result.success, "none of them blocks"
+    passed, severity, metadata = found(result, GAPS)
+    assert (passed, severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert metadata["observed"].startswith("gap 2025-08-18 to 2025-09-28: 0 orders, ")
+    assert "closures = [{ from = 2025-08-18, to = 2025-09-28 }]" in metadata["observed"]
+    assert metadata["orders_by_day"].startswith("![Orders by day](data:image/png;base64,")
+    shown = materializations_of(result)[SILVER].metadata["orders_by_day"].value
+    assert shown == metadata["orders_by_day"]
+    passed, severity, metadata = found(result, AFTER)
+    assert (passed, severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert metadata["offending_keys"] == ["T1"]
+    assert "after 2025-11-01, the last complete day: 2025-11-21 (1)" in metadata["observed"]
+    passed, severity, metadata = found(result, FRESH)
+    assert (passed, severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert metadata["observed"].startswith("complete up to 2025-11-01: ")
+
+    today = f"{declared(('2025-08-18', '2025-09-28'))}[freshness]\ntoday = 2025-11-02\n"
+    _, result = landed(tmp_path / "declared", closure(shops.shop()), today)
+    assert [found(result, check)[0] for check in (GAPS, AFTER, FRESH, VOLUME)] == [True] * 4
+
+
+def test_a_load_of_a_tenth_and_of_rows_twice_is_named_against_those_before(spark: SparkSession, tmp_path: Path) -> None:
+    shop = shops.shop(customers=200)
+    policy = f"{TINY_POLICY}[freshness]\ntoday = 2025-11-02\n"
+    project, first = landed(tmp_path / "project", shop, policy)
+    assert found(first, VOLUME)[0]
+    tenth = of_orders(shop, [order for number, order in enumerate(shop.orders) if number % 10 == 0])
+    _, result = landed(tmp_path / "project", tenth, policy)
+    passed, severity, metadata = found(result, VOLUME)
+    assert (passed, severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "orders of the days that earlier loads had: " in metadata["observed"]
+    twice = replace(shop, orders=[*shop.orders, *shop.orders])
+    shops.written(project.settings.project, orders=twice.orders)
+    passed, severity, metadata = found(project.run(REFRESH), VOLUME)
+    assert (passed, severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "source rows for 1,000 kept orders: 2," in metadata["observed"]
+    _, result = landed(tmp_path / "project", shop, policy)
+    assert found(result, VOLUME)[0], found(result, VOLUME)
+
+
+def test_the_latest_week_is_not_scored_on_stale_orders_and_earlier_ones_are(project: Project) -> None:
+    *_, before, last = project.weeks()
+    year = Freshness(today=date(2026, 12, 31))
+    late = project.under(project.policy.model_copy(update={"freshness": year}))
+    result = late.score(before, last, "food_delivery/churn_scores", "food_delivery/unscored_customers")
+    assert not result.success
+    (cause,) = causes_of(result)
+    assert f"The week of {last} is not scored, because its orders are stale" in cause
+    assert "freshness.today" in cause
+    assert not project.lakehouse.has("food_delivery/churn_scores")
+    assert late.score(before, before, "food_delivery/churn_scores", "food_delivery/unscored_customers").success
+
+
+class SetBack(datetime):
+    """A clock that is wrong by months."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> "SetBack":
+        return cls(2025, 8, 15, tzinfo=tz)
+
+
+def test_a_clock_that_was_set_back_blocks(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = project.versions()
+    monkeypatch.setattr("churn_assets.defs.lakehouse.datetime", SetBack)
+    result = project.run(REFRESH)
+    assert not result.success
+    (cause,) = causes_of(result)
+    assert "The clock says 2025-08-15 00:00 UTC" in cause
+    assert "it was set back" in cause
+    after = project.versions()
+    assert {table for table in before if before[table] != after[table]} <= {
+        "food_delivery/orders",
+        "food_delivery/reviews",
+        "food_delivery/customers",
+    }
+
+
+def test_a_load_whose_orders_lie_in_the_future_blocks(spark: SparkSession, tmp_path: Path) -> None:
+    shop = shops.shop()
+    late = [order | {"ordered_at": order["ordered_at"] + timedelta(days=3650)} for order in shop.orders]
+    mixed = [*shop.orders[: len(late) // 3], *late[len(late) // 3 :]]
+    project, result = landed(tmp_path / "project", replace(shop, orders=mixed))
+    assert not result.success
+    (cause,) = causes_of(result)
+    assert f"{len(late) - len(late) // 3:,} of {len(late):,} orders lie after the present" in cause
+    assert not project.lakehouse.has(SILVER)
+
+
+def test_a_challenger_of_older_data_is_refused(project: Project) -> None:
+    lakehouse = project.lakehouse
+    orders = lakehouse.read("demo/orders")
+    lakehouse.write("demo/orders", orders.where("ordered_at < '2025-12-10'"))
+    result = project.run()
+    assert not result.success
+    (recorded,) = [row for row in lakehouse.records("recall_churn") if row["verdict"] != "PASS"]
+    assert recorded["verdict"] == "NOT_EVALUABLE"
+    assert any("before the champion, version 1, which was tested at" in reason for reason in recorded["reasons"])
+    assert project.alias("production") == "1"
+    assert project.alias("staging") == "1"

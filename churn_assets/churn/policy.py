@@ -126,6 +126,40 @@ class Calendar(Section):
         return next((closure for closure in self.closures if closure.begin <= day <= closure.to), None)
 
 
+class Freshness(Section):
+    """How late and how unusual orders may be, and how old to act on.
+
+    warn_lag_days, fail_lag_days: from the last complete day to the load. max_age_days: to now; with older orders no
+    week is scored. warn_below to fail_above: of what is usual on such days. warn_load_change, fail_load_change: of the
+    days that earlier loads had too. max_future_share: of a load's orders, after the present. today: the day to look at
+    historical data from; None: by the clock.
+    """
+
+    warn_lag_days: Annotated[float, Field(ge=0, le=3650)] = 2.0
+    fail_lag_days: Annotated[float, Field(ge=0, le=3650)] = 7.0
+    max_age_days: Annotated[float, Field(ge=0, le=3650)] = 14.0
+    warn_below: Share = 0.6
+    fail_below: Share = 0.3
+    warn_above: Annotated[float, Field(gt=1, le=100)] = 1.75
+    fail_above: Annotated[float, Field(gt=1, le=100)] = 3.0
+    warn_load_change: Share = 0.10
+    fail_load_change: Share = 0.50
+    max_future_share: Share = 0.05
+    today: date | None = None
+
+    @model_validator(mode="after")
+    def warnings_come_first(self) -> "Freshness":
+        for warn, fail in (
+            ("warn_lag_days", "fail_lag_days"),
+            ("fail_below", "warn_below"),
+            ("warn_above", "fail_above"),
+            ("warn_load_change", "fail_load_change"),
+        ):
+            if getattr(self, warn) > getattr(self, fail):
+                raise ValueError(f"{warn} ({getattr(self, warn)}) must not exceed {fail} ({getattr(self, fail)})")
+        return self
+
+
 class Baseline(Section):
     """The retention team's rule, which a model must beat."""
 
@@ -292,6 +326,7 @@ class ChurnPolicy(Section):
     crisis_delay_minutes: Annotated[float, Field(gt=0, le=1440)] = 45.0
     cleaning: Cleaning = Cleaning()
     calendar: Calendar = Calendar()
+    freshness: Freshness = Freshness()
     baseline: Baseline = Baseline()
     split: Split = Split()
     alerts: Alerts = Alerts()
@@ -358,7 +393,7 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring"}
+SECTIONS_THAT_DO_NOT_JUDGE = {"freshness", "promotion", "automation", "notices", "scoring", "retention", "monitoring"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "calendar", "baseline"}
 
 

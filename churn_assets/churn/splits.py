@@ -56,16 +56,12 @@ def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
     """
     labelled = [day for day in labelled if policy.calendar.judges(day)]
     if not labelled:
+        days = policy.windows.outcome_days
         raise NoLabelledSnapshotError(
             "No snapshot has a known label yet.",
-            [
-                (
-                    f"a label is known {policy.windows.outcome_days} days after its as-of date, if no gap of the orders and "
-                    "no closure lies between; the orders end before that, or one lies there"
-                )
-            ],
-            next_step="provide more orders, or shorten windows.outcome_days or observation_days in policy.toml; gaps are "
-            "named by the check orders_without_gaps",
+            [f"a label is known {days} days after its as-of date; the orders end before that, or a gap lies between"],
+            next_step="provide more orders, or shorten windows.outcome_days or observation_days in policy.toml; gaps "
+            "are named by the check orders_without_gaps",
         )
     test = labelled[-1]
     train = tuple(day for day in labelled if day + timedelta(days=policy.windows.outcome_days) <= test)

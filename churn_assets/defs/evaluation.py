@@ -22,7 +22,7 @@ from churn_assets.churn.evaluations import (
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import refusals
+from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
@@ -150,6 +150,8 @@ def _judged(
     if champion is not None:
         try:
             champion_scores = _champion_scores(lakehouse, tracking, trained, champion)
+            tested = tracking.trained_model_of(champion).dates.test
+            obstacles += judged_on_older_data(trained.dates.test, tested, str(champion.version))
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")

@@ -49,6 +49,17 @@ JUDGING_VALUES = {
 }
 # These say who promotes what passed, when what runs, and what is made of scores and watched of them.
 RUNNING_VALUES = {
+    "freshness.warn_lag_days": 3.0,
+    "freshness.fail_lag_days": 9.0,
+    "freshness.max_age_days": 30.0,
+    "freshness.warn_below": 0.5,
+    "freshness.fail_below": 0.2,
+    "freshness.warn_above": 2.0,
+    "freshness.fail_above": 4.0,
+    "freshness.warn_load_change": 0.2,
+    "freshness.fail_load_change": 0.6,
+    "freshness.max_future_share": 0.5,
+    "freshness.today": date(2025, 12, 31),
     "promotion.mode": "manual",
     "automation.refresh": "daily",
     "automation.retrain_on": "decision",
