@@ -19,7 +19,7 @@ from churn_assets.churn.calendar import (
     surprise,
     watermark_of,
 )
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 
 FRESH, GAPS, AFTER, VOLUME = "orders_are_fresh", "orders_without_gaps", "orders_after_the_watermark", "usual_volume"
@@ -52,10 +52,8 @@ def stale_orders(watermark: date, now: datetime, policy: ChurnPolicy) -> str | N
     age = age_days(watermark, now, policy)
     if age <= policy.freshness.max_age_days:
         return None
-    return (
-        f"the orders are complete up to {watermark}, {_days(age)} before {now:%Y-%m-%d}; allowed "
-        f"{_days(policy.freshness.max_age_days)}"
-    )
+    found, allowed = told_apart(age, policy.freshness.max_age_days, ",.1f")
+    return f"the orders are complete up to {watermark}, {found} days before {now:%Y-%m-%d}; allowed {allowed} days"
 
 
 def _days(number: float) -> str:

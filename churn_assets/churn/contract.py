@@ -17,10 +17,10 @@ from pyspark.sql import types as T
 
 from churn_assets.churn.calendar import AsOfCalendar, each_date
 from churn_assets.churn.catalogue import FEATURES, Feature
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import customer_snapshots, feature_panel
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.tables import SourceTable, check_source_schema, united
@@ -388,10 +388,55 @@ def row_accounting(
         )
         outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
         shares[table] = quarantined / count if count else 0.0
-    observed = ", ".join(f"{table} {share:.2%}" for table, share in shares.items())
+    told = {table: told_apart(share, max_quarantined_share, ".2%")[0] for table, share in shares.items()}
+    observed = ", ".join(f"{table} {share}" for table, share in told.items())
     is_low = max(shares.values()) <= max_quarantined_share
-    allowed = f"at most {max_quarantined_share:.0%} of a table"
+    allowed = f"at most {100 * max_quarantined_share:g}% of a table"
     return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
+
+
+# What to change where a rule that sets aside or repairs does not fit the data.
+REMEDIES = {
+    "null_key": "look at the key columns' mapping in sources.toml",
+    "impossible_time": "look at the mapping of the time: its format, its zone, the order of day and month",
+    "duplicate_key": "look at the mapping of the key: it is not unique",
+    "negative_subtotal": "look at the mapping of subtotal; refunds are cancelled orders",
+    "score_out_of_range": "map review_score to 1 to 5",
+    "unknown_order": "look at the mapping of order_id in both tables: its form differs, or orders are missing",
+    "reviewed_before_order": "look at the time zones of reviewed_at and ordered_at",
+    "delivery_before_order": "look at the mapping of delivered_at and ordered_at: their time zones, or their places",
+    "delivery_too_late": "raise cleaning.max_delivery_hours ({max_delivery_hours:g}) if the shop takes longer",
+}
+
+
+def rule_remedies(
+    rows_in: Mapping[str, int], by_rule: Mapping[tuple[str, str, str], int], disposition: str, policy: ChurnPolicy
+) -> dict[str, str]:
+    """A line for each rule that touches more of a table than the policy's share, with what to change.
+
+    by_rule: rows of `quarantined_rows` by source table, disposition and rule. disposition: quarantined or repaired.
+    """
+    rules = policy.cleaning
+    limit = rules.max_repaired_share if disposition == REPAIRED else rules.max_quarantined_share
+    lines = {}
+    for (table, of_rows, rule), rows in sorted(by_rule.items()):
+        if of_rows != disposition or rows <= limit * rows_in[table]:
+            continue
+        share, _ = told_apart(rows / rows_in[table], limit, ".2%")
+        remedy = REMEDIES.get(rule, "look at these rows").format(max_delivery_hours=rules.max_delivery_hours)
+        lines[rule] = f"{rule}: {rows:,} of {rows_in[table]:,} {table} ({share}): {remedy}"
+    return lines
+
+
+def repaired_outcome(
+    rows_in: Mapping[str, int], by_rule: Mapping[tuple[str, str, str], int], policy: ChurnPolicy
+) -> Outcome:
+    """Whether no rule takes the delivery time of more than the policy's share of orders: then it does not fit them."""
+    lines = rule_remedies(rows_in, by_rule, REPAIRED, policy)
+    repaired = sum(rows for (_, disposition, _), rows in by_rule.items() if disposition == REPAIRED)
+    observed = "; ".join(lines.values()) or f"{repaired:,} delivery times set aside"
+    allowed = f"at most {100 * policy.cleaning.max_repaired_share:g}% of the orders by one rule"
+    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True)
 
 
 def source_schema_outcome(table: SourceTable, schema: T.StructType) -> Outcome:

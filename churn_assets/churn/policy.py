@@ -50,8 +50,10 @@ class Churn(Section):
 
 
 class Cleaning(Section):
-    max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
+    # A shop that ships abroad takes months.
+    max_delivery_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
     max_quarantined_share: Share = 0.05
+    max_repaired_share: Share = 0.05
     watermark: date | None = None
 
 

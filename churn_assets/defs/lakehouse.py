@@ -1,6 +1,7 @@
 """Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
@@ -21,7 +22,7 @@ from churn_assets.churn.calendar import (
     watermark_of,
 )
 from churn_assets.churn.columns import Column, arrow_schema
-from churn_assets.churn.contract import row_accounting, source_schema_outcome
+from churn_assets.churn.contract import repaired_outcome, row_accounting, rule_remedies, source_schema_outcome
 from churn_assets.churn.errors import ClockError
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -241,7 +242,12 @@ def _notes_of(table: str) -> dict[str, ColumnNote]:
             "quarantined_share",
             asset=QUARANTINE.split("/"),
             description="The share of each source table that is rejected stays below the policy's limit.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "repaired_share",
+            asset=QUARANTINE.split("/"),
+            description="No rule takes the delivery time of more orders than the policy's limit: it does not fit.",
+        ),
     ],
 )
 def silver_accounting(
@@ -251,10 +257,14 @@ def silver_accounting(
     inputs = lakehouse.inputs(SILVER)
     rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
     set_aside = lakehouse.counts(QUARANTINE, ["source_table", "disposition"])
+    by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     largest_share = policy.cleaning.max_quarantined_share
     for outcome in row_accounting(rows_in, rows_kept(lakehouse), set_aside, largest_share):
         is_share = outcome.rule == "quarantined_share"
-        yield check_result(outcome, (QUARANTINE if is_share else SILVER))
+        remedies = rule_remedies(rows_in, by_rule, cleaning.QUARANTINED, policy) if is_share else {}
+        told = replace(outcome, observed="; ".join([outcome.observed, *remedies.values()]))
+        yield check_result(told, (QUARANTINE if is_share else SILVER))
+    yield check_result(repaired_outcome(rows_in, by_rule, policy), QUARANTINE)
 
 
 def rows_kept(lakehouse: LakehouseResource) -> dict[str, int]:

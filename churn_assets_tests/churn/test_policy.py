@@ -24,6 +24,7 @@ JUDGING_VALUES = {
     "churn.gap_multiple": 2.0,
     "cleaning.max_delivery_hours": 12.0,
     "cleaning.max_quarantined_share": 0.1,
+    "cleaning.max_repaired_share": 0.1,
     "cleaning.watermark": date(2025, 12, 31),
     "calendar.snapshots": "daily",
     "calendar.weekday": "sunday",
