@@ -13,15 +13,14 @@ import dagster as dg
 import pytest
 
 from churn_assets import defs as stages
-from churn_assets.churn.errors import InvalidPolicyError, InvalidSourcesError
 from churn_assets.churn.arrivals import ARRIVAL_RULES
+from churn_assets.churn.errors import InvalidPolicyError, InvalidSourcesError
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs import monitoring
 from churn_assets.resources.settings import settings_from_env
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-LOAD = "from churn_assets.churn.arrivals import ARRIVAL_RULES
-from churn_assets.definitions import defs; defs()"
+LOAD = "from churn_assets.definitions import defs; defs()"
 
 
 @pytest.fixture
