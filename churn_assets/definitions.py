@@ -16,6 +16,7 @@ from churn_assets.defs import (
     evaluation,
     feasibility,
     features,
+    freshness,
     lakehouse,
     monitoring,
     registry,
@@ -144,10 +145,13 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     ]
     stages = [*([demo] if is_demo else []), *STAGES, *SERVING_STAGES]
     return dg.Definitions(
-        assets=[*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
+        assets=freshness.with_freshness_policies(
+            [*landing, *dg.load_assets_from_modules(stages, include_specs=True)], resources["policy"]
+        ),
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
+            *freshness.checks,
         ],
         jobs=[
             *[
