@@ -50,6 +50,14 @@ class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
 
 
+class WatermarkBeyondOrdersError(ChurnError):
+    """The policy says that orders are complete up to a day after the last of them."""
+
+
+class ClockError(ChurnError):
+    """The clock contradicts the data: it was set back, or orders lie in the future."""
+
+
 class NoLabelledSnapshotError(ChurnError):
     """No snapshot's outcome window is over yet, so nothing can be trained or tested."""
 
