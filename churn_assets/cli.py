@@ -59,6 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name, default in (("one", "sail"), ("other", "local")):
         engines.add_argument(name, nargs="?", choices=ENGINES, default=default, help=f"an engine (default: {default})")
+    promote = commands.add_parser("promote", help="promote the version that serves here in another environment too")
+    promote.add_argument("--to", required=True, metavar="NAME", help="of [environments] in policy.toml")
+    promote.add_argument("--approver", required=True, help="who decides: a name or an address people can ask")
+    promote.add_argument("--reason", required=True, help="why, in a sentence; both go into the ledgers")
     commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
     parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.

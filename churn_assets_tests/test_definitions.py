@@ -225,6 +225,22 @@ def test_groups_are_the_stages_in_the_order_of_the_flow(defs: dg.Definitions) ->
     assert set(found) == set(order)
 
 
+@pytest.mark.parametrize(
+    ("switch", "status", "mode"), [({}, "STOPPED", "manual"), ({"CHURN_AUTOMATION": "on"}, "RUNNING", "auto")]
+)
+def test_nothing_runs_or_is_promoted_by_itself_until_a_deployment_is_switched_on(
+    folder: Path, switch: dict[str, str], status: str, mode: str
+) -> None:
+    resources = default_resources(settings_from_env({"CHURN_PROJECT": str(folder), **switch}))
+    assert resources["policy"].promotion.mode == mode
+    found = {sensor.name: sensor.default_status.value for sensor in build_defs(resources).sensors or []}
+    assert found == {
+        "retrain_on_feature_refresh": status,
+        "alert_on_failure": status,
+        "refresh_on_new_orders": "STOPPED",
+    }
+
+
 def test_runs_stay_in_one_process_so_that_they_share_one_jvm(defs: dg.Definitions) -> None:
     assert defs.resolve_job_def(LIFECYCLE).executor_def is dg.in_process_executor
     assert defs.executor is dg.in_process_executor

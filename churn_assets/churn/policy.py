@@ -208,11 +208,46 @@ class Leakage(Section):
     max_model_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.98
 
 
+# MLflow takes no slash and no colon in a model's name; dots make the three parts of a Unity Catalog name.
+ModelName = Annotated[str, Field(pattern=r"^[^/:\s]([^/:]*[^/:\s])?$")]
+Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+
+
+class Names(Section):
+    """What the things of one environment are called, so that several share one MLflow server and one bucket.
+
+    run: of a training in MLflow; {learner} is XGBoost or GBT. table_prefix: a folder of the lakehouse, or a catalog,
+    that all tables and files of the environment lie under; none by default.
+    """
+
+    experiment: Name = "/Shared/QuickBite_Churn_Prediction"
+    run: Name = "{learner}_Crisis_Aware_Pipeline"
+    registered_model: ModelName = "quickbite_churn_predictor"
+    table_prefix: Annotated[str, Field(pattern=r"^\w*$")] = ""
+
+
 class Model(Section):
-    """class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration."""
+    """What is learned from, and how: a run's config may have other knobs than these.
+
+    class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration. estimator:
+    who learns the trees. max_depth, iterations: of each tree, and how many. step_size: how much each corrects the ones
+    before it. min_leaf_share: the smallest share of the training rows in a leaf. feature_share: of the features, which
+    may be split by, drawn anew at each split.
+    """
 
     feature_set: FeatureSet = "crisis_aware"
     class_weights: Literal["none", "balanced"] = "none"
+    estimator: Literal["gbt", "xgboost"] = "xgboost"
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 5
+    iterations: Annotated[int, Field(ge=1, le=500)] = 20
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_leaf_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.0125
+    feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The hyperparameters, by name."""
+        return self.model_dump(include=KNOBS)
 
 
 class Promotion(Section):
@@ -373,6 +408,9 @@ class ChurnPolicy(Section):
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
     notices: Notices = Notices()
+    names: Names = Names()
+    # The other environments of the same MLflow server and lakehouse, by what a person calls them.
+    environments: Mapping[str, Names] = {}
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
@@ -417,9 +455,11 @@ class ChurnPolicy(Section):
     def digest(self) -> str:
         """A short hash of every rule that judges, and of the features that the feature set holds.
 
-        Who promotes, what runs when and what is made of scores is no such rule.
+        Who promotes, what runs when and what is made of scores is no such rule; nor how the trees are learned, because
+        whichever came of it is judged.
         """
-        rules = self.model_dump(mode="json", exclude=SECTIONS_THAT_DO_NOT_JUDGE)
+        left_out: Any = {"model": KNOBS} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
+        rules = self.model_dump(mode="json", exclude=left_out)
         return _digest(rules | {"features": FEATURE_SETS[self.model.feature_set]})
 
     def panel_digest(self, code: str) -> str:
@@ -431,11 +471,14 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
+KNOBS = {"estimator", "max_depth", "iterations", "step_size", "min_leaf_share", "feature_share"}
 SECTIONS_THAT_DO_NOT_JUDGE = {
     "freshness",
     "promotion",
     "automation",
     "notices",
+    "names",
+    "environments",
     "scoring",
     "retention",
     "monitoring",

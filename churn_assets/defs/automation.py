@@ -53,13 +53,18 @@ class Seen:
         return json.dumps(asdict(self))
 
 
-@dg.sensor(
-    job_name=TRAINING,
-    minimum_interval_seconds=TICK_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
-)
-def retrain_on_feature_refresh(
+def retraining_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """As the deployment starts it; a person switches it in Dagster's UI."""
+    return dg.sensor(
+        name="retrain_on_feature_refresh",
+        job_name=TRAINING,
+        minimum_interval_seconds=TICK_SECONDS,
+        default_status=status,
+        description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
+    )(_retrain)
+
+
+def _retrain(
     context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.RunRequest | dg.SkipReason:
     seen, version = Seen.of(context.cursor), lakehouse.version(PANEL)
@@ -186,6 +191,9 @@ def refresh_on_new_orders(
     # Without a key: files that are restored with their times bring a state back, and Dagster starts one run for a key,
     # ever. A tick that is repeated after a crash refreshes once more, to the same rows.
     return dg.RunRequest()
+
+
+retrain_on_feature_refresh = retraining_sensor(dg.DefaultSensorStatus.STOPPED)
 
 
 def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:

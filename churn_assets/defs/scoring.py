@@ -31,7 +31,6 @@ from churn_assets.defs.results import ColumnNote, check_result, same_columns, ta
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = "scoring"
 # What is watched of the scores is brought up to date with them.
@@ -89,7 +88,7 @@ def churn_scores(
     version = tracking.version_under(PRODUCTION)
     against = [f"{key}: the panel has no features of this date" for key in context.partition_keys if key not in known]
     if version is None:
-        against.append(f"no version of {REGISTERED_MODEL} is under alias {PRODUCTION}")
+        against.append(f"no version of {tracking.registered_model} is under alias {PRODUCTION}")
     if against or version is None:
         raise UnscorableWeekError(
             "The weeks cannot be scored; their earlier scores stay.",

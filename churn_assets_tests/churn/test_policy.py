@@ -9,7 +9,9 @@ import pytest
 from churn_assets.churn import policy
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
+from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy, Model, Scoring, Section
+from churn_assets.defs.training import TrainingConfig, hyperparameters_of
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
@@ -76,6 +78,17 @@ RUNNING_VALUES = {
     "retention.max_unmatched_opt_outs": 0.1,
     "retention.actions": [{"action": "reminder"}],
     "units.currency": "EUR",
+    "model.estimator": "gbt",
+    "model.max_depth": 3,
+    "model.iterations": 30,
+    "model.step_size": 0.2,
+    "model.min_leaf_share": 0.1,
+    "model.feature_share": 1.0,
+    "names.experiment": "/Shared/Staging",
+    "names.run": "nightly",
+    "names.registered_model": "staging.model",
+    "names.table_prefix": "staging",
+    "environments": {"prod": {"table_prefix": "prod"}},
     "monitoring.warn_psi": 0.2,
     "monitoring.fail_psi": 0.5,
     "monitoring.confidence": 0.99,
@@ -322,3 +335,14 @@ def test_what_is_not_toml_is_refused_with_the_place(tmp_path: Path, content: byt
 def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
         load_policy(tmp_path)
+
+
+def test_how_the_trees_are_learned_is_a_policy_that_judges_nothing_and_a_run_may_differ() -> None:
+    policy = ChurnPolicy.model_validate({"model": {"max_depth": 3, "estimator": "gbt"}})
+    nothing = TrainingConfig.model_validate({})
+    assert hyperparameters_of(nothing, policy) == GradientBoosting(max_depth=3, estimator="gbt")
+    assert hyperparameters_of(nothing, ChurnPolicy()) == GradientBoosting()
+    run = TrainingConfig.model_validate({"max_depth": 4, "step_size": 0.2})
+    assert hyperparameters_of(run, policy) == GradientBoosting(max_depth=4, step_size=0.2, estimator="gbt")
+    assert policy.digest == ChurnPolicy().digest
+    assert ChurnPolicy.model_validate({"model": {"class_weights": "balanced"}}).digest != policy.digest
