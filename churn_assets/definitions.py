@@ -50,7 +50,10 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
         "alerts": alerts_resource(settings),
         "policy": load_policy(settings.policy_file),
         "sources": SourceCatalog(
-            load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
+            load_sources(settings.sources_file),
+            settings.project,
+            f"{settings.lakehouse}/{demo.FOLDER}",
+            scratch=f"{settings.lakehouse}/held",
         ),
     }
 
@@ -147,6 +150,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         assets=[*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
+            *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
         ],
         jobs=[
