@@ -46,12 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name, default in (("one", "sail"), ("other", "local")):
         engines.add_argument(name, nargs="?", choices=ENGINES, default=default, help=f"an engine (default: {default})")
-    commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
+    examined = commands.add_parser(
+        "doctor", help="show what is wrong with this machine or configuration, and how to mend it"
+    )
+    examined.add_argument(
+        "--sources", action="store_true", help="show what the configured sources hold, before anything is landed"
+    )
     parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
     settings = settings_from_env()
-    if parsed.command == "doctor":
+    if parsed.command == "doctor" and not parsed.sources:
         from churn_assets.commands import doctor
 
         return doctor.main(settings)
@@ -60,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     """Runs a command whose output goes to a log file but for what it shows to people."""
+    module = "source_probe" if arguments.command == "doctor" else arguments.command
     log = settings.data / "logs" / f"{arguments.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
@@ -73,9 +79,7 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
         print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
         try:
             # Loaded here, so that what libraries print while they are loaded goes to the log file.
-            code: int = import_module(f"churn_assets.commands.{arguments.command}").main(
-                arguments, settings, terminal, log
-            )
+            code: int = import_module(f"churn_assets.commands.{module}").main(arguments, settings, terminal, log)
         except KeyboardInterrupt:
             code = INTERRUPTED
         if code == INTERRUPTED:
