@@ -25,6 +25,7 @@ BENCHMARKS = (
     "scoring",
     "serving",
     "loading",
+    "partitions",
     "growth",
     "learners",
     "estimators",
