@@ -16,6 +16,7 @@ from churn_assets.defs import (
     evaluation,
     feasibility,
     features,
+    freshness,
     lakehouse,
     monitoring,
     registry,
@@ -49,13 +50,18 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
         **stores(settings, pyspark),
         "alerts": alerts_resource(settings),
         "policy": load_policy(settings.policy_file),
-        "sources": SourceCatalog(
-            load_sources(settings.sources_file),
-            settings.project,
-            f"{settings.lakehouse}/{demo.FOLDER}",
-            scratch=f"{settings.lakehouse}/held",
-        ),
+        "sources": source_catalog(settings),
     }
+
+
+def source_catalog(settings: Settings) -> SourceCatalog:
+    """The configured sources. Opens nothing. Raises InvalidSourcesError."""
+    return SourceCatalog(
+        load_sources(settings.sources_file),
+        settings.project,
+        f"{settings.lakehouse}/{demo.FOLDER}",
+        scratch=f"{settings.lakehouse}/held",
+    )
 
 
 def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
@@ -147,11 +153,14 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     ]
     stages = [*([demo] if is_demo else []), *STAGES, *SERVING_STAGES]
     return dg.Definitions(
-        assets=[*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
+        assets=freshness.with_freshness_policies(
+            [*landing, *dg.load_assets_from_modules(stages, include_specs=True)], resources["policy"]
+        ),
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
+            *freshness.checks,
         ],
         jobs=[
             *[

@@ -70,6 +70,10 @@ class UntrainableError(ChurnError):
     """The training rows cannot teach a classifier: none, only one class, or with unknown features."""
 
 
+class UnfittablePurchaseModelError(ChurnError):
+    """The model of repeat purchases cannot be fitted: nobody bought twice, or the histories contradict themselves."""
+
+
 class UnavailableEstimatorError(ChurnError):
     """The chosen estimator cannot be fitted here: its package cannot be loaded, or Spark Connect has no folder."""
 

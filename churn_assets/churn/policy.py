@@ -128,24 +128,44 @@ class Notices(Section):
         return "all" in self.warnings or check in self.warnings
 
 
-class Scoring(Section):
-    """The least churn probability of the risk tiers "high" and "medium"; below both is "low"."""
+# A TOML array is a list, which could be changed.
+OddsOfTiers = tuple[Annotated[float, Field(gt=0, le=1000)], Annotated[float, Field(gt=0, le=1000)]]
 
-    high_risk_probability: Share = 0.50
-    medium_risk_probability: Share = 0.20
+
+class Scoring(Section):
+    """Where the risk tiers "high" and "medium" begin; below both is "low", though nobody with an alert is.
+
+    tier_odds: times the odds of leaving among all customers whose outcome is known, so that the tiers follow the data's
+    churn rate. tier_probabilities: churn probabilities in their place.
+    """
+
+    tier_odds: Annotated[OddsOfTiers, Field(strict=False)] = (4.0, 1.5)
+    tier_probabilities: Annotated[tuple[Share, Share] | None, Field(strict=False)] = None
 
     @model_validator(mode="after")
     def tiers_are_in_order(self) -> "Scoring":
-        if self.medium_risk_probability >= self.high_risk_probability:
-            raise ValueError(
-                f"medium_risk_probability ({self.medium_risk_probability}) must be below "
-                f"high_risk_probability ({self.high_risk_probability}), or nobody is of medium risk"
-            )
+        for name, limits in (("tier_odds", self.tier_odds), ("tier_probabilities", self.tier_probabilities)):
+            if limits is not None and limits[1] >= limits[0]:
+                raise ValueError(
+                    f"{name}: that of medium ({limits[1]}) must be below that of high ({limits[0]}), "
+                    "or nobody is of medium risk"
+                )
         return self
+
+    def least_probabilities(self, churn_rate: float) -> tuple[float, float]:
+        """The least churn probability of tier "high" and of "medium" where `churn_rate` (0 to 1) of the known left."""
+        high, medium = self.tier_odds
+        return self.tier_probabilities or (_times_odds(churn_rate, high), _times_odds(churn_rate, medium))
+
+
+def _times_odds(share: float, times: float) -> float:
+    """The share whose odds are `times` those of `share`."""
+    return times * share / (1 - share + times * share)
 
 
 class Action(Section):
-    """What to offer whom: the first action whose conditions a customer meets. reason: a feature among their reasons."""
+    """What to offer whom: the first action whose conditions a customer meets. reason: a feature that is among
+    their reasons, or one about the same."""
 
     action: Annotated[str, Field(min_length=1)]
     risk_tier: Literal["high", "medium", "low"] | None = None
@@ -211,6 +231,12 @@ class Monitoring(Section):
         return self
 
 
+class Units(Section):
+    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word."""
+
+    currency: Annotated[str, Field(pattern=r"^\S*$", max_length=8)] = ""
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -230,6 +256,7 @@ class ChurnPolicy(Section):
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
+    units: Units = Units()
 
     @model_validator(mode="after")
     def reasons_of_actions_are_features(self) -> "ChurnPolicy":
@@ -271,7 +298,7 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring"}
+SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring", "units"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

@@ -63,7 +63,8 @@ NOTES = {
     ),
     "suggested_action": ColumnNote("the first of the policy's retention actions that fits"),
     "reasons": ColumnNote(
-        "up to three features that raised the score most: value, usual value, contribution, sentence"
+        "what raised the score most, up to three, each told by the feature that says it best and is true: value, the "
+        "mean of the week's customers, what all features about the same contribute, sentence"
     ),
     "raw_score": ColumnNote("half the log-odds of churn, the sum of the trees"),
     "base_score": ColumnNote("its mean way through the trees for the week's customers"),
