@@ -455,6 +455,12 @@ def repaired_outcome(
     return Outcome("repaired_share", not lines, observed, allowed, is_warning=True)
 
 
+def readable_values(table: SourceTable, unreadable: Sequence[str]) -> Outcome:
+    """Whether all text of a landed source table could be read; a warning, as its rows go by the rules of cleaning."""
+    observed = "; ".join(unreadable) or "all values can be read"
+    return Outcome(f"{table.name}__readable_values", not unreadable, observed, "none unreadable", is_warning=True)
+
+
 def source_schema_outcome(table: SourceTable, schema: T.StructType) -> Outcome:
     """Whether a landed source table has the columns cleaning needs."""
     allowed = ", ".join(f"{column.name} {column.kind}" for column in table.columns if not column.is_optional)

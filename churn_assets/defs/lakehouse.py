@@ -27,6 +27,7 @@ from churn_assets.churn.calendar import (
 from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.contract import (
     pace_outcome,
+    readable_values,
     repaired_outcome,
     row_accounting,
     rule_remedies,
@@ -44,7 +45,6 @@ from churn_assets.churn.tables import (
     SOURCE_TABLES,
     SourceTable,
     as_canonical,
-    check_source_schema,
 )
 from churn_assets.defs.results import (
     OWNERS,
@@ -91,15 +91,31 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
         description=f"{table.meaning} As the source delivers it, mapped by sources.toml; nothing is cleaned yet.",
     )
     def land(lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog]) -> dg.MaterializeResult:
-        raw = sources.open(lakehouse.spark, table)
-        is_configured = raw is not None
-        if raw is None:
-            raw = lakehouse.spark.createDataFrame([], table.spark_schema)
-        check_source_schema(table, raw.schema)
-        commit = lakehouse.write(landed(table), raw)
-        return table_result(commit, {"is_configured": is_configured}, described(table.columns))
+        opened = sources.examined(lakehouse.spark, table)
+        if opened is None:
+            rows, unreadable = lakehouse.spark.createDataFrame([], table.spark_schema), []
+        else:
+            rows, unreadable = opened.rows, [str(each) for each in opened.unreadable]
+        with sources.explained(lakehouse.spark, table):
+            commit = lakehouse.write(landed(table), rows, metadata={"unreadable": unreadable})
+        metadata = {"is_configured": opened is not None, "unreadable_values": unreadable}
+        return table_result(commit, metadata, described(table.columns))
 
     return land
+
+
+def readable_values_check(table: SourceTable) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=landed(table).split("/"),
+        name=f"{table.name}__readable_values",
+        description=f"Every value of {table.name} that is written as text can be read as what its column holds.",
+    )
+    def values_are_readable(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+        """Values that cannot be read are null, and their rows go by the rules of cleaning."""
+        unreadable = lakehouse.commit_metadata(landed(table)).get("unreadable", [])
+        return check_result(readable_values(table, unreadable))
+
+    return values_are_readable
 
 
 def source_schema_check(table: SourceTable) -> dg.AssetChecksDefinition:
