@@ -73,6 +73,7 @@ def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: p
             "CHURN_PROJECT": str(project.settings.project),
             "MLFLOW_DFS_TMP": str(folder / "models"),
             "SPARK_DRIVER_MEMORY": "1g",
+            "CHURN_AUTOMATION": "on",
         }
         run = (sys.executable, "-m", "churn_assets.cli", "run")
         with running(folder / "run.log", *run, environ=environ) as process:

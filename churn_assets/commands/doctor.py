@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.commands.terminal import DONE, FAILED, show
 from churn_assets.engines.addresses import public, shown
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
 
@@ -132,11 +132,11 @@ def _fits(wanted: Requirement, versions: dict[str, str]) -> bool:
 
 
 def memory(settings: Settings) -> str:
-    from churn_assets.resources.spark import memory_bytes
+    from churn_assets.resources.spark import InvalidMemoryError, memory_bytes
 
     try:
         size = memory_bytes(settings.driver_memory)
-    except (KeyError, ValueError) as invalid:
+    except InvalidMemoryError as invalid:
         raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m") from invalid
     there = psutil.virtual_memory()
     free = f"{there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"
@@ -266,5 +266,5 @@ def main(settings: Settings) -> int:
     # What libraries say of themselves when they are loaded is in other commands' log files; this one has none.
     warnings.simplefilter("ignore")
     findings = examine(settings)
-    sys.stdout.write(f"{report(findings)}\n")
+    show(report(findings))
     return FAILED if any(each.fix and not each.is_warning for each in findings) else DONE

@@ -17,14 +17,15 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.delta.tables import MissingTableError
+from churn_assets.resources.abandoned_runs import end_vanished_runs
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.trained_models import MODEL_ARTIFACT
 
 LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_refresh"
-# After Monday's as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
-CRON = {"weekly": "0 3 * * 1", "daily": "0 3 * * *"}
+# After the as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
+REFRESH_HOUR = 3
 TICK_SECONDS = 30
 GOING_ON = (
     dg.DagsterRunStatus.QUEUED,
@@ -33,7 +34,7 @@ GOING_ON = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-# A run that began longer ago than this and never ended was killed with its machine; it holds nothing up.
+# A run of another machine that began longer ago than this and never ended was killed with it; it holds nothing up.
 LOST_AFTER = timedelta(hours=12)
 
 
@@ -52,13 +53,18 @@ class Seen:
         return json.dumps(asdict(self))
 
 
-@dg.sensor(
-    job_name=TRAINING,
-    minimum_interval_seconds=TICK_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
-)
-def retrain_on_feature_refresh(
+def retraining_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """As the deployment starts it; a person switches it in Dagster's UI."""
+    return dg.sensor(
+        name="retrain_on_feature_refresh",
+        job_name=TRAINING,
+        minimum_interval_seconds=TICK_SECONDS,
+        default_status=status,
+        description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
+    )(_retrain)
+
+
+def _retrain(
     context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.RunRequest | dg.SkipReason:
     seen, version = Seen.of(context.cursor), lakehouse.version(PANEL)
@@ -93,8 +99,11 @@ def retrain_on_feature_refresh(
                 f"Version {version} of {PANEL} waits for the cooldown to end at {rested:%F %H:%M} UTC."
             )
     context.update_cursor(Seen(version, datetime.now(UTC).isoformat()).cursor())
-    # The key makes a tick that is repeated after a crash ask for the same run.
-    return dg.RunRequest(run_key=f"{PANEL}@{version}", tags={"churn/panel_version": str(version)})
+    # The key makes a tick that is repeated after a crash ask for the same run. With the time, because the versions of a
+    # table that is made anew begin again, and Dagster never starts a second run for a key.
+    committed = lakehouse.committed_at(PANEL, version)
+    run_key = f"{PANEL}@{version} of {committed.isoformat()}"
+    return dg.RunRequest(run_key=run_key, tags={"churn/panel_version": str(version)})
 
 
 def _decided_against(lakehouse: LakehouseResource) -> str | None:
@@ -150,6 +159,7 @@ def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
 
 def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:
     """A run of one of the jobs that has not ended."""
+    end_vanished_runs(instance)
     after = datetime.now(UTC) - LOST_AFTER
     for job in jobs:
         filters = dg.RunsFilter(job_name=job, statuses=list(GOING_ON), created_after=after)
@@ -178,7 +188,12 @@ def refresh_on_new_orders(
     if going_on:
         return dg.SkipReason(f"New orders wait for the run {going_on} to end.")
     context.update_cursor(state)
-    return dg.RunRequest(run_key=state)
+    # Without a key: files that are restored with their times bring a state back, and Dagster starts one run for a key,
+    # ever. A tick that is repeated after a crash refreshes once more, to the same rows.
+    return dg.RunRequest()
+
+
+retrain_on_feature_refresh = retraining_sensor(dg.DefaultSensorStatus.STOPPED)
 
 
 def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
@@ -186,8 +201,8 @@ def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name="scheduled_feature_refresh",
         job_name=REFRESH,
-        cron_schedule=CRON[policy.automation.refresh],
+        cron_schedule=policy.calendar.cron(REFRESH_HOUR, policy.refresh),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Lands the sources and builds the features, {policy.automation.refresh} at 03:00 UTC.",
+        description=f"Lands the sources and builds the features, {policy.refresh} at 03:00 UTC.",
     )

@@ -11,6 +11,7 @@ from churn_assets.churn.errors import ChurnError
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
 from churn_assets.delta.tables import (
+    KEEPING_OPERATIONS,
     UnsupportedTableError,
     commit_info,
     files_of,
@@ -67,12 +68,13 @@ def publish(
     any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
     replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
     if_empty: raised if a table would have no row. Raises UndatedRowsError for rows without a date, ValueError for rows
-    of other dates.
+    of other dates, OvertakenError if another run wrote a table, or the same dates of it, since this one began to.
     """
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     if replaced:
         noted["dates"] = [day.isoformat() for day in replaced[1]]
     paths = {table: f"{root}/{table}" for table in tables}
+    begun = {table: latest_version(path) for table, path in paths.items()}
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
     try:
         for table, rows in tables.items():
@@ -95,10 +97,24 @@ def publish(
         raise
     # From here on the files stay: an error after the commit must not take them from a table that has them, and
     # those of a failed commit are no version of any table.
-    commits = []
+    commits: list[TableCommit] = []
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
-        version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted, replaced=replaced)
+        try:
+            version = commit_files(
+                paths[table],
+                actions[table],
+                schema,
+                mode=mode,
+                metadata=noted,
+                replaced=replaced,
+                begun=begun[table],
+            )
+        except OvertakenError:
+            # It is known that no version has these files, nor those of the tables behind.
+            for waiting in list(tables)[len(commits) :]:
+                delete_folder(staged[waiting])
+            raise
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
@@ -112,29 +128,35 @@ def commit_files(
     mode: str,
     metadata: Mapping[str, Any],
     replaced: tuple[str, Sequence[date]] | None = None,
+    begun: int | None = None,
 ) -> int:
     """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
 
     metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
-    overwrite removes. Raises UnsupportedTableError for a table partitioned otherwise.
+    overwrite removes. begun: the version that was the latest when the rows began to be computed, None for no table.
+    Raises UnsupportedTableError for a table partitioned otherwise, and OvertakenError, with nothing committed, if what
+    an overwrite removes has been written by another since.
     """
     from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake.exceptions import DeltaError
     from deltalake.transaction import create_table_with_add_actions
 
     uri = python_uri(path)
     delta_schema = Schema.from_json(schema.json())
     partition_by = None if replaced is None else [replaced[0]]
     filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
-    properties = CommitProperties(custom_metadata=dict(metadata))
     if not DeltaTable.is_deltatable(uri):
-        create_table_with_add_actions(
-            uri,
-            delta_schema,
-            actions,
-            partition_by=partition_by,
-            configuration=TABLE_PROPERTIES,
-            commit_properties=properties,
-        )
+        try:
+            create_table_with_add_actions(
+                uri,
+                delta_schema,
+                actions,
+                partition_by=partition_by,
+                configuration=TABLE_PROPERTIES,
+                commit_properties=CommitProperties(custom_metadata=dict(metadata)),
+            )
+        except DeltaError as failed:
+            raise _overtaken(path, begun, metadata["write_id"], failed) from failed
         return 0
     delta = DeltaTable(uri)
     opened_at = delta.version()
@@ -147,8 +169,49 @@ def commit_files(
         )
     if mode == "append":
         _add_missing_columns(delta, delta_schema)
-    delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
+    if mode == "overwrite":
+        _require_unwritten(path, begun, opened_at, None if replaced is None else replaced[1])
+    # What is removed is what this opened version holds: the very next version is taken, or none.
+    retries = 0 if mode == "overwrite" else None
+    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=retries)
+    try:
+        delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
+    except DeltaError:
+        if latest_version(path) == opened_at or _is_committed(path, metadata["write_id"], opened_at):
+            raise
+        # Raises, unless the other wrote other dates; then the next version is free.
+        return commit_files(path, actions, schema, mode=mode, metadata=metadata, replaced=replaced, begun=begun)
     return _version_of(path, metadata["write_id"], opened_at)
+
+
+def _require_unwritten(path: str, begun: int | None, latest: int, dates: Sequence[date] | None) -> None:
+    """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these dates of it."""
+    own = None if dates is None else {day.isoformat() for day in dates}
+    for version in range(0 if begun is None else begun + 1, latest + 1):
+        commit = commit_info(path, version)
+        is_of_others = own is not None and "dates" in commit and not own.intersection(commit["dates"])
+        if commit.get("operation") not in KEEPING_OPERATIONS and not is_of_others:
+            raise _overtaken_by(path, begun, commit.get("dagster_run_id"))
+
+
+def _overtaken(path: str, begun: int | None, write_id: str, failed: Exception) -> Exception:
+    """What a commit that failed comes to: OvertakenError if another was first, else the failure itself."""
+    latest, since = latest_version(path), -1 if begun is None else begun
+    is_other = latest is not None and latest != begun and not _is_committed(path, write_id, since)
+    return _overtaken_by(path, begun, None) if is_other else failed
+
+
+def _overtaken_by(path: str, begun: int | None, run_id: str | None) -> OvertakenError:
+    who = f"Dagster run {run_id}" if run_id else "another process"
+    return OvertakenError(
+        f"{path} was written by {who} after version {begun}, while this run was computing it; that one's rows stay.",
+        next_step="let one run at a time write a table; launch this job again if its result is still wanted",
+    )
+
+
+def _is_committed(path: str, write_id: str, since: int) -> bool:
+    versions = range(latest_version(path) or 0, since, -1)
+    return any(commit_info(path, version).get("write_id") == write_id for version in versions)
 
 
 def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
@@ -156,20 +219,32 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
 
     Needs no JVM. Raises OvertakenError if the table has moved on since `version`.
     """
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
+    import pyarrow.parquet as pq
+    from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError
+    from deltalake.transaction import create_table_with_add_actions
 
-    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
-    uri = python_uri(path)
+    noted = {**metadata, "write_id": uuid.uuid4().hex}
+    properties = CommitProperties(custom_metadata=noted, max_commit_retries=0)
+    uri, staged, schema = python_uri(path), f"{path}/{noted['write_id']}", Schema.from_arrow(rows.schema)
+    filesystem, folder = filesystem_of(staged)
+    filesystem.create_dir(folder, recursive=True)
+    pq.write_table(rows, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
+    actions = _add_actions(staged, noted["write_id"])
     try:
-        # At an opened version a commit takes the next number or fails; by path it would take any number.
-        opened = uri if version is None else DeltaTable(uri, version=version)
-        mode: Literal["error", "append"] = "error" if version is None else "append"
-        write_deltalake(opened, rows, mode=mode, configuration=TABLE_PROPERTIES, commit_properties=properties)
-    except DeltaError as overtaken:
-        if latest_version(path) == version:
-            raise
-        raise OvertakenError(f"{path} was written by another process after version {version}.") from overtaken
+        if version is None:
+            create_table_with_add_actions(
+                uri, schema, actions, mode="error", configuration=TABLE_PROPERTIES, commit_properties=properties
+            )
+        else:
+            # At an opened version a commit takes the next number or fails; by path it would take any number.
+            opened = DeltaTable(uri, version=version)
+            opened.create_write_transaction(actions, "append", schema, commit_properties=properties)
+    except DeltaError as failed:
+        overtaken = _overtaken(path, version, noted["write_id"], failed)
+        if isinstance(overtaken, OvertakenError):
+            delete_folder(staged)
+        raise overtaken from failed
     return 0 if version is None else version + 1
 
 

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
 
 
+# Commits after which a table holds the rows it held.
+KEEPING_OPERATIONS = {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "ADD FEATURE"}
+
+
 class MissingTableError(ChurnError):
     """A Delta table, or the version asked for, does not exist."""
 
@@ -103,6 +107,14 @@ def commit_info(path: str, version: int) -> dict[str, Any]:
             next_step="use a later version, and keep the log for longer (delta.logRetentionDuration)",
         ) from cleaned_up
     return next((entry["commitInfo"] for entry in entries if "commitInfo" in entry), {})
+
+
+def written_at(path: str, version: int) -> datetime:
+    """When the rows of a version were last written: by the latest commit up to it that did more than rearrange them."""
+    for earlier in range(version, 0, -1):
+        if commit_info(path, earlier).get("operation") not in KEEPING_OPERATIONS:
+            return committed_at(path, earlier)
+    return committed_at(path, 0)
 
 
 def committed_at(path: str, version: int) -> datetime:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from dagster_pyspark import LazyPySparkResource
 from dagster_pyspark.resources import spark_session_from_config
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
@@ -16,10 +17,11 @@ from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
 from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
-# and the cores do the work meanwhile (docs/decisions/0017).
+# and the cores do the work meanwhile (docs/decisions/0017). No collector is named: beside another one, which a
+# spark-defaults.conf or JAVA_TOOL_OPTIONS may name, the JVM would not start.
 LOCAL_JVM = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
-    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:+UseParallelGC"
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
 )
 # The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
 # statistics.
@@ -31,6 +33,10 @@ SESSION = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
 }
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+class InvalidMemoryError(ChurnError):
+    """SPARK_DRIVER_MEMORY is no size."""
 
 
 class EngineResource(LazyPySparkResource):
@@ -127,8 +133,10 @@ def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
 
 
 def memory_bytes(text: str) -> int:
-    """SPARK_DRIVER_MEMORY, such as 4g or 512m, as Spark reads it. Raises ValueError."""
+    """SPARK_DRIVER_MEMORY, such as 4g or 512m, as Spark reads it. Raises InvalidMemoryError."""
     number, unit = text.strip().lower().removesuffix("b"), ""
     if number and number[-1] in UNITS:
         number, unit = number[:-1], number[-1]
+    if not number.isdecimal() or int(number) == 0:
+        raise InvalidMemoryError(f"SPARK_DRIVER_MEMORY is {text!r}.", next_step="write it as 4g or 4096m")
     return int(number) * UNITS[unit]

@@ -17,7 +17,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.delta.commits import UndatedRowsError
+from churn_assets.delta.commits import OvertakenError, UndatedRowsError
 from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -223,6 +223,40 @@ def test_the_version_reported_is_that_of_the_write_though_others_committed_befor
     assert lakehouse.version(TABLE) == 3
     assert written.version == 2
     assert values(lakehouse.read(TABLE, written.version)) == [1, 2, 7]
+
+
+def test_of_two_runs_that_write_a_table_at_once_the_second_is_overtaken_by_name_and_leaves_no_files(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    for version in range(2):  # as the first version, and later
+        with pytest.raises(OvertakenError, match=r"by another process .*\nNext step: let one run at a time"):
+            lakehouse.write(
+                TABLE, numbers(spark, 3), audit=lambda _: lakehouse.overwrite(TABLE, pa.table({"id": [7, 8]}))
+            )
+        assert (lakehouse.version(TABLE), values(lakehouse.read(TABLE))) == (version, [7, 8])
+        assert len(table_files_named(lakehouse, "*.parquet")) == version + 1, "one of each write that was committed"
+    # Rows that are only arranged in other files are those of before.
+    written = lakehouse.write(
+        TABLE, numbers(spark, 4), audit=lambda _: deltalake.DeltaTable(lakehouse.path(TABLE)).optimize.compact()
+    )
+    assert values(lakehouse.read(TABLE, written.version)) == [4]
+
+
+def test_of_two_runs_at_once_over_other_weeks_both_commit_and_over_the_same_week_one_does(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, third = WEEKS
+
+    def replace(number: int, week: date, meanwhile: Any = accept) -> None:
+        lakehouse.replace_dates({TABLE: dated(spark, (number, week))}, "as_of", [week], audit=meanwhile)
+
+    replace(1, first)
+    replace(2, second, lambda _: replace(3, third))
+    with pytest.raises(OvertakenError):
+        replace(4, second, lambda _: replace(5, second))
+    rows = {row.id: row.as_of for row in lakehouse.read(TABLE).collect()}
+    assert rows == {1: first, 3: third, 5: second}
+    assert len(table_files_named(lakehouse, "*.parquet")) == 4, "those of rows 1, 2, 3 and 5"
 
 
 def test_a_small_table_is_overwritten_whole_without_a_session(
