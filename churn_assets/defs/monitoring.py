@@ -83,7 +83,7 @@ def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingRe
     version = trained.evidence.data_versions[TRAIN]
     until = max(trained.dates.train)
     known = set(lakehouse.table_schema(TRAIN, version).names)
-    features = [feature.name for feature in FEATURES if feature.name in known]
+    features = [feature.name for feature in FEATURES if feature.name in known and not feature.grows]
 
     def column(name: str) -> pa.ChunkedArray:
         return lakehouse.arrow(TRAIN, [name], version).column(name)
