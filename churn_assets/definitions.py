@@ -50,6 +50,7 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     if not settings.is_automated:
         policy = policy.model_copy(update={"promotion": Promotion(mode="manual")})
     made = stores(settings, pyspark, names_of(policy, settings.names))
+    root = made["lakehouse"].root
     return {
         "pyspark": pyspark,
         **made,
@@ -57,7 +58,7 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
         "policy": policy,
         "deployment": settings.is_automated,
         "sources": SourceCatalog(
-            load_sources(settings.sources_file), settings.project, f"{made['lakehouse'].root}/{demo.FOLDER}"
+            load_sources(settings.sources_file), settings.project, f"{root}/{demo.FOLDER}", scratch=f"{root}/held"
         ),
     }
 
@@ -163,6 +164,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
+            *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
             *freshness.checks,
         ],

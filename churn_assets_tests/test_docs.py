@@ -42,6 +42,7 @@ CHECK = COMMANDS + "test_check.py::test_checks_that_pass_exit_with_0_are_recorde
 HISTORY = COMMANDS + "test_history.py::test_the_command_needs_no_jvm_and_shows_nothing_else"
 REPRODUCE = COMMANDS + "test_reproduce.py::test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on"
 DOCTOR = HERE + "test_the_doctor_says_what_the_page_shows"
+YOUR_DATA = "churn_assets_tests/test_your_data.py::test_what_the_page_shows_is_what_the_commands_say"
 ENGINES = COMMANDS + "test_engines.py::test_the_command_runs_a_project_twice_apart_and_finds_it_equal"
 PROMOTE = "churn_assets_tests/test_environments.py::test_the_command_promotes_what_serves_here_in_the_named_environment"
 RUN_CONFIG = HERE + "test_jobs_take_the_run_config_that_pages_give_them"
@@ -82,6 +83,8 @@ COVERED_BY = {
     "churn-assets reproduce": REPRODUCE,
     "churn-assets reproduce 1": REPRODUCE,
     "churn-assets doctor": DOCTOR,
+    "churn-assets doctor --sources": YOUR_DATA,
+    "scripts/pharmacy my_pharmacy": YOUR_DATA,
     "churn-assets engines": ENGINES,
     "churn-assets engines sail connect": ENGINES,
     "dagster dev -w workspace.yaml": (

@@ -24,8 +24,8 @@ from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.trained_models import MODEL_ARTIFACT
 
 LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_refresh"
-# After Monday's as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
-CRON = {"weekly": "0 3 * * 1", "daily": "0 3 * * *"}
+# After the as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
+REFRESH_HOUR = 3
 TICK_SECONDS = 30
 GOING_ON = (
     dg.DagsterRunStatus.QUEUED,
@@ -201,8 +201,8 @@ def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name="scheduled_feature_refresh",
         job_name=REFRESH,
-        cron_schedule=CRON[policy.automation.refresh],
+        cron_schedule=policy.calendar.cron(REFRESH_HOUR, policy.refresh),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Lands the sources and builds the features, {policy.automation.refresh} at 03:00 UTC.",
+        description=f"Lands the sources and builds the features, {policy.refresh} at 03:00 UTC.",
     )

@@ -23,7 +23,7 @@ from churn_assets.churn.evaluations import (
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import refusals
+from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of, history_columns
 from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
@@ -164,6 +164,8 @@ def _judged(
     if champion is not None:
         try:
             champion_scores = _champion_scores(lakehouse, tracking, trained, champion)
+            tested = tracking.trained_model_of(champion).dates.test
+            obstacles += judged_on_older_data(trained.dates.test, tested, str(champion.version))
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")

@@ -26,7 +26,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
     actions = files_of(table)
     if not actions:
         return spark.createDataFrame([], schema)
-    _require_files(table, [unquote(action["path"]) for action in actions])
+    require_files(table, [unquote(action["path"]) for action in actions])
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
     folder = spark_uri(unquote(table.table_uri)).rstrip("/")
     # Partition values live in the log, not in the files: a frame for each combination of them.
@@ -46,7 +46,7 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
     return united(frames)
 
 
-def _require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
+def require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
     """Raises MissingFileError: Sail reads no rows from a file that is not there, without a word (pysail 0.7.2)."""
     from pyarrow.fs import FileType
 

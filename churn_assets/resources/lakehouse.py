@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
-from churn_assets.delta.storage import delete_folder, write_file
+from churn_assets.delta.storage import delete_folder, holds_files, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -28,7 +28,6 @@ from churn_assets.delta.tables import (
 )
 from churn_assets.engines.sessions import in_utc
 from churn_assets.resources.abandoned_runs import note_process
-from churn_assets.resources.source_reading import holds_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

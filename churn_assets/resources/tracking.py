@@ -200,7 +200,6 @@ class TrackingResource(dg.ConfigurableResource):
 
         mlflow.log_params(dict(logged.params))
         mlflow.set_tags(provenance_tags(logged.evidence, logged.features, logged.threshold))
-        mlflow.log_metrics(dict(logged.metrics))
         for table, path in logged.inputs.items():
             version = logged.evidence.data_versions[table]
             source = DeltaDatasetSource(path=path, delta_table_version=version)
@@ -220,6 +219,8 @@ class TrackingResource(dg.ConfigurableResource):
             reference=logged.reference,
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
         )
+        # Of the model and of the run alike: each has a page of its own in MLflow.
+        mlflow.log_metrics(dict(logged.metrics), model_id=logged_model.model_id)
         mlflow.set_tag(FILES_TAG, self.files_digest(logged_model.model_uri))
 
     def files_digest(self, uri: str) -> str:
@@ -350,16 +351,28 @@ class TrackingResource(dg.ConfigurableResource):
         pictures: Mapping[str, Picture],
         texts: Mapping[str, str],
     ) -> None:
-        """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged."""
+        """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged.
+
+        The figures are those of the logged model too.
+        """
         from mlflow.entities import Metric, RunTag
 
-        now = int(time.time() * 1000)
-        logged = [Metric(name, value, now, 0) for name, value in metrics.items() if value is not None]
+        now, model_id = int(time.time() * 1000), self._model_id(run_id)
+        logged = [
+            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            for name, value in metrics.items()
+            if value is not None
+        ]
         self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
         with _written(pictures) as folder:
             self.client.log_artifacts(run_id, folder)
         for name, text in texts.items():
             self.client.log_text(run_id, text, name)
+
+    def _model_id(self, run_id: str) -> str | None:
+        """MLflow's id of the model that a run logged; None where it logged none, as before MLflow 3."""
+        outputs = self.client.get_run(run_id).outputs
+        return next((str(model.model_id) for model in outputs.model_outputs), None) if outputs else None
 
     def versions_by_run(self) -> dict[str, str]:
         """The number of each registered version by its run."""
@@ -387,7 +400,9 @@ class TrackingResource(dg.ConfigurableResource):
         import mlflow
 
         self._use_store()
-        return mlflow.register_model(trained.uri, self.registered_model, tags=dict(tags))
+        model_id = self._model_id(trained.run_id)
+        uri = trained.uri if model_id is None else f"models:/{model_id}"
+        return mlflow.register_model(uri, self.registered_model, tags=dict(tags))
 
     def version(self, number: str | None) -> "ModelVersion | None":
         """The version of that number; None if there is none."""
