@@ -155,7 +155,7 @@ def _asked_first(orders: DataFrame, customers: DataFrame, raw_customers: DataFra
     busy = dated.groupBy(*by_day).agg(F.count(F.lit(1)).alias("rows")).where(F.col("rows") > most)
     of_busy = dated.join(busy, by_day, "left_semi").distinct().groupBy(*by_day).agg(F.count(F.lit(1)).alias("orders"))
     paced = of_busy.where(F.col("orders") > most).groupBy("customer_id").agg(F.max("orders").alias("orders"))
-    undecided = (
+    rival_rows = (
         _kept(customers)
         .groupBy(F.col("key").alias("undecided"))
         .agg(F.count("updated_at").alias("times"), F.min("segment").alias("one"), F.max("segment").alias("other"))
@@ -165,19 +165,19 @@ def _asked_first(orders: DataFrame, customers: DataFrame, raw_customers: DataFra
     names = ["customer_id", "undecided", "one", "other"]
     # Sail's union gives text of a kind that cannot be collected (pysail 0.7.2); a cast makes it text again.
     texts = [F.col(name).cast("string").alias(name) for name in names]
-    found = united(paced, undecided).select("orders", *texts).collect()
+    found = united(paced, rival_rows).select("orders", *texts).collect()
     rivals = sorted((row["undecided"], row["one"], row["other"]) for row in found if row["undecided"] is not None)
     if rivals:
-        raise _undecided(rivals, raw_customers)
+        raise undecided(rivals, raw_customers.schema)
     return {row["customer_id"]: row["orders"] for row in found}
 
 
-def _undecided(rivals: Sequence[tuple[str, str, str]], raw: DataFrame) -> UndecidedSegmentsError:
-    others = [field for field in raw.schema if field.name not in CUSTOMERS.column_names]
-    times = [
-        field.name for field in others if isinstance(field.dataType, T.TimestampType | T.TimestampNTZType | T.DateType)
-    ]
-    candidates = times or [field.name for field in others]
+def undecided(rivals: Sequence[tuple[str, str, str]], schema: T.StructType) -> UndecidedSegmentsError:
+    """The refusal of customers whose segments differ. rivals: customer, one segment and another. schema: of the source,
+    whose columns of times, or all others, may say which row is the latest."""
+    others = [field for field in schema if field.name not in CUSTOMERS.column_names]
+    kinds = T.TimestampType | T.TimestampNTZType | T.DateType
+    candidates = [field.name for field in others if isinstance(field.dataType, kinds)] or [each.name for each in others]
     hint = f": perhaps {' or '.join(candidates)}" if candidates else ""
     return UndecidedSegmentsError(
         f"Source table customers: {len(rivals):,} customers have several rows whose segments differ, and nothing says "
@@ -185,6 +185,7 @@ def _undecided(rivals: Sequence[tuple[str, str, str]], raw: DataFrame) -> Undeci
         [f"{key}: {one!r} and {other!r}" for key, one, other in rivals[:MAX_KEYS]],
         next_step="name the column that says when a row was written as updated_at in `select` under [customers] in "
         f"sources.toml{hint}; or select the one row of each customer that counts",
+        rivals=rivals,
     )
 
 

@@ -47,7 +47,21 @@ class SourceSchemaError(ChurnError):
 
 
 class UndecidedSegmentsError(ChurnError):
-    """Customers have several rows whose segments differ, and no column says which is the latest."""
+    """Customers have several rows whose segments differ, and no column says which is the latest.
+
+    rivals: customer, one segment and another.
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        problems: Sequence[str] = (),
+        *,
+        next_step: str = "",
+        rivals: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        self.rivals = tuple(rivals)
+        super().__init__(summary, problems, next_step=next_step)
 
 
 class NoEligibleCustomersError(ChurnError):

@@ -33,7 +33,7 @@ from churn_assets.churn.contract import (
     rule_remedies,
     source_schema_outcome,
 )
-from churn_assets.churn.errors import ClockError
+from churn_assets.churn.errors import ClockError, UndecidedSegmentsError
 from churn_assets.churn.matching import known_keys, match_outcome, match_rule, named_keys
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -194,10 +194,20 @@ def match_of(lakehouse: LakehouseResource, table: SourceTable, policy: ChurnPoli
         ),
     ],
 )
-def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> Iterator[dg.MaterializeResult]:
+def silver(
+    lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog], policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.MaterializeResult]:
     """Cleans the source tables: every row is kept, cancelled, superseded or quarantined."""
-    with ExitStack() as held:
-        yield from _silver(lakehouse, policy, lambda rows: held.enter_context(lakehouse.held(rows)))
+    try:
+        with ExitStack() as held:
+            yield from _silver(lakehouse, policy, lambda rows: held.enter_context(lakehouse.held(rows)))
+    except UndecidedSegmentsError as refused:
+        # What is landed has the mapped columns alone; what there is to choose by lies in the source.
+        source = sources.sources.customers
+        if source is None or source.format == "select":
+            raise
+        columns = sources.raw(lakehouse.spark, CUSTOMERS.name).rows.schema
+        raise cleaning.undecided(refused.rivals, columns) from None
 
 
 def _silver(
