@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     examined.add_argument(
         "--sources", action="store_true", help="show what the configured sources hold, before anything is landed"
     )
+    promote = commands.add_parser("promote", help="promote the version that serves here in another environment too")
+    promote.add_argument("--to", required=True, metavar="NAME", help="of [environments] in policy.toml")
+    promote.add_argument("--approver", required=True, help="who decides: a name or an address people can ask")
+    promote.add_argument("--reason", required=True, help="why, in a sentence; both go into the ledgers")
     parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)

@@ -46,8 +46,20 @@ class SourceSchemaError(ChurnError):
     """A source table lacks a required column or holds it in a type that cannot be converted."""
 
 
+class UndecidedSegmentsError(ChurnError):
+    """Customers have several rows whose segments differ, and no column says which is the latest."""
+
+
 class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
+
+
+class WatermarkBeyondOrdersError(ChurnError):
+    """The policy says that orders are complete up to a day after the last of them."""
+
+
+class ClockError(ChurnError):
+    """The clock contradicts the data: it was set back, or orders lie in the future."""
 
 
 class NoLabelledSnapshotError(ChurnError):

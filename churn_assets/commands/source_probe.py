@@ -15,7 +15,7 @@ from churn_assets.churn.plain_text import in_one_line
 from churn_assets.churn.tables import ORDERS, RETENTION_TABLES, SOURCE_TABLES, SourceTable, as_canonical
 from churn_assets.commands.doctor import Finding, report
 from churn_assets.commands.terminal import DONE, FAILED
-from churn_assets.definitions import source_catalog
+from churn_assets.definitions import default_resources
 from churn_assets.engines.sessions import engine_errors, reason_of
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.sources import SourceCatalog
@@ -218,7 +218,7 @@ def _match(found: Probed, canonical: "Mapping[str, DataFrame]") -> None:
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     """Writes what each source holds and what is wrong with it, each with its fix; the exit codes are the doctor's."""
     try:
-        sources = source_catalog(settings)
+        sources = default_resources(settings)["sources"]
         spark = spark_resource(settings).spark_session
     except ChurnError as error:
         finding = Finding("configuration", "; ".join([error.summary, *error.problems]), error.next_step)

@@ -10,7 +10,7 @@ from typing import Any
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
 from churn_assets.churn.evaluation import strongest_rival
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import before, serving, since_when, version_named
@@ -31,7 +31,6 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
 from churn_assets.resources.tracking import PRODUCTION, STAGING
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 
 def closing(
@@ -82,7 +81,7 @@ def summary(
         lines += ["", "Retention list", *_list_lines(lakehouse)]
     if lakehouse.has(MONITORING):
         lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
-    lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
+    lines += ["", "Next", *_next_lines(settings, lakehouse, is_success, log), "─" * 78]
     return "\n".join(lines)
 
 
@@ -91,17 +90,20 @@ def _row_lines(lakehouse: LakehouseResource) -> list[str]:
     counted = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     lines = []
     for table in SOURCE_TABLES:
-        rows = {QUARANTINED: 0, CANCELLED: 0, REPAIRED: 0}
+        rows = {QUARANTINED: 0, CANCELLED: 0, SUPERSEDED: 0, REPAIRED: 0}
         for (source_table, disposition, _), number in counted.items():
             if source_table == table.name:
                 rows[disposition] += number
         total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
         lines.append(
             f"  {table.name:<10} {total:>9,} in   {kept[table.name]:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
-            f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
+            f"{rows[SUPERSEDED]:>6,} superseded   {rows[QUARANTINED]:>5,} quarantined   "
+            f"({rows[REPAIRED]:,} of the kept repaired)"
         )
     rules = sorted(
-        (-number, rule, table) for (table, disposition, rule), number in counted.items() if disposition != CANCELLED
+        (-number, rule, table)
+        for (table, disposition, rule), number in counted.items()
+        if disposition not in (CANCELLED, SUPERSEDED)
     )
     return lines + [f"    {-number:>6,} {table}: {rule}" for number, rule, table in rules]
 
@@ -167,15 +169,20 @@ def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _model_lines(promotions: PromotionsResource) -> list[str]:
-    state = promotions.state()
+    state, waiting = promotions.state(), promotions.tracking.version_under(STAGING)
     if state.champion is None:
-        return [f"  {REGISTERED_MODEL}: no version is under alias {PRODUCTION}"]
-    lines = [f"  {REGISTERED_MODEL}: {version_named(state.champion)}, alias {PRODUCTION}"]
+        lines = [f"  {promotions.tracking.registered_model}: no version is under alias {PRODUCTION}"]
+        if waiting is not None:
+            lines.append(
+                f"  version {waiting.version}, alias {STAGING}, waits for a person: launch promote_staging_model;"
+            )
+            lines.append("  or let the policy promote what passed: CHURN_AUTOMATION=on")
+        return lines
+    lines = [f"  {promotions.tracking.registered_model}: {version_named(state.champion)}, alias {PRODUCTION}"]
     last = serving(state.ledger)
     if last is not None and state.disagreement is None:
         replaced = "" if last.previous_version is None else f"; {before(last)}"
         lines.append(f"  {since_when(last)}{replaced}")
-    waiting = promotions.tracking.version_under(STAGING)
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines
@@ -236,7 +243,7 @@ def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
     return lines
 
 
-def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
+def _next_lines(settings: Settings, lakehouse: LakehouseResource, is_success: bool, log: Path) -> list[str]:
     make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
     lines = [
         f"  {make_dev}",
@@ -244,9 +251,9 @@ def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
         "      MLflow  on http://127.0.0.1:5000: the training run with its model card, the model versions",
         "  churn-assets history",
         "      which version serves, since when, on which data, and every decision",
-        f"  {settings.lakehouse}",
+        f"  {lakehouse.root}",
         "      the Delta tables",
-        f"  {settings.lakehouse}/{FOLDER}/{REPORT}.html",
+        f"  {lakehouse.root}/{FOLDER}/{REPORT}.html",
         "      the risk report, once a week is scored: one page for a browser, a phone or paper",
     ]
     return lines if is_success else [*lines, f"  {log}", "      the whole output of the run"]

@@ -16,7 +16,7 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
-from churn_assets.delta.storage import delete_folder, write_file
+from churn_assets.delta.storage import delete_folder, holds_files, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -107,7 +107,13 @@ class LakehouseResource(dg.ConfigurableResource):
         folder = f"{self._root}/held/{uuid.uuid4().hex}"
         try:
             rows.write.option("compression", "zstd").parquet(folder)
-            yield self.spark.read.schema(rows.schema).parquet(folder)
+            # Of no rows some engines leave no folder.
+            is_empty = not holds_files(folder)
+            yield (
+                self.spark.createDataFrame([], rows.schema)
+                if is_empty
+                else self.spark.read.schema(rows.schema).parquet(folder)
+            )
         finally:
             delete_folder(folder)
 
