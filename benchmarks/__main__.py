@@ -28,6 +28,7 @@ BENCHMARKS = (
     "loading",
     "partitions",
     "growth",
+    "upkeep",
     "learners",
     "estimators",
     "feature_sets",

@@ -90,8 +90,8 @@ socket.socket.connect = socket.create_connection = refused
 
 
 def test_loading_takes_at_most_a_fifth_longer_than_importing_dagster_and_its_integrations(folder: Path) -> None:
-    # In one process, so that a busy spell slows both; of the processor, so that the work of others is not counted. A full
-    # collection of garbage is for the objects of both, falls to whom it will, and takes an eighth of the time.
+    # In one process, so that a busy spell slows both; of the processor, so that the work of others is not counted. A
+    # full collection of garbage is for the objects of both, falls to whom it will, and takes an eighth of the time.
     code = f"""
 import gc, time
 gc.disable()

@@ -135,19 +135,29 @@ def decided(ledger: Sequence[Decision]) -> Decision | None:
 
 
 def earlier_champion(ledger: Sequence[Decision]) -> str | None:
-    """The version to go back to: what served before the present one, rollbacks undone; None if there is none."""
-    served: list[str] = []
+    """The version to go back to: what served before the present one, rollbacks undone; None if there is none.
+
+    A number that has been given to another model since names that one alone: the one before it is gone.
+    """
+    served: list[tuple[str, str | None]] = []
     for decision in ledger:
-        version = decision.subject.version
+        version, digest = decision.subject.version, decision.subject.model_digest
         if not decision.is_move or version is None:
             continue
         if not served and decision.previous_version is not None:
-            served.append(decision.previous_version)  # it served before there was a ledger
-        if version in served:
-            del served[served.index(version) + 1 :]
-        else:
-            served.append(version)
-    return served[-2] if len(served) > 1 else None
+            served.append((decision.previous_version, None))  # it served before there was a ledger
+        known = [
+            number for number, (served_version, of) in enumerate(served) if (served_version, of) == (version, digest)
+        ]
+        kept = served[: known[0]] if known else served
+        served = [*(each for each in kept if each[0] != version), (version, digest)]
+    return served[-2][0] if len(served) > 1 else None
+
+
+def promoted_digest(ledger: Sequence[Decision], version: str | None) -> str | None:
+    """The digest of the model that served as `version`; None if none did."""
+    moves = [decision for decision in ledger if decision.is_move and decision.subject.version == version]
+    return moves[-1].subject.model_digest if moves else None
 
 
 def rejection(ledger: Sequence[Decision], model_digest: str) -> str | None:
@@ -155,9 +165,9 @@ def rejection(ledger: Sequence[Decision], model_digest: str) -> str | None:
 
     By the model's digest, because training again on the same data gives the same model another version.
     """
-    digest_of = {decision.subject.version: decision.subject.model_digest for decision in ledger if decision.is_move}
-    for decision in reversed(ledger):
-        if decision.action is Action.ROLLED_BACK and digest_of.get(decision.previous_version) == model_digest:
+    for number, decision in reversed(list(enumerate(ledger))):
+        left = promoted_digest(ledger[:number], decision.previous_version)
+        if decision.action is Action.ROLLED_BACK and left == model_digest:
             return (
                 f"{decision.decided_by} rolled back from this model ({version_named(decision.previous_version)}) at "
                 f"{moment(decision)}: {decision.statement}"
@@ -165,6 +175,34 @@ def rejection(ledger: Sequence[Decision], model_digest: str) -> str | None:
         if decision.is_move and decision.subject.model_digest == model_digest:
             return None
     return None
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version as the registry has it now. model_digest: as it was logged with; None if nothing says so."""
+
+    version: str
+    model_digest: str | None
+
+
+def loss(ledger: Sequence[Decision], promised: Registered | None) -> str | None:
+    """How the registry lost the model that serves by the ledger; None if it did not, or nothing serves.
+
+    promised: what the registry has under that number now.
+    """
+    last = serving(ledger)
+    if last is None:
+        return None
+    number, digest = last.subject.version, last.subject.model_digest
+    if promised is None:
+        return f"version {number}, which serves by the ledger ({since_when(last)}), was deleted from the registry"
+    if digest is None or promised.model_digest == digest:
+        return None
+    now = "no digest" if promised.model_digest is None else f"digest {promised.model_digest[:12]}"
+    return (
+        f"version {number}, which serves by the ledger ({since_when(last)}, digest {digest[:12]}), is another model in "
+        f"the registry ({now}): it was deleted, and the number given again"
+    )
 
 
 def disagreement(ledger: Sequence[Decision], alias_version: str | None) -> str | None:

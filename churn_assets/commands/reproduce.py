@@ -18,6 +18,7 @@ from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import LIFECYCLE, STAGES, build_defs, default_resources, stores
 from churn_assets.defs import registry
+from churn_assets.defs.erasures import forgotten_since
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import SEGMENTS, SILVER, landed
@@ -41,7 +42,7 @@ class UnreproducibleVersionError(ChurnError):
 class Reproduction:
     """The digest, threshold and test figures of a version by name, as recorded and as they came out again.
 
-    inputs: the version of each source table it was made from.
+    inputs: the version of each source table it was made from. forgotten: customers who were erased from these since.
     """
 
     version: str
@@ -49,6 +50,7 @@ class Reproduction:
     code_commit: str
     recorded: Mapping[str, Any]
     reproduced: Mapping[str, Any]
+    forgotten: int = 0
 
     @property
     def differing(self) -> list[str]:
@@ -83,7 +85,8 @@ def reproduce(
         again["lakehouse"].write(SEGMENTS, lakehouse.read(SEGMENTS))
         run_id = _run(again, trained, listen)
         reproduced = _figures(again["lakehouse"], again["tracking"].trained_model(run_id))
-    return Reproduction(version, inputs, trained.code_commit, recorded, reproduced)
+    forgotten = len(forgotten_since(lakehouse, trained.trained_at))
+    return Reproduction(version, inputs, trained.code_commit, recorded, reproduced, forgotten)
 
 
 def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
@@ -161,6 +164,11 @@ def comparison(reproduction: Reproduction) -> str:
     lines = [f"Version {reproduction.version} made again is {verdict}: {equal} of {total} figures are equal."]
     now = checkout_commit()
     inputs = sorted(reproduction.inputs.items())
+    if reproduction.forgotten:
+        lines.append(
+            f"  {reproduction.forgotten} customers were forgotten since it was trained: their orders are no longer in "
+            "its tables, so digest, threshold and figures may differ for that alone"
+        )
     lines += [
         f"  made from   {', '.join(f'{table} version {version}' for table, version in inputs)}",
         f"  by code     {reproduction.code_commit}" + ("" if now == reproduction.code_commit else f"; now {now}"),

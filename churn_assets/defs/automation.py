@@ -16,7 +16,7 @@ from churn_assets.churn.ledger import Decision, serving
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
-from churn_assets.delta.tables import MissingTableError
+from churn_assets.delta.tables import MissingFileError, MissingTableError
 from churn_assets.resources.abandoned_runs import end_vanished_runs
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
@@ -127,7 +127,7 @@ def _decided_against(lakehouse: LakehouseResource) -> str | None:
 def _is_unchanged(lakehouse: LakehouseResource, known: int, version: int) -> bool:
     try:
         return lakehouse.holds_same_rows(PANEL, known, version)
-    except (MissingTableError, FileNotFoundError):
+    except (MissingTableError, MissingFileError):
         return False  # the older version has been vacuumed: better to train once more than never
 
 

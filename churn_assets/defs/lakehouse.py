@@ -46,6 +46,7 @@ from churn_assets.churn.tables import (
     SourceTable,
     as_canonical,
 )
+from churn_assets.defs.erasures import without_forgotten
 from churn_assets.defs.results import (
     OWNERS,
     ColumnNote,
@@ -97,7 +98,9 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
         else:
             rows, unreadable = opened.rows, [str(each) for each in opened.unreadable]
         with sources.explained(lakehouse.spark, table):
-            commit = lakehouse.write(landed(table), rows, metadata={"unreadable": unreadable})
+            commit = lakehouse.write(
+                landed(table), without_forgotten(lakehouse, rows), metadata={"unreadable": unreadable}
+            )
         metadata = {"is_configured": opened is not None, "unreadable_values": unreadable}
         return table_result(commit, metadata, described(table.columns))
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
-from churn_assets.churn.ledger import Action, Subject, earlier_champion, rejection, serving
+from churn_assets.churn.ledger import Action, Subject, earlier_champion, promoted_digest, rejection, serving
 from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
@@ -212,7 +212,7 @@ def promote(
         statement=config.reason,
         dagster_run_id=context.run.run_id,
     )
-    if state.champion == challenger.version:
+    if state.champion == challenger.version and state.disagreement is None:
         reasons = [f"version {challenger.version} serves already"]
         refuse(context, promotions, decision, reasons, "The promotion", next_step="train and register another version")
     carry_out(context, promotions, tracking, decision, challenger.trained)
@@ -246,8 +246,10 @@ def roll_back(
         against.append("no version served before the present one; name the version to go back to")
     elif version is None:
         against.append(f"there is no version {wanted} of {tracking.registered_model}")
-    elif wanted == state.champion:
+    elif wanted == state.champion and state.disagreement is None:
         against.append(f"version {wanted} serves already")
+    elif trained is not None and promoted_digest(state.ledger, wanted) not in (None, trained.evidence.model_digest):
+        against.append(f"version {wanted} is another model in the registry than the one that served by the ledger")
     if against or version is None or trained is None:
         refuse(
             context, promotions, decision, against, "The rollback", next_step="see the versions: churn-assets history"
@@ -287,12 +289,12 @@ def staged(lakehouse: LakehouseResource, tracking: TrackingResource, policy: Chu
         )
     trained = tracking.trained_model_of(version)
     against, recorded = standing(lakehouse, tracking, policy, trained)
-    of_the_ledger = [state.disagreement, rejection(state.ledger, trained.evidence.model_digest)]
+    of_the_ledger = [state.obstacle, rejection(state.ledger, trained.evidence.model_digest)]
     return Challenger(
         str(version.version),
         trained,
         subject_of(trained, version, recorded),
-        recorded.reasons if recorded else (),
+        [*(recorded.reasons if recorded else ()), *([] if state.lost is None else [state.lost])],
         [*against, *[reason for reason in of_the_ledger if reason]],
     )
 

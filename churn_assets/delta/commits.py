@@ -6,18 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.delta.comparing import rows_beyond
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
 from churn_assets.delta.tables import (
-    KEEPING_OPERATIONS,
+    MissingFileError,
     UnsupportedTableError,
     commit_info,
     files_of,
+    is_rearranged,
     latest_version,
     open_delta,
     row_count,
+    written_as,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +34,15 @@ if TYPE_CHECKING:
 # names 1970-01-01).
 UNDATED = date(1, 1, 1)
 
-# Versions are kept for years, so that a model can be traced to its inputs and trained again.
-TABLE_PROPERTIES = {"delta.logRetentionDuration": "interval 3650 days"}
+# Versions are kept for years, so that a model can be traced to its inputs and trained again: their log, and their files
+# from whoever calls VACUUM.
+TABLE_PROPERTIES = {
+    "delta.logRetentionDuration": "interval 3650 days",
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+}
+
+# Of more rows it is not asked whether the table holds them already: to read them would take long.
+COMPARED_ROWS = 5_000_000
 
 
 class OvertakenError(ChurnError):
@@ -101,15 +112,20 @@ def publish(
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
         try:
-            version = commit_files(
-                paths[table],
-                actions[table],
-                schema,
-                mode=mode,
-                metadata=noted,
-                replaced=replaced,
-                begun=begun[table],
-            )
+            version = None
+            if mode == "overwrite" and replaced is None:
+                folder = staged[table]
+                version = _commit_what_is_new(paths[table], folder, actions[table], schema, noted, begun[table])
+            if version is None:
+                version = commit_files(
+                    paths[table],
+                    actions[table],
+                    schema,
+                    mode=mode,
+                    metadata=noted,
+                    replaced=replaced,
+                    begun=begun[table],
+                )
         except OvertakenError:
             # It is known that no version has these files, nor those of the tables behind.
             for waiting in list(tables)[len(commits) :]:
@@ -118,6 +134,56 @@ def publish(
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
+
+
+def _commit_what_is_new(
+    path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any], begun: int | None
+) -> int | None:
+    """A version with the files of the one before and those rows of folder `staged` alone that this lacks.
+
+    So a refresh takes the room of what it brings. None where a row is gone or changed, or there are too many to read.
+    """
+    import pyarrow.parquet as pq
+    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake.exceptions import DeltaError
+
+    if begun is None:
+        return None
+    delta, delta_schema, rows = DeltaTable(python_uri(path)), Schema.from_json(schema.json()), _rows_of(actions)
+    is_like = delta.schema() == delta_schema and not delta.metadata().partition_columns
+    if not is_like or not 0 < row_count(delta) <= rows <= COMPARED_ROWS:
+        return None
+    _require_unwritten(path, begun, delta.version(), None)
+    try:
+        new = rows_beyond(delta, staged)
+    except MissingFileError:
+        return None
+    if new is None:
+        return None
+    write_id, place = metadata["write_id"], f"{staged}/new"
+    filesystem, folder = filesystem_of(place)
+    filesystem.create_dir(folder, recursive=True)
+    if len(new):
+        pq.write_table(new, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
+    before = commit_info(path, written_as(path, delta.version()))
+    noted = {**metadata, "rows_of": [*before.get("rows_of", [before.get("write_id")]), write_id]}
+    opened_at = delta.version()
+    try:
+        delta.create_write_transaction(
+            _add_actions(place, f"{write_id}/new"),
+            "append",
+            delta_schema,
+            commit_properties=CommitProperties(custom_metadata=noted, max_commit_retries=0),
+        )
+    except DeltaError:
+        if latest_version(path) == opened_at:
+            raise
+        # Another was first; what it wrote is replaced, as ever.
+        delete_folder(place)
+        return None
+    for action in actions:
+        filesystem.delete_file(f"{folder.rsplit('/', 1)[0]}/{unquote(action.path).split('/')[-1]}")
+    return _version_of(path, write_id, opened_at)
 
 
 def commit_files(
@@ -190,7 +256,7 @@ def _require_unwritten(path: str, begun: int | None, latest: int, dates: Sequenc
     for version in range(0 if begun is None else begun + 1, latest + 1):
         commit = commit_info(path, version)
         is_of_others = own is not None and "dates" in commit and not own.intersection(commit["dates"])
-        if commit.get("operation") not in KEEPING_OPERATIONS and not is_of_others:
+        if not is_of_others and not is_rearranged(path, version):
             raise _overtaken_by(path, begun, commit.get("dagster_run_id"))
 
 
@@ -272,14 +338,19 @@ def _version_of(path: str, write_id: str, since: int) -> int:
 
 
 def audit_of(tables: Sequence["DeltaTable"]) -> Any:
-    """What the audit returned that let these opened versions through, one of them all; None if there was none.
+    """What the audit returned that let the rows of these opened versions through, one of them all; None if none did.
 
-    Whatever is committed later, by whomever, is a version that this audit did not see; nor did it see what another
-    writer committed at the same time, whose files then lie beside its own. Needs no JVM.
+    What is committed later, by whomever, is a version that this audit did not see, unless it only rearranges the rows;
+    nor did it see what another writer committed at the same time, whose files then lie beside its own. Needs no JVM.
     """
-    commits = [commit_info(table.table_uri, table.version()) for table in tables]
+    from deltalake import DeltaTable
+
+    paths = [table.table_uri for table in tables]
+    written = [written_as(path, table.version()) for path, table in zip(paths, tables, strict=True)]
+    commits = [commit_info(path, version) for path, version in zip(paths, written, strict=True)]
+    as_written = [DeltaTable(path, version=version) for path, version in zip(paths, written, strict=True)]
     is_one_write = len({commit.get("write_id") for commit in commits}) == 1
-    return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, tables, commits)) else None
+    return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, as_written, commits)) else None
 
 
 def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool:
@@ -288,11 +359,8 @@ def _is_all_of_its_write(table: "DeltaTable", commit: Mapping[str, Any]) -> bool
     if "dates" in commit:
         (by,) = table.metadata().partition_columns
         replaced = [file for file in replaced if str(file[f"partition.{by}"]) in commit["dates"]]
-    return all(_is_of_write(file, commit.get("write_id")) for file in replaced)
-
-
-def _is_of_write(file: Mapping[str, Any], write_id: str | None) -> bool:
-    return bool(file["path"].split("/")[0] == write_id)
+    writes = commit.get("rows_of", [commit.get("write_id")])
+    return all(file["path"].split("/")[0] in writes for file in replaced)
 
 
 def _add_missing_columns(table: "DeltaTable", schema: "Schema") -> None:

@@ -5,25 +5,61 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.delta.reading import dataset_of
+from churn_assets.delta.storage import filesystem_of
 from churn_assets.delta.tables import files_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     import pyarrow as pa
     from deltalake import DeltaTable
+    from pyarrow.dataset import Dataset
 
 
 def holds_same_rows(one: "DeltaTable", other: "DeltaTable") -> bool:
     """Whether two opened versions hold the same rows and columns in any order and any files.
 
-    The log's statistics tell most changes at once; only where they agree are the rows read, a batch at a time.
+    The log's counts tell most changes at once; only where they agree are the rows read, a batch at a time. Raises
+    MissingFileError.
     """
     versions = [one, other]
     if len({_columns(version) for version in versions}) > 1:
         return False
-    summaries = {_summary(version) for version in versions}
-    if None not in summaries and len(summaries) > 1:
+    first, second = map(_counts, versions)
+    if any(first[name] != second[name] for name in first.keys() & second.keys()):
         return False
-    return len({_rows_digest(version) for version in versions}) == 1
+    if {file["path"] for file in files_of(one)} == {file["path"] for file in files_of(other)}:
+        return True
+    return len({_rows_digest(dataset_of(version)) for version in versions}) == 1
+
+
+def rows_beyond(table: "DeltaTable", folder: str) -> "pa.Table | None":
+    """The rows of the Parquet files in `folder` that an opened version lacks; None if it has any that they lack.
+
+    Raises MissingFileError.
+    """
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow.dataset import dataset
+
+    filesystem, place = filesystem_of(folder)
+    known = dataset_of(table)
+    rows = dataset(place, schema=known.schema, filesystem=filesystem, format="parquet")
+    there, counts = np.unique(
+        np.concatenate([np.empty(0, np.uint64), *map(_hashes, known.to_batches())]), return_counts=True
+    )
+    beyond = []
+    for batch in rows.to_batches():
+        hashes = _hashes(batch)
+        # Where the same row is there more than once, each takes one of them away.
+        places = np.searchsorted(there, hashes)
+        is_known = np.zeros(len(hashes), dtype=bool)
+        for row, at in enumerate(places):
+            if at < len(there) and there[at] == hashes[row] and counts[at]:
+                counts[at] -= 1
+                is_known[row] = True
+        beyond.append(batch.filter(pa.array(~is_known)))
+    return None if counts.any() else pa.Table.from_batches(beyond, known.schema)
 
 
 def _columns(table: "DeltaTable") -> str:
@@ -31,30 +67,49 @@ def _columns(table: "DeltaTable") -> str:
     return json.dumps(sorted(schema["fields"], key=lambda field: field["name"]))
 
 
-def _summary(table: "DeltaTable") -> str | None:
-    """Rows, and each column's least and greatest value and nulls, over all files; None where a file lacks any."""
+def _counts(table: "DeltaTable") -> dict[str, int]:
+    """Rows, and the nulls of each column of which every file says them. Bounds may be rounded: two may differ."""
     files = files_of(table)
-    columns = sorted({name for file in files for name in file if name.split(".")[0] in ("null_count", "min", "max")})
-    if any(file.get(name) is None for file in files for name in columns if name.startswith("null_count")):
-        return None
-    summary: dict[str, Any] = {"rows": sum(file["num_records"] or 0 for file in files)}
-    for name in columns:
-        values = [file[name] for file in files if file.get(name) is not None]
-        combined = {"null_count": sum, "min": min, "max": max}[name.split(".")[0]](values) if values else None  # type: ignore[operator]
-        summary[name] = None if combined is None else str(combined)
-    return json.dumps(summary, sort_keys=True)
+    names = {name for file in files for name in file if name == "num_records" or name.startswith("null_count.")}
+    known = [name for name in names if all(file.get(name) is not None for file in files)]
+    return {name: sum(file[name] for file in files) for name in known}
 
 
-def _rows_digest(table: "DeltaTable") -> tuple[int, int]:
+def _rows_digest(dataset: "Dataset") -> tuple[int, int]:
     """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
+    rows, total = 0, 0
+    for batch in dataset.to_batches():
+        hashes = _hashes(batch)
+        rows, total = rows + len(hashes), total + sum(hashes.tolist())
+    return rows, total % 2**64
+
+
+def _hashes(batch: "pa.RecordBatch") -> "np.ndarray[Any, Any]":
+    """A hash of each row, whatever the order of its columns."""
     import pandas as pd
 
-    names = sorted(field.name for field in table.schema().fields)
-    rows, total = 0, 0
-    for batch in dataset_of(table).to_batches(columns=names):
-        hashes = pd.util.hash_pandas_object(batch.to_pandas(date_as_object=False), index=False)
-        rows, total = rows + len(hashes), total + sum(hashes.to_list())
-    return rows, total % 2**64
+    columns = _hashable(batch)
+    hashed = pd.util.hash_pandas_object(pd.DataFrame({name: columns[name] for name in sorted(columns)}), index=False)
+    return hashed.to_numpy()
+
+
+def _hashable(batch: "pa.RecordBatch") -> "dict[str, pd.Series[Any]]":
+    """Each column as where it is null and its values, so that its type does not depend on whether a batch has nulls."""
+    import pandas as pd
+    import pyarrow as pa
+
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        kind = column.type
+        if pa.types.is_temporal(kind):
+            column = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+        elif pa.types.is_nested(kind) or pa.types.is_decimal(kind):
+            column = pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
+        is_text = pa.types.is_string(column.type) or pa.types.is_binary(column.type)
+        columns[f"{name} is null"] = pd.Series(column.is_null().to_numpy(zero_copy_only=False))
+        filled = column.fill_null("" if is_text else False if pa.types.is_boolean(column.type) else 0)
+        columns[name] = pd.Series(filled.to_numpy(zero_copy_only=False))
+    return columns
 
 
 def differing_columns(one: "DeltaTable", other: "DeltaTable", *, without: Collection[str] = ()) -> list[str]:

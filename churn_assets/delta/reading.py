@@ -1,8 +1,9 @@
 """The rows of an opened Delta table: as a Spark frame, or by Arrow where no JVM is needed. Writes nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -11,6 +12,7 @@ from churn_assets.delta.tables import MissingFileError, UnsupportedTableError, f
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
     from deltalake import DeltaTable
     from pyarrow.dataset import Dataset
     from pyspark.sql import DataFrame, SparkSession
@@ -23,10 +25,9 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
 
     schema = schema_of(table)
     partitions = table.metadata().partition_columns
-    actions = files_of(table)
+    actions = present_files(table)
     if not actions:
         return spark.createDataFrame([], schema)
-    require_files(table, [unquote(action["path"]) for action in actions])
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
     folder = spark_uri(unquote(table.table_uri)).rstrip("/")
     # Partition values live in the log, not in the files: a frame for each combination of them.
@@ -44,6 +45,16 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
         rows = spark.read.schema(in_files).parquet(*of_values)
         frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
     return united(frames)
+
+
+def present_files(table: "DeltaTable") -> list[dict[str, Any]]:
+    """As `files_of`. Raises MissingFileError as `require_files` does.
+
+    Asked before any row is read, so that a version is read whole or not at all.
+    """
+    files = files_of(table)
+    require_files(table, [unquote(file["path"]) for file in files])
+    return files
 
 
 def require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
@@ -70,15 +81,36 @@ def united(frames: "list[DataFrame]") -> "DataFrame":
 
 
 def dataset_of(table: "DeltaTable") -> "Dataset":
-    """The files of an opened table version, through Arrow's own file system.
+    """The files of an opened table version, in the log's order. Raises MissingFileError.
 
-    deltalake's is Python: a thread of it still busy when the interpreter ends aborts the process (2026-11-25, one of
-    six runs that had ended well).
+    Not deltalake's dataset, whose file system is Python: a thread of it still busy when the interpreter ends aborts the
+    process (2026-11-25, one of six runs that had ended well). Nor with the log's bounds, of which it takes a missing
+    one for one that no value reaches (1.6.6): what another writer left out would hide rows.
     """
+    import pyarrow as pa
+    from pyarrow.dataset import FileSystemDataset, ParquetFileFormat
     from pyarrow.fs import SubTreeFileSystem
 
     filesystem, folder = filesystem_of(table.table_uri)
-    return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(folder, filesystem))
+    exported: Any = table.schema().to_arrow()
+    schema, files, parquet = pa.schema(exported), SubTreeFileSystem(folder, filesystem), ParquetFileFormat()
+    fragments = [
+        parquet.make_fragment(unquote(file["path"]), files, partition_expression=_partition_of(table, schema, file))
+        for file in present_files(table)
+    ]
+    return FileSystemDataset(fragments, schema, parquet, files)
+
+
+def _partition_of(table: "DeltaTable", schema: "pa.Schema", file: Mapping[str, Any]) -> "pc.Expression":
+    """What holds of all rows of a file, whose own columns lack the partition's."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    holds = pc.scalar(True)
+    for name in table.metadata().partition_columns:
+        value = pa.scalar(file[f"partition.{name}"], schema.field(name).type)
+        holds = holds & (pc.field(name) == value if value.is_valid else pc.field(name).is_null())
+    return holds
 
 
 def arrow(table: "DeltaTable", columns: Sequence[str], by: str | None = None, days: Sequence[date] = ()) -> "pa.Table":
@@ -117,15 +149,29 @@ def value_count(table: "DeltaTable", column: str) -> int:
 
 
 def bounds(table: "DeltaTable", column: str) -> tuple[Any, Any]:
-    """The least and the greatest value in `column`: of the log's statistics where all files have them, else read."""
+    """The least and the greatest value in `column`, None without any.
+
+    The log's bounds may be cut or rounded: they only say which files need not be read.
+    """
+    return _end(table, column, "min", min), _end(table, column, "max", max)
+
+
+def _end(table: "DeltaTable", column: str, end: str, chosen: Callable[[list[Any]], Any]) -> Any:
     import pyarrow.compute as pc
 
-    ends: list[tuple[Any, Any]] = [(file.get(f"min.{column}"), file.get(f"max.{column}")) for file in files_of(table)]
-    if any(None in of_file for of_file in ends):
-        found = [pc.min_max(batch.column(0)) for batch in dataset_of(table).to_batches(columns=[column])]
-        read = [(each["min"].as_py(), each["max"].as_py()) for each in found]
-        ends = [of_batch for of_batch in read if None not in of_batch]
-    return min((low for low, _ in ends), default=None), max((high for _, high in ends), default=None)
+    dataset = dataset_of(table)
+    files = [
+        (file.get(f"{end}.{column}"), fragment)
+        for file, fragment in zip(files_of(table), dataset.get_fragments(), strict=True)
+    ]
+    values: list[Any] = []
+    bounded = sorted((each for each in files if each[0] is not None), key=itemgetter(0), reverse=chosen is max)
+    for bound, fragment in [*(each for each in files if each[0] is None), *bounded]:
+        if bound is not None and values and chosen([bound, *values]) in values:
+            break
+        read: Any = pc.min_max(fragment.to_table(schema=dataset.schema, columns=[column]).column(0))
+        values += [value for value in [read[end].as_py()] if value is not None]
+    return chosen(values) if values else None
 
 
 def dates(table: "DeltaTable", column: str) -> list[date]:

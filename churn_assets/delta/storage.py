@@ -1,5 +1,6 @@
 """Places that Spark and Python both reach: a folder, or a URI such as s3://bucket/folder. Not the tables there."""
 
+import re
 import uuid
 from typing import TYPE_CHECKING
 
@@ -42,12 +43,16 @@ def delete_folder(path: str) -> None:
         filesystem.delete_dir(folder)
 
 
+# Rows that one process holds for itself; and what a file for people is called until it is whole.
+HELD_FOLDER, UNFINISHED = "held", re.compile(r"\..+\.[0-9a-f]{32}")
+
+
 def write_file(path: str, content: bytes) -> None:
     """Writes a file in place of an earlier one, which whoever reads it meanwhile has whole."""
     filesystem, place = filesystem_of(path)
     folder, _, base = place.rpartition("/")
     filesystem.create_dir(folder, recursive=True)
-    unfinished = f"{folder}/.{base}.{uuid.uuid4().hex}"
+    unfinished = f"{folder}/.{base}.{uuid.uuid4().hex}"  # as UNFINISHED has it
     with filesystem.open_output_stream(unfinished) as stream:
         stream.write(content)
     filesystem.move(unfinished, place)

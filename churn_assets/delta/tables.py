@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
 
 
-# Commits after which a table holds the rows it held.
-KEEPING_OPERATIONS = {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "ADD FEATURE"}
-
-
 class DeltaTableError(ChurnError):
     """A Delta table cannot be opened or read as it stands."""
 
@@ -129,27 +125,58 @@ def commit_info(path: str, version: int) -> dict[str, Any]:
 
     Not DeltaTable.history(): it begins at the newest commit, whatever version is open (deltalake 1.6.6).
     """
+    return next((entry["commitInfo"] for entry in entries_of(path, version) if "commitInfo" in entry), {})
+
+
+def entries_of(path: str, version: int) -> list[dict[str, Any]]:
+    """The log's entries of a version. Raises MissingTableError if the log no longer holds them."""
     filesystem, folder = filesystem_of(path.rstrip("/"))
     try:
         with filesystem.open_input_stream(f"{folder}/_delta_log/{version:020}.json") as stream:
-            entries = [json.loads(line) for line in stream.read().decode().splitlines()]
+            return [json.loads(line) for line in stream.read().decode().splitlines()]
     except FileNotFoundError as cleaned_up:
         raise MissingTableError(
             f"The log of {path} no longer holds the commit of version {version}.",
             next_step="use a later version, and keep the log for longer (delta.logRetentionDuration)",
         ) from cleaned_up
-    return next((entry["commitInfo"] for entry in entries if "commitInfo" in entry), {})
 
 
-def written_at(path: str, version: int) -> datetime:
-    """When the rows of a version were last written: by the latest commit up to it that did more than rearrange them."""
-    for earlier in range(version, 0, -1):
-        if commit_info(path, earlier).get("operation") not in KEEPING_OPERATIONS:
-            return committed_at(path, earlier)
-    return committed_at(path, 0)
+def written_as(path: str, version: int) -> int:
+    """The version whose commit wrote the rows and columns that `version` holds: commits since only rearranged them.
+
+    OPTIMIZE, VACUUM and changed properties, whoever made them, say nothing of rows: what is known of these stays.
+    Raises MissingTableError if the log no longer holds a commit in between.
+    """
+    while is_rearranged(path, version):
+        version -= 1
+    return version
+
+
+def is_rearranged(path: str, version: int) -> bool:
+    """Whether a commit changed neither a row nor a column of the version before."""
+    entries = entries_of(path, version)
+    if version == 0:
+        return False
+    if any("write_id" in entry.get("commitInfo", {}) for entry in entries):
+        return False  # this project's own, which may hold no row
+    files = [entry[kind] for entry in entries for kind in ("add", "remove", "cdc") if kind in entry]
+    if any(file.get("dataChange", True) for file in files):
+        return False
+    schemas = [entry["metaData"]["schemaString"] for entry in entries if "metaData" in entry]
+    return not schemas or _fields(schemas[-1]) == _fields(_schema_text(path, version - 1))
+
+
+def _schema_text(path: str, version: int) -> str:
+    from deltalake import DeltaTable
+
+    return DeltaTable(python_uri(path), version=version).schema().to_json()
+
+
+def _fields(schema: str) -> Any:
+    return json.loads(schema)["fields"]
 
 
 def committed_at(path: str, version: int) -> datetime:
-    """When a version was committed, by the clock of whoever did."""
-    written = commit_info(path, version)["timestamp"]
+    """When the rows of a version were committed, by the clock of whoever did."""
+    written = commit_info(path, written_as(path, version))["timestamp"]
     return datetime.fromtimestamp(written / 1000, UTC)

@@ -195,6 +195,22 @@ HASHES = (
         remedy="none: another hash would move every customer to another fold",
     ),
     OfRows(
+        name="SHA-256 of a trimmed string behind a salt",
+        value=lambda: F.sha2(F.concat(F.lit("salt:"), F.trim(F.concat(F.lit(" "), F.col("key"), F.lit(" ")))), 256),
+        kind="string",
+        expected=(
+            "ff72ebd91d5900afc2370ae6e36ac853e1483339d6ecf7810fa56baa8f74bbf1",
+            "632e9cf48ae4f4ea6f67134010836dd21730006857be00495915808ead449423",
+            "5132671401db7087a5ed36a925fb5ce01e49f009335332977e3fb7e9cea13bde",
+            None,
+            "e7732745bfeae4fb5e58d25ca041407bb7c7a6597d4b5070d2b5b268cf30d03e",
+            "ff72ebd91d5900afc2370ae6e36ac853e1483339d6ecf7810fa56baa8f74bbf1",
+            "5c7af95dcc383f1177c5d6648bd1ea1fcbc6df87a1d7215559aaec52c5bfea81",
+        ),
+        where="which customers were forgotten",
+        remedy="hash in Arrow",
+    ),
+    OfRows(
         name="hash of strings, ints and longs together",
         value=lambda: F.xxhash64(F.lit("a fault"), F.lit(42), F.lit(2**40), F.col("key"), F.col("whole")),
         kind="bigint",

@@ -5,9 +5,9 @@ What a Delta table is and how it is read and written belongs to `delta/`. Versio
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -16,7 +16,9 @@ from pydantic import PrivateAttr
 
 from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
-from churn_assets.delta.storage import delete_folder, holds_files, write_file
+from churn_assets.delta.erasing import Erasure, erase, orders_of
+from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
+from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -24,7 +26,7 @@ from churn_assets.delta.tables import (
     open_delta,
     row_count,
     schema_of,
-    written_at,
+    written_as,
 )
 from churn_assets.engines.sessions import in_utc
 from churn_assets.resources.abandoned_runs import note_process
@@ -63,6 +65,26 @@ class LakehouseResource(dg.ConfigurableResource):
     def _root(self) -> str:
         return self.root.rstrip("/")
 
+    def tables(self) -> list[str]:
+        """Every table under the root. Needs no JVM."""
+        return tables_under(self._root)
+
+    def maintain(self, table: str, named: Collection[int], older_than: timedelta) -> Upkeep:
+        """Upkeep of a table; see `delta.maintenance`. Needs no JVM. Raises NamedFilesError."""
+        return maintain(self.path(table), named, older_than)
+
+    def remove_temporary_files(self, older_than: timedelta) -> list[str]:
+        """Removes what killed processes left beside the tables: held rows, and half-written files for people."""
+        return remove_temporary_files(self._root, older_than)
+
+    def orders_of(self, customers: Collection[str]) -> set[str]:
+        """The orders of customers in any version of any table. Needs no JVM."""
+        return orders_of(self._root, customers)
+
+    def erase(self, erasure: Erasure) -> dict[str, int]:
+        """Takes rows out of every file under the root; how many, by file. See `delta.erasing`. Needs no JVM."""
+        return erase(self._root, erasure)
+
     def version(self, table: str) -> int | None:
         """The table's latest version; None if there is no such table. Needs no JVM."""
         return latest_version(self.path(table))
@@ -80,8 +102,12 @@ class LakehouseResource(dg.ConfigurableResource):
         return recorded
 
     def commit_metadata(self, table: str, version: int | None = None) -> dict[str, Any]:
-        """What `write` was given as metadata for a version of `table`, beside what Delta itself records of it."""
-        return commit_info(self.path(table), self._open(table, version).version())
+        """What `write` was given as metadata for the rows of a version of `table`, beside what Delta records of it.
+
+        A version that others only rearranged (OPTIMIZE) has that of the version whose rows it holds.
+        """
+        path = self.path(table)
+        return commit_info(path, written_as(path, self._open(table, version).version()))
 
     def table_schema(self, table: str, version: int | None = None) -> "StructType":
         """Needs no JVM. Raises MissingTableError."""
@@ -104,7 +130,7 @@ class LakehouseResource(dg.ConfigurableResource):
 
         Not every engine persists (Sail), and where one does it takes its memory.
         """
-        folder = f"{self._root}/held/{uuid.uuid4().hex}"
+        folder = f"{self._root}/{HELD_FOLDER}/{uuid.uuid4().hex}"
         try:
             rows.write.option("compression", "zstd").parquet(folder)
             # Of no rows some engines leave no folder.
@@ -166,7 +192,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """As `write_together` for the rows of `dates` in each table; all other rows stay in their files.
 
         tables: rows with a date column `by`, which the tables are partitioned by. The commits keep the `dates`. Raises
-        ValueError for rows of other dates.
+        ValueError for rows of other dates, OvertakenError if another process wrote one of the dates meanwhile.
         """
         return commits.publish(self._root, tables, audit, self._noted(metadata), replaced=(by, dates))
 
@@ -218,13 +244,13 @@ class LakehouseResource(dg.ConfigurableResource):
         return reading.arrow(self._open(table, version), columns, *(dates or ()))
 
     def committed_at(self, table: str, version: int) -> datetime:
-        """When a version was committed, by the clock of whoever did. Needs no JVM."""
+        """When the rows of a version were committed, by the clock of whoever did. Needs no JVM."""
         return committed_at(self.path(table), version)
 
     def written_at(self, table: str) -> datetime | None:
         """When the table's rows were last written, by whomever; None if there is no such table. Needs no JVM."""
         version = self.version(table)
-        return None if version is None else written_at(self.path(table), version)
+        return None if version is None else committed_at(self.path(table), version)
 
     def holds_same_rows(self, table: str, one: int, other: int) -> bool:
         """Whether two versions hold the same rows and columns in any order and any files. Needs no JVM."""

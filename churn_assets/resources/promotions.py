@@ -15,9 +15,11 @@ from churn_assets.churn.ledger import (
     LEDGER_SCHEMA,
     Action,
     Decision,
+    Registered,
     Subject,
     disagreement,
     is_unfinished,
+    loss,
     moment,
     serving,
     version_named,
@@ -38,20 +40,35 @@ class PromotionLockedError(ChurnError):
 
 @dataclass(frozen=True)
 class State:
-    """What a decision sees. champion: the version under `production`; finished_id: the decision that put it there."""
+    """What a decision sees.
+
+    champion: the version under `production`; finished_id: the decision that put it there. lost: how the registry lost
+    the model that serves by the ledger; None if it did not.
+    """
 
     ledger: tuple[Decision, ...]
     ledger_version: int | None
     champion: str | None
     finished_id: str | None
+    lost: str | None = None
 
     @property
     def is_unfinished(self) -> bool:
-        return is_unfinished(self.ledger, self.champion, self.finished_id)
+        """What was deleted cannot be finished, whatever the alias says."""
+        return self.lost is None and is_unfinished(self.ledger, self.champion, self.finished_id)
 
     @property
     def disagreement(self) -> str | None:
-        return disagreement(self.ledger, self.champion)
+        if self.lost is None:
+            return disagreement(self.ledger, self.champion)
+        return f"{self.lost}; alias production names {version_named(self.champion)}"
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the policy may decide nothing: not what was deleted, if nothing was put in its place."""
+        last = serving(self.ledger)
+        before = None if last is None else last.previous_version
+        return None if self.lost is not None and self.champion in (None, before) else self.disagreement
 
 
 class PromotionsResource(dg.ConfigurableResource):
@@ -77,8 +94,10 @@ class PromotionsResource(dg.ConfigurableResource):
         ledger = () if version is None else self.ledger(version)
         champion, last = self.tracking.version_under(PRODUCTION), serving(ledger)
         promised = None if last is None else self.tracking.version(last.subject.version)
+        found = None if promised is None else Registered(str(promised.version), self.tracking.digest_of(promised))
         finished_id = None if promised is None else promised.tags.get(FINISHED_TAG)
-        return State(ledger, version, None if champion is None else str(champion.version), finished_id)
+        number = None if champion is None else str(champion.version)
+        return State(ledger, version, number, finished_id, loss(ledger, found))
 
     def reconcile(self, dagster_run_id: str) -> Decision | None:
         """Finishes a move that was interrupted between ledger and alias, and returns what it recorded of that."""
@@ -150,7 +169,7 @@ class PromotionsResource(dg.ConfigurableResource):
             )
             self._append(repaired, state.ledger_version)
             self._follow()
-        elif state.champion == last.subject.version and state.finished_id != last.decision_id:
+        elif state.disagreement is None and state.finished_id != last.decision_id:
             self._follow()
         return repaired
 

@@ -21,12 +21,14 @@ from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.policy import ChurnPolicy, Names
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.churn.trees import BoostedTrees
+from churn_assets.delta.erasing import Erasure, erase
 from churn_assets.engines.addresses import public, whole
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.settings import make_store_folder, require_database
 from churn_assets.resources.trained_models import (
+    DIGEST_TAG,
     MODEL_ARTIFACT,
     POLICY_FILE,
     REGISTERED_MODEL,
@@ -379,6 +381,14 @@ class TrackingResource(dg.ConfigurableResource):
         versions = self.client.search_model_versions(f"name='{self.registered_model}'")
         return {str(version.run_id): str(version.version) for version in versions}
 
+    def data_versions(self) -> Iterator[dict[str, int]]:
+        """The version of each table that a registered version was trained on, by its tags; all versions in turn."""
+        token: str | None = None
+        while token != "":
+            page = self.client.search_model_versions(f"name='{self.registered_model}'", page_token=token)
+            yield from (json.loads(version.tags.get("data_versions", "{}")) for version in page)
+            token = page.token or ""
+
     def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
         from mlflow.exceptions import MlflowException
@@ -417,6 +427,20 @@ class TrackingResource(dg.ConfigurableResource):
                 return None
             raise
 
+    def digest_of(self, version: "ModelVersion") -> str | None:
+        """The digest of the model of a version, by its own tags or its run's; None if neither says."""
+        from mlflow.exceptions import MlflowException
+
+        if DIGEST_TAG in version.tags or not version.run_id:
+            return version.tags.get(DIGEST_TAG)
+        try:
+            digest: str | None = self.client.get_run(version.run_id).data.tags.get(DIGEST_TAG)
+        except MlflowException as missing:
+            if missing.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return digest
+
     def version_under(self, alias: str) -> "ModelVersion | None":
         """The version `alias` points at; None if it points nowhere."""
         from mlflow.exceptions import MlflowException
@@ -431,6 +455,22 @@ class TrackingResource(dg.ConfigurableResource):
 
     def set_alias(self, alias: str, version: str) -> None:
         self.client.set_registered_model_alias(self.registered_model, alias, version)
+
+    def erase(self, erasure: Erasure) -> tuple[dict[str, int], list[str]]:
+        """Takes customers out of the text of all artifacts: how many places, by file; and the stores not reached."""
+        from mlflow.entities import ViewType
+
+        places = {each.artifact_location for each in self.client.search_experiments(view_type=ViewType.ALL)}
+        erased: dict[str, int] = {}
+        unreached = []
+        for place in sorted(places):
+            if place.startswith(("mlflow-artifacts:", "dbfs:", "http:", "https:")):
+                unreached.append(place)
+            else:
+                erased |= {
+                    f"{place}/{file}": gone for file, gone in erase(place.removeprefix("file://"), erasure).items()
+                }
+        return erased, unreached
 
     def link(self, run_id: str, version: "ModelVersion | None" = None) -> dict[str, Any]:
         """Metadata that leads from a Dagster event to the MLflow run, and to the version if there is one."""

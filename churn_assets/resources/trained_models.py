@@ -26,7 +26,7 @@ REGISTERED_MODEL = Names().registered_model
 # Where `serving.flavor` keeps them within the model.
 TREES_FILE = "artifacts/trees.json"
 POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
-SERVED_TAG = "served_digest"
+SERVED_TAG, DIGEST_TAG = "served_digest", "model_digest"
 # On a version: what only the parameters of its run know, so that a version can be told of without its run.
 TRAINING_TAG = "training"
 
@@ -34,7 +34,7 @@ TRAINING_TAG = "training"
 def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
     """What identifies a model, as tags of its run and of its version."""
     return {
-        "model_digest": evidence.model_digest,
+        DIGEST_TAG: evidence.model_digest,
         "policy_digest": evidence.policy_digest,
         "data_versions": json.dumps(dict(evidence.data_versions), sort_keys=True),
         "features": json.dumps(list(features)),

@@ -10,6 +10,7 @@ from churn_assets.churn.ledger import (
     LEDGER_SCHEMA,
     Action,
     Decision,
+    Registered,
     Subject,
     before,
     decided,
@@ -17,6 +18,8 @@ from churn_assets.churn.ledger import (
     earlier_champion,
     headline,
     is_unfinished,
+    loss,
+    promoted_digest,
     rejection,
     serving,
     since_when,
@@ -157,6 +160,40 @@ def test_an_interrupted_move_is_told_from_a_move_by_hand(
     told: list[str], alias: str | None, finished: str | None, unfinished: bool
 ) -> None:
     assert is_unfinished(ledger(*told), alias, finished) is unfinished
+
+
+@pytest.mark.parametrize(
+    ("told", "promised", "words"),
+    [
+        ([], None, None),
+        (["promote 1"], Registered("1", "digest 1"), None),
+        (["promote 1"], None, "version 1, which serves by the ledger"),
+        (["promote 1", "refuse 2"], Registered("1", "digest 9"), "is another model in the registry (digest digest 9)"),
+        (["promote 1"], Registered("1", None), "is another model in the registry (no digest)"),
+    ],
+)
+def test_a_model_that_the_registry_lost_is_told_by_its_digest(
+    told: list[str], promised: Registered | None, words: str | None
+) -> None:
+    found = loss(ledger(*told), promised)
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+def test_a_number_that_was_given_again_names_the_model_that_has_it_now() -> None:
+    first, second, third = ledger("promote 1", "promote 2", "promote 1")
+    again = replace(third, subject=replace(third.subject, model_digest="another digest"))
+    decisions = [first, second, again]
+    assert earlier_champion(decisions) == "2"
+    assert [promoted_digest(decisions, version) for version in ("1", "2", "3", None)] == [
+        "another digest",
+        "digest 2",
+        None,
+        None,
+    ]
+    back = replace(again, action=Action.ROLLED_BACK, previous_version="1", subject=second.subject)
+    assert rejection([*decisions, back], "another digest") is not None
+    assert rejection([*decisions, back], "digest 1") is None
 
 
 # ---- in words

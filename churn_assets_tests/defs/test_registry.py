@@ -142,6 +142,29 @@ def test_in_automatic_mode_it_is_promoted_and_dagster_links_to_it(waiting: Proje
     assert len(told(waiting)) == 2, "what serves already is not promoted again"
 
 
+def test_after_the_serving_version_was_deleted_the_next_that_passes_is_promoted(waiting: Project) -> None:
+    waiting.tracking.client.delete_model_version(REGISTERED_MODEL, "1")
+    assert "was deleted from the registry" in str(ledger_check(waiting).description)
+    # It was compared with the champion that is gone.
+    result = automatic(waiting).run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)
+    assert result.success, causes_of(result)
+    assert told(waiting) == [("promoted", "1", None), ("promoted", "2", None)]
+    assert "version 1, which serves by the ledger" in decisions(waiting)[-1].reasons[-1]
+    assert ledger_check(waiting).passed
+    refused = launch(waiting, ROLL_BACK)
+    assert "no version 1" in cause(refused)
+
+
+def test_nobody_rolls_back_to_another_model_under_the_number_of_before(waiting: Project) -> None:
+    assert automatic(waiting).run(LIFECYCLE, PRODUCTION).success
+    client = waiting.tracking.client
+    client.set_model_version_tag(REGISTERED_MODEL, "1", "model_digest", "another")
+    run_id = client.get_model_version(REGISTERED_MODEL, "1").run_id
+    client.set_tag(str(run_id), "model_digest", "another")
+    assert "version 1 is another model in the registry" in cause(launch(waiting, ROLL_BACK))
+    assert waiting.alias("production") == "2"
+
+
 def test_a_verdict_that_is_no_pass_is_a_refusal_in_the_ledger(project: Project) -> None:
     strict = project.under(changed(project.policy, "gate", min_recall=0.99))
     result = strict.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION)

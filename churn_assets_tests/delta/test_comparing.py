@@ -1,5 +1,7 @@
 """Versions are the same if their rows are, whatever the order of rows and columns and the division into files."""
 
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import deltalake
@@ -57,6 +59,40 @@ def test_rows_that_are_the_same_in_more_files_are_the_same(tmp_path: Path) -> No
     deltalake.write_deltalake(str(tmp_path), pa.Table.from_pandas(SAME.tail(2), preserve_index=False), mode="append")
     assert is_same_in(tmp_path, 0, 2)
     assert not is_same_in(tmp_path, 0, 1)
+
+
+MANY_KINDS = pa.table(
+    {
+        "n": pa.array([1, None, 3], pa.int64()),
+        "small": pa.array([None, 2, 3], pa.int32()),
+        "is_late": [True, None, False],
+        "spend": pa.array([Decimal("1.50"), None, Decimal("2.25")], pa.decimal128(10, 2)),
+        "day": pa.array([None, date(2025, 1, 6), date(2025, 1, 6)]),
+        "raw": pa.array([b"a", None, b""]),
+        "many": pa.array([[1.5], None, []]),
+        "name": ["", None, "x"],
+    }
+)
+
+
+def test_no_division_into_files_makes_rows_others_and_no_compaction_does(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    deltalake.write_deltalake(path, MANY_KINDS)
+    deltalake.write_deltalake(path, MANY_KINDS.slice(0, 1), mode="overwrite")
+    for row in (1, 2):
+        deltalake.write_deltalake(path, MANY_KINDS.slice(row, 1), mode="append")
+    deltalake.DeltaTable(path).optimize.compact()
+    assert is_same_in(tmp_path, 0, 3)
+    assert is_same_in(tmp_path, 3, 4)
+
+
+def test_no_value_is_taken_for_a_null(tmp_path: Path) -> None:
+    for number, name in enumerate(MANY_KINDS.schema.names):
+        column = MANY_KINDS.column(name)
+        one, other = pa.table({name: column, "k": [0, 1, 2]}), pa.table({name: column, "k": [1, 0, 2]})
+        for table in (one, other):
+            deltalake.write_deltalake(str(tmp_path / name), table, mode="overwrite", schema_mode="overwrite")
+        assert not is_same_in(tmp_path / name, 0, 1), number
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import deltalake
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from churn_assets.delta.reading import counts, read_delta, united, value_count
-from churn_assets.delta.tables import MissingFileError, open_delta
+from churn_assets.delta.reading import arrow, bounds, counts, dataset_of, read_delta, united, value_count
+from churn_assets.delta.tables import MissingFileError, files_of, open_delta
 
 
 def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
@@ -77,3 +78,44 @@ def test_a_process_that_ends_while_files_are_read_ends_well(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "table")], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_bounds_are_exact_though_those_of_the_log_are_not(tmp_path: Path) -> None:
+    """deltalake cuts times to milliseconds and text to 32 characters."""
+    path = str(tmp_path / "things")
+    moments = [datetime(2025, 1, day, 23, 59, 59, 999_900, tzinfo=UTC) for day in (1, 2, 3)]
+    for moment in moments:
+        rows = {"at": pa.array([moment, None], pa.timestamp("us", "UTC")), "name": [f"{moment.day}" * 100, None]}
+        deltalake.write_deltalake(path, pa.table(rows | {"none": pa.nulls(2, pa.int64())}), mode="append")
+    table = open_delta(path, next_step="")
+    assert bounds(table, "at") == (moments[0], moments[-1])
+    assert bounds(table, "name") == ("1" * 100, "3" * 100)
+    assert bounds(table, "none") == (None, None)
+
+
+def test_of_files_that_cannot_hold_an_end_none_is_read(tmp_path: Path) -> None:
+    path = str(tmp_path / "things")
+    for number in range(5):
+        deltalake.write_deltalake(path, pa.table({"n": [number, 10 + number]}), mode="append")
+    table = open_delta(path, next_step="")
+    (middle,) = (unread["path"] for unread in files_of(table) if unread["min.n"] == 2)
+    (tmp_path / "things" / middle).write_bytes(b"no Parquet")
+    assert bounds(table, "n") == (0, 14)
+
+
+@pytest.mark.parametrize("by", [["day"], ["city"], ["code"], ["at"], ["flag"], ["day", "city"]], ids="-".join)
+def test_partitions_are_read_and_filtered_by_arrow_as_by_their_writer(tmp_path: Path, by: list[str]) -> None:
+    path = str(tmp_path / "lake house" / "things")
+    deltalake.write_deltalake(path, PARTITIONED, partition_by=by)
+    table = open_delta(path, next_step="")
+    assert dataset_of(table).to_table().sort_by("id").to_pylist() == PARTITIONED.to_pylist()
+    assert arrow(table, ["id"], "day", [date(2025, 1, 2)]).to_pylist() == [{"id": 2}]
+
+
+def test_rows_that_another_writers_bounds_hide_are_found(tmp_path: Path) -> None:
+    """deltalake writes no bound of infinity, and takes none for one that no value reaches (1.6.6)."""
+    path = str(tmp_path / "things")
+    deltalake.write_deltalake(path, pa.table({"x": [-float("inf"), float("inf")], "n": [1, 2]}))
+    table = open_delta(path, next_step="")
+    assert len(table.to_pyarrow_dataset().to_table(filter=pc.field("x") >= 1)) == 0, "mended: drop our own dataset"
+    assert len(dataset_of(table).to_table(filter=pc.field("x") >= 1)) == 1

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
-from churn_assets.delta.tables import MissingTableError, UnsupportedTableError
+from churn_assets.delta.tables import MissingFileError, MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -474,6 +475,48 @@ def test_a_dated_table_is_not_written_as_one_without_dates(lakehouse: LakehouseR
     assert [row.as_of for row in lakehouse.read(TABLE).collect()] == [first]
 
 
+def write_meanwhile(lakehouse: LakehouseResource, rows: DataFrame, days: list[date], other: DataFrame) -> None:
+    """Replaces `days` by `rows`; while these are audited, another process replaces the dates of `other`."""
+
+    def another_writes(_: Any) -> None:
+        of_other = sorted({row.as_of for row in other.collect()})
+        lakehouse.replace_dates({TABLE: other}, "as_of", of_other, audit=accept)
+
+    lakehouse.replace_dates({TABLE: rows}, "as_of", days, audit=another_writes)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new_table", "known_table"])
+def test_of_two_backfills_at_once_both_commit_unless_a_date_is_the_same(
+    lakehouse: LakehouseResource, spark: SparkSession, is_new: bool
+) -> None:
+    first, second, third = WEEKS
+    before = [] if is_new else [0]
+    if not is_new:
+        lakehouse.replace_dates({TABLE: dated(spark, (0, third))}, "as_of", [third], audit=accept)
+    write_meanwhile(lakehouse, dated(spark, (1, first)), [first], dated(spark, (2, second)))
+    assert values(lakehouse.read(TABLE)) == [*before, 1, 2]
+    version, files = lakehouse.version(TABLE), table_files(lakehouse)
+    both = dated(spark, (3, first), (4, second))
+    with pytest.raises(OvertakenError, match="by another process"):
+        write_meanwhile(lakehouse, both, [first, second], dated(spark, (5, second)))
+    # The one that was first has its date, and the loser leaves no file.
+    assert lakehouse.version(TABLE) == (version or 0) + 1
+    assert values(lakehouse.read(TABLE)) == [*before, 1, 5]
+    assert not any(f"as_of={first}" in str(path) for path in table_files(lakehouse) - files)
+
+
+def test_of_two_backfills_that_find_nothing_one_loses_too(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, _, _ = WEEKS
+    nothing = dated(spark, (1, first)).where("id = 0")
+
+    def another_writes(_: Any) -> None:
+        lakehouse.replace_dates({TABLE: nothing}, "as_of", [first], audit=accept)
+
+    with pytest.raises(OvertakenError, match="by another process"):
+        lakehouse.replace_dates({TABLE: dated(spark, (1, first))}, "as_of", [first], audit=another_writes)
+    assert values(lakehouse.read(TABLE)) == []
+
+
 def test_dates_of_a_column_that_holds_none_are_refused(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     lakehouse.write(TABLE, numbers(spark, 1))
     for column in ("id", "as_of"):
@@ -489,6 +532,159 @@ def test_rows_deleted_elsewhere_are_gone_here_too(lakehouse: LakehouseResource, 
     deltalake.DeltaTable(lakehouse.path(TABLE)).delete()
     assert lakehouse.read(TABLE).collect() == []
     assert lakehouse.row_count(TABLE) == 0
+
+
+# --- a refresh takes the room of what it brings ---
+
+
+@pytest.mark.parametrize("more", [(), (4,), (3, 4)], ids=["nothing", "one", "a_double"])
+def test_rows_that_are_there_are_not_written_again(
+    lakehouse: LakehouseResource, spark: SparkSession, more: tuple[int, ...]
+) -> None:
+    found = {"found": "well"}
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3), audit=lambda _: {"found": "before"})
+    before = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    commit = lakehouse.write(
+        TABLE, numbers(spark, 3, *more, 1, 2), audit=lambda _: found, metadata={"inputs": {"a": 1}}
+    )
+    after = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    assert (commit.version, commit.rows, lakehouse.inputs(TABLE)) == (1, 3 + len(more), {"a": 1})
+    assert before <= after
+    assert len(after - before) == bool(more)
+    assert values(lakehouse.read(TABLE)) == sorted([1, 2, 3, *more])
+    assert values(lakehouse.read(TABLE, 0)) == [1, 2, 3]
+    assert lakehouse.audit({TABLE: 1}) == found
+    on_disk = {path for path in table_files(lakehouse) if path.suffix == ".parquet"}
+    assert len(on_disk) == len(after), "what was written and is there already is gone"
+
+
+@pytest.mark.parametrize("rows", [(1, 2), (1, 2, 4), (1, 2, 2), (1, 1, 2, 4)])
+def test_where_a_row_is_gone_all_are_written(
+    lakehouse: LakehouseResource, spark: SparkSession, rows: tuple[int, ...]
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3))
+    before = set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    lakehouse.write(TABLE, numbers(spark, *rows))
+    assert not before & set(deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris())
+    assert values(lakehouse.read(TABLE)) == sorted(rows)
+
+
+# --- tables outlive their keepers ---
+
+
+def optimize(path: str) -> None:
+    deltalake.DeltaTable(path).optimize.compact()
+
+
+def order_by_id(path: str) -> None:
+    deltalake.DeltaTable(path).optimize.z_order(["id"])
+
+
+def vacuum(path: str) -> None:
+    deltalake.DeltaTable(path).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
+
+def set_property(path: str) -> None:
+    deltalake.DeltaTable(path).alter.set_table_properties({"delta.checkpointInterval": "50"})
+
+
+KEEPERS = [optimize, order_by_id, vacuum, set_property]
+NOTED = {"inputs": {"food_delivery/orders": 3}, "panel_digest": "abc"}
+
+
+def in_files(spark: SparkSession, *ids: int) -> DataFrame:
+    """`ids` in as many files."""
+    return numbers(spark, *ids).repartition(len(ids), "id")
+
+
+@pytest.mark.parametrize("keep", KEEPERS)
+def test_a_commit_that_only_rearranges_rows_has_the_record_of_the_version_before(
+    lakehouse: LakehouseResource, spark: SparkSession, keep: Callable[[str], None]
+) -> None:
+    for ids in ((9,), (1, 2, 3)):
+        lakehouse.write(TABLE, in_files(spark, *ids), audit=lambda _: {"found": "well"}, metadata=NOTED)
+    written = lakehouse.committed_at(TABLE, 1)
+    keep(lakehouse.path(TABLE))
+    keep(lakehouse.path(TABLE))
+    version = lakehouse.version(TABLE)
+    assert version is not None
+    assert version > 1
+    assert lakehouse.inputs(TABLE) == NOTED["inputs"]
+    assert lakehouse.commit_metadata(TABLE)["panel_digest"] == "abc"
+    assert lakehouse.audit({TABLE: version}) == {"found": "well"}
+    assert lakehouse.committed_at(TABLE, version) == written
+    assert lakehouse.holds_same_rows(TABLE, 1, version)
+    assert values(lakehouse.read(TABLE)) == [1, 2, 3]
+    # The next commit of rows has its own record again.
+    lakehouse.write(TABLE, numbers(spark, 4))
+    assert lakehouse.inputs(TABLE) == {}
+
+
+def append_a_row(path: str) -> None:
+    deltalake.write_deltalake(path, pa.table({"id": [7]}), mode="append")
+
+
+def delete_a_row(path: str) -> None:
+    deltalake.DeltaTable(path).delete("id = 2")
+
+
+def add_a_column(path: str) -> None:
+    deltalake.DeltaTable(path).alter.add_columns(deltalake.Field("more", deltalake.schema.PrimitiveType("long")))
+
+
+@pytest.mark.parametrize("change", [append_a_row, delete_a_row, add_a_column])
+def test_a_commit_that_changes_rows_or_columns_has_no_record_though_it_is_optimized(
+    lakehouse: LakehouseResource, spark: SparkSession, change: Callable[[str], None]
+) -> None:
+    lakehouse.write(TABLE, in_files(spark, 1, 2, 3), audit=lambda _: {"found": "well"}, metadata=NOTED)
+    change(lakehouse.path(TABLE))
+    optimize(lakehouse.path(TABLE))
+    version = lakehouse.version(TABLE)
+    assert version is not None
+    assert (lakehouse.inputs(TABLE), lakehouse.audit({TABLE: version})) == ({}, None)
+
+
+def test_an_empty_write_has_a_record_of_its_own(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    nothing = numbers(spark, 1).where("id = 0")
+    for number in (1, 2):
+        lakehouse.write(TABLE, nothing, metadata={"inputs": {"food_delivery/orders": number}})
+    assert lakehouse.inputs(TABLE) == {"food_delivery/orders": 2}
+
+
+def test_a_table_keeps_its_log_and_its_files_as_long(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    lakehouse.append_after("food_delivery/ledger", None, pa.table({"id": [1]}))
+    lakehouse.overwrite("food_delivery/small", pa.table({"id": [1]}))
+    for table in (TABLE, "food_delivery/ledger", "food_delivery/small"):
+        kept = deltalake.DeltaTable(lakehouse.path(table)).metadata().configuration
+        assert kept["delta.deletedFileRetentionDuration"] == kept["delta.logRetentionDuration"]
+    lakehouse.write(TABLE, numbers(spark, 2))
+    deltalake.DeltaTable(lakehouse.path(TABLE)).vacuum(dry_run=False)
+    assert values(lakehouse.read(TABLE, 0)) == [1]
+
+
+def test_a_version_whose_files_are_gone_is_refused_by_name_however_it_is_read(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    days = [date(2025, 1, 6)]
+    for number in (1, 2):
+        lakehouse.write(TABLE, dated(spark, (number, days[0])))
+    vacuum(lakehouse.path(TABLE))
+    readers: dict[str, Callable[[], Any]] = {
+        "read": lambda: lakehouse.read(TABLE, 0),
+        "records": lambda: lakehouse.records(TABLE, 0),
+        "arrow": lambda: lakehouse.arrow(TABLE, ["id"], 0),
+        "counts": lambda: lakehouse.counts(TABLE, ["id"], 0),
+        "dates": lambda: lakehouse.dates(TABLE, "as_of", 0),
+        "bounds": lambda: lakehouse.bounds(TABLE, "as_of", 0),
+        "value_count": lambda: lakehouse.value_count(TABLE, "id", 0),
+        "holds_same_rows": lambda: lakehouse.holds_same_rows(TABLE, 0, 1),
+    }
+    for name, reader in readers.items():
+        with pytest.raises(MissingFileError, match="Version 0 of ") as refused:
+            reader()
+        assert "gone" in str(refused.value), name
+    assert values(lakehouse.read(TABLE)) == [2]
 
 
 # --- no JVM where none is needed ---

@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = promotions_in(folder).tracking.client
     client.create_registered_model(REGISTERED_MODEL)
     for number in range(VERSIONS):
-        client.create_model_version(REGISTERED_MODEL, source=f"{folder}/model{number}")
+        tags = {"model_digest": f"digest {number + 1}"}
+        client.create_model_version(REGISTERED_MODEL, source=f"{folder}/model{number}", tags=tags)
     return folder / "mlflow.db"
 
 
@@ -122,6 +125,140 @@ def test_a_refusal_moves_nothing(promotions: PromotionsResource) -> None:
     assert refused.action is Action.REFUSED
     assert told(promotions) == [("promoted", "1", None), ("refused", "2", "1")]
     assert promotions.state().champion == "1"
+
+
+# --- the registry under hands from outside ---
+
+
+def delete_version(client: MlflowClient) -> None:
+    client.delete_model_version(REGISTERED_MODEL, "1")
+
+
+def delete_model(client: MlflowClient) -> None:
+    client.delete_registered_model(REGISTERED_MODEL)
+
+
+def make_model_again(client: MlflowClient) -> None:
+    """Under the name of before, with versions that begin at 1."""
+    delete_model(client)
+    client.create_registered_model(REGISTERED_MODEL)
+    for number in (1, 2):
+        tags = {"model_digest": f"another digest {number}"}
+        client.create_model_version(REGISTERED_MODEL, source=f"/elsewhere/model{number}", tags=tags)
+
+
+def make_model_again_and_serve_it(client: MlflowClient) -> None:
+    make_model_again(client)
+    client.set_registered_model_alias(REGISTERED_MODEL, PRODUCTION, "1")
+
+
+def make_model_of_unknown_versions(client: MlflowClient) -> None:
+    delete_model(client)
+    client.create_registered_model(REGISTERED_MODEL)
+    client.create_model_version(REGISTERED_MODEL, source="/elsewhere/model")
+
+
+def rename_model(client: MlflowClient) -> None:
+    client.rename_registered_model(REGISTERED_MODEL, "renamed")
+
+
+def delete_alias(client: MlflowClient) -> None:
+    client.delete_registered_model_alias(REGISTERED_MODEL, PRODUCTION)
+
+
+def serve_another(client: MlflowClient) -> None:
+    client.set_registered_model_alias(REGISTERED_MODEL, PRODUCTION, "3")
+
+
+def serve_a_copy(client: MlflowClient) -> None:
+    copy = client.copy_model_version(f"models:/{REGISTERED_MODEL}/1", REGISTERED_MODEL)
+    client.set_registered_model_alias(REGISTERED_MODEL, PRODUCTION, copy.version)
+
+
+def copy_elsewhere(client: MlflowClient) -> None:
+    client.copy_model_version(f"models:/{REGISTERED_MODEL}/1", "copied")
+
+
+def stage_away(client: MlflowClient) -> None:
+    with pytest.warns(FutureWarning):
+        client.transition_model_version_stage(REGISTERED_MODEL, "1", "Archived")
+
+
+def rename_there_and_back(client: MlflowClient) -> None:
+    rename_model(client)
+    client.rename_registered_model("renamed", REGISTERED_MODEL)
+
+
+DELETED, REPLACED = "was deleted from the registry", "is another model in the registry"
+BY_HAND = "the alias was moved behind the ledger's back"
+
+
+def present(client: MlflowClient) -> str:
+    """A version that is there, as a next training registers one."""
+    with suppress(MlflowException):
+        client.create_registered_model(REGISTERED_MODEL)
+    source, tags = "/next/model", {"model_digest": "next digest"}
+    return str(client.create_model_version(REGISTERED_MODEL, source=source, tags=tags).version)
+
+
+@pytest.mark.parametrize(
+    ("interfere", "told_as", "is_obstacle"),
+    [
+        (delete_version, DELETED, False),
+        (delete_model, DELETED, False),
+        (rename_model, DELETED, False),
+        (make_model_again, REPLACED, False),
+        (make_model_of_unknown_versions, REPLACED, False),
+        # Somebody put something in its place: a person has to say that it is right.
+        (make_model_again_and_serve_it, REPLACED, True),
+        (delete_alias, BY_HAND, True),
+        (serve_another, BY_HAND, True),
+        (serve_a_copy, BY_HAND, True),
+        (copy_elsewhere, None, False),
+        (stage_away, None, False),
+        (rename_there_and_back, None, False),
+    ],
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first_promotion", "later_promotion"])
+def test_whatever_is_done_to_the_registry_is_told_and_the_next_decision_is_carried_out_once(
+    promotions: PromotionsResource,
+    interfere: Callable[[MlflowClient], None],
+    told_as: str | None,
+    is_obstacle: bool,
+    is_first: bool,
+) -> None:
+    for version, previous in [("1", None)] if is_first else [("2", None), ("1", "2")]:
+        promotions.move(decision(version, previous))
+    moves = len(promotions.state().ledger)
+    interfere(promotions.tracking.client)
+    state = promotions.state()
+    assert not state.is_unfinished
+    assert (told_as or "") in (state.disagreement or "")
+    assert (state.disagreement is None) == (told_as is None)
+    assert (state.obstacle is not None) == is_obstacle
+    # Nothing is carried out unasked, however often somebody looks.
+    assert promotions.reconcile("run") is None
+    assert promotions.reconcile("run") is None
+    number = present(promotions.tracking.client)
+    made = replace(decision(number, state.champion), subject=Subject(number, model_digest="next digest"))
+    promotions.move(made)
+    after = promotions.state()
+    assert (after.champion, after.disagreement, after.is_unfinished) == (number, None, False)
+    assert [each.action for each in after.ledger[moves:]] == [Action.PROMOTED]
+
+
+def test_a_move_that_was_interrupted_and_whose_version_is_gone_is_not_finished(
+    promotions: PromotionsResource, tmp_path: Path
+) -> None:
+    promotions.move(decision("1", None))
+    kill_at(tmp_path, TrackingResource, "set_alias")
+    promotions.tracking.client.delete_model_version(REGISTERED_MODEL, "2")
+    state = promotions.state()
+    assert (state.champion, state.is_unfinished, state.obstacle) == ("1", False, None)
+    assert "version 2, which serves by the ledger" in (state.disagreement or "")
+    promotions.move(decision("3", "1"))
+    assert told(promotions) == [("promoted", "1", None), ("promoted", "2", "1"), ("promoted", "3", "1")]
+    assert promotions.state().disagreement is None
 
 
 # --- two at once ---
