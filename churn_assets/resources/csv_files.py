@@ -115,7 +115,7 @@ def write_parquet_of_csv(files: Sequence[str], dialect: Dialect, used: UsedColum
     schema = pa.schema([(name, pa.string()) for name in kept])
     filesystem, place = filesystem_of(target)
     broken = _BrokenRows()
-    with pq.ParquetWriter(place, schema, filesystem=filesystem, compression="zstd") as writer:
+    with pq.ParquetWriter(place, schema, filesystem=filesystem, compression="lz4") as writer:
         for file, names in headers.items():
             places = [names.index(name) for name in kept]
             rows = broken.left_out(file, len(names), _rows(file, dialect))

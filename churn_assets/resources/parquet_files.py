@@ -159,7 +159,7 @@ def written_anew(file: str, schema: "pa.Schema", target: str, constants: Mapping
     sink, goal = filesystem_of(target)
     with (
         pq.ParquetFile(place, filesystem=source) as opened,
-        pq.ParquetWriter(goal, schema, filesystem=sink, compression="zstd") as writer,
+        pq.ParquetWriter(goal, schema, filesystem=sink, compression="lz4") as writer,
     ):
         present = [name for name in schema.names if name in opened.schema_arrow.names]
         for batch in opened.iter_batches(columns=present):

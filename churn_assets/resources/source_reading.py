@@ -182,7 +182,7 @@ class SourceReading:
 
         target, wanted = f"{self._scratch.folder()}/rows.parquet", _arrow_schema(schema)
         filesystem, place = filesystem_of(target)
-        with pq.ParquetWriter(place, wanted, filesystem=filesystem, compression="zstd") as writer:
+        with pq.ParquetWriter(place, wanted, filesystem=filesystem, compression="lz4") as writer:
             for batch in dataset_of(table).to_batches(columns=wanted.names):
                 writer.write_batch(_batch(batch, wanted))
         return self._parquet([target], schema)
