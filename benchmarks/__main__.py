@@ -21,6 +21,7 @@ BENCHMARKS = (
     "plain",
     "training",
     "features",
+    "one_customer",
     "collecting",
     "scoring",
     "serving",

@@ -17,6 +17,9 @@ from churn_assets.churn.evaluation import Evaluation, Verdict, judge
 from churn_assets.churn.feasibility import feasibility, label_feasibility
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_histories import histories_of, history_columns, purchase_histories
+from churn_assets.churn.purchase_model import fit_purchase_model
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
@@ -52,13 +55,15 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
     ) as built:
         dates = splits.split_dates(built.panel, policy)
         train = splits.train_rows(built.panel, dates, policy).persist()
+        purchases = fit_purchase_model(purchase_histories(built.silver, dates.test))
+        prior = PurchasePrior(purchases, policy.windows.outcome_days)
         model = train_churn_model(
-            train, splits.current_rows(built.panel, dates, policy), SETTINGS, policy, rows=train.count()
+            train, splits.current_rows(built.panel, dates, policy), SETTINGS, policy, rows=train.count(), prior=prior
         )
         test = splits.held_out_rows(built.panel, dates, policy)
         held_out = judged.held_out_scores(model.trees, test, model.threshold_value).persist()
-        rule = built.snapshots.select("customer_id", "as_of", "risk_score")
-        pooled = judged.crossfit_scores(held_out, built.panel, SETTINGS, policy)
+        rule = built.snapshots.select("customer_id", "as_of", "risk_score", *history_columns())
+        pooled = judged.crossfit_scores(held_out, built.panel, SETTINGS, policy, prior=prior)
         found: dict[str, Evaluation | None] = {}
         counted = label_feasibility(built.snapshots, built.silver, built.calendar, policy)
         chosen = next(candidate for candidate in counted if candidate.is_chosen)
@@ -72,6 +77,7 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
                 found[evaluation] = None
                 continue
             ranked = rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+            ranked["no_purchase"] = purchases.no_purchase(histories_of(ranked), policy.windows.outcome_days)
             scored = judged.scored(ranked, model.trees.features, built.segments)
             found[evaluation] = judge(scored, asked, has_threshold=model.threshold is not None)
         held_out.unpersist()

@@ -5,13 +5,16 @@ import atexit
 import gc
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
+from typing import NoReturn, TextIO
 
-from churn_assets.commands.terminal import FAILED, INTERRUPTED, output_to
+from churn_assets.commands.terminal import FAILED, INTERRUPTED, UNEVALUATED, output_to, show
 from churn_assets.engines.choice import ENGINES, UnknownEngineError
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
@@ -20,13 +23,23 @@ Interrupted. What was finished stays; what was not is as it was before, and so i
 Next step: the same command again"""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends in what is wrong and a next step, as every other failure does."""
+
+    def error(self, message: str) -> NoReturn:
+        show(f"{message}.\nNext step: {self.prog} --help lists what can be typed")
+        self.exit(UNEVALUATED)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed or different, 2 not evaluable, 130 interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow."
-    )
+    parser = _Parser(prog="churn-assets", description="The churn lifecycle on Dagster, Spark and MLflow.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="run the job churn_lifecycle on the configured sources and show what came of it")
+    run = commands.add_parser("run", help="run the whole lifecycle on the configured sources and show what came of it")
+    run.add_argument("--job", metavar="NAME", help="only this job, such as promote_staging_model")
+    run.add_argument(
+        "--config", type=Path, metavar="FILE", help="run config (YAML) for --job (default: churn_lifecycle)"
+    )
     commands.add_parser("history", help="show which version serves, since when, on which data, and every decision")
     again = commands.add_parser("reproduce", help="make a version again from its recorded inputs and compare")
     again.add_argument("version", help="the number of the registered version")
@@ -51,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
     settings = settings_from_env()
+    if not settings.project.is_dir():
+        show(f"{settings.project} is no folder.\nNext step: set CHURN_PROJECT to the folder of policy.toml")
+        return FAILED
     if parsed.command == "doctor":
         from churn_assets.commands import doctor
 
@@ -61,26 +77,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
     """Runs a command whose output goes to a log file but for what it shows to people."""
     log = settings.data / "logs" / f"{arguments.command}-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
-    with output_to(log) as terminal:
-        begun = perf_counter()
-        try:
-            engine = engine_of(settings)
-        except UnknownEngineError as unknown:
-            print(unknown, file=terminal)
-            return FAILED
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
+        with output_to(log) as terminal:
+            return _told(arguments, settings, terminal, log)
+    except OSError as refused:
+        show(
+            f"{refused.filename or log}: {refused.strerror}.\n"
+            "Next step: `churn-assets doctor` shows what is wrong and its fix"
+        )
+        return FAILED
+
+
+def _told(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
+    """Runs the command, and says in words what keeps it from its end; the log file has the rest."""
+    begun = perf_counter()
+    try:
+        engine = engine_of(settings)
         print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
-        try:
-            # Loaded here, so that what libraries print while they are loaded goes to the log file.
-            code: int = import_module(f"churn_assets.commands.{arguments.command}").main(
-                arguments, settings, terminal, log
-            )
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        if code == INTERRUPTED:
-            print(INTERRUPTION, file=terminal)
-        print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
+        # Loaded here, so that what libraries print while they are loaded goes to the log file.
+        command = import_module(f"churn_assets.commands.{arguments.command}")
+        code: int = command.main(arguments, settings, terminal, log)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except UnknownEngineError as unknown:
+        print(unknown, file=terminal)
+        return FAILED
+    except Exception:  # noqa: BLE001 - nobody reads a traceback on a terminal
+        # Loads Dagster, which most failures have loaded anyway.
+        from churn_assets.defs.failures import failure_in_words
+
+        with suppress(OSError):  # a full disk, which may be what failed
+            traceback.print_exc()
+        print(f"\n{failure_in_words()}\nThe whole of it is in {log}", file=terminal)
+        code = FAILED
+    if code == INTERRUPTED:
+        print(INTERRUPTION, file=terminal)
+    print(f"\nTook {perf_counter() - begun:.0f} s in all.", file=terminal)
     return code
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
-from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
+from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
     automation,
@@ -17,6 +17,7 @@ from churn_assets.defs import (
     evaluation,
     feasibility,
     features,
+    freshness,
     lakehouse,
     maintenance,
     monitoring,
@@ -146,10 +147,14 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     ]
     stages = [*([demo] if is_demo else []), *STAGES, *SERVING_STAGES]
     return dg.Definitions(
-        assets=[*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
+        assets=freshness.with_freshness_policies(
+            [*landing, *dg.load_assets_from_modules(stages, include_specs=True)], resources["policy"]
+        ),
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
+            *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
+            *freshness.checks,
         ],
         jobs=[
             *[

@@ -27,6 +27,7 @@ def dirty_now(days: int = 150) -> datetime:
 def dirty_source_rows(seed: int, customers: int = 40, days: int = 150) -> tuple[list[Row], list[Row], list[Row]]:
     """(orders, reviews, customers) in canonical columns, shuffled; the same for the same arguments.
 
+    Customers bear updated_at, orders and reviews with an odd seed.
     With 150 days the last as-of date is the day after the watermark; with 152 a label becomes known on the very last
     day. `days` below 130 is refused: the planted window borders would not fit.
     """
@@ -36,13 +37,22 @@ def dirty_source_rows(seed: int, customers: int = 40, days: int = 150) -> tuple[
     start, now = datetime.combine(FIRST_DAY, time()), dirty_now(days)
     orders, reviews = _random_history(rng, customers, start, now)
     people = _customers(rng, customers)
-    for plant in (_plant_window_borders, _plant_monday_midnights, _plant_promises, _plant_review_order, _plant_ties):
+    for plant in (
+        _plant_window_borders,
+        _plant_monday_midnights,
+        _plant_promises,
+        _plant_review_order,
+        _plant_ties,
+        _plant_pace,
+    ):
         more_orders, more_reviews = plant()
         orders += more_orders
         reviews += more_reviews
     more_orders, more_reviews = _plant_faults(now)
     orders += more_orders
     reviews += more_reviews
+    if seed % 2:
+        _date_the_states(rng, orders, reviews, now)
     for rows in (orders, reviews, people):
         rng.shuffle(rows)
     return orders, reviews, people
@@ -129,29 +139,52 @@ def _random_history(rng: random.Random, customers: int, start: datetime, now: da
     return orders, reviews
 
 
+def _date_the_states(rng: random.Random, orders: list[Row], reviews: list[Row], now: datetime) -> None:
+    """Gives every row updated_at; it is known where rows are random, and of reviews edited later there are more."""
+    for row in orders:
+        is_random = row["order_id"] is not None and row["order_id"].startswith("o-")
+        row["updated_at"] = now - rng.randrange(9) * ONE_DAY if is_random and rng.random() < 0.7 else None
+    edited = [row for row in reviews if row["order_id"] is not None and row["order_id"].startswith("o-")]
+    for row in reviews:
+        row["updated_at"] = row["reviewed_at"] if rng.random() < 0.5 else None
+    for row in rng.sample(edited, len(edited) // 2):
+        later = row["reviewed_at"] + rng.choice([INSTANT, 3 * ONE_DAY, 12 * ONE_DAY, 40 * ONE_DAY])
+        score = rng.choice([1.0, 2.5, 5.0, 5.0, None, 9.0])
+        moved = rng.choice([timedelta(), timedelta(), ONE_DAY])
+        reviews.append(
+            {**row, "review_score": score, "reviewed_at": min(row["reviewed_at"] + moved, now), "updated_at": later}
+        )
+
+
 def _customers(rng: random.Random, customers: int) -> list[Row]:
     people: list[Row] = []
+
+    def person(customer_id: str | None, segment: str | None, day: int | None = None) -> None:
+        updated_at = None if day is None else datetime.combine(FIRST_DAY, time()) + day * ONE_DAY
+        people.append({"customer_id": customer_id, "segment": segment, "updated_at": updated_at})
+
     for number in range(customers):
         if number % 9 == 8:
             continue  # orders without a row in the customers table
-        segment = rng.choice([*SEGMENTS, SEGMENTS[0], None, " "])
-        people.append({"customer_id": f"c-{number}", "segment": segment})
+        person(f"c-{number}", rng.choice([*SEGMENTS, SEGMENTS[0], None, " "]))
         if rng.random() < 0.2:
-            people.append({"customer_id": f"c-{number}", "segment": rng.choice([*SEGMENTS, None, ""])})
+            # Of one day as often as not: then the segment decides.
+            person(f"c-{number}", rng.choice([*SEGMENTS, None, ""]), 3)
+            person(f"c-{number}", rng.choice([*SEGMENTS, None, ""]), rng.choice([2, 3]))
     # Two segments of one customer each: only the name can number them. The third one has never ordered.
-    people += [
-        {"customer_id": "edge-start", "segment": "Tie b"},
-        {"customer_id": "edge-before-start", "segment": "Tie a"},
-        {"customer_id": "never-ordered", "segment": "Only on paper"},
-        {"customer_id": "twice", "segment": None},
-        {"customer_id": "twice", "segment": "Student"},
-        {"customer_id": "twice", "segment": "Student"},
-        {"customer_id": "padded", "segment": " Student "},
-        {"customer_id": None, "segment": "Student"},
-        {"customer_id": "", "segment": "Student"},
-        {"customer_id": "\t ", "segment": None},
-        {"customer_id": NO_BREAK_SPACE, "segment": "Family"},
-    ]
+    person("edge-start", "Tie b")
+    person("edge-before-start", "Tie a")
+    person("never-ordered", "Only on paper")
+    person("twice", None)
+    person("twice", "Student")
+    person("twice ", None)
+    person("padded", " Student ")
+    person(None, "Student")
+    person("", "Student")
+    person("\t ", None)
+    person(NO_BREAK_SPACE, "Family")
+    person("house", "Office")
+    person(" house", "Office")
     return people
 
 
@@ -269,6 +302,26 @@ def _plant_ties() -> tuple[list[Row], list[Row]]:
     return orders, []
 
 
+def _plant_pace() -> tuple[list[Row], list[Row]]:
+    """A house account with 25 orders on one day, and a customer with 24, of whom one came again."""
+    moment = _monday(3) - timedelta(days=5)
+    orders = [_order(f"house-{place}", "house", moment + place * timedelta(minutes=7)) for place in range(25)]
+    orders += [_order(f"busy-{place}", "busy", moment + place * timedelta(minutes=7)) for place in range(24)]
+    orders += [
+        _order("busy-23", "busy", moment + timedelta(hours=9)),
+        _order("house-0", "house", moment),
+        _order("house-cancelled", "house", moment - 9 * ONE_DAY, is_cancelled=True),
+        # Earlier than the order of another, which it would displace.
+        _order("house-and-guest", "house", moment),
+        _order("house-and-guest", "guest", moment + timedelta(hours=1)),
+    ]
+    return orders, [
+        _review("house-1", moment + ONE_DAY, 1.0),
+        _review("house-cancelled", moment + ONE_DAY, 9.0),
+        _review("house-and-guest", moment + ONE_DAY, 2.0),
+    ]
+
+
 def _plant_faults(now: datetime) -> tuple[list[Row], list[Row]]:
     """Each rule broken alone, and rows that break two, where only the order of the rules decides."""
     moment = _monday(2) - timedelta(days=4, hours=3)
@@ -284,7 +337,7 @@ def _plant_faults(now: datetime) -> tuple[list[Row], list[Row]]:
         _order("blank-customer", "  ", moment, subtotal=-5.0),
         _order(None, None, None, subtotal=None),
         _order("padded", " padded ", moment),
-        _order(" padded", "padded", moment),
+        _order(" padded", "padded", moment, subtotal=21.0),
         _order("no-time", "c-2", None),
         _order("before-1970", "c-2", before_epoch),
         _order("after-now", "c-2", now + INSTANT),

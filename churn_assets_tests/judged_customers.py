@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
+from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, Scored
 from churn_assets.churn.intervals import Floats
 
 
@@ -25,7 +25,7 @@ def customers(caught: int, false_alerts: int, churners: int = 100, rows: int = 1
         "labels": is_churner.astype(float),
         "scores": np.where(is_alert, 0.9, 0.1),
         "is_alert": is_alert,
-        "rivals": {RULE: np.zeros(rows), ORDER_COUNT: np.zeros(rows)},
+        "rivals": dict.fromkeys((RULE, ORDER_COUNT, PURCHASES), np.zeros(rows)),
         "features": {"recency_days": np.zeros(rows)},
         "slices": {},
         "is_unseen": np.ones(rows, dtype=bool),

@@ -19,7 +19,7 @@ from churn_assets.churn.cleaning import Cleaned, clean, numbered_segments, with_
 from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import with_labels
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable
 from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
 
 Row = dict[str, Any]
@@ -61,10 +61,15 @@ def sound_rows(weeks: int = 3) -> list[Row]:
 
 
 def source_frames(spark: SparkSession, rows: SourceRows) -> tuple[DataFrame, DataFrame, DataFrame]:
-    """The orders, reviews and customers of `rows` in their canonical types."""
+    """The orders, reviews and customers of `rows` in their canonical types; updated_at only where a row has it."""
+
+    def framed(of_table: Sequence[Row], table: SourceTable) -> DataFrame:
+        is_dated = any("updated_at" in row for row in of_table)
+        kept = [field for field in table.spark_schema if is_dated or field.name != "updated_at"]
+        return frame(spark, of_table, T.StructType(kept))
+
     orders, reviews, customers = (
-        frame(spark, of_table, table.spark_schema)
-        for of_table, table in zip(rows, (ORDERS, REVIEWS, CUSTOMERS), strict=True)
+        framed(of_table, table) for of_table, table in zip(rows, (ORDERS, REVIEWS, CUSTOMERS), strict=True)
     )
     return orders, reviews, customers
 

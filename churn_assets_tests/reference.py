@@ -27,9 +27,11 @@ ORDER_COLUMNS = (
     "delivered_at",
     "subtotal",
     "is_cancelled",
+    "updated_at",
 )
-REVIEW_COLUMNS = ("order_id", "reviewed_at", "review_score", "sentiment_category")
-CUSTOMER_COLUMNS = ("customer_id", "segment")
+REVIEW_COLUMNS = ("order_id", "reviewed_at", "review_score", "sentiment_category", "updated_at")
+CUSTOMER_COLUMNS = ("customer_id", "segment", "updated_at")
+KEYS = ("order_id", "customer_id")
 
 SEED_FEATURES = (
     "total_orders",
@@ -51,21 +53,26 @@ MONDAY = 0
 
 # Unicode's White_Space property, so that a no-break space out of a spreadsheet is blank as well. Java's `(?U)\s` is the
 # same set; Python's own `\s` would add the four separators U+001C to U+001F.
-BLANK = re.compile(r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+WHITE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+BLANK = re.compile(f"{WHITE}*")
+AROUND = re.compile(rf"\A{WHITE}+|{WHITE}+\Z")
 
 
 @dataclass(frozen=True)
 class Cleaned:
     """`orders`, `reviews`, `customers`: the kept rows, canonical columns only, typed, blank strings as None.
 
-    `set_aside`: (source table, disposition, rule, row as it was read); the disposition is quarantined, cancelled or
-    repaired. A repaired row is also among the kept ones, so rows in = kept + cancelled + quarantined.
+    `set_aside`: (source table, disposition, rule, row as it was read); the disposition is quarantined, cancelled,
+    superseded or repaired. A repaired row is also among the kept ones, so rows in = kept + cancelled + superseded +
+    quarantined. `review_states`: of the reviews kept those states, sound by themselves,
+    that count at an as-of date: all where they bear `updated_at`, else the kept ones.
     """
 
     orders: list[Row]
     reviews: list[Row]
     customers: list[Row]
     set_aside: list[SetAside]
+    review_states: list[Row]
 
 
 # ---- cleaning
@@ -78,45 +85,89 @@ def clean(
     *,
     now: datetime,
     max_delivery_hours: float = 24,
+    max_orders_per_day: int = 24,
 ) -> Cleaned:
-    """Apply the source-table rules, each row going under the first rule it breaks. `now` is naive UTC."""
+    """Apply the source-table rules, each row going under the first rule it breaks. `now` is naive UTC.
+
+    Raises ValueError for a customer whose rows differ in the segment without a time to go by.
+    """
     set_aside: list[SetAside] = []
-    kept_orders, cancelled_ids = _clean_orders(orders, now, timedelta(hours=max_delivery_hours), set_aside)
-    kept_reviews = _clean_reviews(reviews or (), now, kept_orders, cancelled_ids, set_aside)
-    kept_customers = _clean_customers(customers or (), set_aside)
-    return Cleaned(kept_orders, kept_reviews, kept_customers, set_aside)
+    keyed = _keyed("orders", orders, ORDER_COLUMNS, ("order_id", "customer_id"), "ordered_at", now, set_aside)
+    paced = _paced([row for row, _ in keyed], max_orders_per_day)
+    kept_orders, lost = _clean_orders(keyed, paced, timedelta(hours=max_delivery_hours), set_aside)
+    kept_reviews, states = _clean_reviews(reviews or (), now, kept_orders, lost, set_aside)
+    kept_customers = _clean_customers(customers or (), paced, set_aside)
+    return Cleaned(kept_orders, kept_reviews, kept_customers, set_aside, states)
+
+
+def _keyed(
+    table: str,
+    source: Iterable[Row],
+    columns: Sequence[str],
+    keys: Sequence[str],
+    at: str | None,
+    now: datetime | None,
+    set_aside: list[SetAside],
+) -> list[tuple[Row, Row]]:
+    """(canonical row, row as it was read) of those with all keys and, where `at` is given, a possible time."""
+    survivors = []
+    for original in source:
+        row = _canonical(original, columns)
+        # Both ids of an order are keys: an order of nobody can be neither a feature nor a label.
+        if any(row[key] is None for key in keys):
+            set_aside.append((table, "quarantined", "null_key", original))
+        elif at is not None and now is not None and _is_impossible(row[at], now):
+            set_aside.append((table, "quarantined", "impossible_time", original))
+        else:
+            survivors.append((row, original))
+    return survivors
+
+
+def _paced(orders: Iterable[Row], most: int) -> set[str]:
+    """The customers with more than `most` orders on one day; rows of one order are one order."""
+    by_day: dict[tuple[str, date], set[str]] = defaultdict(set)
+    for row in orders:
+        by_day[row["customer_id"], row["ordered_at"].date()].add(row["order_id"])
+    return {customer for (customer, _), placed in by_day.items() if len(placed) > most}
 
 
 def _clean_orders(
-    source: Iterable[Row], now: datetime, longest_delivery: timedelta, set_aside: list[SetAside]
-) -> tuple[list[Row], set[str]]:
+    keyed: list[tuple[Row, Row]], paced: set[str], longest_delivery: timedelta, set_aside: list[SetAside]
+) -> tuple[list[Row], dict[str, tuple[str, str]]]:
+    """The kept orders, and by order_id what became of those whose reviews go with them."""
+
     def put_aside(disposition: str, rule: str, row: Row) -> None:
         set_aside.append(("orders", disposition, rule, row))
 
-    survivors = []
-    for original in source:
-        row = _canonical(original, ORDER_COLUMNS)
-        # A null is_cancelled is false, already when duplicates are ranked.
+    lost = {}
+    by_order: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    for row, original in keyed:
+        # A null is_cancelled is false, already when states are ranked.
         row["is_cancelled"] = bool(row["is_cancelled"])
-        # Both ids are keys: an order of nobody can be neither a feature nor a label.
-        if row["order_id"] is None or row["customer_id"] is None:
-            put_aside("quarantined", "null_key", original)
-        elif _is_impossible(row["ordered_at"], now):
-            put_aside("quarantined", "impossible_time", original)
+        if row["customer_id"] in paced:
+            put_aside("quarantined", "impossible_pace", original)
+            lost[row["order_id"]] = ("quarantined", "impossible_pace")
         else:
-            survivors.append((row, original))
-
-    # Only rows with a key and a possible time compete, so a broken copy never displaces a sound one. A copy with a bad
-    # value does: values are judged after duplicates.
-    unique, duplicates = _earliest(survivors, key="order_id", at="ordered_at", columns=ORDER_COLUMNS)
-    for original in duplicates:
-        put_aside("quarantined", "duplicate_key", original)
-
-    kept, cancelled_ids = [], set()
-    for row, original in unique:
+            by_order[row["order_id"]].append((row, original))
+    kept = []
+    for order_id, rows in by_order.items():
+        lost.pop(order_id, None)
+        # Whose order it is, and when: the earliest by time, ties by the customer.
+        placed = min((row["ordered_at"], row["customer_id"]) for row, _ in rows)
+        states = []
+        for row, original in rows:
+            if (row["ordered_at"], row["customer_id"]) == placed:
+                states.append((row, original))
+            else:
+                put_aside("quarantined", "duplicate_key", original)
+        # Only rows with a key and a possible time compete, so a broken copy never displaces a sound one. A copy with a
+        # bad value does: values are judged after the states.
+        (row, original), *earlier = sorted(states, key=lambda pair: _order_preference(pair[0]))
+        for _, superseded in earlier:
+            put_aside("superseded", "superseded", superseded)
         if row["is_cancelled"]:
             put_aside("cancelled", "cancelled", original)
-            cancelled_ids.add(row["order_id"])
+            lost[order_id] = ("cancelled", "cancelled")
         # An infinite subtotal has no decimal sum, so it goes with the ones that are no amount of money.
         elif row["subtotal"] is None or not math.isfinite(row["subtotal"]) or row["subtotal"] < 0:
             put_aside("quarantined", "negative_subtotal", original)
@@ -130,75 +181,116 @@ def _clean_orders(
                     put_aside("repaired", "delivery_too_late", original)
                     row["delivered_at"] = None
             kept.append(row)
-    return kept, cancelled_ids
+    return kept, lost
+
+
+def _order_preference(row: Row) -> tuple[Any, ...]:
+    """The latest state first, else the most complete: known values before unknown ones."""
+    return (
+        _latest_first(row["updated_at"]),
+        row["delivered_at"] is None,
+        not row["is_cancelled"],
+        *(_known_first(row[column]) for column in ("promised_at", "delivered_at", "subtotal")),
+    )
 
 
 def _clean_reviews(
     source: Iterable[Row],
     now: datetime,
     kept_orders: list[Row],
-    cancelled_ids: set[str],
+    lost: Mapping[str, tuple[str, str]],
     set_aside: list[SetAside],
-) -> list[Row]:
+) -> tuple[list[Row], list[Row]]:
+    """The kept reviews, and all sound states of them."""
+
     def put_aside(disposition: str, rule: str, row: Row) -> None:
         set_aside.append(("reviews", disposition, rule, row))
 
-    survivors = []
-    for original in source:
-        row = _canonical(original, REVIEW_COLUMNS)
-        if row["order_id"] is None:
-            put_aside("quarantined", "null_key", original)
-        elif _is_impossible(row["reviewed_at"], now):
-            put_aside("quarantined", "impossible_time", original)
-        else:
-            survivors.append((row, original))
-
-    unique, duplicates = _earliest(survivors, key="order_id", at="reviewed_at", columns=REVIEW_COLUMNS)
-    for original in duplicates:
-        put_aside("quarantined", "duplicate_key", original)
-
+    by_order: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
+    rows_in = list(source)
+    # Without updated_at only the latest state of a review counts, whenever that was.
+    is_dated = any("updated_at" in row for row in rows_in)
+    for row, original in _keyed("reviews", rows_in, REVIEW_COLUMNS, ("order_id",), "reviewed_at", now, set_aside):
+        by_order[row["order_id"]].append((row, original))
     ordered_at = {order["order_id"]: order["ordered_at"] for order in kept_orders}
-    kept = []
-    for row, original in unique:
-        score = row["review_score"]
-        if row["order_id"] in cancelled_ids:
-            put_aside("cancelled", "cancelled", original)
-        # Written so that NaN, which compares false with everything, is out of range.
-        elif score is None or not 1 <= score <= 5:
+    kept, kept_states = [], []
+    for order_id, rows in by_order.items():
+        states = sorted(rows, key=lambda pair: _review_preference(pair[0]))
+        (row, original), *earlier = states
+        for _, superseded in earlier:
+            put_aside("superseded", "superseded", superseded)
+        if order_id in lost:
+            put_aside(*lost[order_id], original)
+        elif not _is_score(row["review_score"]):
             put_aside("quarantined", "score_out_of_range", original)
         # The order of a known review is a kept one: the review of a quarantined order goes with it.
-        elif row["order_id"] not in ordered_at:
+        elif order_id not in ordered_at:
             put_aside("quarantined", "unknown_order", original)
-        elif row["reviewed_at"] < ordered_at[row["order_id"]]:
+        elif row["reviewed_at"] < ordered_at[order_id]:
             put_aside("quarantined", "reviewed_before_order", original)
         else:
             kept.append(row)
-    return kept
+            # The preferred one of several that were known from one instant on comes last.
+            kept_states += [
+                state
+                for state, _ in states[::-1]
+                if _is_score(state["review_score"]) and state["reviewed_at"] >= ordered_at[order_id]
+            ]
+    return kept, kept_states if is_dated else kept
 
 
-def _clean_customers(source: Iterable[Row], set_aside: list[SetAside]) -> list[Row]:
+def _is_score(score: float | None) -> bool:
+    # Written so that NaN, which compares false with everything, is out of range.
+    return score is not None and 1 <= score <= 5
+
+
+def known_at(review: Row) -> datetime:
+    """From when this state of a review was known."""
+    written: datetime = review["reviewed_at"]
+    return max(written, review["updated_at"] or written)
+
+
+def _review_preference(row: Row) -> tuple[Any, ...]:
+    return (
+        _latest_first(known_at(row)),
+        _latest_first(row["reviewed_at"]),
+        *(_known_first(row[column]) for column in ("review_score", "sentiment_category", "updated_at")),
+    )
+
+
+def _clean_customers(source: Iterable[Row], paced: set[str], set_aside: list[SetAside]) -> list[Row]:
     by_id: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
-    for original in source:
-        row = _canonical(original, CUSTOMER_COLUMNS)
-        if row["customer_id"] is None:
-            set_aside.append(("customers", "quarantined", "null_key", original))
+    for row, original in _keyed("customers", source, CUSTOMER_COLUMNS, ("customer_id",), None, None, set_aside):
+        if row["customer_id"] in paced:
+            set_aside.append(("customers", "quarantined", "impossible_pace", original))
         else:
             by_id[row["customer_id"]].append((row, original))
     kept = []
-    for copies in by_id.values():
-        # There is no time to go by, and a known segment beats none: the first by name stays, null last.
-        first, *rest = sorted(copies, key=lambda pair: (pair[0]["segment"] is None, pair[0]["segment"] or ""))
+    for customer, copies in by_id.items():
+        segments = {row["segment"] for row, _ in copies} - {None}
+        if len(segments) > 1 and not any(row["updated_at"] for row, _ in copies):
+            raise ValueError(
+                f"customer {customer} has the segments {sorted(segments)}, and nothing says which is later"
+            )
+        first, *rest = sorted(
+            copies, key=lambda pair: (_latest_first(pair[0]["updated_at"]), _known_first(pair[0]["segment"]))
+        )
         kept.append(first[0])
-        set_aside.extend(("customers", "quarantined", "duplicate_key", original) for _, original in rest)
+        set_aside.extend(("customers", "superseded", "superseded", original) for _, original in rest)
     return kept
 
 
 def _canonical(original: Row, columns: Sequence[str]) -> Row:
-    """A copy with exactly `columns`: an absent one is None, a blank string is None, other strings stay unstripped."""
+    """A copy with exactly `columns`: an absent one is None, a blank string is None, a key is without blanks around it.
+
+    Other strings stay unstripped.
+    """
     row = {column: original.get(column) for column in columns}
-    return {
-        column: None if isinstance(value, str) and BLANK.fullmatch(value) else value for column, value in row.items()
-    }
+    for column, value in row.items():
+        if isinstance(value, str):
+            text = AROUND.sub("", value) if column in KEYS else value
+            row[column] = None if BLANK.fullmatch(text) else text
+    return row
 
 
 def _is_impossible(moment: datetime | None, now: datetime) -> bool:
@@ -206,32 +298,17 @@ def _is_impossible(moment: datetime | None, now: datetime) -> bool:
     return moment is None or moment < EPOCH or moment > now
 
 
-def _earliest(
-    pairs: list[tuple[Row, Row]], *, key: str, at: str, columns: Sequence[str]
-) -> tuple[list[tuple[Row, Row]], list[Row]]:
-    """Of (row, original) pairs one per `key`, and the originals of the others."""
-    by_key: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
-    for row, original in pairs:
-        by_key[row[key]].append((row, original))
-    remaining = [column for column in columns if column not in (key, at)]
-    unique: list[tuple[Row, Row]] = []
-    duplicates: list[Row] = []
-    for copies in by_key.values():
-        first, *rest = sorted(
-            copies, key=lambda pair: (pair[0][at], *(_nulls_first(pair[0][column]) for column in remaining))
-        )
-        unique.append(first)
-        duplicates.extend(original for _, original in rest)
-    return unique, duplicates
+def _latest_first(moment: datetime | None) -> tuple[int, timedelta]:
+    return (1, timedelta()) if moment is None else (0, EPOCH - moment)
 
 
-def _nulls_first(value: Any) -> tuple[Any, ...]:
-    # Ascending, null first, NaN after every number. Strings go by code point, which is also their UTF-8 byte order.
+def _known_first(value: Any) -> tuple[Any, ...]:
+    # Ascending, NaN after every number, null last. Strings go by code point, which is also their UTF-8 byte order.
     if value is None:
-        return (0,)
-    if isinstance(value, float) and math.isnan(value):
         return (2,)
-    return (1, value)
+    if isinstance(value, float) and math.isnan(value):
+        return (1,)
+    return (0, value)
 
 
 # ---- calendar and segments
@@ -388,7 +465,7 @@ def labels(
 class _History:
     order_times: list[datetime]  # ascending
     orders: list[Row]
-    reviews: list[Row]  # by review time, those of one instant by order_id
+    reviews: list[list[Row]]  # of each review its states, by the time from which they were known
 
     def has_order(self, start: datetime, end: datetime) -> bool:
         return bisect_left(self.order_times, start) < bisect_left(self.order_times, end)
@@ -412,14 +489,17 @@ def _histories(cleaned: Cleaned) -> dict[str, _History]:
     for order in cleaned.orders:
         orders_of[order["customer_id"]].append(order)
     customer_of = {order["order_id"]: order["customer_id"] for order in cleaned.orders}
-    reviews_of: dict[str, list[Row]] = defaultdict(list)
-    for review in cleaned.reviews:
-        reviews_of[customer_of[review["order_id"]]].append(review)
+    states_of: dict[str, list[Row]] = defaultdict(list)
+    for state in cleaned.review_states:
+        states_of[state["order_id"]].append(state)
+    reviews_of: dict[str, list[list[Row]]] = defaultdict(list)
+    for order_id, states in states_of.items():
+        reviews_of[customer_of[order_id]].append(sorted(states, key=known_at))
     return {
         customer: _History(
             sorted(order["ordered_at"] for order in orders),
             orders,
-            sorted(reviews_of[customer], key=lambda review: (review["reviewed_at"], review["order_id"])),
+            reviews_of[customer],
         )
         for customer, orders in orders_of.items()
     }
@@ -433,7 +513,12 @@ def _facts(history: _History, start: datetime, t: datetime, crisis_delay: timede
         for order in history.orders
         if order["promised_at"] is not None and order["delivered_at"] is not None and start <= order["delivered_at"] < t
     ]
-    scores = [review["review_score"] for review in history.reviews if start <= review["reviewed_at"] < t]
+    # The state of each review that was known last, in order of review time; those of one instant by order_id.
+    known = [[state for state in states if known_at(state) < t] for states in history.reviews]
+    reviews = sorted(
+        (states[-1] for states in known if states), key=lambda each: (each["reviewed_at"], each["order_id"])
+    )
+    scores = [review["review_score"] for review in reviews if start <= review["reviewed_at"] < t]
     changes = [after - before for before, after in pairwise(scores)]
     # All history before t, not only the window; an even number of gaps takes the mean of the middle two.
     before_t = history.order_times[: bisect_left(history.order_times, t)]

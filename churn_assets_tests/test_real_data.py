@@ -13,6 +13,7 @@ from churn_assets.resources.settings import CHECKOUT
 from churn_assets_tests import reference
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import Key, Row, by_key, differences
+from churn_assets_tests.true_reasons import contradictions, everybody_told
 
 PANEL = "food_delivery/ml_churn_features"
 SILVER = "food_delivery/silver_orders_enriched"
@@ -97,3 +98,12 @@ def test_the_features_that_absent_sources_make_constant_are_named(flow: Flow) ->
     assert "total_orders" not in observed
     metadata = materializations_of(flow.lifecycle)["food_delivery/reviews"].metadata
     assert metadata["is_configured"].value is False
+
+
+def test_no_reason_contradicts_what_it_is_given_for(flow: Flow) -> None:
+    (recorded,) = flow.project.lakehouse.read("recall_churn").collect()
+    told = everybody_told(flow.project, recorded.run_id, flow.project.weeks()[-1])
+    assert list(contradictions(told)) == []
+    # Not by saying nothing: of those at risk hardly any goes without a reason.
+    at_risk = sorted(told, key=lambda row: row["raw_score"])[-len(told) // 5 :]
+    assert sum(not row["reasons"] for row in at_risk) < len(at_risk) / 20

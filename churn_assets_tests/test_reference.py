@@ -93,27 +93,63 @@ def test_a_faulty_order_is_quarantined_whole_under_the_first_rule_it_breaks(row:
 )
 def test_an_order_on_the_border_of_a_rule_is_kept_with_absent_columns_null(row: Row) -> None:
     cleaned = clean([row], now=NOW)
-    assert cleaned.orders == [{**dict.fromkeys(ORDER_COLUMNS), **row, "is_cancelled": False}]
+    assert cleaned.orders == [{**dict.fromkeys(ORDER_COLUMNS), **row, "order_id": "1", "is_cancelled": False}]
     assert cleaned.set_aside == []
 
 
 @pytest.mark.parametrize(
-    ("stays", "goes"),
+    ("stays", "goes", "rule"),
     [
-        (order("1", "b", T), order("1", "a", T + INSTANT)),
-        (order("1", "a", T, subtotal=9.0), order("1", "b", T, subtotal=1.0)),
-        (order("1", "a", T, promised_at=None), order("1", "a", T, promised_at=T)),
-        (order("1", "a", T, subtotal=9.0), order("1", "a", T, subtotal=10.0)),
-        (order("1", "a", T, subtotal=9.0), order("1", "a", T, subtotal=math.nan)),
+        (order("1", "b", T), order("1", "a", T + INSTANT), "duplicate_key"),
+        (order("1", "a", T, subtotal=9.0), order("1", "b", T, subtotal=1.0), "duplicate_key"),
+        (order("1", "a", T, subtotal=9.0), order("1 ", "a", T, subtotal=10.0), "superseded"),
+        (order("1", "a", T, subtotal=9.0), order("1", "a", T, subtotal=math.nan), "superseded"),
+        (order("1", "a", T, subtotal=9.0), order("1", "a", T, subtotal=None), "superseded"),
+        (order("1", "a", T, promised_at=T), order("1", "a", T, promised_at=None), "superseded"),
+        (order("1", "a", T, delivered_at=T, subtotal=9.0), order("1", "a", T, promised_at=T), "superseded"),
+        (
+            order("1", "a", T, updated_at=T + INSTANT, subtotal=9.0),
+            order("1", "a", T, updated_at=T, delivered_at=T),
+            "superseded",
+        ),
+        (order("1", "a", T, updated_at=T, subtotal=9.0), order("1", "a", T, delivered_at=T), "superseded"),
     ],
 )
-def test_of_duplicates_the_earliest_stays_and_ties_go_by_the_remaining_columns_null_first(
-    stays: Row, goes: Row
+def test_of_the_rows_of_an_order_the_earliest_stays_and_of_its_states_the_latest_or_the_most_complete(
+    stays: Row, goes: Row, rule: str
 ) -> None:
     for rows in ([stays, goes], [goes, stays]):
         cleaned = clean(rows, now=NOW)
         assert [kept["subtotal"] for kept in cleaned.orders] == [stays["subtotal"]]
-        assert cleaned.set_aside == [("orders", "quarantined", "duplicate_key", goes)]
+        disposition = "superseded" if rule == "superseded" else "quarantined"
+        assert cleaned.set_aside == [("orders", disposition, rule, goes)]
+
+
+def test_a_cancellation_is_a_later_state_than_none_and_a_delivery_is_more_complete_than_that() -> None:
+    placed = order("1", "a", T)
+    cancelled, delivered = {**placed, "is_cancelled": True}, {**placed, "delivered_at": T}
+    assert clean([placed, cancelled], now=NOW).orders == []
+    assert len(clean([placed, cancelled, delivered], now=NOW).orders) == 1
+
+
+def test_a_customer_beyond_the_pace_is_set_aside_whole_and_states_are_no_orders() -> None:
+    def placed(customer: str, number: int) -> list[Row]:
+        return [order(f"{customer}{place}", customer, T + place * INSTANT) for place in range(number)]
+
+    again = [{**row, "subtotal": 11.0} for row in placed("busy", 24)]
+    house = [*placed("house", 25), order("old", "house", T - timedelta(days=9), is_cancelled=True)]
+    reviews = [review("old", T, 9.0), review("busy1", T + INSTANT, 3.0)]
+    people = [{"customer_id": "house", "segment": "x"}]
+    cleaned = clean([*placed("busy", 24), *again, *house], reviews, people, now=NOW)
+    assert {row["customer_id"] for row in cleaned.orders} == {"busy"}
+    assert [row["order_id"] for row in cleaned.reviews] == ["busy1"]
+    assert Counter(rules(cleaned)) == {
+        ("orders", "superseded", "superseded"): 24,
+        ("orders", "quarantined", "impossible_pace"): 26,
+        ("reviews", "quarantined", "impossible_pace"): 1,
+        ("customers", "quarantined", "impossible_pace"): 1,
+    }
+    assert len(clean(house, now=NOW, max_orders_per_day=25).orders) == 25
 
 
 def test_a_copy_with_a_broken_key_or_time_does_not_compete_but_one_with_a_bad_value_does() -> None:
@@ -145,7 +181,7 @@ def test_cancelled_is_decided_before_the_values_and_takes_the_review_with_it() -
     assert (cleaned.orders, cleaned.reviews) == ([], [])
     assert rules(cleaned) == [
         ("orders", "cancelled", "cancelled"),
-        ("reviews", "quarantined", "duplicate_key"),
+        ("reviews", "superseded", "superseded"),
         ("reviews", "cancelled", "cancelled"),
     ]
 
@@ -197,18 +233,26 @@ def test_a_customer_has_one_segment_and_a_known_one_beats_none() -> None:
         None,
         [
             {"customer_id": "a", "segment": " "},
-            {"customer_id": "a", "segment": "Student"},
-            {"customer_id": "a", "segment": "Office"},
+            {"customer_id": " a", "segment": "Office"},
             {"customer_id": "b"},
             {"customer_id": "", "segment": "Office"},
+            {"customer_id": "c", "segment": "Office", "updated_at": T},
+            {"customer_id": "c", "segment": "Student", "updated_at": T + INSTANT},
+            {"customer_id": "c", "segment": "Family"},
         ],
         now=NOW,
     )
-    assert cleaned.customers == [{"customer_id": "a", "segment": "Office"}, {"customer_id": "b", "segment": None}]
+    assert {row["customer_id"]: row["segment"] for row in cleaned.customers} == {
+        "a": "Office",
+        "b": None,
+        "c": "Student",
+    }
     assert Counter(rules(cleaned)) == {
-        ("customers", "quarantined", "duplicate_key"): 2,
+        ("customers", "superseded", "superseded"): 3,
         ("customers", "quarantined", "null_key"): 1,
     }
+    with pytest.raises(ValueError, match="nothing says which is later"):
+        clean([], None, [{"customer_id": "a", "segment": name} for name in "xy"], now=NOW)
 
 
 # ---- calendar and segments
@@ -396,6 +440,29 @@ def test_sentiment_velocity_is_the_smallest_change_in_review_order_with_ties_by_
     }
 
 
+def test_the_score_of_a_review_is_the_one_known_by_the_date_where_its_states_have_a_time() -> None:
+    orders = [order(f"{customer}{n}", customer, before_t(days=9)) for customer in "abc" for n in range(2)]
+    reviews = [
+        review("a0", before_t(days=8), 5.0),
+        # Edited, and edited again on the date itself.
+        {**review("a1", before_t(days=7), 4.0), "updated_at": before_t(days=7)},
+        {**review("a1", before_t(days=7), 2.0), "updated_at": before_t(days=3)},
+        {**review("a1", before_t(days=7), 1.0), "updated_at": T},
+        # Written long ago, but nobody says how it was before the edit.
+        {**review("b0", before_t(days=8), 1.0), "updated_at": T},
+        review("c0", before_t(days=8), 3.0),
+    ]
+    features = features_at_t(orders, reviews)
+    assert {customer: (row["avg_star_rating"], row["sentiment_velocity"]) for customer, row in features.items()} == {
+        "a": (3.5, -3.0),
+        "b": (3.25, 0.0),
+        "c": (3.0, 0.0),
+    }
+    # Without a time only the latest counts, whenever it was written.
+    undated = [review("a1", before_t(days=7), 4.0), review("a1", before_t(days=3), 2.0), review("b1", T, 1.0)]
+    assert features_at_t(orders, [*undated, review("b1", before_t(days=3), 5.0)])["b"]["avg_star_rating"] == 2.0
+
+
 def test_quintile_cuts_belong_to_the_lower_fifth_and_ties_share_one() -> None:
     # Six customers: the cuts are the 2nd, 3rd, 4th and 5th smallest.
     orders = [order(str(n), f"c{n}", before_t(days=n), subtotal=float(n)) for n in range(1, 7)]
@@ -501,15 +568,16 @@ def test_the_dirty_rows_break_every_rule_and_every_row_is_accounted_for(seed: in
     ):
         gone = [aside for aside in cleaned.set_aside if aside[0] == table and aside[1] != "repaired"]
         assert len(rows) == len(kept) + len(gone)
-        assert all(tuple(row) == columns for row in rows)
-    keys_and_times = {"null_key", "impossible_time", "duplicate_key"}
+        assert all(set(row) <= set(columns) for row in rows)
+    keys_and_times = {"null_key", "impossible_time", "impossible_pace"}
     assert {aside[:3] for aside in cleaned.set_aside} == {
-        *(("orders", "quarantined", rule) for rule in (*keys_and_times, "negative_subtotal")),
+        *(("orders", "quarantined", rule) for rule in (*keys_and_times, "duplicate_key", "negative_subtotal")),
         *(("orders", "repaired", rule) for rule in ("delivery_before_order", "delivery_too_late")),
         *(("reviews", "quarantined", rule) for rule in (*keys_and_times, "score_out_of_range", "unknown_order")),
         ("reviews", "quarantined", "reviewed_before_order"),
         *((table, "cancelled", "cancelled") for table in ("orders", "reviews")),
-        *(("customers", "quarantined", rule) for rule in ("null_key", "duplicate_key")),
+        *((table, "superseded", "superseded") for table in ("orders", "reviews", "customers")),
+        *(("customers", "quarantined", rule) for rule in ("null_key", "impossible_pace")),
     }
 
 

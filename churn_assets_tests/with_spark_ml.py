@@ -43,6 +43,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"iterations": 4},
     {"step_size": 0.2},
     {"min_leaf_share": 0.2},
+    {"feature_share": 1.0},
     {"estimator": "xgboost"},
 )
 

@@ -112,6 +112,7 @@ copy (
         recency_days / greatest(coalesce(history.gap, median(history.gap) over snapshot, 30.0), 1.0) as gap_ratio,
         recency_days * history.n / tenure_days as missed_orders,
         coalesce(delay_us, 0) / 60e6 as recent_delay_minutes,
+        history.n::double as orders_ever,
         case when as_of + 30 <= $watermark + 1
             then coalesce(history.next >= as_of_us + 30 * 86400e6::bigint, true)::double
         end as label

@@ -17,10 +17,11 @@ from churn_assets.churn import wording
 from churn_assets.churn.errors import InvalidCatalogueError
 from churn_assets.churn.measures import days_since, own_gap_days, quintile, rating_or_mean
 from churn_assets.churn.observed import KEYS, SNAPSHOT_COLUMNS, FeatureRules
-from churn_assets.churn.wording import Sentence
+from churn_assets.churn.wording import Compared, Sentence, Wording
 
 # share: a part of a whole, 0 to 1. binary: 0 or 1, no or yes. category: a number that is a name. number: any other.
 Kind = Literal["number", "share", "binary", "category"]
+Riskier = Literal["more", "less"]
 FeatureSet = Literal["seed", "extended", "crisis_aware"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
@@ -35,7 +36,10 @@ class Feature:
     low, high: its range, part of the contract. sets: the feature sets it is a member of; of none, the panel has it and
     no model. reads: the columns of SNAPSHOT_COLUMNS that `value` is computed from. meaning: in a customer's words.
     formula: how it is computed. sentence: how it is said as a reason. tells: the columns of SNAPSHOT_COLUMNS that the
-    sentence needs beside the value.
+    sentence needs beside the value. riskier: which side of the usual the sentence gives as a reason; without it any
+    value is one that differs. decimals: with how many the sentence shows the usual, so that what differs is seen to.
+    topic: what it is about; features of one topic are told once, by one of them. parts: where its digits are figures of
+    their own, their names.
     """
 
     name: str
@@ -49,16 +53,26 @@ class Feature:
     value: Callable[[FeatureRules], Column]
     sentence: Sentence
     tells: tuple[str, ...] = ()
+    riskier: Riskier | None = None
+    decimals: int = 1
+    topic: str = ""
+    parts: tuple[str, ...] = ()
+
+    def reason(self, value: Compared, said: Wording) -> str | None:
+        """The value as a reason for risk; None where it is none: as shown it is usual, or lies to the other side."""
+        own, usual = round(value.own, self.decimals), round(value.reference, self.decimals)
+        is_reason = {"more": own > usual, "less": own < usual, None: own != usual or self.kind == "category"}
+        return self.sentence(value, said) if is_reason[self.riskier] else None
+
+    @property
+    def about(self) -> str:
+        """Its topic; by itself it is one of its own."""
+        return self.topic or self.name
 
     @property
     def is_by_value(self) -> bool:
         """Whether its numbers are names: between two of them lies nothing."""
         return self.kind in ("binary", "category")
-
-    @property
-    def has_mean_reference(self) -> bool:
-        """Whether what is usual of it is the mean: of all yes-or-noes the median is a yes or a no."""
-        return self.kind in ("share", "binary")
 
     @property
     def range_text(self) -> str:
@@ -127,6 +141,8 @@ FEATURES = declared(
         formula="orders in the observation window",
         value=lambda rules: F.col("total_orders"),
         sentence=wording.orders,
+        riskier="less",
+        topic="orders",
     ),
     Feature(
         name="avg_star_rating",
@@ -140,6 +156,8 @@ FEATURES = declared(
         value=lambda rules: rating_or_mean(),
         sentence=wording.rating,
         tells=("reviews",),
+        riskier="less",
+        topic="reviews",
     ),
     Feature(
         name="late_order_ratio",
@@ -155,6 +173,8 @@ FEATURES = declared(
         ),
         sentence=wording.lateness,
         tells=("promised_deliveries", "late_deliveries"),
+        riskier="more",
+        topic="waiting",
     ),
     Feature(
         name="segment_index",
@@ -179,6 +199,8 @@ FEATURES = declared(
         formula="1 if a known delivery came later after its promise than the policy's crisis delay, else 0",
         value=lambda rules: F.col("has_crisis_delivery").cast("double"),
         sentence=wording.crisis,
+        riskier="more",
+        topic="waiting",
     ),
     Feature(
         name="sentiment_velocity",
@@ -191,6 +213,8 @@ FEATURES = declared(
         formula="most negative change between consecutive review scores in order of review time; fewer than two: 0",
         value=lambda rules: F.coalesce("steepest_fall", F.lit(0.0)),
         sentence=wording.fall,
+        riskier="less",
+        topic="reviews",
     ),
     Feature(
         name="rfm_score",
@@ -207,6 +231,10 @@ FEATURES = declared(
             + (6 - quintile(F.col("spend")))
         ),
         sentence=wording.rank,
+        riskier="more",
+        decimals=0,
+        topic="silence",
+        parts=("recency", "frequency", "spend"),
     ),
     Feature(
         name="recency_days",
@@ -219,6 +247,9 @@ FEATURES = declared(
         formula="days since the last order",
         value=lambda rules: days_since("last_ordered_at"),
         sentence=wording.silence,
+        riskier="more",
+        decimals=0,
+        topic="silence",
     ),
     Feature(
         name="tenure_days",
@@ -231,6 +262,9 @@ FEATURES = declared(
         formula="days since the first order ever",
         value=lambda rules: days_since("first_ordered_at"),
         sentence=wording.tenure,
+        riskier="less",
+        decimals=0,
+        topic="orders",
     ),
     Feature(
         name="gap_ratio",
@@ -244,6 +278,8 @@ FEATURES = declared(
         "fewer than two orders: the snapshot's median of those medians",
         value=lambda rules: days_since("last_ordered_at") / own_gap_days(rules.outcome_days),
         sentence=wording.gap,
+        riskier="more",
+        topic="silence",
     ),
     Feature(
         name="missed_orders",
@@ -256,6 +292,8 @@ FEATURES = declared(
         formula="recency_days x orders ever / tenure_days",
         value=lambda rules: days_since("last_ordered_at") * F.col("orders_ever") / days_since("first_ordered_at"),
         sentence=wording.missed,
+        riskier="more",
+        topic="silence",
     ),
     Feature(
         name="recent_delay_minutes",
@@ -268,6 +306,23 @@ FEATURES = declared(
         formula="minutes after the promise, summed over the late deliveries known in the eligibility window",
         value=lambda rules: F.col("recent_delay_minutes"),
         sentence=wording.delay,
+        riskier="more",
+        decimals=0,
+        topic="waiting",
+    ),
+    Feature(
+        name="orders_ever",
+        low=1,
+        high=inf,
+        kind="number",
+        sets=("crisis_aware",),
+        reads=("orders_ever",),
+        meaning="how often they have ever ordered",
+        formula="orders before the as-of date",
+        value=lambda rules: F.col("orders_ever"),
+        sentence=wording.orders_in_all,
+        riskier="less",
+        topic="orders",
     ),
 )
 FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}

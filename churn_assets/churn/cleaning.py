@@ -1,28 +1,34 @@
-"""From raw source rows to silver: every row is kept, cancelled or quarantined under the first rule it breaks.
+"""From raw source rows to silver: each is kept, cancelled, superseded or quarantined under the first rule it breaks.
 
 Nothing here looks at as-of dates; what a row means for a snapshot is decided in `features.py`.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from itertools import chain
+from operator import and_
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
+from churn_assets.churn.errors import UndecidedSegmentsError
+from churn_assets.churn.outcomes import MAX_KEYS
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, as_canonical, as_json
+from churn_assets.churn.tables import CUSTOMERS, ORDERS, REVIEWS, SourceTable, as_canonical, as_json, united
 
-QUARANTINED, CANCELLED, REPAIRED = "quarantined", "cancelled", "repaired"
+QUARANTINED, CANCELLED, SUPERSEDED, REPAIRED = "quarantined", "cancelled", "superseded", "repaired"
 
 # Each rule in words; the order of the classifications below is the order in which they are tried.
 RULES = {
     "null_key": "an identifier is missing",
     "impossible_time": "the time is missing, before 1970 or in the future",
-    "duplicate_key": "the same key again; the earliest row stays",
+    "impossible_pace": "the customer has more orders on one day than a person places: a guest or house account",
+    "superseded": "another state of the same order, review or customer is later or more complete",
+    "duplicate_key": "the same order again with another customer or time; the earliest stays",
     "cancelled": "the order was called off",
     "negative_subtotal": "the subtotal is missing or below zero",
     "score_out_of_range": "the review score is missing or not within 1 to 5",
@@ -31,51 +37,72 @@ RULES = {
     "delivery_before_order": "the delivery is older than its order; the delivery time is set aside, the order stays",
     "delivery_too_late": "the delivery came impossibly late; the delivery time is set aside, the order stays",
 }
+# Those that are no quarantine.
+DISPOSITIONS = {"cancelled": CANCELLED, "superseded": SUPERSEDED}
 
-
-REVIEW_FACTS = [name for name in REVIEWS.column_names if name != "order_id"]
+ORDER_FACTS = [name for name in ORDERS.column_names if name not in ("is_cancelled", "updated_at")]
+REVIEW_FACTS = [name for name in REVIEWS.column_names if name not in ("order_id", "updated_at")]
+CUSTOMER_FACTS = [name for name in CUSTOMERS.column_names if name != "updated_at"]
+# Which columns make rows of one key states of one thing; rows that differ in them contradict each other.
+IDENTITY = {ORDERS: ("customer_id", "ordered_at"), REVIEWS: (), CUSTOMERS: ()}
+# Of an order: each state of its review, by the time from which it was known.
+REVIEW_STATES = "review_states"
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The result of cleaning; each frame is computed from the source tables by itself.
+    """The result of cleaning; each frame is computed from the source tables, and from what was held of the orders.
 
     orders: silver without segments: order_id, customer_id, ordered_at, promised_at, delivered_at, subtotal,
-        reviewed_at, review_score, sentiment_category.
+        reviewed_at, review_score, sentiment_category; where the reviews have updated_at, review_states too: an array
+        of (known_at, reviewed_at, review_score).
     customers: customer_id, segment; one row each.
-    set_aside: source_table, disposition (quarantined, cancelled, repaired), rule, row_key, source_row (JSON).
+    set_aside: source_table, disposition (quarantined, cancelled, superseded, repaired), rule, row_key, source_row
+        (JSON).
+    paced: the customers set aside for their pace, each with the most orders on one day.
     """
 
     orders: DataFrame
     customers: DataFrame
     set_aside: DataFrame
+    paced: Mapping[str, int]
 
 
 def clean(
-    orders: DataFrame, reviews: DataFrame, customers: DataFrame, *, policy: ChurnPolicy, now: datetime
+    orders: DataFrame,
+    reviews: DataFrame,
+    customers: DataFrame,
+    *,
+    policy: ChurnPolicy,
+    now: datetime,
+    hold: Callable[[DataFrame], DataFrame] = lambda rows: rows,
 ) -> Cleaned:
     """Raw source tables (any convertible types) to silver; times after `now` (aware, UTC) are impossible.
 
-    Raises SourceSchemaError if a table does not fit.
+    hold: keeps a frame that is read several times, so that it is computed once. Asks one query at once: who has an
+    impossible pace, and whose segment nothing decides. Raises SourceSchemaError if a table does not fit, and
+    UndecidedSegmentsError.
     """
-    keyed_orders = _keyed(orders, ORDERS, keys=("order_id", "customer_id"), now=now, at="ordered_at")
-    keyed_orders = keyed_orders.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
-    keyed_reviews = _keyed(reviews, REVIEWS, keys=("order_id",), now=now, at="reviewed_at")
-    keyed_customers = _keyed(customers, CUSTOMERS, keys=("customer_id",))
-    # Orders are judged twice rather than kept between silver and the rows set aside: only these need the raw rows, and
-    # of rows alike in all canonical columns whichever stays makes the same silver.
-    judged = _judged_orders(_kept(keyed_orders), policy)
+    order_rows = _keyed(orders, ORDERS, keys=("order_id", "customer_id"), now=now, at="ordered_at")
+    order_rows = order_rows.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
+    review_rows = _keyed(reviews, REVIEWS, keys=("order_id",), now=now, at="reviewed_at")
+    customer_rows = _keyed(customers, CUSTOMERS, keys=("customer_id",))
+    paced = _asked_first(order_rows, customer_rows, customers, policy.cleaning.max_orders_per_day)
+    order_rows, customer_rows = _with_pace(order_rows, paced), _with_pace(customer_rows, paced)
+
+    judged_orders = hold(_judged_orders(_one_of_each(order_rows, ORDERS), policy))
+    judged_reviews = _judged_reviews(_one_of_each(review_rows, REVIEWS), judged_orders)
+    judged_customers = _one_of_each(customer_rows, CUSTOMERS)
     set_aside = [
-        _set_aside(_judged_orders(_told_apart(keyed_orders, orders, ORDERS), policy), "order_id", orders, ORDERS),
-        _set_aside(_judged_reviews(_told_apart(keyed_reviews, reviews, REVIEWS), judged), "order_id", reviews, REVIEWS),
-        _set_aside(
-            _judged_customers(_told_apart(keyed_customers, customers, CUSTOMERS)), "customer_id", customers, CUSTOMERS
-        ),
+        *_set_aside(order_rows, judged_orders, orders, ORDERS),
+        *_set_aside(review_rows, judged_reviews, reviews, REVIEWS),
+        *_set_aside(customer_rows, judged_customers, customers, CUSTOMERS),
     ]
+    silver = _with_review(_kept(judged_orders), _one_of_each(review_rows, REVIEWS))
+    if "updated_at" in reviews.columns:
+        silver = _with_review_states(silver, review_rows)
     return Cleaned(
-        _with_review(_kept(judged), _without_duplicates(_kept(keyed_reviews), REVIEWS, "reviewed_at")),
-        _kept(_judged_customers(_kept(keyed_customers))).select(*CUSTOMERS.column_names),
-        reduce(DataFrame.unionByName, set_aside),
+        silver, _kept(judged_customers).select(*CUSTOMER_FACTS), reduce(DataFrame.unionByName, set_aside), paced
     )
 
 
@@ -98,8 +125,8 @@ def _keyed(
     has_time = F.lit(True)
     if at is not None:
         has_time = F.coalesce(F.col(at).between(F.lit("1970-01-01").cast("timestamp"), F.lit(now)), F.lit(False))
-    # Only rows with a key and a time compete for it. The others get a key of their own by content, because a window
-    # over a column that is null in a quarter of the rows would pull that quarter into one task.
+    # Only rows with a key and a time compete for it. The others get a key of their own by content, because a join or a
+    # window by a column that is null in a quarter of the rows would pull that quarter into one task.
     content = F.md5(F.concat_ws("\0", *[F.col(name).cast("string") for name in table.column_names]))
     return rows.select(
         "*",
@@ -117,29 +144,110 @@ def _source_row(raw: DataFrame, table: SourceTable) -> Column:
     return as_json(raw.schema, {name: _carried(table, name) for name in raw.columns})
 
 
-def _told_apart(rows: DataFrame, raw: DataFrame, table: SourceTable) -> DataFrame:
-    """`rows` with `last_tie`, which tells apart those alike in all canonical columns.
+def _asked_first(orders: DataFrame, customers: DataFrame, raw_customers: DataFrame, most: int) -> dict[str, int]:
+    """The customers with more than `most` orders on one day, each with the most of any day.
 
-    It is the row as JSON: made for the few that have a copy.
+    In: orders and customers `_keyed`. Raises UndecidedSegmentsError.
     """
-    copies = F.count(F.lit(1)).over(Window.partitionBy("key"))
-    last_tie = F.when(F.col("copies") > 1, _source_row(raw, table))
-    return rows.withColumn("copies", copies).withColumn("last_tie", last_tie)
+    # Rows of one order are counted as one, but only of the days that have as many rows: these are few.
+    dated = _kept(orders).select("customer_id", F.col("ordered_at").cast("date").alias("day"), "key")
+    by_day = ["customer_id", "day"]
+    busy = dated.groupBy(*by_day).agg(F.count(F.lit(1)).alias("rows")).where(F.col("rows") > most)
+    of_busy = dated.join(busy, by_day, "left_semi").distinct().groupBy(*by_day).agg(F.count(F.lit(1)).alias("orders"))
+    paced = of_busy.where(F.col("orders") > most).groupBy("customer_id").agg(F.max("orders").alias("orders"))
+    undecided = (
+        _kept(customers)
+        .groupBy(F.col("key").alias("undecided"))
+        .agg(F.count("updated_at").alias("times"), F.min("segment").alias("one"), F.max("segment").alias("other"))
+        .where("times = 0 and one <> other")
+        .select("undecided", "one", "other")
+    )
+    names = ["customer_id", "undecided", "one", "other"]
+    # Sail's union gives text of a kind that cannot be collected (pysail 0.7.2); a cast makes it text again.
+    texts = [F.col(name).cast("string").alias(name) for name in names]
+    found = united(paced, undecided).select("orders", *texts).collect()
+    rivals = sorted((row["undecided"], row["one"], row["other"]) for row in found if row["undecided"] is not None)
+    if rivals:
+        raise _undecided(rivals, raw_customers)
+    return {row["customer_id"]: row["orders"] for row in found}
 
 
-def _without_duplicates(rows: DataFrame, table: SourceTable, at: str | None = None) -> DataFrame:
-    """`rows`, `_keyed`, with the rule duplicate_key where an earlier row has the key."""
-    remaining = [name for name in table.column_names[1:] if name != at]
-    # A known segment beats none; elsewhere null comes first.
-    ties = [F.asc_nulls_last(name) if table is CUSTOMERS else F.asc_nulls_first(name) for name in remaining]
-    last_tie = ["last_tie"] if "last_tie" in rows.columns else []
-    earliest_first = Window.partitionBy("key").orderBy(*([at] if at else []), *ties, *last_tie)
-    place = F.row_number().over(earliest_first)
-    return rows.withColumn("rule", F.coalesce("rule", F.when(place > 1, F.lit("duplicate_key"))))
+def _undecided(rivals: Sequence[tuple[str, str, str]], raw: DataFrame) -> UndecidedSegmentsError:
+    others = [field for field in raw.schema if field.name not in CUSTOMERS.column_names]
+    times = [
+        field.name for field in others if isinstance(field.dataType, T.TimestampType | T.TimestampNTZType | T.DateType)
+    ]
+    candidates = times or [field.name for field in others]
+    hint = f": perhaps {' or '.join(candidates)}" if candidates else ""
+    return UndecidedSegmentsError(
+        f"Source table customers: {len(rivals):,} customers have several rows whose segments differ, and nothing says "
+        "which is the latest.",
+        [f"{key}: {one!r} and {other!r}" for key, one, other in rivals[:MAX_KEYS]],
+        next_step="name the column that says when a row was written as updated_at in `select` under [customers] in "
+        f"sources.toml{hint}; or select the one row of each customer that counts",
+    )
+
+
+def _with_pace(rows: DataFrame, paced: Mapping[str, int]) -> DataFrame:
+    """`rows` with the rule impossible_pace for these customers."""
+    if not paced:
+        return rows
+    names = rows.sparkSession.createDataFrame([(name, True) for name in paced], "paced string, is_paced boolean")
+    marked = rows.join(F.broadcast(names), F.col("customer_id") == F.col("paced"), "left")
+    rule = F.coalesce("rule", F.when(F.col("is_paced"), F.lit("impossible_pace")))
+    return marked.withColumn("rule", rule).drop("paced", "is_paced")
+
+
+def _one_of_each(rows: DataFrame, table: SourceTable) -> DataFrame:
+    """Of the rows of each key the one that stays; in canonical columns, with key, rule, is_contested and alike.
+
+    is_contested: whether the key has other rows. alike: how many rows are the same in all canonical columns. A row of
+    an impossible pace gives way to any other.
+    """
+    rows = rows.where("rule is null or rule = 'impossible_pace'").select("key", "rule", *table.column_names)
+    # Only keys of several rows are ordered: a window over all took three times as long and carried the whole table
+    # through a sort (1.8 million orders on Sail, 2026-11-28).
+    contested = rows.groupBy("key").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
+    marked = rows.join(contested, "key", "left")
+    alone = marked.where("rows is null").select("*", F.lit(False).alias("is_contested"), F.lit(1).alias("alike"))
+    of_key = Window.partitionBy("key")
+    best_first = of_key.orderBy("rule", *_best_first(table))
+    # Those of rank 1 are the same in every column.
+    ranked = marked.where("rows is not null").withColumns(
+        {"rank": F.rank().over(best_first), "place": F.row_number().over(best_first)}
+    )
+    first = ranked.withColumns(
+        {"is_contested": F.lit(True), "alike": F.count_if(F.col("rank") == 1).over(of_key).cast("int")}
+    ).where("place = 1")
+    names = ["key", "rule", *table.column_names, "is_contested", "alike"]
+    return alone.select(*names).unionByName(first.select(*names))
+
+
+def _best_first(table: SourceTable) -> list[Column]:
+    """In which order the rows of one key are preferred; every column of the table but the key is in it."""
+    latest, known_first = F.desc_nulls_last("updated_at"), F.asc_nulls_last
+    if table is CUSTOMERS:
+        return [latest, known_first("segment")]
+    if table is REVIEWS:
+        facts = ("review_score", "sentiment_category", "updated_at")
+        return [_known_at().desc(), F.desc("reviewed_at"), *map(known_first, facts)]
+    return [
+        F.asc("ordered_at"),
+        F.asc("customer_id"),
+        latest,
+        F.col("delivered_at").isNull(),
+        ~F.col("is_cancelled"),
+        *map(known_first, ("promised_at", "delivered_at", "subtotal")),
+    ]
+
+
+def _known_at() -> Column:
+    """From when a state of a review was known."""
+    return F.greatest("reviewed_at", F.coalesce("updated_at", "reviewed_at"))
 
 
 def _judged_orders(orders: DataFrame, policy: ChurnPolicy) -> DataFrame:
-    """Adds `rule` (null: kept) and `repair`; `delivered_at` is null where it was repaired."""
+    """Adds to `rule` (null: kept) what the values break, and `repair`: why delivered_at is set aside."""
     subtotal_is_valid = F.col("subtotal").between(0, sys.float_info.max)
     delay_hours = (F.unix_micros("delivered_at") - F.unix_micros("ordered_at")) / F.lit(3_600_000_000)
     rule = _first_broken(
@@ -152,30 +260,22 @@ def _judged_orders(orders: DataFrame, policy: ChurnPolicy) -> DataFrame:
         (F.col("delivered_at") < F.col("ordered_at"), "delivery_before_order"),
         (delay_hours > policy.cleaning.max_delivery_hours, "delivery_too_late"),
     )
-    return (
-        _without_duplicates(orders, ORDERS, "ordered_at")
-        .withColumn("rule", rule)
-        .withColumn("repair", repair)
-        .withColumn("delivered_at", F.when(F.col("repair").isNull(), F.col("delivered_at")))
-    )
+    return orders.withColumn("rule", rule).withColumn("repair", repair)
 
 
 def _judged_reviews(reviews: DataFrame, judged_orders: DataFrame) -> DataFrame:
-    """Adds `rule` (null: kept)."""
-    known_orders = judged_orders.where("rule is null or rule = 'cancelled'").select(
-        "key", F.col("ordered_at").alias("of_ordered_at"), F.col("rule").isNotNull().alias("of_cancelled")
+    """Adds to `rule` (null: kept) what the values break, and what became of the order."""
+    lost = F.when(F.col("rule").isin("cancelled", "impossible_pace"), F.col("rule"))
+    known_orders = judged_orders.where(F.col("rule").isNull() | lost.isNotNull()).select(
+        "key", F.col("ordered_at").alias("of_ordered_at"), lost.alias("of_rule")
     )
     rule = _first_broken(
-        (F.col("rule").isNotNull(), F.col("rule")),
-        (F.col("of_cancelled"), "cancelled"),
+        (F.col("of_rule").isNotNull(), F.col("of_rule")),
         (~_is_score(), "score_out_of_range"),
         (F.col("of_ordered_at").isNull(), "unknown_order"),
         (F.col("reviewed_at") < F.col("of_ordered_at"), "reviewed_before_order"),
     )
-    # Both lie by their key already, and a review without one has no order's.
-    return (
-        _without_duplicates(reviews, REVIEWS, "reviewed_at").join(known_orders, "key", "left").withColumn("rule", rule)
-    )
+    return reviews.join(known_orders, "key", "left").withColumn("rule", rule).drop("of_ordered_at", "of_rule")
 
 
 def _is_score() -> Column:
@@ -183,15 +283,21 @@ def _is_score() -> Column:
 
 
 def _with_review(orders: DataFrame, reviews: DataFrame) -> DataFrame:
-    """Kept orders with their kept review. reviews: `_without_duplicates`; kept are those that break no other rule."""
-    facts = _kept(reviews).where(_is_score()).select(F.col("key").alias("of_key"), *REVIEW_FACTS)
+    """Kept orders with their kept review. reviews: `_one_of_each`; kept are those that break no other rule."""
+    facts = reviews.where(_is_score()).select(F.col("key").alias("of_key"), *REVIEW_FACTS)
     is_of_order = (F.col("key") == F.col("of_key")) & (F.col("reviewed_at") >= F.col("ordered_at"))
-    names = [name for name in ORDERS.column_names if name != "is_cancelled"]
-    return orders.select("key", *names).join(facts, is_of_order, "left").select(*names, *REVIEW_FACTS)
+    delivered_at = F.when(F.col("repair").isNull(), F.col("delivered_at"))
+    named = orders.withColumn("delivered_at", delivered_at).select("key", *ORDER_FACTS)
+    return named.join(facts, is_of_order, "left").select(*ORDER_FACTS, *REVIEW_FACTS)
 
 
-def _judged_customers(customers: DataFrame) -> DataFrame:
-    return _without_duplicates(customers, CUSTOMERS)
+def _with_review_states(orders: DataFrame, review_rows: DataFrame) -> DataFrame:
+    """Silver `orders` with the states of each review that was kept, for the score as it was known at a date."""
+    sound = _kept(review_rows).where(_is_score())
+    state = F.struct(_known_at().alias("known_at"), "reviewed_at", "review_score")
+    states = sound.groupBy(F.col("key").alias("of_key")).agg(F.collect_list(state).alias(REVIEW_STATES))
+    is_of_order = (F.col("order_id") == F.col("of_key")) & F.col("reviewed_at").isNotNull()
+    return orders.join(states, is_of_order, "left").drop("of_key")
 
 
 def _first_broken(*cases: tuple[Column, str | Column]) -> Column:
@@ -206,19 +312,71 @@ def _kept(judged: DataFrame) -> DataFrame:
     return judged.where("rule is null")
 
 
-def _set_aside(judged: DataFrame, key: str, raw: DataFrame, table: SourceTable) -> DataFrame:
-    """The rows with a rule or a repair, which exclude each other."""
-    disposition = (
-        F.when(F.col("rule") == "cancelled", CANCELLED).when(F.col("rule").isNotNull(), QUARANTINED).otherwise(REPAIRED)
+def _set_aside(rows: DataFrame, judged: DataFrame, raw: DataFrame, table: SourceTable) -> list[DataFrame]:
+    """The rows with a rule or a repair, which exclude each other; in two parts.
+
+    rows: `_keyed`, with all raw columns, which no sort carries. judged: of each key the row that stays, and its rule.
+    """
+    if "repair" not in judged.columns:
+        judged = judged.withColumn("repair", F.lit(None).cast("string"))
+    eventful = judged.where(F.col("is_contested") | F.col("rule").isNotNull() | F.col("repair").isNotNull())
+    stays = eventful.select(*[F.col(name).alias(_of_staying(name)) for name in judged.columns])
+    with_staying = rows.join(stays, F.col("key") == F.col(_of_staying("key")), "left")
+    is_same = reduce(and_, [F.col(name).eqNullSafe(F.col(_of_staying(name))) for name in table.column_names])
+    is_state = reduce(and_, [F.col(name) == F.col(_of_staying(name)) for name in IDENTITY[table]], F.lit(True))
+    staying_rule, staying_repair = F.col(_of_staying("rule")), F.col(_of_staying("repair"))
+    is_unbroken = F.col("rule").isNull()
+    # Of rows alike in all canonical columns one stays: the first by the whole row.
+    is_tied = is_unbroken & is_same & (F.col(_of_staying("alike")) > 1)
+    place = F.row_number().over(Window.partitionBy("row_key").orderBy("source_row"))
+
+    def told(found: DataFrame, rule: Column, repair: Column) -> DataFrame:
+        return found.select(
+            F.lit(table.name).alias("source_table"),
+            rule.alias("rule"),
+            repair.alias("repair"),
+            F.col(table.column_names[0]).alias("row_key"),
+            _source_row(raw, table).alias("source_row"),
+        )
+
+    others = told(
+        with_staying.where(F.coalesce(~is_tied, F.lit(True))),
+        _first_broken(
+            (F.col("rule").isNotNull(), F.col("rule")),
+            (F.col(_of_staying("key")).isNull(), F.lit(None)),
+            (is_same, staying_rule),
+            (is_state, "superseded"),
+            (F.lit(True), "duplicate_key"),
+        ),
+        F.when(is_unbroken & is_same, staying_repair),
     )
-    repair = F.col("repair") if "repair" in judged.columns else F.lit(None).cast("string")
-    broken = F.coalesce("rule", repair)
-    return judged.where(broken.isNotNull()).select(
-        F.lit(table.name).alias("source_table"),
-        disposition.alias("disposition"),
+    tied = told(with_staying.where(is_tied), staying_rule, staying_repair).withColumn("place", place)
+    is_copy = F.col("place") > 1
+    tied = tied.select(
+        "source_table",
+        F.when(is_copy, "superseded").otherwise(F.col("rule")).alias("rule"),
+        F.when(~is_copy, F.col("repair")).alias("repair"),
+        "row_key",
+        "source_row",
+    )
+    return [_with_disposition(part) for part in (others, tied)]
+
+
+def _of_staying(name: str) -> str:
+    return f"staying {name}"
+
+
+def _with_disposition(told: DataFrame) -> DataFrame:
+    disposition = F.when(F.col("rule").isNull(), REPAIRED)
+    for rule, name in DISPOSITIONS.items():
+        disposition = disposition.when(F.col("rule") == rule, name)
+    broken = F.coalesce("rule", "repair")
+    return told.where(broken.isNotNull()).select(
+        "source_table",
+        disposition.otherwise(QUARANTINED).alias("disposition"),
         broken.alias("rule"),
-        F.col(key).alias("row_key"),
-        _source_row(raw, table).alias("source_row"),
+        "row_key",
+        "source_row",
     )
 
 

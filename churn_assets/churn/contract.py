@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.catalogue import FEATURES, Feature
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REVIEW_STATES, SUPERSEDED
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import AsOfCalendar, customer_snapshots, feature_panel
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
@@ -290,6 +290,12 @@ def known_before(silver: DataFrame, day: date) -> DataFrame:
     later = {"delivered_at": "delivered_at"}
     later |= dict.fromkeys(("reviewed_at", "review_score", "sentiment_category"), "reviewed_at")
     columns = [known(name, later[name]) if name in later else F.col(name) for name in silver.columns]
+    if REVIEW_STATES in silver.columns:
+        states = F.filter(REVIEW_STATES, lambda state: state["known_at"] < moment)
+        columns = [
+            states.alias(REVIEW_STATES) if name == REVIEW_STATES else column
+            for name, column in zip(silver.columns, columns, strict=True)
+        ]
     return silver.where(F.col("ordered_at") < moment).select(*columns)
 
 
@@ -365,23 +371,32 @@ def row_accounting(
     set_aside: Mapping[tuple[str, str], int],
     max_quarantined_share: float,
 ) -> list[Outcome]:
-    """For each source table whether rows in = kept + cancelled + quarantined; last `quarantined_share`, a warning.
+    """For each source table whether rows in = kept + cancelled + superseded + quarantined; last `quarantined_share`, a
+    warning.
 
     set_aside: rows of `quarantined_rows` by source table and disposition.
     """
     outcomes, shares = [], {}
     for table, count in rows_in.items():
-        cancelled, quarantined = set_aside.get((table, CANCELLED), 0), set_aside.get((table, QUARANTINED), 0)
-        total = kept[table] + cancelled + quarantined
-        observed = (
-            f"{count:,} in; {kept[table]:,} kept + {cancelled:,} cancelled + {quarantined:,} quarantined = {total:,}"
-        )
+        gone = {name: set_aside.get((table, name), 0) for name in (CANCELLED, SUPERSEDED, QUARANTINED)}
+        quarantined, total = gone[QUARANTINED], kept[table] + sum(gone.values())
+        parts = " + ".join([f"{kept[table]:,} kept", *[f"{rows:,} {name}" for name, rows in gone.items()]])
+        observed = f"{count:,} in; {parts} = {total:,}"
         outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
         shares[table] = quarantined / count if count else 0.0
     observed = ", ".join(f"{table} {share:.2%}" for table, share in shares.items())
     is_low = max(shares.values()) <= max_quarantined_share
     allowed = f"at most {max_quarantined_share:.0%} of a table"
     return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
+
+
+def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, policy: ChurnPolicy) -> Outcome:
+    """A warning that names who was set aside for an impossible pace. busiest: the first, with most orders on a day."""
+    most = policy.cleaning.max_orders_per_day
+    observed = f"{customers:,} customers with more, {rows:,} rows set aside with them"
+    allowed = f"at most {most} orders of a customer on one day; if people order more, raise cleaning.max_orders_per_day"
+    keys = tuple(f"{customer} ({orders:,} on one day)" for customer, orders in busiest)
+    return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True)
 
 
 def source_schema_outcome(table: SourceTable, schema: T.StructType) -> Outcome:

@@ -42,6 +42,10 @@ class SourceSchemaError(ChurnError):
     """A source table lacks a required column or holds it in a type that cannot be converted."""
 
 
+class UndecidedSegmentsError(ChurnError):
+    """Customers have several rows whose segments differ, and no column says which is the latest."""
+
+
 class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
 
@@ -64,6 +68,10 @@ class StalePanelError(ChurnError):
 
 class UntrainableError(ChurnError):
     """The training rows cannot teach a classifier: none, only one class, or with unknown features."""
+
+
+class UnfittablePurchaseModelError(ChurnError):
+    """The model of repeat purchases cannot be fitted: nobody bought twice, or the histories contradict themselves."""
 
 
 class UnavailableEstimatorError(ChurnError):

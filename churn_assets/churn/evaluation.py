@@ -23,6 +23,8 @@ from churn_assets.churn.ranking import Ranking
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
 CHALLENGER, RULE, ORDER_COUNT, CHAMPION = "challenger", "rule", "total_orders", "champion"
+# The chance of no purchase by BG/NBD (`purchase_model`), which learns from no label.
+PURCHASES = "purchase_model"
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
 # The label is None where nobody knows it yet.
 ScoreCounts = Sequence[tuple[float, float | None, int]]
@@ -340,7 +342,7 @@ def _missing(scored: Scored) -> Iterator[str]:
         compared[CHAMPION] = scored.champion[scored.is_unseen]
     for name, scores in compared.items():
         if not np.isfinite(scores).all():
-            yield f"some scores of the {name} are missing or NaN"
+            yield f"some scores of {NAMES[name]} are missing or NaN"
 
 
 def _no_threshold(policy: ChurnPolicy) -> str:
@@ -365,7 +367,21 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[tuple[bool, s
     ]
 
 
-NAMES = {RULE: "the retention team's rule", ORDER_COUNT: "the count of orders alone", CHAMPION: "the champion"}
+NAMES = {
+    RULE: "the retention team's rule",
+    ORDER_COUNT: "the count of orders alone",
+    PURCHASES: "the purchase model",
+    CHAMPION: "the champion",
+}
+
+
+def strongest_rival(differences: Mapping[str, float | None]) -> str | None:
+    """The rival that comes closest to the challenger, or is furthest above it; None where nothing could be compared.
+
+    differences: PR-AUC of the challenger minus each rival's, in the order in which they were compared.
+    """
+    known = {rival: difference for rival, difference in differences.items() if difference is not None}
+    return min(known, key=lambda rival: known[rival], default=None)
 
 
 def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> tuple[bool, str]:
@@ -373,14 +389,17 @@ def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], po
     is_first = all(other.rival != CHAMPION for other in all_)
     has_to_gain = is_first and comparison.rival == RULE
     needed = policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
+    strongest = strongest_rival({other.rival: other.difference.value for other in all_})
     low, name = comparison.difference.low, NAMES[comparison.rival]
     if low is None:
         return False, f"PR-AUC against {name}: {comparison.rows:,} customers are too few to compare on"
     is_met = low > needed if has_to_gain else low >= needed
+    is_strongest = comparison.rival == strongest
     return is_met, (
         f"PR-AUC {comparison.challenger_pr_auc:.3f} against {comparison.pr_auc:.3f} of {name}, difference "
         f"{comparison.difference.value:+.3f}, {policy.gate.confidence:.0%} interval {low:+.3f} to "
         f"{comparison.difference.high:+.3f}; lower needs {'more than' if has_to_gain else 'at least'} {needed:+.3f}"
+        f"{'; the strongest rival' if is_strongest else ''}"
     )
 
 

@@ -7,14 +7,16 @@ Nothing here looks at or after an as-of date; that is `labels.py`.
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.cleaning import REVIEW_STATES
 from churn_assets.churn.errors import NoEligibleCustomersError
 from churn_assets.churn.measures import DAY_MICROS, as_decimal, days_since
 from churn_assets.churn.observed import SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.tables import united
 
 MONDAY = 0
 
@@ -94,9 +96,13 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
 
     In: silver orders. Out: customer_id, as_of (date) and SNAPSHOT_COLUMNS; of these mean_score, worst_score and
     steepest_fall are null without a review, or a pair of them, and median_gap_days below two orders. They are
-    aggregates of `_each_observed`, which see. Windows go by each event's own clock.
+    aggregates of `_each_observed` and `_each_history`, which see. Windows go by each event's own clock.
     """
-    events, rules = _each_observed(_with_history(silver, calendar), calendar, policy), policy.feature_rules
+    orders = silver.repartition("customer_id")
+    events, rules = _each_observed(_with_changes(orders), calendar, policy), policy.feature_rules
+    if REVIEW_STATES in silver.columns:
+        events = united(events, _each_review_state(orders, calendar, policy))
+    events = united(events, _each_history(silver, calendar, policy))
     snapshots = events.groupBy("customer_id", "as_of").agg(
         *[column.value(rules).alias(name) for name, column in SNAPSHOT_COLUMNS.items()]
     )
@@ -104,12 +110,12 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
 
 
 def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
-    """Orders `_with_history` once for each as-of date that observes their order, delivery or review; the others null.
+    """Orders `_with_changes` once for each as-of date that observes their order, delivery or review; the others null.
 
-    Out: customer_id, as_of, first_ordered_at; of an observed order ordered_at, spend, segment_index, orders_so_far and
-    median_gap_days; of a delivery with a promise delay_micros, and recent_delay_micros if it was late in the
-    eligibility window; of a review reviewed_at, exact_score, and change_of_score if the one before is observed too.
-    An order's three windows lie nearly upon each other: so these are far fewer rows than one for each in each.
+    Out: customer_id, as_of; of an observed order ordered_at, spend and segment_index; of a delivery with a promise
+    delay_micros, and recent_delay_micros if it was late in the eligibility window; of a review reviewed_at,
+    exact_score, and change_of_score if the one before is observed too. An order's three windows lie nearly upon each
+    other: so these are far fewer rows than one for each in each.
     """
     days = policy.windows.observation_days
     delay_micros = F.unix_micros("delivered_at") - F.unix_micros("promised_at")
@@ -131,17 +137,7 @@ def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolic
     return rows.select(
         "customer_id",
         "as_of",
-        "first_ordered_at",
-        *[
-            observed("ordered", value).alias(name)
-            for name, value in {
-                "ordered_at": F.col("ordered_at"),
-                "spend": F.col("spend"),
-                "segment_index": F.col("segment_index"),
-                "orders_so_far": F.col("orders_so_far"),
-                "median_gap_days": F.col("median_gap_days"),
-            }.items()
-        ],
+        *[observed("ordered", F.col(name)).alias(name) for name in ("ordered_at", "spend", "segment_index")],
         observed("delivered", delay_micros).alias("delay_micros"),
         observed("delivered", F.when(is_recently_late, delay_micros)).alias("recent_delay_micros"),
         observed("reviewed", F.col("reviewed_at")).alias("reviewed_at"),
@@ -154,45 +150,114 @@ def _midnight_before(days: int) -> Column:
     return F.date_sub("as_of", days).cast("timestamp")
 
 
-def _with_history(silver: DataFrame, calendar: AsOfCalendar) -> DataFrame:
-    """Silver orders with what was known of the customer with each of them.
+def _with_changes(orders: DataFrame) -> DataFrame:
+    """Silver orders with spend and exact_score, the subtotal and the score as decimals; change_of_score since the
+    customer's review before this one, of earlier_reviewed_at.
 
-    Added: spend and exact_score, the subtotal and the score as decimals; orders_so_far and first_ordered_at of all
-    orders up to this one; median_gap_days of them, where this is the last before an as-of date; change_of_score since
-    the customer's review before this one, of earlier_reviewed_at. All rows of a customer are in one partition.
+    In: all rows of a customer in one partition, so that none of the many more rows that come of them is shuffled:
+    their groups lie within it. Reviews with states are left to `_each_review_state`.
     """
-    customer = Window.partitionBy("customer_id")
-    by_order, by_review = customer.orderBy("ordered_at"), customer.orderBy("reviewed_at", "order_id")
-    so_far = by_order.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    ordered_at = F.unix_micros("ordered_at")
-    # One shuffle of the orders, and none of the many more rows that come of them: their groups lie within a customer's
-    # partition.
-    orders = silver.repartition("customer_id").select(
-        "*",
-        F.lag("reviewed_at").over(by_review).alias("earlier_reviewed_at"),
-        (F.col("review_score") - F.lag("review_score").over(by_review)).alias("change_of_score"),
-        # The first order has no gap. Of nulls some engines' lists hold as many, others none; -1 is always there, first.
-        F.coalesce(ordered_at - F.lag(ordered_at).over(by_order), F.lit(-1)).alias("gap_micros"),
-        F.lead("ordered_at").over(by_order).cast("date").alias("next_ordered_on"),
-        # Decimal sums do not depend on the order of their terms; a float sum would move customers between quintiles.
-        as_decimal(F.col("subtotal"), "decimal(28,10)").alias("spend"),
+    if REVIEW_STATES in orders.columns:
+        no_review = {"reviewed_at": "timestamp", "review_score": "double"}
+        orders = orders.withColumns({name: F.lit(None).cast(kind) for name, kind in no_review.items()})
+        before = {"earlier_reviewed_at": F.col("reviewed_at"), "change_of_score": F.col("review_score")}
+    else:
+        before = _since_review_before(Window.partitionBy("customer_id"))
+    # Decimal sums do not depend on the order of their terms; a float sum would move customers between quintiles.
+    decimals = {
+        "spend": as_decimal(F.col("subtotal"), "decimal(28,10)"),
+        "exact_score": as_decimal(F.col("review_score"), "decimal(20,10)"),
+    }
+    return orders.withColumns(before | decimals)
+
+
+def _since_review_before(of_customer: WindowSpec) -> dict[str, Column]:
+    by_review = of_customer.orderBy("reviewed_at", "order_id")
+    return {
+        "earlier_reviewed_at": F.lag("reviewed_at").over(by_review),
+        "change_of_score": F.col("review_score") - F.lag("review_score").over(by_review),
+    }
+
+
+def _each_review_state(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """The state of each review that was the last known at an as-of date, where that observes it.
+
+    In: silver orders with review_states. Out: customer_id, as_of, reviewed_at, exact_score and change_of_score, as of
+    `_each_observed`. Which review came before another may change with a state, so it is found for each date.
+    """
+    state = F.col("state")
+    states = (
+        orders.select("customer_id", "order_id", "ordered_at", F.explode(REVIEW_STATES).alias("state"))
+        .select(
+            "customer_id",
+            "order_id",
+            "ordered_at",
+            *[state[name].alias(name) for name in ("known_at", "reviewed_at", "review_score")],
+        )
+        .where(F.col("reviewed_at") >= F.col("ordered_at"))
+    )
+    # Of several known from one instant on the lowest score stays, as in cleaning.
+    of_review = Window.partitionBy("order_id").orderBy("known_at", "reviewed_at", F.desc("review_score"))
+    until = F.lead("known_at").over(of_review)
+    first = F.date_add(F.col("known_at").cast("date"), 1)
+    # Known by t until another is: that one's time is not before t.
+    last = F.least(
+        F.date_add(F.col("reviewed_at").cast("date"), policy.windows.observation_days), F.col("until").cast("date")
+    )
+    observed = each_as_of(states.withColumn("until", until), first, last, calendar)
+    changes = _since_review_before(Window.partitionBy("customer_id", "as_of"))
+    return observed.select(
+        "customer_id",
+        "as_of",
+        "reviewed_at",
         as_decimal(F.col("review_score"), "decimal(20,10)").alias("exact_score"),
+        changes["change_of_score"].alias("change_of_score"),
     )
-    orders = orders.withColumns(
-        {
-            "orders_so_far": F.row_number().over(by_order),
-            "first_ordered_at": F.min("ordered_at").over(so_far),
-            "gaps_micros": F.collect_list("gap_micros").over(so_far),
-        }
+
+
+def _each_history(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """What each as-of date knows of all orders of a customer before it, while the last is recent enough.
+
+    Out: customer_id, as_of, first_ordered_at, orders_ever, median_gap_days. The gaps between orders are listed once
+    for all orders between two dates: a list that grew with every order made a customer of thousands of orders cost
+    time by the square of their number (2026-11-28).
+    """
+    of_customer = Window.partitionBy("customer_id")
+    by_order, by_date = of_customer.orderBy("ordered_at"), of_customer.orderBy("known_from")
+    so_far = by_date.rowsBetween(Window.unboundedPreceding, Window.currentRow)
+    ordered_at, day = F.unix_micros("ordered_at"), F.col("ordered_at").cast("date")
+    orders = silver.select("customer_id", "ordered_at").repartition("customer_id")
+    between = (
+        orders.select(
+            "customer_id",
+            "ordered_at",
+            # The first order has no gap. Of nulls some engines' lists hold as many, others none; -1 is always there,
+            # first.
+            F.coalesce(ordered_at - F.lag(ordered_at).over(by_order), F.lit(-1)).alias("gap_micros"),
+            F.greatest(first_on_calendar(F.date_add(day, 1), calendar), F.lit(calendar.first)).alias("known_from"),
+        )
+        .groupBy("customer_id", "known_from")
+        .agg(
+            F.count(F.lit(1)).alias("orders"),
+            F.min("ordered_at").alias("first_at"),
+            F.max("ordered_at").alias("last_at"),
+            F.collect_list("gap_micros").alias("gaps"),
+        )
     )
-    # Only these medians are looked at. To sort the gaps at every order of a customer took most of the time where one
-    # has thousands.
-    first_as_of = first_on_calendar(F.date_add(F.col("ordered_at").cast("date"), 1), calendar)
-    is_last_before = F.coalesce(F.col("next_ordered_on") >= first_as_of, F.lit(True))
-    median_gap = _middle(F.sort_array("gaps_micros")) / F.lit(DAY_MICROS)
-    return orders.withColumn("median_gap_days", F.when(is_last_before, median_gap)).drop(
-        "gap_micros", "gaps_micros", "next_ordered_on"
+    known = between.select(
+        "customer_id",
+        "known_from",
+        "last_at",
+        F.lead("known_from").over(by_date).alias("next_from"),
+        F.min("first_at").over(so_far).alias("first_ordered_at"),
+        F.sum("orders").over(so_far).alias("orders_ever"),
+        F.flatten(F.collect_list("gaps").over(so_far)).alias("gaps"),
     )
+    known = known.withColumn("median_gap_days", _middle(F.sort_array("gaps")) / F.lit(DAY_MICROS)).drop("gaps")
+    until = F.date_add(F.col("last_at").cast("date"), policy.windows.eligibility_days)
+    last = F.coalesce(F.least(F.date_sub("next_from", 1), until), until)
+    dated = each_as_of(known, F.col("known_from"), last, calendar)
+    return dated.select("customer_id", "as_of", "first_ordered_at", "orders_ever", "median_gap_days")
 
 
 def _middle(ordered: Column) -> Column:

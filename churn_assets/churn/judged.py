@@ -9,9 +9,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
-from churn_assets.churn.evaluation import ORDER_COUNT, RULE, Scored
+from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, Scored
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.trees import BoostedTrees
 
 NO_SEGMENT = "(none)"
@@ -28,17 +29,18 @@ def crossfit_scores(
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """Every customer of the test date, each scored by a model that never saw that customer.
 
-    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `shared_folder` as
+    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior` and `shared_folder` as
     `models.fit_churn_model`. Each other fifth of the customers is scored and alerted by a model made as the registered
     one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
     others = [
-        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, shared_folder=shared_folder)
+        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, prior=prior, shared_folder=shared_folder)
         for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
     ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
@@ -50,8 +52,9 @@ def scored(
 ) -> Scored:
     """The judged rows as arrays, ordered by customer.
 
-    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, and the rule's risk_score. champion:
-    its scores by customer_id; a customer it lacks has NaN. segments: names of the segment numbers.
+    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score, and the
+    purchase model's no_purchase. champion: its scores by customer_id; a customer it lacks has NaN. segments: names of
+    the segment numbers.
     """
     ordered = rows.sort_values("customer_id", ignore_index=True)
     names = ordered["segment_index"].map(lambda number: segments.get(number, NO_SEGMENT))
@@ -64,6 +67,7 @@ def scored(
             RULE: ordered["risk_score"].to_numpy(dtype=float),
             # The fewer orders, the riskier.
             ORDER_COUNT: -ordered["total_orders"].to_numpy(dtype=float),
+            PURCHASES: ordered["no_purchase"].to_numpy(dtype=float),
         },
         features={name: ordered[name].to_numpy(dtype=float) for name in features},
         slices={"segment": names.to_numpy(dtype=str), "crisis_exposure": exposure},

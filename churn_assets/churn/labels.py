@@ -83,10 +83,13 @@ class SnapshotShares:
 SHARED_BY = ("as_of", "crisis_exposure_index", "label")
 
 
-def snapshot_shares(panel: DataFrame) -> list[SnapshotShares]:
-    """By rising as-of date. In: as_of, crisis_exposure_index, label."""
-    counted = panel.groupBy(*SHARED_BY).agg(F.count(F.lit(1)).alias("rows"))
-    return shares_of({tuple(row[name] for name in SHARED_BY): row["rows"] for row in counted.collect()})
+def known_churn_rate(counts: Mapping[tuple[Any, ...], int]) -> float:
+    """The share of all rows with a known label that left; without any an even chance.
+
+    counts: the rows of the panel by label.
+    """
+    known = sum(rows for (left,), rows in counts.items() if left is not None)
+    return sum(rows for (left,), rows in counts.items() if left) / known if known else 0.5
 
 
 def shares_of(counts: Mapping[tuple[Any, ...], int]) -> list[SnapshotShares]:

@@ -15,6 +15,7 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_prior import PurchasePrior, averaged, can_be_averaged_with
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
 from churn_assets.churn.xgboost_trees import boosted, collected, trees_of
@@ -31,9 +32,10 @@ Estimator = Literal["gbt", "xgboost"]
 
 @dataclass(frozen=True)
 class GradientBoosting:
-    """Hyperparameters of the gradient-boosted trees; why these: docs/decisions/0003.
+    """Hyperparameters of the gradient-boosted trees; why these: docs/decisions/0003 and 0022.
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
+    feature_share: of the features, drawn anew at each split, which may be split by.
     estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013).
     """
 
@@ -41,6 +43,7 @@ class GradientBoosting:
     iterations: int = 20
     step_size: float = 0.1
     min_leaf_share: float = 0.0125
+    feature_share: float = 0.5
     estimator: Estimator = "xgboost"
 
 
@@ -67,18 +70,19 @@ def train_churn_model(
     policy: ChurnPolicy,
     *,
     rows: int,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> ChurnModel:
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
-    In: `train` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features of the
-    customers to serve.
+    In: `train`, `prior` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features
+    of the customers to serve.
     Raises UntrainableError.
     """
     features = FEATURE_SETS[policy.model.feature_set]
     weights = policy.model.class_weights
     trees = fit_churn_model(
-        train, features, hyperparameters, rows=rows, class_weights=weights, shared_folder=shared_folder
+        train, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
     )
     validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
     alerted = score_counts(with_churn_probability(trees, current))
@@ -92,17 +96,21 @@ def crossfitted(
     policy: ChurnPolicy,
     crossfit_fold: int,
     *,
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> DataFrame:
     """The test rows of a crossfit_fold of the split, with `churn_probability` and `is_alert` of a model made for it.
 
-    That model was made as the registered one is, from rows without these customers.
+    That model was made as the registered one is, from rows without these customers. The `prior` may know their orders
+    before the test date: it learns from no label.
     """
     train = train_rows(panel, dates, policy, crossfit_fold).persist()
     try:
         current = current_rows(panel, dates, policy, crossfit_fold)
         rows = train.count()
-        model = train_churn_model(train, current, hyperparameters, policy, rows=rows, shared_folder=shared_folder)
+        model = train_churn_model(
+            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=shared_folder
+        )
     finally:
         train.unpersist()
     return with_alerts(model.trees, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
@@ -115,21 +123,28 @@ def fit_churn_model(
     *,
     rows: int,
     class_weights: str = "none",
+    prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
 ) -> BoostedTrees:
     """The gradient-boosted trees fitted on the training folds of `train`.
 
     In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
-    class_weights: "balanced" gives churners and others the same total weight. shared_folder: where Spark's own trees
-    pass from its workers to this process; nothing else needs it. The same rows give the same model on any machine and
-    engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown feature, and
-    UnavailableEstimatorError.
+    class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label;
+    where `features` hold what it asks for, the model is the mean of both (docs/decisions/0022). shared_folder: where
+    Spark's own trees pass from its workers to this process; nothing else needs it. The same rows give the same model on
+    any machine and engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown
+    feature, and UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
+    known = prior if prior is not None and can_be_averaged_with(features) else None
     if hyperparameters.estimator == "xgboost":
-        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced)
+        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced, known)
     ordered = in_canonical_order(learnable, rows)
-    return _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+    learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+    if known is None:
+        return learned
+    values, labels = collected(learnable, features)
+    return averaged(learned, known, values, labels, _weights(labels, is_balanced))
 
 
 def _fitted_by_spark(
@@ -156,6 +171,7 @@ def _fitted_by_spark(
         maxIter=hyperparameters.iterations,
         stepSize=hyperparameters.step_size,
         minWeightFractionPerNode=hyperparameters.min_leaf_share,
+        featureSubsetStrategy=str(hyperparameters.feature_share),
         seed=SEED,
     )
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
@@ -191,14 +207,18 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
 
 
 def _fitted_by_xgboost(
-    learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
+    learnable: DataFrame,
+    features: Sequence[str],
+    hyperparameters: GradientBoosting,
+    is_balanced: bool,
+    prior: PurchasePrior | None,
 ) -> BoostedTrees:
     values, labels = collected(learnable, features)
     classes, counts = np.unique(labels, return_counts=True)
     churners, others = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
-    rows, share, weights = churners + others, churners / (churners + others), None
+    rows, share, weights = churners + others, churners / (churners + others), _weights(labels, is_balanced)
     if is_balanced:
-        weights, share = np.where(labels == 1.0, rows / 2 / churners, rows / 2 / others), 0.5
+        share = 0.5
     booster = boosted(
         values,
         labels,
@@ -206,12 +226,21 @@ def _fitted_by_xgboost(
         rounds=hyperparameters.iterations,
         max_depth=hyperparameters.max_depth,
         learning_rate=hyperparameters.step_size,
+        colsample_bynode=hyperparameters.feature_share,
         # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
         min_child_weight=hyperparameters.min_leaf_share * rows * share * (1 - share),
         base_score=share,
         seed=SEED,
     )
-    return trees_of(booster, features)
+    learned = trees_of(booster, features)
+    return learned if prior is None else averaged(learned, prior, values, labels, weights)
+
+
+def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:
+    if not is_balanced:
+        return None
+    churners, rows = float(labels.sum()), len(labels)
+    return np.where(labels == 1.0, rows / 2 / churners, rows / 2 / (rows - churners))
 
 
 def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:

@@ -97,11 +97,11 @@ SNAPSHOT_COLUMNS = {
         lambda rules: F.min("change_of_score"),
     ),
     "first_ordered_at": Observed("the first order ever", ("ordered_at",), lambda rules: F.min("first_ordered_at")),
-    "orders_ever": Observed("orders before the as-of date", ("ordered_at",), lambda rules: F.max("orders_so_far")),
+    "orders_ever": Observed("orders before the as-of date", ("ordered_at",), lambda rules: F.max("orders_ever")),
     "median_gap_days": Observed(
         "days between two orders, median over all history",
         ("ordered_at",),
-        lambda rules: F.max_by("median_gap_days", "orders_so_far"),
+        lambda rules: F.max("median_gap_days"),
     ),
 }
 _SILENCE = ("ordered_at",)

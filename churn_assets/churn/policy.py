@@ -50,8 +50,15 @@ class Churn(Section):
 
 
 class Cleaning(Section):
+    """Which source rows can be believed. max_orders_per_day: of one customer; a person does not place more.
+
+    max_unmatched_share: of reviews, customers, contacts and opt-outs, which are of no known order or customer.
+    """
+
     max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
+    max_orders_per_day: Annotated[int, Field(ge=1, le=1_000_000)] = 24
     max_quarantined_share: Share = 0.05
+    max_unmatched_share: Share = 0.20
     watermark: date | None = None
 
 
@@ -128,24 +135,44 @@ class Notices(Section):
         return "all" in self.warnings or check in self.warnings
 
 
-class Scoring(Section):
-    """The least churn probability of the risk tiers "high" and "medium"; below both is "low"."""
+# A TOML array is a list, which could be changed.
+OddsOfTiers = tuple[Annotated[float, Field(gt=0, le=1000)], Annotated[float, Field(gt=0, le=1000)]]
 
-    high_risk_probability: Share = 0.50
-    medium_risk_probability: Share = 0.20
+
+class Scoring(Section):
+    """Where the risk tiers "high" and "medium" begin; below both is "low", though nobody with an alert is.
+
+    tier_odds: times the odds of leaving among all customers whose outcome is known, so that the tiers follow the data's
+    churn rate. tier_probabilities: churn probabilities in their place.
+    """
+
+    tier_odds: Annotated[OddsOfTiers, Field(strict=False)] = (4.0, 1.5)
+    tier_probabilities: Annotated[tuple[Share, Share] | None, Field(strict=False)] = None
 
     @model_validator(mode="after")
     def tiers_are_in_order(self) -> "Scoring":
-        if self.medium_risk_probability >= self.high_risk_probability:
-            raise ValueError(
-                f"medium_risk_probability ({self.medium_risk_probability}) must be below "
-                f"high_risk_probability ({self.high_risk_probability}), or nobody is of medium risk"
-            )
+        for name, limits in (("tier_odds", self.tier_odds), ("tier_probabilities", self.tier_probabilities)):
+            if limits is not None and limits[1] >= limits[0]:
+                raise ValueError(
+                    f"{name}: that of medium ({limits[1]}) must be below that of high ({limits[0]}), "
+                    "or nobody is of medium risk"
+                )
         return self
+
+    def least_probabilities(self, churn_rate: float) -> tuple[float, float]:
+        """The least churn probability of tier "high" and of "medium" where `churn_rate` (0 to 1) of the known left."""
+        high, medium = self.tier_odds
+        return self.tier_probabilities or (_times_odds(churn_rate, high), _times_odds(churn_rate, medium))
+
+
+def _times_odds(share: float, times: float) -> float:
+    """The share whose odds are `times` those of `share`."""
+    return times * share / (1 - share + times * share)
 
 
 class Action(Section):
-    """What to offer whom: the first action whose conditions a customer meets. reason: a feature among their reasons."""
+    """What to offer whom: the first action whose conditions a customer meets. reason: a feature that is among
+    their reasons, or one about the same."""
 
     action: Annotated[str, Field(min_length=1)]
     risk_tier: Literal["high", "medium", "low"] | None = None
@@ -161,12 +188,14 @@ class Retention(Section):
     """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
 
     contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
-    weekly_capacity: customers, if less than the alert budget.
+    weekly_capacity: customers, if less than the alert budget. max_unmatched_opt_outs: where it is given, no list is
+    made while a larger share of the opt-outs is of no known customer; else they warn like the other tables.
     """
 
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
     contact_pause_days: Days = 42
     weekly_capacity: Annotated[int, Field(ge=1)] | None = None
+    max_unmatched_opt_outs: Annotated[float, Field(ge=0, lt=1)] | None = None
     # A TOML array is a list, which could be changed.
     actions: Annotated[tuple[Action, ...], Field(strict=False, min_length=1)] = (
         Action(action="personal call", risk_tier="high", min_value_at_risk=40.0),
@@ -211,6 +240,12 @@ class Monitoring(Section):
         return self
 
 
+class Units(Section):
+    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word."""
+
+    currency: Annotated[str, Field(pattern=r"^\S*$", max_length=8)] = ""
+
+
 class ChurnPolicy(Section):
     """All business rules of one installation."""
 
@@ -230,6 +265,7 @@ class ChurnPolicy(Section):
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
+    units: Units = Units()
 
     @model_validator(mode="after")
     def reasons_of_actions_are_features(self) -> "ChurnPolicy":
@@ -271,7 +307,7 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring"}
+SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring", "units"}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
 
 

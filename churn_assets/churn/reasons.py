@@ -1,4 +1,4 @@
-"""Why a customer is at risk: the features that raised the score most, each with its contribution and in words.
+"""Why a customer is at risk: what raised the score most, each with its contribution and in words.
 
 The contributions are `shap_values.py`'s, the words `wording.py`'s; here they are found for rows of Spark.
 """
@@ -41,26 +41,35 @@ class Reference:
     """What the scored customers of one as-of date are set against: of each feature, and of the way through the trees.
 
     values: what is usual of each feature. visits: how many of these customers come through each node of each tree.
+    parts: of each composite feature what is usual of each part.
     """
 
     values: Mapping[str, float]
     visits: Sequence[NDArray[np.int64]]
+    parts: Mapping[str, Sequence[float]]
 
 
 def reference(scored: pa.Table, model: BoostedTrees) -> Reference:
     """The reference of one as-of date. In: the model's features of every customer scored then, none null.
 
-    Of a feature it is the median, to two places; of a share or a yes-or-no it is the mean. No order of the rows changes
-    a digit.
+    What is usual is the mean, for with these customers on average the contributions compare. No order of the rows
+    changes a digit.
     """
     of_features = {name: scored.column(name).to_numpy() for name in model.features}
     values = np.column_stack(list(of_features.values()))
     with ThreadPoolExecutor() as pool:
         visits = list(pool.map(lambda tree: tree.visits(values), model.trees))
-    usual = {
-        name: _mean(of) if FEATURE_OF[name].has_mean_reference else _median(of) for name, of in of_features.items()
+    parts = {
+        name: [_mean(part) for part in _digits(of, len(FEATURE_OF[name].parts)).T]
+        for name, of in of_features.items()
+        if FEATURE_OF[name].parts
     }
-    return Reference(usual, visits)
+    return Reference({name: _mean(of) for name, of in of_features.items()}, visits, parts)
+
+
+def _digits(values: Floats, digits: int) -> Floats:
+    """(rows, digits) of whole numbers, the last digit last."""
+    return values[:, None] // 10.0 ** np.arange(digits - 1, -1, -1) % 10
 
 
 def _mean(values: Floats) -> float:
@@ -71,13 +80,6 @@ def _mean(values: Floats) -> float:
         return float((total / Decimal(len(values))).quantize(Decimal(1).scaleb(-16)))
 
 
-def _median(values: Floats) -> float:
-    """Of the values rounded to two places: rounding keeps their order, so only those in the middle are rounded."""
-    middle = [(len(values) - 1) // 2, len(values) // 2]
-    low, high = (float(_rounded(value, 2)) for value in np.partition(values + 0.0, middle)[middle].tolist())
-    return (low + high) / 2
-
-
 def _rounded(value: float, places: int) -> Decimal:
     """To so many places, half up: what a person would do with the digits that are shown."""
     return Decimal(repr(value)).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
@@ -86,10 +88,12 @@ def _rounded(value: float, places: int) -> Decimal:
 def explained(
     listed: DataFrame, model: BoostedTrees, references: Mapping[date, Reference], wording: Wording
 ) -> DataFrame:
-    """`listed` with EXPLANATION: the margin of each customer as a sum, and up to three features that raised it most.
+    """`listed` with EXPLANATION: the margin of each customer as a sum, and up to three reasons that raised it most.
 
-    In: as_of, the model's features, TOLD_COLUMNS and more. base_score + contributions of the reasons
-    + other_contributions = raw_score, which is half the log-odds of the churn probability.
+    In: as_of, the model's features, TOLD_COLUMNS and more. A reason is what the features of one topic contribute, told
+    by that one of them which raised the margin most and has a sentence that is true of this customer; a topic that
+    nothing true can be said of is none. base_score + contributions of the reasons + other_contributions = raw_score,
+    which is half the log-odds of the churn probability.
     """
 
     def of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -99,7 +103,7 @@ def explained(
         for batch in batches:
             for day in pc.unique(batch["as_of"]).to_pylist():
                 rows = batch.filter(pc.equal(batch["as_of"], pa.scalar(day, pa.date32())))
-                yield _explained(rows, model.features, explainers[day], references[day].values, wording)
+                yield _explained(rows, model.features, explainers[day], references[day], wording)
 
     schema = T.StructType([*listed.schema, *spark_schema(EXPLANATION)])
     return listed.mapInArrow(of_batches, schema)
@@ -109,18 +113,18 @@ def _explained(
     rows: pa.RecordBatch,
     features: Sequence[str],
     explainer: Explainer,
-    usual: Mapping[str, float],
+    usual: Reference,
     wording: Wording,
 ) -> pa.RecordBatch:
     values = np.column_stack([rows[name].to_numpy(zero_copy_only=False) for name in features])
     contributions = explainer.contributions(values)
-    # The largest first; of equals the earlier feature.
-    chosen = np.argsort(-contributions, axis=1, kind="stable")[:, :MOST_REASONS]
+    topics = [FEATURE_OF[name].about for name in features]
     reasons, others = [], []
-    for row, shares, order in zip(rows.to_pylist(), contributions, chosen, strict=True):
-        raising = [number for number in order if shares[number] > 0]
-        reasons.append([_reason(features[each], row, float(shares[each]), usual, wording) for each in raising])
-        others.append(float(np.delete(shares, raising).sum()))
+    for row, shares in zip(rows.to_pylist(), contributions, strict=True):
+        told = _reasons(features, topics, row, shares, usual, wording)
+        about = {FEATURE_OF[reason["feature"]].about for reason in told}
+        reasons.append(told)
+        others.append(float(shares[[topic not in about for topic in topics]].sum()))
     found = {
         "raw_score": explainer.base + contributions.sum(axis=1),
         "base_score": np.full(len(others), explainer.base),
@@ -133,18 +137,43 @@ def _explained(
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _reason(
-    name: str, row: Mapping[str, Any], contribution: float, reference: Mapping[str, float], wording: Wording
-) -> dict[str, Any]:
-    feature = FEATURE_OF[name]
-    value = Compared(float(row[name]), reference[name], {column: _number(row[column]) for column in feature.tells})
-    return {
-        "feature": name,
-        "value": value.own,
-        "usual": value.reference,
-        "contribution": contribution,
-        "sentence": feature.sentence(value, wording),
-    }
+def _reasons(
+    features: Sequence[str],
+    topics: Sequence[str],
+    row: Mapping[str, Any],
+    shares: Floats,
+    usual: Reference,
+    wording: Wording,
+) -> list[dict[str, Any]]:
+    """At most MOST_REASONS of one customer, the largest first; of equals that of the earlier feature."""
+    of_topic = {topic: float(shares[[each == topic for each in topics]].sum()) for topic in dict.fromkeys(topics)}
+    told: list[dict[str, Any]] = []
+    for topic in sorted(of_topic, key=lambda topic: -of_topic[topic]):
+        members = [number for number, each in enumerate(topics) if each == topic and shares[number] > 0]
+        if of_topic[topic] <= 0 or len(told) == MOST_REASONS:
+            break
+        for number in sorted(members, key=lambda number: -shares[number]):
+            value = _compared(features[number], row, usual)
+            sentence = FEATURE_OF[features[number]].reason(value, wording)
+            if sentence is not None:
+                told.append(
+                    {
+                        "feature": features[number],
+                        "value": value.own,
+                        "usual": value.reference,
+                        "contribution": of_topic[topic],
+                        "sentence": sentence,
+                    }
+                )
+                break
+    return told
+
+
+def _compared(name: str, row: Mapping[str, Any], usual: Reference) -> Compared:
+    feature, own = FEATURE_OF[name], float(row[name])
+    digits = _digits(np.array([own]), len(feature.parts))[0].tolist()
+    parts = zip(feature.parts, zip(digits, usual.parts.get(name, ()), strict=True), strict=True)
+    return Compared(own, usual.values[name], {column: _number(row[column]) for column in feature.tells}, dict(parts))
 
 
 def _number(value: float | None) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
 from churn_assets.churn.policy import Action, ChurnPolicy
 from churn_assets.churn.scoring import KEYS
@@ -111,7 +112,10 @@ def as_doubles(decimals: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def suggested_action(actions: Sequence[Action]) -> Column:
-    """The name of the first action whose conditions a row (risk_tier, value_at_risk, reasons) meets; else null."""
+    """The name of the first action whose conditions a row (risk_tier, value_at_risk, reasons) meets; else null.
+
+    A condition on a reason is met by every reason about the same as that feature.
+    """
     chosen = F.lit(None).cast("string")
     for action in reversed(actions):
         conditions = [F.lit(True)]
@@ -120,7 +124,11 @@ def suggested_action(actions: Sequence[Action]) -> Column:
         if action.min_value_at_risk is not None:
             conditions.append(F.col("value_at_risk") >= action.min_value_at_risk)
         if action.reason is not None:
-            conditions.append(F.array_contains("reasons.feature", action.reason))
+            about = FEATURE_OF[action.reason].about
+            # Told once, by whichever of them raised the risk most.
+            told_by = [name for name, feature in FEATURE_OF.items() if feature.about == about]
+            is_told = [F.array_contains("reasons.feature", name) for name in told_by]
+            conditions.append(reduce(lambda one, other: one | other, is_told))
         chosen = F.when(reduce(lambda one, other: one & other, conditions), action.action).otherwise(chosen)
     return chosen
 

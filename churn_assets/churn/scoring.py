@@ -72,11 +72,15 @@ def _fault(feature: Feature) -> str:
     END"""
 
 
-def with_risk_tier(scored: DataFrame, policy: Scoring) -> DataFrame:
-    """(customer_id, as_of, churn_probability, is_alert) of `scored` with `risk_tier` by the policy."""
+def with_risk_tier(scored: DataFrame, policy: Scoring, churn_rate: float) -> DataFrame:
+    """(customer_id, as_of, churn_probability, is_alert) of `scored` with `risk_tier` by the policy.
+
+    churn_rate: of all customers whose outcome is known, which the tiers follow. An alert is of medium risk at least.
+    """
+    high, medium = policy.least_probabilities(churn_rate)
     tier = (
-        F.when(F.col("churn_probability") >= policy.high_risk_probability, TIERS[0])
-        .when(F.col("churn_probability") >= policy.medium_risk_probability, TIERS[1])
+        F.when(F.col("churn_probability") >= high, TIERS[0])
+        .when((F.col("churn_probability") >= medium) | F.col("is_alert"), TIERS[1])
         .otherwise(TIERS[2])
     )
     return scored.select(*KEYS, "churn_probability", "is_alert", tier.alias("risk_tier"))

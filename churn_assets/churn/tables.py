@@ -14,10 +14,11 @@ from churn_assets.churn.errors import SourceSchemaError
 
 @dataclass(frozen=True)
 class SourceColumn(columns.Column):
-    """A column in its canonical name; of a plain kind."""
+    """A column in its canonical name; of a plain kind. is_key: text that names something; blanks around it are none."""
 
     kind: str
     is_optional: bool = False
+    is_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,35 @@ ORDERS = SourceTable(
     "orders",
     "One row per order.",
     (
-        SourceColumn("order_id", "string", "identifies the order"),
-        SourceColumn("customer_id", "string", "who ordered"),
+        SourceColumn("order_id", "string", "identifies the order", is_key=True),
+        SourceColumn("customer_id", "string", "who ordered", is_key=True),
         SourceColumn("ordered_at", "timestamp", "when the order was placed (UTC)"),
         SourceColumn("promised_at", "timestamp", "when the delivery was promised (UTC)", is_optional=True),
         SourceColumn("delivered_at", "timestamp", "when it was delivered (UTC)", is_optional=True),
         SourceColumn("subtotal", "double", "value of the order in the shop's currency"),
         SourceColumn("is_cancelled", "boolean", "true if the order was called off", is_optional=True),
+        SourceColumn(
+            "updated_at",
+            "timestamp",
+            "when this state of the order was written (UTC); the latest stays",
+            is_optional=True,
+        ),
     ),
 )
 REVIEWS = SourceTable(
     "reviews",
     "One row per review of an order.",
     (
-        SourceColumn("order_id", "string", "the order reviewed"),
+        SourceColumn("order_id", "string", "the order reviewed", is_key=True),
         SourceColumn("reviewed_at", "timestamp", "when the review was written (UTC)"),
         SourceColumn("review_score", "double", "stars, 1 to 5"),
         SourceColumn("sentiment_category", "string", "the review's tone, as the source names it", is_optional=True),
+        SourceColumn(
+            "updated_at",
+            "timestamp",
+            "when this state of the review was written (UTC); known from then on",
+            is_optional=True,
+        ),
     ),
     is_optional=True,
 )
@@ -67,8 +80,9 @@ CUSTOMERS = SourceTable(
     "customers",
     "One row per customer.",
     (
-        SourceColumn("customer_id", "string", "identifies the customer"),
+        SourceColumn("customer_id", "string", "identifies the customer", is_key=True),
         SourceColumn("segment", "string", "the customer's segment", is_optional=True),
+        SourceColumn("updated_at", "timestamp", "when this row was written (UTC); the latest stays", is_optional=True),
     ),
     is_optional=True,
 )
@@ -76,7 +90,7 @@ CAMPAIGN_CONTACTS = SourceTable(
     "campaign_contacts",
     "One row per customer on a retention list that was used: who was contacted, and who was held out.",
     (
-        SourceColumn("customer_id", "string", "who was on the list"),
+        SourceColumn("customer_id", "string", "who was on the list", is_key=True),
         SourceColumn("as_of", "date", "the as-of date of the list"),
         SourceColumn(
             "contacted_at", "timestamp", "when the customer was contacted (UTC); null if not", is_optional=True
@@ -97,7 +111,7 @@ CAMPAIGN_CONTACTS = SourceTable(
 OPT_OUTS = SourceTable(
     "opt_outs",
     "One row per customer who must not be contacted.",
-    (SourceColumn("customer_id", "string", "who opted out"),),
+    (SourceColumn("customer_id", "string", "who opted out", is_key=True),),
     is_optional=True,
     may_be_empty=True,
 )
@@ -150,13 +164,14 @@ def conformed(raw: DataFrame, table: SourceTable) -> DataFrame:
 def as_canonical(raw: DataFrame, table: SourceTable, *others: Column) -> DataFrame:
     """The columns of `table` in their canonical types, and `others` of the raw columns.
 
-    An absent optional column is null; a blank string is null; text without a zone is UTC; what cannot be read is null.
+    An absent optional column is null; a blank string is null; a key is without the blanks around it; text without a
+    zone is UTC; what cannot be read is null.
     Raises SourceSchemaError as `check_source_schema` does.
     """
     check_source_schema(table, raw.schema)
     present = set(raw.columns)
     canonical = [
-        (_as_kind(F.col(column.name), column.kind) if column.name in present else F.lit(None))
+        (_as_kind(F.col(column.name), column) if column.name in present else F.lit(None))
         .cast(table.spark_schema[column.name].dataType)
         .alias(column.name)
         for column in table.columns
@@ -226,16 +241,23 @@ def _json_number(value: Column) -> Column:
     )
 
 
-def _as_kind(value: Column, kind: str) -> Column:
+# Unicode's White_Space, as a no-break space out of a spreadsheet is blank as well.
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
+def _as_kind(value: Column, column: SourceColumn) -> Column:
+    if column.is_key:
+        return F.nullif(F.btrim(value.cast("string"), F.lit(BLANKS)), F.lit(""))
     as_kind: dict[str, Callable[[Column], Column]] = {
         "string": lambda raw: F.when(raw.cast("string").rlike(r"(?U)\S"), raw.cast("string")),
         "timestamp": lambda raw: raw.try_cast("timestamp"),
         # Without a time of day behind it, of which engines take different forms.
         "date": lambda raw: F.regexp_replace(F.trim(raw.cast("string")), "[ T].*", "").try_cast("date"),
-        "double": lambda raw: raw.try_cast("double"),
+        # One zero of the two, which are equal to some engines only.
+        "double": lambda raw: raw.try_cast("double") + F.lit(0.0),
         "boolean": lambda raw: raw.try_cast("boolean"),
     }
-    return as_kind[kind](value)
+    return as_kind[column.kind](value)
 
 
 def united(one: DataFrame, other: DataFrame) -> DataFrame:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.retention import as_doubles
 from churn_assets.churn.scoring import TIERS
 
@@ -18,15 +19,15 @@ from churn_assets.churn.scoring import TIERS
 class Part:
     """Of a week's scored customers, or a part of them.
 
-    expected_leavers: the churn probabilities summed. value_at_risk: churn probability times the spend of the
-    observation window, summed; in the shop's currency.
+    expected_leavers: the churn probabilities summed, of all of them. alerted_spend: what those with an alert spent in
+    the observation window; value_at_risk: that times their churn probability, summed; in the shop's currency.
     """
 
     name: str
     customers: int
     alerts: int
     expected_leavers: float
-    recent_spend: float
+    alerted_spend: float
     value_at_risk: float
 
     @property
@@ -113,15 +114,15 @@ def _parts(valued: pa.Table, by: pa.ChunkedArray | pa.Array) -> list[Part]:
     parts = []
     for name in pc.unique(by):
         is_part = pc.equal(by, name).to_numpy(zero_copy_only=False)
-        shares, spent = probability[is_part], spend[is_part]
+        is_alerted = is_part & is_alert
         parts.append(
             Part(
                 str(name.as_py()),
                 customers=int(is_part.sum()),
-                alerts=int(is_alert[is_part].sum()),
-                expected_leavers=fsum(shares),
-                recent_spend=fsum(spent),
-                value_at_risk=fsum(shares * spent),
+                alerts=int(is_alerted.sum()),
+                expected_leavers=fsum(probability[is_part]),
+                alerted_spend=fsum(spend[is_alerted]),
+                value_at_risk=fsum((probability * spend)[is_alerted]),
             )
         )
     return parts
@@ -148,12 +149,16 @@ def _offers(targets: pa.Table) -> list[Offer]:
 
 @dataclass(frozen=True)
 class ServingModel:
-    """The version that scored a week and how it was judged, on customers it never saw; None where it was not."""
+    """The version that scored a week and how it was judged; None where it was not.
+
+    evaluation: the policy's way of judging by the time, "holdout" or "crossfit".
+    """
 
     version: str
     trained_on: date
     tested_at: date
-    verdict: str
+    verdict: Verdict | None
+    evaluation: str | None
     customers: int
     churners: int | None
     caught: int | None

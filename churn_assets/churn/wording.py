@@ -1,7 +1,7 @@
 """How reasons are said, in the retention team's words. Which feature has which sentence is in `catalogue.py`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from churn_assets.churn.observed import FeatureRules
 
@@ -16,17 +16,20 @@ class Wording:
 
 @dataclass(frozen=True)
 class Compared:
-    """A customer's value of a feature, set against the reference: what is usual among the week's scored customers.
+    """A customer's value of a feature, set against the reference: the mean of the week's scored customers.
 
-    observed: of the customer's snapshot the columns that the feature tells.
+    observed: of the customer's snapshot the columns that the feature tells. parts: of a composite each part by its
+    name, the customer's own and its mean.
     """
 
     own: float
     reference: float
     observed: Mapping[str, float]
+    parts: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-Sentence = Callable[[Compared, Wording], str]
+# None: of this customer there is nothing to tell.
+Sentence = Callable[[Compared, Wording], str | None]
 
 
 def one_in(share: float) -> str:
@@ -43,24 +46,28 @@ def counted(count: float, one: str, more: str) -> str:
 
 def orders(value: Compared, said: Wording) -> str:
     placed = counted(value.own, "order", "orders")
-    return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.0f}"
+    return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.1f}"
 
 
-def rating(value: Compared, said: Wording) -> str:
+def orders_in_all(value: Compared, said: Wording) -> str:
+    return f"{counted(value.own, 'order', 'orders')} in all; usual is {value.reference:,.1f}"
+
+
+def rating(value: Compared, said: Wording) -> str | None:
     if not value.observed["reviews"]:
-        usual = f"the usual rating is {value.reference:.1f} stars"
-        return f"left no review in {said.rules.observation_days} days; {usual}"
+        # Their value is what others said.
+        return None
     return f"rated us {value.own:.1f} stars on average; usual is {value.reference:.1f}"
 
 
-def lateness(value: Compared, said: Wording) -> str:
+def lateness(value: Compared, said: Wording) -> str | None:
     late, promised = value.observed["late_deliveries"], value.observed["promised_deliveries"]
     if not promised:
-        return f"no delivery with a promised time in {said.rules.observation_days} days"
+        return None
     if promised == 1:
-        own = "the last delivery came late" if late else "the last delivery was on time"
+        own = "the last delivery came late"
     else:
-        own = f"{f'{late:,.0f}' if late else 'none'} of the last {promised:,.0f} deliveries came late"
+        own = f"{late:,.0f} of the last {promised:,.0f} deliveries came late"
     return f"{own}; usual is {one_in(value.reference)}"
 
 
@@ -71,19 +78,20 @@ def segment(value: Compared, said: Wording) -> str:
 
 def crisis(value: Compared, said: Wording) -> str:
     minutes = f"{said.rules.crisis_delay_minutes:g} minutes"
-    own = f"waited more than {minutes} past the promise" if value.own else f"never waited {minutes} past the promise"
-    return f"{own}; {one_in(value.reference)} of all customers did wait that long"
+    return f"waited more than {minutes} past the promise; {one_in(value.reference)} of all customers did"
 
 
 def fall(value: Compared, said: Wording) -> str:
-    if value.own >= 0:
-        return "no review was worse than the one before"
-    return f"a review fell by {-value.own:.1f} stars from the one before"
+    return f"a review fell by {-value.own:.1f} stars from the one before; usual is {max(-value.reference, 0):.1f}"
 
 
-def rank(value: Compared, said: Wording) -> str:
-    own, usual = (", ".join(f"{digits:.0f}") for digits in (value.own, value.reference))
-    return f"ranks {own} of 5 for recency, frequency and spend, 1 is best; usual is {usual}"
+def rank(value: Compared, said: Wording) -> str | None:
+    worse = [
+        f"{own:.0f} of 5 for {name} (usual is {usual:.1f})"
+        for name, (own, usual) in value.parts.items()
+        if own > round(usual, 1)
+    ]
+    return f"ranks {', '.join(worse)}; 1 is best" if worse else None
 
 
 def silence(value: Compared, said: Wording) -> str:

@@ -86,10 +86,15 @@ def trees_of(booster: "Booster", features: Sequence[str]) -> BoostedTrees:
     Splits and leaves are XGBoost's exactly; it adds the leaves up in single precision, which is all that the margins
     differ by.
     """
+    base = Tree.of(TREE_WEIGHT, [Node(value=_base_margin(booster))])
+    return BoostedTrees(tuple(features), (base, *split_trees(booster)))
+
+
+def split_trees(booster: "Booster") -> tuple[Tree, ...]:
+    """The trees of a booster by themselves, without what every row begins with."""
     learner = json.loads(booster.save_raw("json"))["learner"]
     described = learner["gradient_booster"]["model"]["trees"]
-    trees = [[Node(value=_base_margin(booster))], *[_nodes(tree) for tree in described]]
-    return BoostedTrees(tuple(features), tuple(Tree.of(TREE_WEIGHT, nodes) for nodes in trees))
+    return tuple(Tree.of(TREE_WEIGHT, _nodes(tree)) for tree in described)
 
 
 def largest_on_the_left(split: float) -> float:

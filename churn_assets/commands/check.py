@@ -13,8 +13,9 @@ from dagster import DagsterEventType
 from churn_assets.churn.errors import ChurnError
 from churn_assets.commands.check_reports import Checked, Status, as_junit, as_markdown, as_table
 from churn_assets.commands.progress import cause_of
-from churn_assets.commands.terminal import DONE, FAILED, UNEVALUATED
+from churn_assets.commands.terminal import DONE, FAILED, INTERRUPTED, UNEVALUATED
 from churn_assets.definitions import CHECKS, build_defs, default_resources
+from churn_assets.defs.failures import failure_in_words
 from churn_assets.resources.settings import Settings
 
 
@@ -108,12 +109,11 @@ def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, lo
         begun = perf_counter()
         with dg.DagsterInstance.get() as instance:
             checked = run_checks(defs, instance, arguments.select)
-    except ChurnError as problem:
-        print(f"\n{problem}", file=terminal)
-        return UNEVALUATED
-    except Exception as broken:  # noqa: BLE001 - without Dagster's history none was asked, so none failed
+    except dg.DagsterExecutionInterruptedError:
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001 - whatever keeps the checks from being asked, none of them failed
         traceback.print_exc()
-        print(f"\n{type(broken).__name__}: {broken}\nNext step: look for the cause in {log}", file=terminal)
+        print(f"\n{failure_in_words()}\nThe whole of it is in {log}", file=terminal)
         return UNEVALUATED
     seconds = perf_counter() - begun
     print(f"\n{as_table(checked)}", file=terminal)

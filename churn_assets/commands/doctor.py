@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from churn_assets.commands.terminal import DONE, FAILED
+from churn_assets.commands.terminal import DONE, FAILED, show
 from churn_assets.engines.addresses import public, shown
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
 
@@ -266,5 +266,5 @@ def main(settings: Settings) -> int:
     # What libraries say of themselves when they are loaded is in other commands' log files; this one has none.
     warnings.simplefilter("ignore")
     findings = examine(settings)
-    sys.stdout.write(f"{report(findings)}\n")
+    show(report(findings))
     return FAILED if any(each.fix and not each.is_warning for each in findings) else DONE

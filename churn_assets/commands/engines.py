@@ -24,7 +24,7 @@ from churn_assets.defs.retention import EXPORTS
 from churn_assets.defs.scoring import SCORES
 from churn_assets.delta.comparing import differing_columns
 from churn_assets.delta.tables import row_count
-from churn_assets.engines.choice import UnknownEngineError, chosen_engine
+from churn_assets.engines.choice import chosen_engine
 from churn_assets.resources.settings import Settings, engine_of, settings_from_env
 from churn_assets.resources.spark import spark_resource
 
@@ -63,11 +63,7 @@ class Compared:
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     with TemporaryDirectory(prefix="churn-engines-") as folder:
         names = (arguments.one, arguments.other)
-        try:
-            asked = [_environment(settings, name, Path(folder, str(number))) for number, name in enumerate(names)]
-        except UnknownEngineError as unknown:
-            print(f"\n{unknown}", file=terminal)
-            return FAILED
+        asked = [_environment(settings, name, Path(folder, str(number))) for number, name in enumerate(names)]
         runs = []
         for environment in asked:
             print(f"\n● {engine_of(settings_from_env(environment))}", file=terminal)

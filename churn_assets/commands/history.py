@@ -10,7 +10,7 @@ from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.ledger import Decision, before, decided, headline, moment, serving, version_named
 from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import default_resources
-from churn_assets.resources.promotions import PromotionsResource
+from churn_assets.resources.promotions import PromotionsResource, State
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import PRODUCTION, STAGING
 from churn_assets.resources.trained_models import REGISTERED_MODEL
@@ -18,11 +18,22 @@ from churn_assets.resources.trained_models import REGISTERED_MODEL
 WIDTH = 110
 
 
-def history(promotions: PromotionsResource) -> str:
-    """The version that serves with all that led to it, whether registry and ledger agree, and every decision."""
-    state = promotions.state()
+class MissingLakehouseError(ChurnError):
+    """There is no lakehouse, so nothing is known of any decision."""
+
+
+def history(promotions: PromotionsResource, state: State | None = None) -> str:
+    """The version that serves with all that led to it, whether registry and ledger agree, and every decision.
+
+    state: as it was read before (default: it is read now).
+    """
+    state = promotions.state() if state is None else state
     staged = promotions.tracking.version_under(STAGING)
-    lines = ["Serving", *_serving_lines(promotions, state.ledger), "", "Registry"]
+    # Consumers load what the alias names, whatever the ledger says.
+    headline_of = (
+        "Serving" if state.disagreement is None else f"Serving: {version_named(state.champion)}; by the ledger:"
+    )
+    lines = [headline_of, *_serving_lines(promotions, state.ledger), "", "Registry"]
     lines.append(f"  alias {PRODUCTION:<11} {version_named(state.champion)}")
     lines.append(f"  alias {STAGING:<11} {version_named(None if staged is None else str(staged.version))}")
     if state.is_unfinished:
@@ -43,7 +54,10 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
         yield "  nothing: no decision to let a version serve is in the ledger"
         return
     subject, tracking = last.subject, promotions.tracking
-    trained = tracking.trained_model(str(subject.run_id))
+    served = tracking.version(subject.version)
+    lost = None if served is None else tracking.lost_run(served)
+    # Of a version that is gone its run still tells.
+    trained = tracking.trained_model(str(subject.run_id)) if served is None else tracking.trained_model_of(served)
     span = trained.dates
     yield f"  {REGISTERED_MODEL} version {subject.version}"
     yield f"  since        {moment(last)}"
@@ -54,6 +68,8 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
     yield f"  trained      {trained.trained_at:%Y-%m-%d %H:%M:%S} UTC, code {trained.code_commit}"
     yield f"  learned from {len(span.train)} as-of dates, {min(span.train)} to {max(span.train)}; tested at {span.test}"
     yield f"  MLflow run   {subject.run_id}"
+    if lost is not None:
+        yield fill(lost, WIDTH, initial_indent=" " * 15, subsequent_indent=" " * 15)
     yield f"  Dagster run  {last.dagster_run_id}"
     yield f"  policy       {subject.policy_digest}"
     yield f"  model digest {subject.model_digest}"
@@ -73,9 +89,13 @@ def _decision_lines(decision: Decision) -> Iterator[str]:
 
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
-    try:
-        print(f"\n{history(default_resources(settings)['promotions'])}", file=terminal)
-    except ChurnError as problem:
-        print(f"\n{problem}", file=terminal)
-        return FAILED
-    return DONE
+    """Exit code 1 where ledger and registry disagree, or where there is no lakehouse to ask."""
+    if "://" not in settings.lakehouse and not Path(settings.lakehouse).is_dir():
+        raise MissingLakehouseError(
+            f"There is no lakehouse at {settings.lakehouse}.",
+            next_step="set CHURN_LAKEHOUSE or CHURN_PROJECT to where it is; `make demo` or `make run` makes one",
+        )
+    promotions: PromotionsResource = default_resources(settings)["promotions"]
+    state = promotions.state()
+    print(f"\n{history(promotions, state)}", file=terminal)
+    return DONE if state.disagreement is None else FAILED

@@ -8,6 +8,8 @@ from typing import Any, TextIO
 import dagster as dg
 from dagster import DagsterEventType, EventLogEntry
 
+from churn_assets.defs.failures import in_words, is_interruption
+
 STAGE_NAMES = {
     "demo": "Demo lakehouse: simulate QuickBite",
     "lakehouse": "Lakehouse: land the source tables, clean them into silver",
@@ -20,9 +22,6 @@ STAGE_NAMES = {
     "scoring": "Scoring: score the latest week with the version in production, list whom to contact",
     "monitoring": "Monitoring: drift, alerts and realised recall, what past lists changed, the risk report",
 }
-
-
-INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 
 
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
@@ -51,7 +50,7 @@ class StageProgress:
         stage = self._stage_of.get(event.step_key, "")
         if event.event_type is DagsterEventType.STEP_START and stage not in self._begun:
             self._begun[stage] = perf_counter()
-            print(f"\n● {STAGE_NAMES.get(stage, stage)}", file=self._terminal)
+            print(f"\n● {STAGE_NAMES.get(stage, stage or event.step_key)}", file=self._terminal)
         elif event.event_type is DagsterEventType.ASSET_CHECK_EVALUATION:
             self._show_check(event.asset_check_evaluation_data)
         elif event.event_type in ENDS:
@@ -96,27 +95,13 @@ def stage_of_step(defs: dg.Definitions) -> dict[str, str]:
 
 
 def cause_of(event: dg.DagsterEvent) -> str:
-    """What the failed step's own code said, without Dagster's frames."""
-    error = _root_error(event)
-    if error is None:
-        return "      no reason was recorded"
-    if error.cls_name == INTERRUPTED:
-        return "      interrupted"
-    text = error.message.strip()
-    if text.startswith("churn_assets.") or error.cls_name == dg.Failure.__name__:
-        # Our own errors speak for themselves; of others the name says more than the message.
-        text = text.partition(": ")[2]
+    """What is wrong with the failed step and what to do, without Dagster's frames."""
+    error = event.step_failure_data.error
+    text = "interrupted" if is_interruption(error) else in_words(error)
     return "\n".join(f"      {line}" for line in text.splitlines())
 
 
 def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
     """Whether a run failed because somebody stopped it: Ctrl-C, or `kill`."""
     failures = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
-    return any(error.cls_name == INTERRUPTED for error in map(_root_error, failures) if error is not None)
-
-
-def _root_error(event: dg.DagsterEvent) -> Any:
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error
+    return any(is_interruption(event.step_failure_data.error) for event in failures)

@@ -188,10 +188,6 @@ def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, lo
     def progress(defs: dg.Definitions, job: dg.JobDefinition) -> Callable[[dg.EventLogEntry], None]:
         return StageProgress(defs, job, terminal).show
 
-    try:
-        reproduction = reproduce(default_resources(settings), settings, arguments.version, progress)
-    except ChurnError as problem:
-        print(f"\n{problem}", file=terminal)
-        return FAILED
+    reproduction = reproduce(default_resources(settings), settings, arguments.version, progress)
     print(f"\n{comparison(reproduction)}", file=terminal)
     return FAILED if reproduction.differing else DONE

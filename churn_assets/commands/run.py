@@ -5,43 +5,96 @@ What takes long to load is imported once Spark is starting.
 
 import argparse
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.commands.terminal import DONE, FAILED, INTERRUPTED
 from churn_assets.resources.settings import Settings
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from churn_assets.resources.spark import EngineResource
 
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     from churn_assets.resources.spark import spark_resource
 
-    return run_jobs(settings, spark_resource(settings), terminal, log)
+    # Not imported: `definitions` takes long to load.
+    job = arguments.job or ("churn_lifecycle" if arguments.config else None)
+    chosen = None if job is None else ChosenJob(job, read_run_config(arguments.config))
+    return run_jobs(settings, spark_resource(settings), terminal, log, chosen)
 
 
-def run_jobs(settings: Settings, pyspark: "EngineResource", terminal: TextIO, log: Path) -> int:
+class UnknownJobError(ChurnError):
+    """There is no job of this name, or it needs more than a name."""
+
+
+class InvalidRunConfigError(ChurnError):
+    """A file of run config cannot be read, or says what the job does not take."""
+
+
+@dataclass(frozen=True)
+class ChosenJob:
+    """The one job to run, and its run config."""
+
+    name: str
+    config: Mapping[str, Any] | None
+
+
+def read_run_config(path: Path | None) -> Mapping[str, Any] | None:
+    """Raises InvalidRunConfigError."""
+    import yaml
+
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as unreadable:
+        first = str(unreadable).splitlines()[0]
+        raise InvalidRunConfigError(
+            f"{path}: cannot be read as YAML: {first}",
+            next_step="name a file of run config, such as docs/configuration.md has",
+        ) from unreadable
+    if not isinstance(content, dict):
+        raise InvalidRunConfigError(
+            f"{path}: no run config.", next_step="begin it with `ops:`, as docs/configuration.md does"
+        )
+    return content
+
+
+def run_jobs(
+    settings: Settings,
+    pyspark: "EngineResource",
+    terminal: TextIO,
+    log: Path,
+    chosen: ChosenJob | None = None,
+) -> int:
+    """The jobs from nothing to the latest week's list, or the chosen one.
+
+    Raises UnknownJobError, InvalidRunConfigError, and what `default_resources` raises.
+    """
     from churn_assets.resources.spark import start_ahead
 
     start_ahead(pyspark)
     import dagster as dg
 
-    from churn_assets.churn.errors import ChurnError
     from churn_assets.commands.progress import StageProgress, was_interrupted
     from churn_assets.commands.summary import closing
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
 
-    try:
-        resources = default_resources(settings, pyspark)
-    except ChurnError as invalid:
-        print(f"\n{invalid}", file=terminal)
-        return FAILED
+    resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
     begun_at, is_success = datetime.now(UTC), True
+    if chosen is not None:
+        _require(defs, chosen)
+    jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
     with dg.DagsterInstance.get() as instance:
-        for name, partition_key in jobs_to_run(resources):
+        for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
             job = defs.resolve_job_def(name)
             progress = StageProgress(defs, job, terminal)
@@ -49,7 +102,11 @@ def run_jobs(settings: Settings, pyspark: "EngineResource", terminal: TextIO, lo
             # What fails is in the run's events, which the progress shows; the exit code says it too.
             try:
                 result = job.execute_in_process(
-                    instance=instance, run_id=run_id, raise_on_error=False, partition_key=partition_key
+                    instance=instance,
+                    run_id=run_id,
+                    raise_on_error=False,
+                    partition_key=partition_key,
+                    run_config=None if chosen is None else chosen.config,
                 )
             except dg.DagsterExecutionInterruptedError:  # between two steps
                 return INTERRUPTED
@@ -61,3 +118,24 @@ def run_jobs(settings: Settings, pyspark: "EngineResource", terminal: TextIO, lo
                 break
     print(closing(resources, settings, begun_at=begun_at, is_success=is_success, log=log), file=terminal)
     return DONE if is_success else FAILED
+
+
+def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:
+    """Raises UnknownJobError and InvalidRunConfigError, before anything of the job is begun."""
+    import dagster as dg
+
+    jobs = {job.name: job for job in map(defs.resolve_job_def, [each.name for each in defs.jobs or []])}
+    known = sorted(name for name, job in jobs.items() if job.partitions_def is None)
+    if chosen.name not in known:
+        why = "needs the weeks to run for" if chosen.name in jobs else "does not exist"
+        raise UnknownJobError(
+            f"The job {chosen.name} {why}.", next_step=f"choose of {', '.join(known)}, or launch it in Dagster"
+        )
+    try:
+        dg.validate_run_config(jobs[chosen.name], chosen.config)
+    except dg.DagsterInvalidConfigError as invalid:
+        raise InvalidRunConfigError(
+            f"The job {chosen.name} does not take this run config.",
+            [" ".join(each.message.split()) for each in invalid.errors],
+            next_step="correct it; docs/configuration.md and docs/operating.md have examples",
+        ) from invalid

@@ -1,7 +1,7 @@
 """What a person sees in the terminal: the stages as they begin and end, and what came of a run."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from math import fsum
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
+from churn_assets.churn.evaluation import strongest_rival
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import before, serving, since_when, version_named
 from churn_assets.churn.monitoring import Measurement, Status
@@ -90,17 +91,20 @@ def _row_lines(lakehouse: LakehouseResource) -> list[str]:
     counted = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     lines = []
     for table in SOURCE_TABLES:
-        rows = {QUARANTINED: 0, CANCELLED: 0, REPAIRED: 0}
+        rows = {QUARANTINED: 0, CANCELLED: 0, SUPERSEDED: 0, REPAIRED: 0}
         for (source_table, disposition, _), number in counted.items():
             if source_table == table.name:
                 rows[disposition] += number
         total = lakehouse.row_count(landed(table), landed_versions[landed(table)])
         lines.append(
             f"  {table.name:<10} {total:>9,} in   {kept[table.name]:>9,} kept   {rows[CANCELLED]:>6,} cancelled   "
-            f"{rows[QUARANTINED]:>5,} quarantined   ({rows[REPAIRED]:,} of the kept repaired)"
+            f"{rows[SUPERSEDED]:>6,} superseded   {rows[QUARANTINED]:>5,} quarantined   "
+            f"({rows[REPAIRED]:,} of the kept repaired)"
         )
     rules = sorted(
-        (-number, rule, table) for (table, disposition, rule), number in counted.items() if disposition != CANCELLED
+        (-number, rule, table)
+        for (table, disposition, rule), number in counted.items()
+        if disposition not in (CANCELLED, SUPERSEDED)
     )
     return lines + [f"    {-number:>6,} {table}: {rule}" for number, rule, table in rules]
 
@@ -147,18 +151,22 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
             "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
             "  ranking   PR-AUC {pr_auc:.3f}".format(**row),
-            *[_comparison_line(rival) for rival in row["comparisons"]],
+            *_comparison_lines(row["comparisons"]),
         ]
     return lines
 
 
-def _comparison_line(rival: Mapping[str, Any]) -> str:
-    if rival["pr_auc"] is None:
-        return f"            {rival['rival']}: not comparable on {rival['rows']} customers"
-    return (
-        "            {rival}: PR-AUC {pr_auc:.3f}; with as many alerts it finds {recall:.3f} of the "
-        "churners, the model {challenger_recall:.3f}".format(**rival)
-    )
+def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    strongest = strongest_rival({rival["rival"]: rival["difference"] for rival in rivals})
+    for rival in rivals:
+        name = f"{rival['rival']} (the strongest rival)" if rival["rival"] == strongest else rival["rival"]
+        if rival["pr_auc"] is None:
+            yield f"            {name}: not comparable on {rival['rows']} customers"
+        else:
+            yield (
+                "            {}: PR-AUC {pr_auc:.3f}; with as many alerts it finds {recall:.3f} of the "
+                "churners, the model {challenger_recall:.3f}".format(name, **rival)
+            )
 
 
 def _model_lines(promotions: PromotionsResource) -> list[str]:

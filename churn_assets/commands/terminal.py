@@ -4,7 +4,7 @@ import locale
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
@@ -15,7 +15,7 @@ DONE, FAILED, UNEVALUATED, INTERRUPTED = 0, 1, 2, 130  # 130 is what shells say 
 
 
 class _Terminal(TextIOWrapper):
-    """Lines to a descriptor, without what controls a terminal."""
+    """Lines to a descriptor, without what controls a terminal; to nobody once nobody reads any more, as of `| head`."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(
@@ -23,7 +23,27 @@ class _Terminal(TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        return super().write(without_controls(text, but="\n"))
+        try:
+            return super().write(without_controls(text, but="\n"))
+        except BrokenPipeError:
+            write_to_nobody(self.fileno())
+            return len(text)
+
+
+def write_to_nobody(descriptor: int) -> None:
+    """What is written to the descriptor from now on is dropped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def show(text: str) -> None:
+    """Prints for whoever reads; nobody has to read to the end."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        write_to_nobody(sys.stdout.fileno())
 
 
 @contextmanager
@@ -42,8 +62,10 @@ def output_to(log: Path) -> Iterator[TextIO]:
         try:
             yield terminal
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # On a full disk neither can be; the terminal is given back all the same.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
             for descriptor, original in zip((1, 2), kept, strict=True):
                 os.dup2(original, descriptor)
                 os.close(original)

@@ -15,8 +15,13 @@ from dagster import DagsterEventType
 
 from churn_assets.churn.ledger import Decision, headline, serving, version_named
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.automation import GOING_ON, LOST_AFTER
 from churn_assets.defs.decisions import REGISTERED
+from churn_assets.defs.failures import in_words
+from churn_assets.defs.freshness import stale
+from churn_assets.resources.abandoned_runs import end_vanished_runs
 from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 
@@ -71,7 +76,7 @@ class Told:
 @dg.sensor(
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells a webhook or an e-mail address of failures, of decisions about the model, of what waits.",
+    description="Tells a webhook or an e-mail address of failures, of decisions, of what waits and what is overdue.",
 )
 def alert_on_failure(
     context: dg.SensorEvaluationContext,
@@ -87,6 +92,8 @@ def alert_on_failure(
             context.update_cursor("")
         return dg.SkipReason("Nobody to tell: set CHURN_ALERT_WEBHOOK or CHURN_ALERT_SMTP to be told of failures.")
     now = datetime.now(UTC)
+    # So that those end, and are told as failed.
+    _asked(context, "what vanished", lambda: end_vanished_runs(context.instance))
     ledger = _asked(context, "the ledger", promotions.ledger)
     decisions = None if ledger is None else len(ledger)
     if not context.cursor:
@@ -97,13 +104,18 @@ def alert_on_failure(
     ended = _ended(context.instance, datetime.fromtimestamp(told.since, UTC))
     runs = [run for run in ended if run.run_id not in told.known]
     news = list(_of_runs(context.instance, runs, tracking, policy))
-    states: list[Notice] | None = []
+    states: list[Notice] | None = None
     if ledger is not None:
         # Of a ledger that is read for the first time only what comes after is news.
         seen = len(ledger) if told.decisions is None else told.decisions
         news += [_of_decision(decision, tracking) for decision in ledger[seen:]]
         states = _asked(context, "what waits", lambda: list(_waiting(context.instance, ledger, policy, tracking)))
-    found = states or []
+    overdue = _asked(
+        context,
+        "what is overdue",
+        lambda: list(_overdue(context.instance, promotions.lakehouse, policy, tracking, now)),
+    )
+    found = [*(states or []), *(overdue or [])]
     news += [notice for notice in found if notice.key not in told.states]
     moment = now.timestamp()
     pending = [
@@ -120,7 +132,7 @@ def alert_on_failure(
         told.decisions if decisions is None else decisions,
         [*told.known, *(run.run_id for run in runs)][-REMEMBERED:],
         # A state that is over is forgotten, and told again should it come back; one that nobody could ask for is kept.
-        told.states if ledger is None or states is None else [notice.key for notice in found],
+        told.states if states is None or overdue is None else [notice.key for notice in found],
         pending,
     )
     context.update_cursor(looked.cursor())
@@ -208,12 +220,10 @@ def _failed(instance: dg.DagsterInstance, run_id: str, policy: ChurnPolicy) -> t
             elif not evaluation.passed and policy.notices.tells_warning_of(evaluation.check_name):
                 warnings.append(f"warning of {said}")
         else:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is None or error.cls_name != "DagsterAssetCheckFailedError":
-                said = "no reason was recorded" if error is None else error.message.strip().splitlines()[0]
-                steps.append(f"step {event.step_key}: {said}")
+            said = in_words(event.step_failure_data.error)
+            # The check that stopped it is told by itself.
+            if not said.startswith("DagsterAssetCheckFailedError: "):
+                steps.append(f"step {event.step_key}: {' '.join(line.strip() for line in said.splitlines())}")
     return checks, warnings, steps
 
 
@@ -239,3 +249,22 @@ def _waiting(
         ]
         address = tracking.dagster_address(event.run_id)
         yield Notice(f"waiting {version}", f"version {version} waits for a person to promote it", lines, address)
+
+
+def _overdue(
+    instance: dg.DagsterInstance,
+    lakehouse: LakehouseResource,
+    policy: ChurnPolicy,
+    tracking: TrackingResource,
+    now: datetime,
+) -> Iterator[Notice]:
+    """Each table that people wait for and that was not written in time, and each run that should have ended by now."""
+    for table, outcome in stale(lakehouse, policy, now).items():
+        lines = [f"observed: {outcome.observed}; allowed: {outcome.allowed}"]
+        yield Notice(f"stale {table}: {outcome.allowed}", f"{table} is stale", lines, tracking.dagster_ui)
+    # Those of this machine whose process is gone have been ended.
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(GOING_ON), created_before=now - LOST_AFTER)):
+        lines = [
+            f"it was begun more than {LOST_AFTER.total_seconds() / 3600:.0f} hours ago; end it in Dagster if it is lost"
+        ]
+        yield Notice(f"lost {run.run_id}", f"{run.job_name} does not end", lines, tracking.dagster_address(run.run_id))

@@ -17,6 +17,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.delta.tables import MissingFileError, MissingTableError
+from churn_assets.resources.abandoned_runs import end_vanished_runs
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
@@ -33,7 +34,7 @@ GOING_ON = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-# A run that began longer ago than this and never ended was killed with its machine; it holds nothing up.
+# A run of another machine that began longer ago than this and never ended was killed with it; it holds nothing up.
 LOST_AFTER = timedelta(hours=12)
 
 
@@ -93,8 +94,11 @@ def retrain_on_feature_refresh(
                 f"Version {version} of {PANEL} waits for the cooldown to end at {rested:%F %H:%M} UTC."
             )
     context.update_cursor(Seen(version, datetime.now(UTC).isoformat()).cursor())
-    # The key makes a tick that is repeated after a crash ask for the same run.
-    return dg.RunRequest(run_key=f"{PANEL}@{version}", tags={"churn/panel_version": str(version)})
+    # The key makes a tick that is repeated after a crash ask for the same run. With the time, because the versions of a
+    # table that is made anew begin again, and Dagster never starts a second run for a key.
+    committed = lakehouse.committed_at(PANEL, version)
+    run_key = f"{PANEL}@{version} of {committed.isoformat()}"
+    return dg.RunRequest(run_key=run_key, tags={"churn/panel_version": str(version)})
 
 
 def _decided_against(lakehouse: LakehouseResource) -> str | None:
@@ -150,6 +154,7 @@ def _failed_checks(instance: dg.DagsterInstance, since: datetime) -> list[str]:
 
 def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:
     """A run of one of the jobs that has not ended."""
+    end_vanished_runs(instance)
     after = datetime.now(UTC) - LOST_AFTER
     for job in jobs:
         filters = dg.RunsFilter(job_name=job, statuses=list(GOING_ON), created_after=after)
@@ -178,7 +183,9 @@ def refresh_on_new_orders(
     if going_on:
         return dg.SkipReason(f"New orders wait for the run {going_on} to end.")
     context.update_cursor(state)
-    return dg.RunRequest(run_key=state)
+    # Without a key: files that are restored with their times bring a state back, and Dagster starts one run for a key,
+    # ever. A tick that is repeated after a crash refreshes once more, to the same rows.
+    return dg.RunRequest()
 
 
 def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:

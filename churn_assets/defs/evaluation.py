@@ -7,11 +7,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from churn_assets.churn import judged, models
-from churn_assets.churn.errors import ChangedModelError
-from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge
+from churn_assets.churn.errors import ChangedModelError, UnfittablePurchaseModelError
+from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge, strongest_rival
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -23,6 +24,8 @@ from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
+from churn_assets.churn.purchase_histories import histories_of, history_columns
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
@@ -61,7 +64,7 @@ EVALUATIONS = "recall_churn"
     group_name=GROUP,
     kinds={"pyspark", "delta", "mlflow"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
 )
 def recall_churn(
     context: dg.AssetExecutionContext,
@@ -93,13 +96,18 @@ def recall_churn(
         evaluated_at=datetime.now(UTC),
     )
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
+    strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
     card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
-        {"verdict": evaluation.verdict.value, "verdict_reasons": "\n".join(evaluation.reasons)},
+        {
+            "verdict": evaluation.verdict.value,
+            "verdict_reasons": "\n".join(evaluation.reasons),
+            "strongest_rival": strongest or "undefined",
+        },
         pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
@@ -122,6 +130,7 @@ def recall_churn(
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
             "rule_pr_auc": row["rule_pr_auc"] if row["rule_pr_auc"] is not None else "undefined",
+            "strongest_rival": strongest or "undefined",
             "champion": str(champion.version) if champion is not None else "none yet",
             "test_inputs": dict(trained.evidence.data_versions),
         },
@@ -146,6 +155,11 @@ def _judged(
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
+    try:
+        rows = _with_rival(rows, trained, policy)
+    except UnfittablePurchaseModelError as unfittable:
+        obstacles.append(f"the purchase model, a rival, cannot be asked: {'; '.join(unfittable.problems)}")
+        rows = rows.assign(no_purchase=np.nan)
     champion_scores = None
     if champion is not None:
         try:
@@ -171,7 +185,7 @@ def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: 
 def _challenger_rows(
     lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel
 ) -> pd.DataFrame:
-    """The judged customers with the challenger's scores and the rule's."""
+    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for."""
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
@@ -179,10 +193,25 @@ def _challenger_rows(
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
-        rows = judged.crossfit_scores(rows, panel, hyperparameters, policy, shared_folder=tracking.shared_folder)
+        purchases, days = trained.purchases, policy.windows.outcome_days
+        prior = None if purchases is None else PurchasePrior(purchases, days)
+        rows = judged.crossfit_scores(
+            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
+        )
     baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    rule = baseline.select("customer_id", "as_of", "risk_score")
+    rule = baseline.select("customer_id", "as_of", "risk_score", *history_columns())
     return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+
+
+def _with_rival(rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy) -> pd.DataFrame:
+    """`rows` with `no_purchase`, the purchase model's scores. Raises UnfittablePurchaseModelError."""
+    if trained.purchases is None:
+        raise UnfittablePurchaseModelError(
+            "A rival is missing.",
+            ["the training fitted none; why not, its log says"],
+            next_step=f"materialize {MODEL_ARTIFACT} again, with customers who ordered more than once",
+        )
+    return rows.assign(no_purchase=trained.purchases.no_purchase(histories_of(rows), policy.windows.outcome_days))
 
 
 def _champion_scores(
@@ -190,7 +219,8 @@ def _champion_scores(
 ) -> pd.Series:
     """The champion's scores by customer, on the test customers, whom it never learned from either."""
     served = tracking.trained_model_of(champion)
-    model = tracking.load_model(served.uri)
+    # Of the version: its run may be gone.
+    model = tracking.load_model(served.uri_of(str(champion.version)))
     _require_same_model(model, served)
     test = lakehouse.read(TEST, trained.evidence.data_versions[TEST])
     scores = models.with_churn_probability(model, test).select("customer_id", "churn_probability").toPandas()

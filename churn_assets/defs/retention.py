@@ -34,7 +34,7 @@ from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
-from churn_assets.defs.lakehouse import SEGMENTS, landed
+from churn_assets.defs.lakehouse import SEGMENTS, landed, match_of
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
 from churn_assets.defs.scoring import GROUP, SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -63,7 +63,8 @@ NOTES = {
     ),
     "suggested_action": ColumnNote("the first of the policy's retention actions that fits"),
     "reasons": ColumnNote(
-        "up to three features that raised the score most: value, usual value, contribution, sentence"
+        "what raised the score most, up to three, each told by the feature that says it best and is true: value, the "
+        "mean of the week's customers, what all features about the same contribute, sentence"
     ),
     "raw_score": ColumnNote("half the log-odds of churn, the sum of the trees"),
     "base_score": ColumnNote("its mean way through the trees for the week's customers"),
@@ -101,6 +102,7 @@ def retention_targets(
     """Makes the lists of the weeks of the partition keys, in place of those made before."""
     inputs = lakehouse.pin(SCORES, UNSCORED, CONTACTS, OPTED_OUT)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
+    _require_matched_opt_outs(lakehouse, policy)
     capacity = _capacity(lakehouse, policy, inputs, dates)
     scored = _scored(lakehouse, inputs[SCORES], dates)
     unscored = sorted(set(dates) - {as_of for as_of, *_ in scored})
@@ -145,6 +147,22 @@ def retention_targets(
     files = bullets(list(_exports(lakehouse, dates)))
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "csv": files}, NOTES)
+
+
+def _require_matched_opt_outs(lakehouse: LakehouseResource, policy: ChurnPolicy) -> None:
+    """Raises UnlistableWeekError where the policy asks for opt-outs that are of customers, and too many are not.
+
+    The check of that name blocks within its own run alone.
+    """
+    if policy.retention.max_unmatched_opt_outs is None:
+        return
+    outcome = match_of(lakehouse, OPT_OUTS, policy)
+    if not outcome.is_passed:
+        raise UnlistableWeekError(
+            f"Whoever opted out may be on the list: {outcome.observed}; allowed {outcome.allowed}. Earlier lists stay.",
+            outcome.keys,
+            next_step="correct the ids of opt_outs, or raise retention.max_unmatched_opt_outs in policy.toml",
+        )
 
 
 def _scored(lakehouse: LakehouseResource, version: int, dates: Sequence[date]) -> list[tuple[date, str, int]]:

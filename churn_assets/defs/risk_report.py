@@ -1,13 +1,12 @@
 """Stage 9, for executives: the latest scored week on one page."""
 
-from datetime import date
-
 import dagster as dg
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.errors import UnlistableWeekError
-from churn_assets.churn.labels import snapshot_shares
+from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.labels import SHARED_BY, definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
@@ -19,7 +18,6 @@ from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
-from churn_assets.pages.pictures import churn_by_date, drawn
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
@@ -69,20 +67,30 @@ def churn_risk_report(
         excluded=len(lakehouse.arrow(EXCLUSIONS, ["customer_id"], inputs[EXCLUSIONS], dates=of_week)),
         segments={int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)},
     )
-    trend = snapshot_shares(lakehouse.read(PANEL, panel))
+    trend = shares_of(lakehouse.counts(PANEL, SHARED_BY, panel))
+    high, medium = policy.scoring.least_probabilities(known_churn_rate(lakehouse.counts(PANEL, ["label"], panel)))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
         week=week,
         trend=trend,
         outcome_days=policy.windows.outcome_days,
         observation_days=policy.windows.observation_days,
+        eligibility_days=policy.windows.eligibility_days,
         crisis_delay_minutes=policy.crisis_delay_minutes,
+        churn_definition=definition(policy),
+        least_high_probability=high,
+        least_medium_probability=medium,
+        alert_budget=policy.alerts.budget,
+        currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
-        watched=_watched(lakehouse, as_of),
+        alarms=[
+            each for each in map(Measurement.of, lakehouse.records(MONITORING)) if each.as_of == as_of and each.is_alarm
+        ],
+        is_retrain=_is_retrain(lakehouse),
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
     )
-    page = risk_report_page(report, drawn(churn_by_date(trend, policy.crisis_delay_minutes))).encode()
+    page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
     path = lakehouse.write_file(f"{FOLDER}/{REPORT}.html", page)
     return dg.MaterializeResult(
@@ -99,18 +107,14 @@ def churn_risk_report(
     )
 
 
-def _watched(lakehouse: LakehouseResource, as_of: date) -> list[str]:
-    """What monitoring says of the week, and whether it asks for a retraining."""
-    figures = [Measurement.of(row) for row in lakehouse.records(MONITORING)]
-    alarms = [each.description for each in figures if each.as_of == as_of and each.is_alarm]
+def _measurements(lakehouse: LakehouseResource) -> list[Measurement]:
+    return [Measurement.of(row) for row in lakehouse.records(MONITORING)]
+
+
+def _is_retrain(lakehouse: LakehouseResource) -> bool | None:
+    """Whether monitoring asks for a retraining; None where nothing is decided yet."""
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
-    sentences = [f"Out of the ordinary: {alarm}." for alarm in alarms] or [
-        "This week's customers are as the model knows them."
-    ]
-    if decision is not None:
-        answer = "The model should be trained again" if decision.is_retrain else "The model need not be trained again"
-        sentences.append(f"{answer}: {'; '.join(decision.reasons)}.")
-    return sentences
+    return None if decision is None else decision.is_retrain
 
 
 def _serving_model(
@@ -131,7 +135,8 @@ def _serving_model(
         version=number,
         trained_on=max(trained.dates.train),
         tested_at=trained.dates.test,
-        verdict="not judged" if latest is None else latest["verdict"],
+        verdict=None if latest is None else Verdict(latest["verdict"]),
+        evaluation=None if latest is None else latest["evaluation"],
         customers=0 if latest is None else latest["rows"],
         **{name: None if latest is None else latest[name] for name in figures},
     )

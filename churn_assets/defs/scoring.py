@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnscorableWeekError
+from churn_assets.churn.labels import known_churn_rate
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import (
@@ -90,6 +91,9 @@ def churn_scores(
             against,
             next_step=f"materialize {PANEL} up to these dates, and promote a version",
         )
+    lost = tracking.lost_run(version)
+    if lost is not None:
+        context.log.warning(lost)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
     # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
     panel = lakehouse.read(PANEL, inputs[PANEL])
@@ -109,7 +113,8 @@ def churn_scores(
         return audited(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES, policy)
 
     number, scored_at = str(version.version), datetime.now(UTC)
-    tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring)}
+    churn_rate = known_churn_rate(lakehouse.counts(PANEL, ["label"], inputs[PANEL]))
+    tables = {UNSCORED: unscored, SCORES: with_risk_tier(scored, policy.scoring, churn_rate)}
     commits = lakehouse.replace_dates(
         {
             table: stamped(rows, model_version=number, features_version=inputs[PANEL], scored_at=scored_at)
@@ -121,7 +126,8 @@ def churn_scores(
         metadata={"inputs": inputs},
     )
     for commit in commits:
-        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "model_version": number}, NOTES)
+        metadata = {"inputs": inputs, "weeks": len(dates), "model_version": number}
+        yield table_result(commit, metadata | ({} if lost is None else {"warning": lost}), NOTES)
 
 
 @dg.multi_asset_check(

@@ -11,15 +11,19 @@ from pydantic import Field
 
 from churn_assets.churn import models
 from churn_assets.churn.catalogue import FEATURE_SETS
-from churn_assets.churn.errors import StalePanelError, TornTablesError
+from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_histories import purchase_histories
+from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.churn.trees import model_digest
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
 from churn_assets.defs.features import PANEL, other_rules
+from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pages.pictures import drawn, feature_importances, precision_recall
@@ -66,6 +70,12 @@ class TrainingConfig(dg.Config):
     min_leaf_share: float = Field(
         DEFAULTS.min_leaf_share, ge=0, lt=0.5, description="Smallest share of the training rows in a leaf."
     )
+    feature_share: float = Field(
+        DEFAULTS.feature_share,
+        gt=0,
+        le=1,
+        description="Of the features, which may be split by, drawn anew at each split; 1 is all of them.",
+    )
 
 
 @dg.asset(
@@ -74,7 +84,7 @@ class TrainingConfig(dg.Config):
     group_name=GROUP,
     kinds={"pyspark", "mlflow"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def churn_pipeline_model(
     context: dg.AssetExecutionContext,
@@ -106,19 +116,21 @@ def churn_pipeline_model(
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     hyperparameters = models.GradientBoosting(**config.model_dump())
+    purchases = _purchase_model(context, lakehouse, versions[PANEL], dates)
+    prior = None if purchases is None else PurchasePrior(purchases, policy.windows.outcome_days)
     with tracking.training_run(context) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
-            train, current, hyperparameters, policy, rows=rows, shared_folder=tracking.shared_folder
+            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=tracking.shared_folder
         )
         evidence = Evidence(model_digest(model.trees, model.threshold_value), policy.digest, versions)
         first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).toPandas()
         rows_of_it = first.sort_values(["customer_id", "as_of"])[list(features)]
         reference = rows_of_it.assign(churn_probability=model.trees.probabilities(rows_of_it.to_numpy()))
         inputs = {table: lakehouse.path(table) for table in versions}
-        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs)
+        logged = _logged(model, evidence, policy, hyperparameters, dates, reference, inputs, purchases)
         tracking.log_training(logged)
     threshold = model.threshold
     return dg.MaterializeResult(
@@ -137,6 +149,21 @@ def churn_pipeline_model(
     )
 
 
+def _purchase_model(
+    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, panel_version: int, dates: SplitDates
+) -> PurchaseModel | None:
+    """What is known of churn without a label, from all orders behind the panel before the test date.
+
+    None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
+    """
+    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, panel_version)[SILVER])
+    try:
+        return fit_purchase_model(purchase_histories(silver, dates.test))
+    except UnfittablePurchaseModelError as unfittable:
+        context.log.warning("No purchase model: %s", unfittable)
+        return None
+
+
 def _logged(
     model: models.ChurnModel,
     evidence: Evidence,
@@ -145,6 +172,7 @@ def _logged(
     dates: SplitDates,
     reference: "pd.DataFrame",
     inputs: Mapping[str, str],
+    purchases: PurchaseModel | None,
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
     features, importances = FEATURE_SETS[policy.model.feature_set], model.trees.importances()
@@ -161,6 +189,7 @@ def _logged(
             **asdict(hyperparameters),
             **policy.model.model_dump(),
             "features": json.dumps(list(features)),
+            "purchase_model": json.dumps(None if purchases is None else asdict(purchases)),
             "test_as_of": dates.test,
             "train_as_of": json.dumps([str(day) for day in dates.train]),
             "is_out_of_time": dates.is_out_of_time,

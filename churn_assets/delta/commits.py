@@ -16,8 +16,8 @@ from churn_assets.delta.tables import (
     MissingFileError,
     UnsupportedTableError,
     commit_info,
-    entries_of,
     files_of,
+    is_rearranged,
     latest_version,
     open_delta,
     row_count,
@@ -26,7 +26,7 @@ from churn_assets.delta.tables import (
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake import DeltaTable, Schema
     from pyspark.sql import DataFrame
     from pyspark.sql.types import StructType
 
@@ -79,14 +79,14 @@ def publish(
     any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
     replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
     if_empty: raised if a table would have no row. Raises UndatedRowsError for rows without a date, ValueError for rows
-    of other dates.
+    of other dates, OvertakenError if another run wrote a table, or the same dates of it, since this one began to.
     """
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     if replaced:
         noted["dates"] = [day.isoformat() for day in replaced[1]]
     paths = {table: f"{root}/{table}" for table in tables}
+    begun = {table: latest_version(path) for table, path in paths.items()}
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
-    begun_at = {table: latest_version(path) for table, path in paths.items()} if replaced else {}
     try:
         for table, rows in tables.items():
             _stage(rows, staged[table], None if replaced is None else replaced[0])
@@ -111,39 +111,49 @@ def publish(
     commits: list[TableCommit] = []
     for table, rows in tables.items():
         schema = _nullable(rows.schema)
-        if replaced is None:
+        try:
             version = None
-            if mode == "overwrite":
-                version = _commit_what_is_new(paths[table], staged[table], actions[table], schema, noted)
+            if mode == "overwrite" and replaced is None:
+                folder = staged[table]
+                version = _commit_what_is_new(paths[table], folder, actions[table], schema, noted, begun[table])
             if version is None:
-                version = commit_files(paths[table], actions[table], schema, mode=mode, metadata=noted)
-        else:
-            try:
-                version = _replace_dates(paths[table], actions[table], schema, noted, replaced, begun_at[table])
-            except OvertakenError:
-                for name in list(tables)[len(commits) :]:
-                    delete_folder(staged[name])
-                raise
+                version = commit_files(
+                    paths[table],
+                    actions[table],
+                    schema,
+                    mode=mode,
+                    metadata=noted,
+                    replaced=replaced,
+                    begun=begun[table],
+                )
+        except OvertakenError:
+            # It is known that no version has these files, nor those of the tables behind.
+            for waiting in list(tables)[len(commits) :]:
+                delete_folder(staged[waiting])
+            raise
         committed = open_delta(paths[table], version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
 
 
 def _commit_what_is_new(
-    path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any]
+    path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any], begun: int | None
 ) -> int | None:
     """A version with the files of the one before and those rows of folder `staged` alone that this lacks.
 
     So a refresh takes the room of what it brings. None where a row is gone or changed, or there are too many to read.
     """
     import pyarrow.parquet as pq
-    from deltalake import CommitProperties, Schema
+    from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError
 
-    delta, rows = _opened(path, None), _rows_of(actions)
-    delta_schema = Schema.from_json(schema.json())
-    if delta is None or delta.schema() != delta_schema or not 0 < row_count(delta) <= rows <= COMPARED_ROWS:
+    if begun is None:
         return None
+    delta, delta_schema, rows = DeltaTable(python_uri(path)), Schema.from_json(schema.json()), _rows_of(actions)
+    is_like = delta.schema() == delta_schema and not delta.metadata().partition_columns
+    if not is_like or not 0 < row_count(delta) <= rows <= COMPARED_ROWS:
+        return None
+    _require_unwritten(path, begun, delta.version(), None)
     try:
         new = rows_beyond(delta, staged)
     except MissingFileError:
@@ -181,115 +191,93 @@ def commit_files(
     actions: list[Any],
     schema: "StructType",
     *,
-    mode: Literal["overwrite", "append"],
+    mode: str,
     metadata: Mapping[str, Any],
+    replaced: tuple[str, Sequence[date]] | None = None,
+    begun: int | None = None,
 ) -> int:
     """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
 
-    metadata: with a `write_id` of this write alone. Raises UnsupportedTableError for a partitioned table.
+    metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
+    overwrite removes. begun: the version that was the latest when the rows began to be computed, None for no table.
+    Raises UnsupportedTableError for a table partitioned otherwise, and OvertakenError, with nothing committed, if what
+    an overwrite removes has been written by another since.
     """
-    from deltalake import CommitProperties, Schema
-
-    delta_schema = Schema.from_json(schema.json())
-    properties = CommitProperties(custom_metadata=dict(metadata))
-    delta = _opened(path, None)
-    if delta is None:
-        return _create(path, actions, delta_schema, None, properties)
-    opened_at = delta.version()
-    if mode == "append":
-        _add_missing_columns(delta, delta_schema)
-    delta.create_write_transaction(actions, mode, delta_schema, commit_properties=properties)
-    return _version_of(path, metadata["write_id"], opened_at)
-
-
-def _replace_dates(
-    path: str,
-    actions: list[Any],
-    schema: "StructType",
-    metadata: Mapping[str, Any],
-    replaced: tuple[str, Sequence[date]],
-    begun_at: int | None,
-) -> int:
-    """Commits the files of `actions` in place of those of some dates; the version that has them.
-
-    begun_at: the table's version when these rows began to be made. What others have committed since stays if it is of
-    other dates. Raises OvertakenError if it is not, and UnsupportedTableError for a table partitioned otherwise.
-    """
-    from deltalake import CommitProperties, Schema
+    from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError
-
-    by, days = replaced[0], [day.isoformat() for day in replaced[1]]
-    delta_schema = Schema.from_json(schema.json())
-    # deltalake takes a commit of any date for a conflict, but two of the same new date for none (1.6.6): what there is
-    # to compare is compared here, and the commit takes the very next version or fails.
-    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
-    while True:
-        delta = _opened(path, by)
-        now = None if delta is None else delta.version()
-        _require_untouched(
-            path, by, days, range(0 if begun_at is None else begun_at + 1, 0 if now is None else now + 1)
-        )
-        try:
-            if delta is None:
-                return _create(path, actions, delta_schema, by, properties)
-            filters = [(by, "in", days)]
-            delta.create_write_transaction(
-                actions, "overwrite", delta_schema, [by], filters, commit_properties=properties
-            )
-        except DeltaError:
-            if latest_version(path) == now:
-                raise
-        else:
-            return _version_of(path, metadata["write_id"], -1 if now is None else now)
-
-
-def _require_untouched(path: str, by: str, days: Sequence[str], versions: range) -> None:
-    """Raises OvertakenError if a commit of these versions changed rows of the `days`."""
-    for version in versions:
-        entries = entries_of(path, version)
-        changed = {day for entry in entries for day in entry.get("commitInfo", {}).get("dates", ())}
-        files = [entry[kind] for entry in entries for kind in ("add", "remove") if kind in entry]
-        changed |= {str(file["partitionValues"].get(by)) for file in files if file["dataChange"]}
-        if both := sorted(changed.intersection(days)):
-            raise OvertakenError(
-                f"Another process has written the same dates of {path}, as version {version}; what it wrote stays.",
-                both,
-                next_step="let one of the runs write a date, and start this one again if its rows are the better ones",
-            )
-
-
-def _opened(path: str, partitioned_by: str | None) -> "DeltaTable | None":
-    """The table as it is; None if there is none. Raises UnsupportedTableError if it is partitioned otherwise."""
-    from deltalake import DeltaTable
+    from deltalake.transaction import create_table_with_add_actions
 
     uri = python_uri(path)
+    delta_schema = Schema.from_json(schema.json())
+    partition_by = None if replaced is None else [replaced[0]]
+    filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
     if not DeltaTable.is_deltatable(uri):
-        return None
+        try:
+            create_table_with_add_actions(
+                uri,
+                delta_schema,
+                actions,
+                partition_by=partition_by,
+                configuration=TABLE_PROPERTIES,
+                commit_properties=CommitProperties(custom_metadata=dict(metadata)),
+            )
+        except DeltaError as failed:
+            raise _overtaken(path, begun, metadata["write_id"], failed) from failed
+        return 0
     delta = DeltaTable(uri)
-    if delta.metadata().partition_columns != ([] if partitioned_by is None else [partitioned_by]):
+    opened_at = delta.version()
+    if delta.metadata().partition_columns != (partition_by or []):
         # Its partition values would be lost, and with them the dates of all rows.
         raise UnsupportedTableError(
             f"{path} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
-            f"and the rows are written by {partitioned_by or 'nothing'}.",
+            f"and the rows are written by {partition_by or 'nothing'}.",
             next_step="write dated tables by their dates, and others whole",
         )
-    return delta
+    if mode == "append":
+        _add_missing_columns(delta, delta_schema)
+    if mode == "overwrite":
+        _require_unwritten(path, begun, opened_at, None if replaced is None else replaced[1])
+    # What is removed is what this opened version holds: the very next version is taken, or none.
+    retries = 0 if mode == "overwrite" else None
+    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=retries)
+    try:
+        delta.create_write_transaction(actions, mode, delta_schema, partition_by, filters, commit_properties=properties)
+    except DeltaError:
+        if latest_version(path) == opened_at or _is_committed(path, metadata["write_id"], opened_at):
+            raise
+        # Raises, unless the other wrote other dates; then the next version is free.
+        return commit_files(path, actions, schema, mode=mode, metadata=metadata, replaced=replaced, begun=begun)
+    return _version_of(path, metadata["write_id"], opened_at)
 
 
-def _create(
-    path: str, actions: list[Any], schema: "Schema", partition_by: str | None, properties: "CommitProperties"
-) -> int:
-    from deltalake.transaction import create_table_with_add_actions
+def _require_unwritten(path: str, begun: int | None, latest: int, dates: Sequence[date] | None) -> None:
+    """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these dates of it."""
+    own = None if dates is None else {day.isoformat() for day in dates}
+    for version in range(0 if begun is None else begun + 1, latest + 1):
+        commit = commit_info(path, version)
+        is_of_others = own is not None and "dates" in commit and not own.intersection(commit["dates"])
+        if not is_of_others and not is_rearranged(path, version):
+            raise _overtaken_by(path, begun, commit.get("dagster_run_id"))
 
-    create_table_with_add_actions(
-        python_uri(path),
-        schema,
-        actions,
-        partition_by=None if partition_by is None else [partition_by],
-        configuration=TABLE_PROPERTIES,
-        commit_properties=properties,
+
+def _overtaken(path: str, begun: int | None, write_id: str, failed: Exception) -> Exception:
+    """What a commit that failed comes to: OvertakenError if another was first, else the failure itself."""
+    latest, since = latest_version(path), -1 if begun is None else begun
+    is_other = latest is not None and latest != begun and not _is_committed(path, write_id, since)
+    return _overtaken_by(path, begun, None) if is_other else failed
+
+
+def _overtaken_by(path: str, begun: int | None, run_id: str | None) -> OvertakenError:
+    who = f"Dagster run {run_id}" if run_id else "another process"
+    return OvertakenError(
+        f"{path} was written by {who} after version {begun}, while this run was computing it; that one's rows stay.",
+        next_step="let one run at a time write a table; launch this job again if its result is still wanted",
     )
-    return 0
+
+
+def _is_committed(path: str, write_id: str, since: int) -> bool:
+    versions = range(latest_version(path) or 0, since, -1)
+    return any(commit_info(path, version).get("write_id") == write_id for version in versions)
 
 
 def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
@@ -297,20 +285,32 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
 
     Needs no JVM. Raises OvertakenError if the table has moved on since `version`.
     """
-    from deltalake import CommitProperties, DeltaTable, write_deltalake
+    import pyarrow.parquet as pq
+    from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError
+    from deltalake.transaction import create_table_with_add_actions
 
-    properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0)
-    uri = python_uri(path)
+    noted = {**metadata, "write_id": uuid.uuid4().hex}
+    properties = CommitProperties(custom_metadata=noted, max_commit_retries=0)
+    uri, staged, schema = python_uri(path), f"{path}/{noted['write_id']}", Schema.from_arrow(rows.schema)
+    filesystem, folder = filesystem_of(staged)
+    filesystem.create_dir(folder, recursive=True)
+    pq.write_table(rows, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
+    actions = _add_actions(staged, noted["write_id"])
     try:
-        # At an opened version a commit takes the next number or fails; by path it would take any number.
-        opened = uri if version is None else DeltaTable(uri, version=version)
-        mode: Literal["error", "append"] = "error" if version is None else "append"
-        write_deltalake(opened, rows, mode=mode, configuration=TABLE_PROPERTIES, commit_properties=properties)
-    except DeltaError as overtaken:
-        if latest_version(path) == version:
-            raise
-        raise OvertakenError(f"{path} was written by another process after version {version}.") from overtaken
+        if version is None:
+            create_table_with_add_actions(
+                uri, schema, actions, mode="error", configuration=TABLE_PROPERTIES, commit_properties=properties
+            )
+        else:
+            # At an opened version a commit takes the next number or fails; by path it would take any number.
+            opened = DeltaTable(uri, version=version)
+            opened.create_write_transaction(actions, "append", schema, commit_properties=properties)
+    except DeltaError as failed:
+        overtaken = _overtaken(path, version, noted["write_id"], failed)
+        if isinstance(overtaken, OvertakenError):
+            delete_folder(staged)
+        raise overtaken from failed
     return 0 if version is None else version + 1
 
 

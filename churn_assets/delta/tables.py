@@ -1,7 +1,6 @@
 """One Delta table at a path: opened at a version, refused by name, and what its log says of it. Not its rows."""
 
 import json
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +115,16 @@ def written_as(path: str, version: int) -> int:
     OPTIMIZE, VACUUM and changed properties, whoever made them, say nothing of rows: what is known of these stays.
     Raises MissingTableError if the log no longer holds a commit in between.
     """
-    entries = entries_of(path, version)
-    while version > 0 and _is_rearranged(path, version, entries):
+    while is_rearranged(path, version):
         version -= 1
-        entries = entries_of(path, version)
     return version
 
 
-def _is_rearranged(path: str, version: int, entries: Sequence[Mapping[str, Any]]) -> bool:
+def is_rearranged(path: str, version: int) -> bool:
     """Whether a commit changed neither a row nor a column of the version before."""
+    entries = entries_of(path, version)
+    if version == 0:
+        return False
     if any("write_id" in entry.get("commitInfo", {}) for entry in entries):
         return False  # this project's own, which may hold no row
     files = [entry[kind] for entry in entries for kind in ("add", "remove", "cdc") if kind in entry]

@@ -694,6 +694,16 @@ NUMBERS = (
 )
 TEXTS = (
     OfRows(
+        name="text without the blanks around it, of any kind",
+        value=lambda: F.nullif(
+            F.btrim(F.concat(F.lit("\u00a0\t"), F.col("text"), F.lit(" \u3000")), F.lit("\t \u00a0\u3000")), F.lit("")
+        ),
+        kind="string",
+        expected=("2.50", "x", None, None, "true", "1e3", None),
+        where="keys of sources",
+        remedy="trim in Arrow",
+    ),
+    OfRows(
         name="text that is more than blanks",
         value=lambda: F.col("text").rlike(r"(?U)\S"),
         kind="boolean",
@@ -923,6 +933,19 @@ ARRAYS = (
         remedy="case and when",
     ),
     OfRows(
+        name="those of an array of structs that hold",
+        value=lambda: F.size(
+            F.filter(
+                F.array(F.struct(F.col("id").alias("number")), F.struct(F.lit(9).cast("bigint").alias("number"))),
+                lambda part: part["number"] < F.lit(3),
+            )
+        ),
+        kind="int",
+        expected=(1, 1, 0, 0, 0, 0, 0),
+        where="the states of a review without those of later",
+        remedy="explode and collect",
+    ),
+    OfRows(
         name="sum over an array of structs",
         value=lambda: F.aggregate(
             F.array(F.struct(F.col("id").cast("double").alias("share")), F.struct(F.lit(0.5).alias("share"))),
@@ -936,6 +959,36 @@ ARRAYS = (
     ),
 )
 WINDOWS = (
+    OfRows(
+        name="rank: null first, equal values share one",
+        value=lambda: F.rank().over(_by_part().orderBy("flag")),
+        kind="int",
+        expected=(3, 2, 1, 2, 1, 2, 1),
+        where="the states of a row, in cleaning",
+        remedy="the number of rows before",
+    ),
+    OfRows(
+        name="how many of a group hold, beside each row",
+        value=lambda: F.count_if("flag").over(_by_part()),
+        kind="bigint",
+        expected=(1, 1, 1, 2, 2, 2, 0),
+        where="rows alike in cleaning",
+        remedy="a join with the counts",
+    ),
+    OfRows(
+        name="lists of a growing window, as one",
+        value=lambda: F.sort_array(
+            F.flatten(
+                F.collect_list(F.array("id")).over(
+                    _by_part().orderBy("id").rowsBetween(Window.unboundedPreceding, Window.currentRow)
+                )
+            )
+        ),
+        kind="array<bigint>",
+        expected=([1], [1, 2], [1, 2, 3], [4], [4, 5], [4, 5, 6], [7]),
+        where="the median gap",
+        remedy="a join with the rows before",
+    ),
     OfRows(
         name="row number: null first, NaN last",
         value=lambda: F.row_number().over(_by_part().orderBy("value", "id")),

@@ -14,6 +14,7 @@ from churn_assets.churn.evaluation import (
     Comparison,
     Evaluation,
     Verdict,
+    strongest_rival,
 )
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.intervals import Estimate
@@ -82,7 +83,7 @@ def _summary(facts: CardFacts) -> Iterator[str]:
     described = {
         "Model": f"gradient-boosted trees ({_LEARNED_BY[trees.estimator]}), {trees.iterations} of depth "
         f"{trees.max_depth}, step {trees.step_size:g}, at least {trees.min_leaf_share:.2%} of the rows in a "
-        f"leaf, {_WEIGHTS[policy.model.class_weights]}",
+        f"leaf, {trees.feature_share:.0%} of the features at each split, {_WEIGHTS[policy.model.class_weights]}",
         "Trained": f"{facts.trained_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,
         "Model digest": facts.evidence.model_digest,
@@ -238,6 +239,9 @@ def _comparisons(facts: CardFacts) -> Iterator[str]:
         f"{facts.policy.gate.confidence:.0%} interval lies above 0 is it better beyond chance. Recall is that of the "
         "model's alerts, its recall that of as many customers with the other's highest scores."
     )
+    strongest = strongest_rival({other.rival: other.difference.value for other in comparisons})
+    if strongest is not None:
+        yield f"The strongest rival: **{NAMES[strongest]}**."
     yield table(
         ["compared with", "customers", "PR-AUC", "its PR-AUC", "difference", "recall", "its recall"],
         map(_compared, comparisons),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = tuple[NDArray[float64], NDArray[float64]]
-COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6")
+COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6", "#b8860b")
 # A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
 GROUPS, LEAST_IN_GROUP = 10, 20
 
@@ -37,7 +37,7 @@ def precision_recall(
     axes = figure.add_subplot()
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axes.plot(recall, precision, color=colour, linewidth=2.4 if number == 0 else 1.2, label=name, zorder=4 - number)
+        axes.plot(recall, precision, color=colour, linewidth=2.4 if number == 0 else 1.2, label=name, zorder=6 - number)
     for name, least in limits:
         line = axes.axvline if name.startswith("recall") else axes.axhline
         line(least, color="#888888", linewidth=1, linestyle=":", label=f"{name} {least:.2f}")
@@ -139,32 +139,34 @@ def score_distribution(
     return figure
 
 
-def churn_by_date(snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float) -> "Figure":
-    """The share that left over the as-of dates, above the share that had a delivery of the crisis, which is marked.
+def churn_by_date(
+    snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, *, is_narrow: bool = False
+) -> "Figure":
+    """The share that left over the as-of dates, above the share that had a delivery later than the policy's crisis.
 
-    The crisis is from the first to the last date where that share is at least half its peak, unless it always is.
+    is_narrow: for a phone, on which a wide picture is too small to read.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(7.4, 4.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(3.6, 3.8) if is_narrow else (7.4, 4.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     dates = [snapshot.as_of for snapshot in snapshots]
     churn = [np.nan if snapshot.churn is None else snapshot.churn for snapshot in snapshots]
     exposed = np.array([snapshot.crisis for snapshot in snapshots])
-    waited = f"had a delivery over {crisis_delay_minutes:g} minutes late"
-    axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=waited)  # type: ignore[arg-type]
+    late = f"had a delivery over {crisis_delay_minutes:g} minutes late"
+    axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=late)  # type: ignore[arg-type]
     axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label="left within the outcome window")  # type: ignore[arg-type]
-    deep = [day for day, share in zip(dates, exposed, strict=True) if share >= exposed.max(initial=0) / 2]
-    if len(deep) < len(dates):
-        span = f"crisis: {deep[0]:%-d %b %Y} to {deep[-1]:%-d %b %Y}"
-        axes.axvspan(deep[0], deep[-1], color="#888888", alpha=0.15, label=span)  # type: ignore[arg-type]
     axes.set(title="Churn rate by as-of date", ylabel="share of eligible customers")
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    locator = AutoDateLocator(maxticks=4 if is_narrow else 9)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.grid(alpha=0.25)
-    axes.legend(loc="upper right", fontsize=8)
-    figure.autofmt_xdate()
+    # Below the axes: within them it would lie on some peak.
+    figure.legend(loc="outside lower left", ncols=1 if is_narrow else 2, fontsize=8)
     return figure
 
 
@@ -295,12 +297,13 @@ class Picture:
     """A figure as it was drawn, once for all that show it: drawing takes a tenth of a second or more."""
 
     title: str
-    png: bytes
+    content: bytes
+    media_type: str
 
     @property
     def data_uri(self) -> str:
         """The picture itself, as an address that needs no server."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"
 
     @property
     def markdown(self) -> str:
@@ -309,7 +312,17 @@ class Picture:
 
 
 def drawn(figure: "Figure") -> Picture:
-    """The figure drawn, under the title of its first axes."""
+    """The figure as PNG, under the title of its first axes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return Picture(figure.axes[0].get_title(), buffer.getvalue())
+    return Picture(figure.axes[0].get_title(), buffer.getvalue(), "image/png")
+
+
+def drawn_as_lines(figure: "Figure") -> Picture:
+    """The figure as SVG, sharp at any size and on paper. The same figure has the same bytes."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "churn_assets", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return Picture(figure.axes[0].get_title(), buffer.getvalue(), "image/svg+xml")

@@ -4,33 +4,67 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.drift import SCORE
+from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
+from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.pages.html import page
-from churn_assets.pages.pictures import Picture
+from churn_assets.pages.pictures import churn_by_date, drawn_as_lines
 
 TEMPLATE = Path(__file__).with_suffix(".html")
+VERDICT_WORDS = {
+    Verdict.PASS: "It met every requirement of the company's policy.",
+    Verdict.FAIL: "It fell short of a requirement of the company's policy.",
+    Verdict.NOT_EVALUABLE: "By the company's policy that is too little to judge it on.",
+}
 
 
 @dataclass(frozen=True)
 class RiskReport:
-    """What the page shows. effects, watched: sentences; empty where there is nothing to tell yet."""
+    """What the page shows. effects: sentences; alarms: figures beyond a limit; empty where there is nothing to tell.
+
+    is_retrain: whether the model should be trained again; None where that is not decided.
+    """
 
     week: WeekAtRisk
     trend: Sequence[SnapshotShares]
     outcome_days: int
     observation_days: int
+    eligibility_days: int
     crisis_delay_minutes: float
+    churn_definition: str
+    least_high_probability: float
+    least_medium_probability: float
+    alert_budget: float
+    currency: str
     effects: Sequence[str]
-    watched: Sequence[str]
+    alarms: Sequence[Measurement]
+    is_retrain: bool | None
     model: ServingModel
     made_from: Sequence[str]
 
+    def money(self, amount: float) -> str:
+        return f"{amount:,.0f} {self.currency}".rstrip()
 
-def risk_report_page(report: RiskReport, trend: Picture) -> str:
+
+def risk_report_page(report: RiskReport) -> str:
     """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
-    shown = {"trend_picture": trend.data_uri, "trend_text": trend_text(report.trend)}
-    return page(TEMPLATE, report=report, week=report.week, **shown)
+    wide, narrow = (
+        drawn_as_lines(churn_by_date(report.trend, report.crisis_delay_minutes, is_narrow=is_narrow))
+        for is_narrow in (False, True)
+    )
+    return page(
+        TEMPLATE,
+        report=report,
+        week=report.week,
+        wide_picture=wide.data_uri,
+        narrow_picture=narrow.data_uri,
+        trend_text=trend_text(report.trend),
+        model_text=model_text(report.model),
+        watched=watched_text(report.alarms, report.is_retrain),
+    )
 
 
 def trend_text(trend: Sequence[SnapshotShares]) -> str:
@@ -44,3 +78,53 @@ def trend_text(trend: Sequence[SnapshotShares]) -> str:
         f"Of the customers of {first:%-d %B %Y}, {share:.1%} left; at the worst, of those of {worst[0]:%-d %B %Y}, "
         f"{worst[1]:.1%}; of those of {last:%-d %B %Y}, the latest week whose outcome is known, {latest:.1%}."
     )
+
+
+def model_text(model: ServingModel) -> str:
+    """How the version that scored was judged, on whom, and how sure that is."""
+    if model.verdict is None or model.recall is None or model.precision is None or model.lift is None:
+        return "It was not judged on customers it had never seen, so nobody knows how sure it is."
+    day = f"{model.tested_at:%-d %B %Y}"
+    judged = {
+        "holdout": f"On {model.customers:,} customers of {day} whom it had never seen, it found",
+        "crossfit": f"Five models made in the same way, this one among them, were tried on all {model.customers:,} "
+        f"customers of {day}, each on those it had never seen. Together they found",
+    }[str(model.evaluation)]
+    return (
+        f"{judged} {model.recall:.1%} of those who left ({model.caught:,} of {model.churners:,}; for all customers "
+        f"between {model.recall_low:.1%} and {model.recall_high:.1%}). Of those called at risk {model.precision:.1%} "
+        f"left, {model.lift:.1f} times as many as among as many chosen by chance. {VERDICT_WORDS[model.verdict]}"
+    )
+
+
+def watched_text(alarms: Sequence[Measurement], is_retrain: bool | None) -> list[str]:
+    """What monitoring says of the week, a sentence each, and whether the model should be trained again."""
+    sentences = [alarm_text(alarm) for alarm in alarms] or ["This week's customers are as the model knows them."]
+    if is_retrain is not None:
+        sentences.append("The model should be trained again." if is_retrain else "The model need not be trained again.")
+    return sentences
+
+
+def alarm_text(alarm: Measurement) -> str:
+    """A figure beyond a limit, in an executive's words."""
+    far = "far " if alarm.status is Status.FAIL else ""
+    if alarm.metric is Metric.PSI:
+        if alarm.subject == SCORE:
+            return f"The probabilities of leaving are spread {far}otherwise than when the model was trained."
+        return f"Customers differ {far}more than usual from those the model learned from: {_meaning(alarm.subject)}."
+    figures = f"{alarm.value:.1%}; the company's policy"
+    return {
+        Metric.ALERT_SHARE: f"More customers are at risk than the team can contact: {figures} allows "
+        f"{alarm.limit_warn:.1%}.",
+        Metric.UNSEEN_SEGMENT_SHARE: f"Customers of segments that the model never saw: {figures} allows "
+        f"{alarm.limit_warn:.1%}.",
+        Metric.REALISED_RECALL: f"Of this week's customers who left, the share that was called at risk: {figures} asks "
+        f"for at least {alarm.limit_warn:.1%}.",
+        Metric.REALISED_PRECISION: f"Of those called at risk this week, the share that left: {figures} asks for at "
+        f"least {alarm.limit_warn:.1%}.",
+    }[alarm.metric]
+
+
+def _meaning(subject: str) -> str:
+    feature = FEATURE_OF.get(subject)
+    return subject if feature is None else feature.meaning

@@ -1,8 +1,9 @@
-"""Which process an MLflow run belongs to, and whether it is still there. Ends no run."""
+"""Which process a run belongs to, Dagster's or MLflow's, and whether it is still there."""
 
 import json
 import os
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PROCESS_TAG = "process"
+DAGSTER_PROCESS_TAG = "churn/process"
 
 
 def this_process() -> dict[str, Any]:
-    """What tells this process from every other one, for the tag PROCESS_TAG."""
+    """What tells this process from every other one, for the tags."""
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
@@ -24,10 +26,40 @@ def is_abandoned(run: "Run", instance: dg.DagsterInstance) -> bool:
     made_by = instance.get_run_by_id(run.data.tags.get("dagster_run_id", ""))
     if made_by is not None and made_by.is_finished:
         return True
-    process = json.loads(run.data.tags.get(PROCESS_TAG, "{}"))
+    return _is_gone(json.loads(run.data.tags.get(PROCESS_TAG, "{}")))
+
+
+def note_process(run: dg.DagsterRun, instance: dg.DagsterInstance) -> None:
+    """Notes with the Dagster run that it is executed by this process."""
+    # With its id: a run that is launched again begins with the tags of the first.
+    process = this_process() | {"run": run.run_id}
+    instance.add_run_tags(run.run_id, {DAGSTER_PROCESS_TAG: json.dumps(process)})
+
+
+def end_vanished_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Ends, as failed, each Dagster run that goes on by its record and whose process, on this host, is gone; their ids.
+
+    A run that was being canceled ends as canceled. Of another host's runs nothing can be known.
+    """
+    going_on = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+    ended = []
+    for run in instance.get_runs(going_on):
+        process = json.loads(run.tags.get(DAGSTER_PROCESS_TAG, "{}"))
+        if process.get("run") != run.run_id or not _is_gone(process):
+            continue
+        if run.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run)
+        else:
+            said = f"The process {process['pid']} that executed this run is gone: killed, or out of memory"
+            instance.report_run_failed(run, f"{said}. Next step: launch the job again; what was finished stays")
+        ended.append(run.run_id)
+    return ended
+
+
+def _is_gone(process: Mapping[str, Any]) -> bool:
     if process.get("host") != socket.gethostname():
         return False  # nothing can be known of it from here
     try:
-        return psutil.Process(process["pid"]).create_time() != process["started"]
+        return bool(psutil.Process(process["pid"]).create_time() != process["started"])
     except psutil.NoSuchProcess:
         return True

@@ -29,6 +29,8 @@ from churn_assets.delta.tables import (
     written_as,
 )
 from churn_assets.engines.sessions import in_utc
+from churn_assets.resources.abandoned_runs import note_process
+from churn_assets.resources.source_reading import holds_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +47,12 @@ class LakehouseResource(dg.ConfigurableResource):
     _run_id: str = PrivateAttr(default="")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        self._run_id = context.run.run_id if context.run else ""
+        if context.run is None:
+            return
+        self._run_id = context.run.run_id
+        if context.instance is not None:
+            # Every job has a lakehouse, and its setup runs in the process that executes the run.
+            note_process(context.run, context.instance)
 
     @property
     def spark(self) -> "SparkSession":
@@ -127,7 +134,13 @@ class LakehouseResource(dg.ConfigurableResource):
         folder = f"{self._root}/{HELD_FOLDER}/{uuid.uuid4().hex}"
         try:
             rows.write.option("compression", "zstd").parquet(folder)
-            yield self.spark.read.schema(rows.schema).parquet(folder)
+            # Of no rows some engines leave no folder.
+            is_empty = not holds_files(folder)
+            yield (
+                self.spark.createDataFrame([], rows.schema)
+                if is_empty
+                else self.spark.read.schema(rows.schema).parquet(folder)
+            )
         finally:
             delete_folder(folder)
 
@@ -232,8 +245,13 @@ class LakehouseResource(dg.ConfigurableResource):
         return reading.arrow(self._open(table, version), columns, *(dates or ()))
 
     def committed_at(self, table: str, version: int) -> datetime:
-        """When a version was committed, by the clock of whoever did. Needs no JVM."""
+        """When the rows of a version were committed, by the clock of whoever did. Needs no JVM."""
         return committed_at(self.path(table), version)
+
+    def written_at(self, table: str) -> datetime | None:
+        """When the table's rows were last written, by whomever; None if there is no such table. Needs no JVM."""
+        version = self.version(table)
+        return None if version is None else committed_at(self.path(table), version)
 
     def holds_same_rows(self, table: str, one: int, other: int) -> bool:
         """Whether two versions hold the same rows and columns in any order and any files. Needs no JVM."""

@@ -16,10 +16,11 @@ from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
 from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
-# and the cores do the work meanwhile (docs/decisions/0017).
+# and the cores do the work meanwhile (docs/decisions/0017). No collector is named: beside another one, which a
+# spark-defaults.conf or JAVA_TOOL_OPTIONS may name, the JVM would not start.
 LOCAL_JVM = (
     "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=6000 "
-    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000 -XX:+UseParallelGC"
+    "-XX:Tier4CompileThreshold=150000 -XX:Tier4BackEdgeThreshold=400000"
 )
 # The session is UTC and writes timestamps as microseconds, because Delta knows no other timestamp and INT96 has no
 # statistics.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
@@ -17,6 +18,7 @@ from churn_assets.serving.files import FILES_TAG
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 MODEL_ARTIFACT = "churn_pipeline_model"
 REGISTERED_MODEL = "quickbite_churn_predictor"
@@ -24,6 +26,8 @@ REGISTERED_MODEL = "quickbite_churn_predictor"
 TREES_FILE = "artifacts/trees.json"
 POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
 SERVED_TAG, DIGEST_TAG = "served_digest", "model_digest"
+# On a version: what only the parameters of its run know, so that a version can be told of without its run.
+TRAINING_TAG = "training"
 
 
 def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
@@ -65,6 +69,7 @@ class UnknownRunError(ChurnError):
 class TrainedModel:
     """A logged model as its MLflow run records it; threshold is None where no cut-off satisfied the policy.
 
+    purchases: the purchase model that it was averaged with and has to beat; None where there was none to fit.
     files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
     verdict: of its latest evaluation; None if there was none.
@@ -78,6 +83,7 @@ class TrainedModel:
     dates: SplitDates
     trained_at: datetime
     code_commit: str
+    purchases: PurchaseModel | None = None
     files_digest: str | None = None
     served_digest: str | None = None
     verdict: str | None = None
@@ -95,8 +101,54 @@ class TrainedModel:
         return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
 
     def tags(self) -> dict[str, str]:
+        """What a version has as tags: all of this, so that it outlives its run."""
         files = {} if self.files_digest is None else {FILES_TAG: self.files_digest}
-        return provenance_tags(self.evidence, self.features, self.threshold) | files
+        training = {
+            **asdict(self.hyperparameters),
+            "test_as_of": str(self.dates.test),
+            "train_as_of": [str(day) for day in self.dates.train],
+            "is_out_of_time": self.dates.is_out_of_time,
+            "trained_at": self.trained_at.isoformat(),
+            "code_commit": self.code_commit,
+            "purchase_model": None if self.purchases is None else asdict(self.purchases),
+        }
+        known = provenance_tags(self.evidence, self.features, self.threshold)
+        return known | files | {TRAINING_TAG: json.dumps(training)}
+
+    @staticmethod
+    def of_version(version: "ModelVersion") -> "TrainedModel":
+        """As the version's own tags record it, for one whose run is gone.
+
+        Raises UnknownRunError for a version that was registered before versions recorded this.
+        """
+        tags = version.tags
+        try:
+            training = json.loads(tags[TRAINING_TAG])
+            return TrainedModel(
+                str(version.run_id),
+                json.loads(tags["features"]),
+                json.loads(tags["threshold"]),
+                GradientBoosting(**{name: training[name] for name in asdict(GradientBoosting())}),
+                Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"])),
+                SplitDates(
+                    date.fromisoformat(training["test_as_of"]),
+                    tuple(map(date.fromisoformat, training["train_as_of"])),
+                    training["is_out_of_time"],
+                ),
+                datetime.fromisoformat(training["trained_at"]),
+                training["code_commit"],
+                _purchase_model(training["purchase_model"]),
+                tags.get(FILES_TAG),
+                # No process can be seen any more to have served it; the probe asks again before it is promoted.
+                None,
+                tags.get("verdict"),
+            )
+        except KeyError as missing:
+            raise UnknownRunError(
+                f"MLflow run {version.run_id} of version {version.version} is gone, and the version itself does not "
+                f"record {missing}.",
+                next_step="restore the run in MLflow, or train and register again",
+            ) from missing
 
     @staticmethod
     def of(run: "Run") -> "TrainedModel":
@@ -112,8 +164,9 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        # A run from before there was a choice of estimators does not name one.
-        tags, params = run.data.tags, {"estimator": "gbt", **run.data.params}
+        # What a run from before there was a choice of it does not name.
+        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0"}
+        tags, params = run.data.tags, before | run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
@@ -130,7 +183,12 @@ class TrainedModel:
             ),
             datetime.fromtimestamp(run.info.start_time / 1000, UTC),
             tags["code_commit"],
+            _purchase_model(json.loads(params["purchase_model"])),
             tags.get(FILES_TAG),
             tags.get(SERVED_TAG),
             tags.get("verdict"),
         )
+
+
+def _purchase_model(recorded: Mapping[str, float] | None) -> PurchaseModel | None:
+    return None if recorded is None else PurchaseModel(**recorded)

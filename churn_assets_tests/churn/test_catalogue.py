@@ -20,7 +20,7 @@ SEED = (
     "rfm_score",
 )
 EXTENDED = (*SEED, "recency_days", "tenure_days", "gap_ratio")
-CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes")
+CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes", "orders_ever")
 
 
 def refused(*features: Feature) -> tuple[str, ...]:
@@ -42,10 +42,8 @@ def test_the_sets_hold_what_names_them_in_the_catalogues_order() -> None:
     assert tuple(FEATURE_OF) == tuple(feature.name for feature in FEATURES) == CRISIS_AWARE
 
 
-def test_kinds_decide_what_is_binned_by_value_and_what_has_a_mean() -> None:
+def test_kinds_decide_what_is_binned_by_value() -> None:
     assert [feature.name for feature in FEATURES if feature.is_by_value] == ["segment_index", "crisis_exposure_index"]
-    means = [feature.name for feature in FEATURES if feature.has_mean_reference]
-    assert means == ["late_order_ratio", "crisis_exposure_index"]
 
 
 def test_a_range_is_said_in_words() -> None:

@@ -480,7 +480,13 @@ def test_rows_in_that_are_kept_cancelled_or_quarantined_are_accounted_for() -> N
         "quarantined_share",
     ]
     assert all(outcome.is_passed for outcome in outcomes)
-    assert outcomes[0].observed == "100 in; 97 kept + 1 cancelled + 2 quarantined = 100"
+    assert outcomes[0].observed == "100 in; 97 kept + 1 cancelled + 0 superseded + 2 quarantined = 100"
+
+
+def test_a_superseded_row_is_accounted_for_and_is_no_quarantine() -> None:
+    outcomes = row_accounting({"orders": 100}, {"orders": 40}, {("orders", "superseded"): 60}, 0.01)
+    assert all(outcome.is_passed for outcome in outcomes)
+    assert "40 kept + 0 cancelled + 60 superseded" in outcomes[0].observed
 
 
 @pytest.mark.parametrize("kept", [96, 98])

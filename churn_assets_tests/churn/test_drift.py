@@ -70,6 +70,7 @@ def customers(random: np.random.Generator, number: int, prefix: str, dates: Sequ
             "gap_ratio": recency * rate / random.uniform(5, 9, number),
             "missed_orders": recency * rate / 10,
             "recent_delay_minutes": delay,
+            "orders_ever": np.ceil(tenure / 60 * orders),
             SCORE: 1 / (1 + np.exp(2.5 + 0.2 * orders - recency / 10 - delay / 60)),
         }
         weeks.append(pd.DataFrame(week))

@@ -14,6 +14,7 @@ from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
     CHAMPION,
     ORDER_COUNT,
+    PURCHASES,
     RULE,
     Evaluation,
     ScoreCounts,
@@ -24,6 +25,7 @@ from churn_assets.churn.evaluation import (
     figures,
     judge,
     slice_figures,
+    strongest_rival,
 )
 from churn_assets.churn.intervals import Estimate, wilson_interval
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Leakage
@@ -296,11 +298,11 @@ def test_a_model_that_meets_every_criterion_passes_with_its_figures() -> None:
     scored = customers(60, 100)
     evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.PASS
-    # Recall, precision, alerts; the rule and the count of orders; one feature, and all of them.
-    assert len(evaluation.reasons) == 7
+    # Recall, precision, alerts; the rule, the count of orders, the purchase model; one feature, and all of them.
+    assert len(evaluation.reasons) == 8
     assert all(reason.startswith("met: ") for reason in evaluation.reasons)
     assert evaluation.figures == figures(scored.labels, scored.scores, scored.is_alert, 0.95)
-    assert [found.rival for found in evaluation.comparisons] == [RULE, ORDER_COUNT]
+    assert [found.rival for found in evaluation.comparisons] == [RULE, ORDER_COUNT, PURCHASES]
     assert evaluation.warnings == ()
 
 
@@ -318,7 +320,7 @@ def test_a_single_missed_criterion_of_the_alerts_fails_and_is_named(scored: Scor
     evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.FAIL
     assert missed(evaluation) == [f"missed: {told}"]
-    assert len(evaluation.reasons) == 7
+    assert len(evaluation.reasons) == 8
 
 
 @pytest.mark.parametrize("percent", range(1, 91))
@@ -348,7 +350,7 @@ def test_without_a_threshold_the_verdict_is_fail_and_says_what_no_threshold_coul
     assert "within 20%" in reason
     assert "precision at 25%" in reason
     # How the scores rank is judged all the same.
-    assert len(evaluation.reasons) == 5
+    assert len(evaluation.reasons) == 6
 
 
 # ---- verdict: rivals
@@ -374,14 +376,30 @@ def test_a_gain_that_chance_explains_is_no_gain() -> None:
     assert missed(judged(scored, policy())) != []
 
 
-def test_nobody_may_be_worse_than_the_count_of_orders_by_more_than_the_margin() -> None:
-    scored = customers(60, 100, rivals={RULE: np.zeros(1000), ORDER_COUNT: ranked(90, 60)})
+@pytest.mark.parametrize(
+    ("rival", "name"), [(ORDER_COUNT, "the count of orders alone"), (PURCHASES, "the purchase model")]
+)
+def test_nobody_may_be_worse_than_a_rival_by_more_than_the_margin(rival: str, name: str) -> None:
+    scored = customers(60, 100, rivals={RULE: np.zeros(1000), rival: ranked(90, 60)})
     (reason,) = missed(judged(scored, policy()))
-    assert "the count of orders alone" in reason
+    assert f" of {name}, difference -" in reason
     assert "lower needs at least -0.050" in reason
     assert judged(scored, policy(max_shortfall=0.9)).verdict is Verdict.PASS
-    level = customers(60, 100, rivals={RULE: np.zeros(1000), ORDER_COUNT: ranked(60, 100)})
+    level = customers(60, 100, rivals={RULE: np.zeros(1000), rival: ranked(60, 100)})
     assert judged(level, policy(max_shortfall=0.0)).verdict is Verdict.PASS
+
+
+def test_the_verdict_says_which_rival_is_the_strongest_and_the_champion_is_one() -> None:
+    rivals = {RULE: ranked(30, 200), ORDER_COUNT: ranked(20, 200), PURCHASES: ranked(50, 120)}
+    for champion, strongest in ((None, "the purchase model"), (ranked(55, 100), "the champion")):
+        evaluation = judged(customers(60, 100, rivals=rivals, champion=champion), policy())
+        (named,) = [reason for reason in evaluation.reasons if reason.endswith("; the strongest rival")]
+        assert f" of {strongest}, difference +" in named
+
+
+def test_where_nothing_could_be_compared_no_rival_is_the_strongest() -> None:
+    assert strongest_rival({RULE: None, ORDER_COUNT: None}) is None
+    assert strongest_rival({RULE: None, ORDER_COUNT: 0.1, PURCHASES: -0.1}) == PURCHASES
 
 
 @pytest.mark.parametrize(
@@ -390,6 +408,7 @@ def test_nobody_may_be_worse_than_the_count_of_orders_by_more_than_the_margin() 
         ({"champion": ranked(90, 60)}, "the champion"),
         ({"champion": ranked(60, 100), "rivals": {RULE: ranked(90, 60)}}, "the retention team's rule"),
         ({"champion": ranked(60, 100), "rivals": {ORDER_COUNT: ranked(90, 60)}}, "the count of orders alone"),
+        ({"champion": ranked(60, 100), "rivals": {PURCHASES: ranked(90, 60)}}, "the purchase model"),
     ],
 )
 def test_with_a_champion_nobody_may_be_better_by_more_than_the_margin(better: dict[str, Any], name: str) -> None:
@@ -497,7 +516,7 @@ def with_champion(place: int) -> Scored:
         (changed("scores", 3, math.inf), "some scores are missing or NaN"),
         (
             customers(60, 100, rivals={RULE: np.where(np.arange(1000) == 5, np.nan, 0.0)}),
-            "some scores of the rule are missing or NaN",
+            "some scores of the retention team's rule are missing or NaN",
         ),
         (with_champion(5), "some scores of the champion are missing or NaN"),
     ],

@@ -37,7 +37,7 @@ from churn_assets_tests.panels import (
 DIRTY = [(0, 150), (1, 152), (2, 150)]
 NAMES = tuple(feature.name for feature in FEATURES)
 EXACT = reference.PANEL_COLUMNS
-EXTRA = ("missed_orders", "recent_delay_minutes")
+EXTRA = ("missed_orders", "recent_delay_minutes", "orders_ever")
 # The first order at 2024-01-04 makes this Monday the first as-of date.
 T = datetime(2024, 3, 4)
 DAY = timedelta(days=1)
@@ -52,7 +52,7 @@ def review(order_id: str, reviewed_at: datetime, review_score: float) -> Row:
     return {"order_id": order_id, "reviewed_at": reviewed_at, "review_score": review_score}
 
 
-# The reference knows ten features; these are the other two, from the reference's kept orders.
+# The reference knows ten features; these are the other three, from the reference's kept orders.
 def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]:
     values = {}
     orders_of: dict[str, list[Row]] = {}
@@ -70,6 +70,7 @@ def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]
         values[customer, day] = {
             "missed_orders": (t - max(times)) / DAY * len(times) / ((t - min(times)) / DAY),
             "recent_delay_minutes": late / timedelta(minutes=1),
+            "orders_ever": float(len(times)),
         }
     return values
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn_assets.churn.evaluation import ORDER_COUNT, RULE
+from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE
 from churn_assets.churn.judged import scored
 
 ROWS = pd.DataFrame(
@@ -18,6 +18,7 @@ ROWS = pd.DataFrame(
         "crisis_exposure_index": [1.0, 0.0, 0.0],
         "total_orders": [3.0, 9.0, 4.0],
         "risk_score": [0.5, 0.1, 0.9],
+        "no_purchase": [0.6, 0.3, 0.8],
     }
 )
 SEGMENTS = {0.0: "Regular", 1.0: "Student"}
@@ -38,10 +39,11 @@ def test_the_rows_come_ordered_by_customer_whatever_order_they_were_in(order: li
     assert found.champion is None
 
 
-def test_the_rivals_are_the_rule_and_the_fewest_orders() -> None:
+def test_the_rivals_are_the_rule_the_fewest_orders_and_the_purchase_model() -> None:
     found = scored(ROWS, FEATURES, SEGMENTS)
     assert found.rivals[RULE].tolist() == [0.1, 0.5, 0.9]
     assert found.rivals[ORDER_COUNT].tolist() == [-9.0, -3.0, -4.0]
+    assert found.rivals[PURCHASES].tolist() == [0.3, 0.6, 0.8]
 
 
 def test_the_slices_are_the_segment_by_name_and_the_crisis_exposure() -> None:

@@ -29,13 +29,15 @@ from churn_assets.churn.models import (
     with_churn_probability,
 )
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Model, Split
+from churn_assets.churn.purchase_model import PurchaseModel
+from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
-SMALL = GradientBoosting(max_depth=3, iterations=5)
+SMALL = GradientBoosting(max_depth=3, iterations=5, feature_share=1.0)
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
 
@@ -319,20 +321,21 @@ def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_uns
 
 
 NAMES = tuple(feature.name for feature in CATALOGUE)
+PRIOR = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0), days=30)
 
 
 def judged(panel: DataFrame, policy: ChurnPolicy, features: tuple[str, ...] = NAMES) -> Evaluation:
-    """The verdict on a panel, as the flow reaches it, with a rule that knows nothing."""
+    """The verdict on a panel, as the flow reaches it, with rivals that know nothing."""
     dates = splits.split_dates(panel, policy)
     train = splits.train_rows(panel, dates, policy).persist()
     rows = train.count()
-    model = fit_churn_model(train, features, SMALL, rows=rows)
+    model = fit_churn_model(train, features, SMALL, rows=rows, prior=PRIOR)
     validation = score_counts(with_churn_probability(model, train.where(splits.is_validation())))
     current = score_counts(with_churn_probability(model, splits.current_rows(panel, dates, policy)))
     threshold = choose_threshold(validation, current, policy)
     value = threshold.value if threshold else None
     test = held_out_scores(model, splits.held_out_rows(panel, dates, policy), value)
-    found = scored(test.withColumn("risk_score", F.lit(0.0)).toPandas(), features, {})
+    found = scored(test.toPandas().assign(risk_score=0.0, no_purchase=0.0), features, {})
     return judge(found, policy, has_threshold=threshold is not None)
 
 

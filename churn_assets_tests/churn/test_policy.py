@@ -9,7 +9,7 @@ import pytest
 from churn_assets.churn import policy
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
-from churn_assets.churn.policy import ChurnPolicy, Model, Section
+from churn_assets.churn.policy import ChurnPolicy, Model, Scoring, Section
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
@@ -23,7 +23,9 @@ JUDGING_VALUES = {
     "churn.rate_drop_share": 0.4,
     "churn.gap_multiple": 2.0,
     "cleaning.max_delivery_hours": 12.0,
+    "cleaning.max_orders_per_day": 100,
     "cleaning.max_quarantined_share": 0.1,
+    "cleaning.max_unmatched_share": 0.1,
     "cleaning.watermark": date(2025, 12, 31),
     "baseline.long_silence_days": 10,
     "baseline.bad_review_score": 3.0,
@@ -48,12 +50,14 @@ RUNNING_VALUES = {
     "automation.retrain_on": "decision",
     "automation.retrain_cooldown_hours": 1.0,
     "notices.warnings": ["all"],
-    "scoring.high_risk_probability": 0.6,
-    "scoring.medium_risk_probability": 0.1,
+    "scoring.tier_odds": [5.0, 2.0],
+    "scoring.tier_probabilities": [0.6, 0.1],
     "retention.holdout_share": 0.2,
     "retention.contact_pause_days": 60,
     "retention.weekly_capacity": 500,
+    "retention.max_unmatched_opt_outs": 0.1,
     "retention.actions": [{"action": "reminder"}],
+    "units.currency": "EUR",
     "monitoring.warn_psi": 0.2,
     "monitoring.fail_psi": 0.5,
     "monitoring.confidence": 0.99,
@@ -230,9 +234,32 @@ def test_windows_in_which_an_eligible_customer_has_no_features_are_refused(tmp_p
     assert load_policy(policy_file(tmp_path, "[windows]\nobservation_days = 30")).windows.observation_days == 30
 
 
-def test_risk_tiers_out_of_order_are_refused(tmp_path: Path) -> None:
-    (problem,) = refused(tmp_path, "[scoring]\nmedium_risk_probability = 0.5").problems
-    assert problem.startswith("scoring: medium_risk_probability (0.5) must be below high_risk_probability (0.5)")
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("tier_odds = [4.0, 4.0]", "scoring: tier_odds: that of medium (4.0) must be below that of high (4.0)"),
+        ("tier_probabilities = [0.2, 0.5]", "scoring: tier_probabilities: that of medium (0.5) must be below that of"),
+        ("tier_probabilities = [0.5]", "scoring.tier_probabilities"),
+    ],
+)
+def test_risk_tiers_out_of_order_or_half_given_are_refused(tmp_path: Path, section: str, expected: str) -> None:
+    (problem,) = refused(tmp_path, f"[scoring]\n{section}").problems
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("churn_rate", "high", "medium"), [(0.08, 0.258, 0.115), (0.15, 0.414, 0.209), (0.65, 0.881, 0.736)]
+)
+def test_risk_tiers_follow_the_churn_rate(churn_rate: float, high: float, medium: float) -> None:
+    assert Scoring().least_probabilities(churn_rate) == pytest.approx((high, medium), abs=0.0005)
+    fixed = Scoring(tier_probabilities=(0.5, 0.2))
+    assert fixed.least_probabilities(churn_rate) == (0.5, 0.2)
+
+
+def test_the_currency_is_one_word(tmp_path: Path) -> None:
+    assert load_policy(policy_file(tmp_path, '[units]\ncurrency = "EUR"')).units.currency == "EUR"
+    (problem,) = refused(tmp_path, '[units]\ncurrency = "of the shop"').problems
+    assert problem.startswith("units.currency")
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

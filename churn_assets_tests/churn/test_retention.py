@@ -193,6 +193,8 @@ def test_the_first_action_that_fits_is_suggested(spark: SparkSession) -> None:
             ("call", "high", 100.0, [("late_order_ratio",)]),
             ("apology", "high", 99.0, [("recency_days",), ("late_order_ratio",)]),
             ("apology", "medium", 500.0, [("late_order_ratio",)]),
+            # It is about the same as the feature that the action names.
+            ("apology", "medium", 500.0, [("recent_delay_minutes",)]),
             ("reminder", "medium", 500.0, [("recency_days",)]),
             ("reminder", "high", 1.0, []),
         ],

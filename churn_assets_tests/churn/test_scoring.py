@@ -55,13 +55,20 @@ def test_who_is_missing_scored_twice_scored_and_unscored_or_not_eligible_is_name
     assert outcomes["coverage"].keys == tuple(f"{customer} at 2025-09-01" for customer in "adex")
 
 
-def test_a_tier_begins_at_its_probability(spark: SparkSession) -> None:
-    policy = Scoring(high_risk_probability=0.5, medium_risk_probability=0.25)
-    expected = {0.5: "high", math.nextafter(0.5, 0): "medium", 0.25: "medium", math.nextafter(0.25, 0): "low"}
-    rows = [(str(number), WEEK, probability, False) for number, probability in enumerate(expected)]
+def test_a_tier_begins_at_its_probability_and_an_alert_is_of_medium_risk_at_least(spark: SparkSession) -> None:
+    policy = Scoring(tier_probabilities=(0.5, 0.25))
+    below = math.nextafter(0.25, 0)
+    expected = {
+        (0.5, True): "high",
+        (math.nextafter(0.5, 0), True): "medium",
+        (0.25, False): "medium",
+        (below, False): "low",
+        (below, True): "medium",
+    }
+    rows = [(str(number), WEEK, *scored) for number, scored in enumerate(expected)]
     scored = spark.createDataFrame(rows, "customer_id string, as_of date, churn_probability double, is_alert boolean")
-    tiered = with_risk_tier(scored, policy).collect()
-    assert {row.churn_probability: row.risk_tier for row in tiered} == expected
+    tiered = with_risk_tier(scored, policy, churn_rate=0.1).collect()
+    assert {(row.churn_probability, row.is_alert): row.risk_tier for row in tiered} == expected
 
 
 def test_each_customer_is_scored_or_listed_with_what_is_at_fault(spark: SparkSession) -> None:

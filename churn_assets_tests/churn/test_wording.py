@@ -1,5 +1,7 @@
 """Sentences of reasons: the customer's value in people's words, set against what is usual."""
 
+from dataclasses import replace
+
 import pytest
 
 from churn_assets.churn.catalogue import FEATURE_OF
@@ -12,14 +14,10 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
 @pytest.mark.parametrize(
     ("feature", "value", "sentence"),
     [
-        ("total_orders", Compared(1, 6, {}), "1 order in 60 days; usual is 6"),
-        ("total_orders", Compared(2, 6, {}), "2 orders in 60 days; usual is 6"),
+        ("total_orders", Compared(1, 6, {}), "1 order in 60 days; usual is 6.0"),
+        ("total_orders", Compared(2, 6, {}), "2 orders in 60 days; usual is 6.0"),
         ("avg_star_rating", Compared(2.25, 4.31, {"reviews": 2}), "rated us 2.2 stars on average; usual is 4.3"),
-        (
-            "avg_star_rating",
-            Compared(4.31, 4.31, {"reviews": 0}),
-            "left no review in 60 days; the usual rating is 4.3 stars",
-        ),
+        ("avg_star_rating", Compared(4.2, 4.31, {"reviews": 0}), None),
         (
             "late_order_ratio",
             Compared(0.75, 0.1, {"late_deliveries": 3, "promised_deliveries": 4}),
@@ -27,30 +25,30 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
         ),
         (
             "late_order_ratio",
-            Compared(0, 0.7, {"late_deliveries": 0, "promised_deliveries": 1}),
-            "the last delivery was on time; usual is 7 in 10",
+            Compared(1, 0.7, {"late_deliveries": 1, "promised_deliveries": 1}),
+            "the last delivery came late; usual is 7 in 10",
         ),
-        (
-            "late_order_ratio",
-            Compared(0, 0.1, {"late_deliveries": 0, "promised_deliveries": 0}),
-            "no delivery with a promised time in 60 days",
-        ),
+        ("late_order_ratio", Compared(0.5, 0.1, {"late_deliveries": 0, "promised_deliveries": 0}), None),
         ("segment_index", Compared(1, 0, {}), "is of segment Student"),
         ("segment_index", Compared(-1, 0, {}), "is of no known segment"),
         (
             "crisis_exposure_index",
             Compared(1, 0.05, {}),
-            "waited more than 45 minutes past the promise; 1 in 20 of all customers did wait that long",
+            "waited more than 45 minutes past the promise; 1 in 20 of all customers did",
         ),
-        ("sentiment_velocity", Compared(-2.5, 0, {}), "a review fell by 2.5 stars from the one before"),
-        ("sentiment_velocity", Compared(0, 0, {}), "no review was worse than the one before"),
+        (
+            "sentiment_velocity",
+            Compared(-2.5, -0.31, {}),
+            "a review fell by 2.5 stars from the one before; usual is 0.3",
+        ),
         (
             "rfm_score",
-            Compared(543, 322, {}),
-            "ranks 5, 4, 3 of 5 for recency, frequency and spend, 1 is best; usual is 3, 2, 2",
+            Compared(543, 322, {}, {"recency": (5, 2.97), "frequency": (4, 3.0), "spend": (3, 3.04)}),
+            "ranks 5 of 5 for recency (usual is 3.0), 4 of 5 for frequency (usual is 3.0); 1 is best",
         ),
+        ("rfm_score", Compared(323, 322, {}, {"recency": (3, 3.04), "frequency": (2, 3.0), "spend": (3, 3.0)}), None),
         ("recency_days", Compared(21.4, 5.6, {}), "last ordered 21 days ago; usual is 6"),
-        ("recency_days", Compared(1.2, 5.6, {}), "last ordered 1 day ago; usual is 6"),
+        ("recency_days", Compared(1.2, 0.3, {}), "last ordered 1 day ago; usual is 0"),
         ("tenure_days", Compared(40.0, 150.0, {}), "first ordered 40 days ago; usual is 150"),
         (
             "gap_ratio",
@@ -63,19 +61,46 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
             "at their own pace would have ordered 4.0 times since the last order; usual is 1.2",
         ),
         ("recent_delay_minutes", Compared(95.2, 4.0, {}), "waited 95 minutes past the promise in 30 days; usual is 4"),
+        ("orders_ever", Compared(1.0, 12.4, {}), "1 order in all; usual is 12.4"),
     ],
 )
 def test_a_sentence_sets_the_customers_value_against_the_usual(feature: str, value: Compared, sentence: str) -> None:
-    assert FEATURE_OF[feature].sentence(value, WORDING) == sentence
+    assert FEATURE_OF[feature].reason(value, WORDING) == sentence
+
+
+@pytest.mark.parametrize(
+    ("feature", "value"),
+    [
+        # As shown they are the same.
+        ("total_orders", Compared(1, 1.04, {})),
+        ("recency_days", Compared(5.6, 5.5, {})),
+        ("crisis_exposure_index", Compared(1, 0.96, {})),
+        # And these speak for staying.
+        ("total_orders", Compared(3, 1.3, {})),
+        ("recency_days", Compared(1.2, 5.6, {})),
+        ("crisis_exposure_index", Compared(0, 0.05, {})),
+        ("late_order_ratio", Compared(0, 0.7, {"late_deliveries": 0, "promised_deliveries": 1})),
+        ("sentiment_velocity", Compared(0, -0.3, {})),
+        ("orders_ever", Compared(30, 12.4, {})),
+    ],
+)
+def test_what_is_usual_or_speaks_for_staying_is_no_reason(feature: str, value: Compared) -> None:
+    assert FEATURE_OF[feature].reason(value, WORDING) is None
+
+
+def test_a_feature_that_claims_no_side_is_told_wherever_it_differs_as_shown() -> None:
+    either = replace(FEATURE_OF["gap_ratio"], riskier=None)
+    assert [either.reason(Compared(own, 1.0, {}), WORDING) is None for own in (0.5, 1.04, 2.0)] == [False, True, False]
 
 
 @pytest.mark.parametrize("count", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("name", FEATURE_OF)
 def test_every_feature_has_a_sentence_that_needs_only_what_it_declares_to_tell(name: str, count: float) -> None:
     feature = FEATURE_OF[name]
-    sentence = feature.sentence(Compared(feature.low, feature.low, dict.fromkeys(feature.tells, count)), WORDING)
-    assert sentence
-    assert "nan" not in sentence
+    parts = dict.fromkeys(feature.parts, (1.0, 0.5))
+    sentence = feature.sentence(Compared(feature.low, feature.low, dict.fromkeys(feature.tells, count), parts), WORDING)
+    assert sentence if count else sentence is None or sentence
+    assert "nan" not in (sentence or "")
 
 
 @pytest.mark.parametrize(

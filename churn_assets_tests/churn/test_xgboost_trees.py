@@ -154,6 +154,7 @@ def test_the_settings_reach_xgboost_and_the_first_tree_is_the_churn_rate(train: 
         {"iterations": 4},
         {"step_size": 0.1},
         {"min_leaf_share": 0.2},
+        {"feature_share": 1.0},
     ]
     assert len({digest(**changed) for changed in changes}) == len(changes)
     model = fit_churn_model(train, FEATURES, small, rows=600)

@@ -17,6 +17,7 @@ from churn_assets.commands import engines
 from churn_assets.commands.engines import NEEDED, Compared, Ran, compared, outcome, report
 from churn_assets.commands.terminal import DONE, FAILED, UNEVALUATED
 from churn_assets.defs.scoring import SCORES
+from churn_assets.engines.choice import UnknownEngineError
 from churn_assets.resources.settings import settings_from_env
 from churn_assets_tests.commands.test_run import tiny_project
 from churn_assets_tests.conftest import Project
@@ -118,7 +119,6 @@ def test_the_command_runs_a_project_twice_apart_and_finds_it_equal(tmp_path: Pat
 def test_an_engine_that_cannot_be_chosen_is_refused_before_anything_runs(tmp_path: Path) -> None:
     settings = settings_from_env({"CHURN_PROJECT": str(tmp_path)})
     terminal = StringIO()
-    code = engines.main(Namespace(one="sail", other="connect"), settings, terminal, tmp_path / "log")
-    assert code == FAILED
-    assert "no server is named" in terminal.getvalue()
+    with pytest.raises(UnknownEngineError, match="no server is named"):
+        engines.main(Namespace(one="sail", other="connect"), settings, terminal, tmp_path / "log")
     assert "took" not in terminal.getvalue()

@@ -135,10 +135,11 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
         r"recall +0\.\d{3} \(95% interval 0\.\d{3} to [01]\.\d{3}\): \d+ of \d+ churners found", refused.out
     )
     assert re.search(r"alerts +\d+ of \d+ customers, [\d.]+%; budget 30%", refused.out)
-    for rival in ("rule", "total_orders"):
-        assert re.search(
-            rf"{rival}: PR-AUC 0\.\d+; with as many alerts it finds [01]\.\d+ of the churners", refused.told
-        )
+    for rival in ("rule", "total_orders", "purchase_model"):
+        named = rf"{rival}(?: \(the strongest rival\))?"
+        told = rf"{named}: PR-AUC 0\.\d+; with as many alerts it finds [01]\.\d+ of the churners"
+        assert re.search(told, refused.told)
+    assert refused.told.count("(the strongest rival)") == 1
     assert re.search(
         r"FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers, \d+ to judge on", refused.told
     )
@@ -250,8 +251,8 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(listed: Pro
     assert (
         f"{alerts:,} alerts, {alerts / len(rows):.1%}; risk: {tiers['high']:,} high, {tiers['medium']:,} medium" in text
     )
-    # Thirteen stability indices, unseen segments, alerts, recall and precision.
-    assert re.search(rf"^Monitoring\n  week {weeks[-1]}: of 17 figures \d+ ok, .*2 not yet known$", text, re.MULTILINE)
+    # Fourteen stability indices, unseen segments, alerts, recall and precision.
+    assert re.search(rf"^Monitoring\n  week {weeks[-1]}: of 18 figures \d+ ok, .*2 not yet known$", text, re.MULTILINE)
     assert re.search(r"^  (no need to )?retrain: ", text, re.MULTILINE)
 
 

@@ -1,12 +1,15 @@
 """Who is told what, once: against a real web server and a real mail server on loopback."""
 
 import json
+import os
 import re
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from email import message_from_string
 from email.header import decode_header, make_header
 from email.message import Message
@@ -16,13 +19,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import create_run_for_test
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.ledger import Action
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy, Notices, Promotion
 from churn_assets.commands import doctor
 from churn_assets.definitions import default_resources
 from churn_assets.defs import alerts as module
 from churn_assets.defs.alerts import Told, alert_on_failure
+from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG
 from churn_assets.resources.alerts import (
     AlertsResource,
     InvalidAlertAddressError,
@@ -160,7 +167,62 @@ def test_a_failed_check_is_told_with_asset_check_observed_allowed_and_where_to_l
 def test_a_failed_step_is_told_with_its_cause(watched: Watched, inbox: Inbox) -> None:
     run(watched, broken)
     watched.tick()
-    assert "• step broken: OSError: the lake is dry\n" in inbox.received[0]["text"]
+    assert "• step broken: OSError: the lake is dry Next step: look at that place" in inbox.received[0]["text"]
+
+
+@dg.asset
+def refused() -> None:
+    try:
+        raise ValueError("[UNRESOLVED_COLUMN]")
+    except ValueError as below:
+        raise ChurnError("Orders cannot be read.", ["no column"], next_step="check select") from below
+
+
+def test_a_named_error_is_told_with_its_next_step_and_not_what_lay_below_it(watched: Watched, inbox: Inbox) -> None:
+    run(watched, refused)
+    watched.tick()
+    assert "• step refused: Orders cannot be read. - no column Next step: check select\n" in inbox.received[0]["text"]
+
+
+def test_a_run_whose_process_vanished_is_told_as_failed(watched: Watched, inbox: Inbox) -> None:
+    run = create_run_for_test(watched.instance, job_name="churn_scoring", status=dg.DagsterRunStatus.STARTED)
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "started": 0.0, "run": run.run_id}
+    watched.instance.add_run_tags(run.run_id, {DAGSTER_PROCESS_TAG: json.dumps(process)})
+    assert [watched.tick(), watched.tick()] == [
+        "told by webhook: churn_scoring failed",
+        "Nothing to tell; 0 on their way.",
+    ]
+    assert len(inbox.received) == 1
+
+
+def test_a_run_of_another_machine_that_does_not_end_is_told_once(
+    watched: Watched, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run_for_test(watched.instance, job_name="churn_scoring", status=dg.DagsterRunStatus.STARTED)
+    assert watched.tick() == "Nothing to tell; 0 on their way."
+    monkeypatch.setattr(module, "LOST_AFTER", timedelta(seconds=-60))
+    assert [watched.tick(), watched.tick()] == [
+        "told by webhook: churn_scoring does not end",
+        "Nothing to tell; 0 on their way.",
+    ]
+    assert len(inbox.received) == 1
+
+
+def test_a_table_that_is_overdue_is_told_once_for_each_deadline(
+    watched: Watched, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Outcome("is_fresh", False, "last written 2026-01-05 03:10 UTC", "written since 2026-01-12 00:00 UTC")
+    overdue = {"food_delivery/churn_scores": late}
+    monkeypatch.setattr(module, "stale", lambda *_: overdue)
+    told = "told by webhook: food_delivery/churn_scores is stale"
+    assert [watched.tick(), watched.tick()] == [told, "Nothing to tell; 0 on their way."]
+    overdue["food_delivery/churn_scores"] = replace(late, allowed="written since 2026-01-19 00:00 UTC")
+    assert watched.tick() == told
+    assert (
+        "• observed: last written 2026-01-05 03:10 UTC; allowed: written since 2026-01-12" in inbox.received[0]["text"]
+    )
+    overdue.clear()
+    assert watched.tick() == "Nothing to tell; 0 on their way."
 
 
 def test_text_from_data_is_one_line_and_calls_nobody_in_slack(inbox: Inbox) -> None:

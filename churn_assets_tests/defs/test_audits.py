@@ -23,6 +23,7 @@ from churn_assets.defs.features import PANEL, stored_outcomes
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
 from churn_assets.defs.splits import TEST, TRAIN, stored_split_outcomes, train_and_test_features_contract
+from churn_assets.delta.commits import OvertakenError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -122,9 +123,9 @@ def test_rows_that_another_writer_commits_at_the_same_time_are_not_covered(
         commit(*arguments, **named)
 
     monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", commit_after_another)
-    written = lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
-    assert written.version == 2
-    assert sorted(row.id for row in lakehouse.read(TABLE).collect()) == [0, 1, 2, 7]
+    with pytest.raises(OvertakenError, match="was written by another process after version 0"):
+        lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
+    assert sorted(row.id for row in lakehouse.read(TABLE).collect()) == [0, 7]
     assert remembered(lakehouse, TABLE) == []
 
 

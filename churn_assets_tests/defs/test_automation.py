@@ -1,7 +1,11 @@
 """What the sensors decide, tick by tick: on Delta logs and Dagster's history alone, without a JVM."""
 
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -11,6 +15,7 @@ from typing import Any, Literal
 import dagster as dg
 import deltalake
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 from dagster._core.test_utils import create_run_for_test
@@ -24,6 +29,7 @@ from churn_assets.defs import automation
 from churn_assets.defs.automation import REFRESH, TRAINING, Seen
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
+from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG, end_vanished_runs, this_process
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import Source, SourceCatalog, Sources
@@ -79,7 +85,8 @@ OTHER = ROWS.assign(total_orders=[1.0, 3.0, 4.0])
 def asked(found: dg.RunRequest | str) -> str:
     assert isinstance(found, dg.RunRequest), found
     assert found.run_key is not None
-    return found.run_key
+    # What follows is when that version was committed.
+    return found.run_key.partition(" of ")[0]
 
 
 def test_without_a_panel_there_is_nothing_to_do(watched: Watched) -> None:
@@ -97,8 +104,71 @@ def test_a_tick_repeated_after_a_crash_asks_for_the_same_run(watched: Watched) -
     keys = []
     for _ in range(2):
         watched.cursor = None
-        keys.append(asked(watched.tick()))
-    assert keys == [f"{PANEL}@0"] * 2, "Dagster starts one run for one key"
+        found = watched.tick()
+        assert isinstance(found, dg.RunRequest)
+        keys.append(found.run_key)
+    assert keys == [keys[0]] * 2, "Dagster starts one run for one key"
+
+
+def test_the_versions_of_a_table_made_anew_bring_no_key_back(watched: Watched) -> None:
+    keys = []
+    for _ in range(2):
+        watched.write(ROWS)
+        found = watched.tick()
+        assert isinstance(found, dg.RunRequest)
+        keys.append(found.run_key)
+        shutil.rmtree(watched.lakehouse.path(PANEL))
+        watched.cursor = None
+    assert len(set(keys)) == 2
+
+
+def test_a_run_whose_process_is_gone_is_ended_and_holds_nothing_up(watched: Watched) -> None:
+    watched.write(ROWS)
+    runs = {
+        name: create_run_for_test(watched.instance, job_name=REFRESH, status=status)
+        for name, status in {
+            "gone": dg.DagsterRunStatus.STARTED,
+            "unwanted": dg.DagsterRunStatus.CANCELING,
+            "launched again": dg.DagsterRunStatus.STARTED,
+            "elsewhere": dg.DagsterRunStatus.STARTED,
+            "alive": dg.DagsterRunStatus.STARTED,
+        }.items()
+    }
+    process = subprocess.Popen(["sleep", "60"])
+    gone = {"host": socket.gethostname(), "pid": process.pid, "started": psutil.Process(process.pid).create_time()}
+    process.kill()
+    process.wait()
+    of_run = {name: gone | {"run": runs["gone" if name == "launched again" else name].run_id} for name in runs}
+    of_run["elsewhere"]["host"] = "elsewhere"
+    of_run["alive"] |= this_process()
+    for name, run in runs.items():
+        watched.instance.add_run_tags(run.run_id, {DAGSTER_PROCESS_TAG: json.dumps(of_run[name])})
+    assert "waits for the run" in str(watched.tick())
+    now = {name: watched.instance.get_run_by_id(run.run_id) for name, run in runs.items()}
+    assert {name: run.status.name for name, run in now.items() if run is not None} == {
+        "gone": "FAILURE",
+        "unwanted": "CANCELED",
+        "launched again": "STARTED",
+        "elsewhere": "STARTED",
+        "alive": "STARTED",
+    }
+    for name in ("launched again", "elsewhere", "alive"):
+        watched.instance.report_run_canceled(runs[name])
+    assert asked(watched.tick()) == f"{PANEL}@0"
+    assert end_vanished_runs(watched.instance) == []
+
+
+def test_a_run_says_which_process_executes_it(watched: Watched) -> None:
+    @dg.op
+    def look(context: dg.OpExecutionContext, lakehouse: LakehouseResource) -> None: ...
+
+    @dg.job(resource_defs={"lakehouse": watched.lakehouse})
+    def looking() -> None:
+        look()
+
+    run = watched.instance.get_run_by_id(looking.execute_in_process(instance=watched.instance).run_id)
+    assert run is not None
+    assert json.loads(run.tags[DAGSTER_PROCESS_TAG]) == this_process() | {"run": run.run_id}
 
 
 def test_what_has_been_trained_on_asks_for_none(watched: Watched) -> None:
@@ -280,11 +350,24 @@ def test_the_features_are_refreshed_once_when_a_source_moves(
         first, cursor = new_orders(sources, instance, None)
         again, cursor = new_orders(sources, instance, cursor)
         write(pd.concat([ROWS, OTHER]))
-        moved, cursor = new_orders(sources, instance, cursor)
+        moved, _ = new_orders(sources, instance, cursor)
     assert again.skip_message == "The source tables are as they were."
     assert isinstance(first, dg.RunRequest)
     assert isinstance(moved, dg.RunRequest)
-    assert first.run_key != moved.run_key
+
+
+def test_files_restored_with_their_times_are_read_again_for_no_key_comes_back(tmp_path: Path) -> None:
+    place = tmp_path / "orders.csv"
+    sources = SourceCatalog(Sources(orders=Source(format="csv", path="orders.csv")), tmp_path, "")
+    cursor, asked_for = None, []
+    with dg.instance_for_test() as instance:
+        for content, at in (("id\n1\n", 1_000), ("id\n2\n3\n", 2_000), ("id\n1\n", 1_000)):
+            place.write_text(content, encoding="utf-8")
+            os.utime(place, (at, at))
+            found, cursor = new_orders(sources, instance, cursor)
+            asked_for.append(found)
+    assert all(isinstance(found, dg.RunRequest) for found in asked_for)
+    assert {found.run_key for found in asked_for} == {None}, "Dagster starts one run for a key, ever"
 
 
 def test_a_catalog_table_is_said_to_need_the_schedule(tmp_path: Path) -> None:

@@ -12,13 +12,16 @@ import deltalake
 import pytest
 from pyspark.sql import functions as F
 
+from churn_assets.churn.tables import OPT_OUTS
 from churn_assets.defs.campaigns import EFFECT, OUTCOMES
 from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.lakehouse import match_of
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
 from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of, checks_of
+from churn_assets_tests.true_reasons import contradictions, everybody_told
 
 LISTS = [TARGETS, EXCLUSIONS]
 
@@ -52,7 +55,9 @@ def test_every_alerted_customer_is_listed_or_excluded_and_valued_by_their_own_sp
         assert row["value_at_risk"] == pytest.approx(scores[key]["churn_probability"] * spend[key])
         assert row["risk_tier"] == scores[key]["risk_tier"]
         assert row["suggested_action"]
-        assert 1 <= len(row["reasons"]) <= 3
+        assert len(row["reasons"]) <= 3
+        # The tiny policy alerts many whom nothing speaks against.
+        assert row["reasons"] or row["raw_score"] < row["base_score"]
         total = (
             row["base_score"] + sum(reason["contribution"] for reason in row["reasons"]) + row["other_contributions"]
         )
@@ -63,13 +68,22 @@ def test_every_alerted_customer_is_listed_or_excluded_and_valued_by_their_own_sp
         assert [row["value_at_risk"] for row in ranked] == sorted((r["value_at_risk"] for r in ranked), reverse=True)
 
 
+def test_no_reason_contradicts_what_it_is_given_for(listed: Project) -> None:
+    (recorded,) = listed.lakehouse.read("recall_churn").collect()
+    for week in weeks(listed):
+        told = everybody_told(listed, recorded.run_id, week)
+        assert list(contradictions(told)) == []
+        at_risk = sorted(told, key=lambda row: row["raw_score"])[-len(told) // 5 :]
+        assert sum(not row["reasons"] for row in at_risk) < len(at_risk) / 20
+
+
 def test_the_csv_file_is_the_list_without_whoever_is_held_out(listed: Project) -> None:
     for week in weeks(listed):
         file = Path(listed.lakehouse.root, EXPORTS, f"{week}.csv")
         with file.open(encoding="utf-8", newline="") as lines:
             found = [(int(row["rank"]), row["customer_id"], row["reason_1"]) for row in csv.DictReader(lines)]
         expected = [
-            (row["rank"], row["customer_id"], row["reasons"][0]["sentence"])
+            (row["rank"], row["customer_id"], "".join(reason["sentence"] for reason in row["reasons"][:1]))
             for row in rows(listed)
             if row["as_of"] == week and not row["is_holdout"]
         ]
@@ -91,7 +105,8 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
     first, second = sorted((row for row in rows(changeable) if row["as_of"] == last), key=lambda row: row["rank"])[:2]
     lakehouse = changeable.lakehouse
     spark = lakehouse.spark
-    lakehouse.write(OPTED_OUT, spark.createDataFrame([(first["customer_id"],)], "customer_id string"))
+    # Blanks around an id are no part of it.
+    lakehouse.write(OPTED_OUT, spark.createDataFrame([(f"{first['customer_id']}  ",)], "customer_id string"))
     earlier = weeks(changeable)[0]
     new = (
         lakehouse.read(CONTACTS)
@@ -118,6 +133,28 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
     assert {reasons[customer] for customer in held_out & alerted if "contacted" not in reasons[customer]} == {
         f"held out on {earlier}"
     }
+
+
+def test_opt_outs_of_nobody_are_counted_named_and_where_the_policy_asks_stop_the_list(changeable: Project) -> None:
+    last, lakehouse = weeks(changeable)[-1], changeable.lakehouse
+    ids = sorted({row["customer_id"] for row in rows(changeable, SCORES)})[:20]
+    asked = [*ids[:5], *(f" {each} " for each in ids[5:10]), *(each.lower() for each in ids[10:15]), *"vwxyz"]
+    lakehouse.write(OPTED_OUT, lakehouse.spark.createDataFrame([(each,) for each in asked], "customer_id string"))
+    outcome = match_of(lakehouse, OPT_OUTS, changeable.policy)
+    assert (outcome.rule, outcome.is_passed, outcome.is_warning) == ("opt_outs__match_customers", False, True)
+    assert outcome.observed.startswith("10 of 20 opt outs (50.0%) are of no known customer; 5 differ only in case")
+    assert outcome.keys == (*(f"{each.lower()} (perhaps {each})" for each in ids[10:15]), *"vwxyz")
+    assert changeable.score(last, last, *LISTS).success
+    retention = changeable.policy.retention.model_copy(update={"max_unmatched_opt_outs": 0.0})
+    strict = changeable.under(changeable.policy.model_copy(update={"retention": retention}))
+    assert not match_of(lakehouse, OPT_OUTS, strict.policy).is_warning
+    versions = [lakehouse.version(table) for table in LISTS]
+    refused = strict.score(last, last, *LISTS)
+    assert not refused.success
+    (cause,) = causes_of(refused)
+    assert "UnlistableWeekError" in cause
+    assert "10 of 20 opt outs" in cause
+    assert [lakehouse.version(table) for table in LISTS] == versions
 
 
 def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project) -> None:

@@ -40,8 +40,11 @@ from churn_assets.churn.evaluations import evaluation_row, recorded_evaluation
 from churn_assets.churn.features import feature_panel
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import refusals
+from churn_assets.churn.purchase_histories import purchase_histories
+from churn_assets.churn.purchase_model import fit_purchase_model, histories
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs import evaluation, features
+from churn_assets.defs.lakehouse import SILVER
 from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
@@ -168,6 +171,12 @@ def honest(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Judgemen
         is_unseen=True,
         risk_score=[rule[key] for key in zip(rows["customer_id"], rows["as_of"], strict=True)],
     )
+    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, versions[PANEL])[SILVER])
+    purchases = fit_purchase_model(purchase_histories(silver, rows["as_of"].max()))
+    is_first = rows["orders_ever"] == 1
+    first_to_last = (rows["tenure_days"] - rows["recency_days"]).where(~is_first, 0.0)
+    known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"])
+    rows["no_purchase"] = purchases.no_purchase(known, built.policy.windows.outcome_days)
     return Judgement(rows, trained, built.policy)
 
 
@@ -201,8 +210,9 @@ def test_the_honest_rows_pass_with_the_figures_that_the_flow_recorded(built: Pro
             lambda rows: rows.assign(churn_probability=rows["churn_probability"].where(rows.index % 2 == 0)),
             "some scores are missing or NaN",
         ),
+        (lambda rows: rows.assign(no_purchase=np.nan), "some scores of the purchase model are missing or NaN"),
     ],
-    ids=["empty", "no_churners", "all_churners", "no_labels", "labels_of_2", "scores_not_numbers"],
+    ids=["empty", "no_churners", "all_churners", "no_labels", "labels_of_2", "scores_not_numbers", "no_rival"],
 )
 def test_rows_that_cannot_judge_are_not_evaluable(
     honest: Judgement, spoil: Callable[[pd.DataFrame], pd.DataFrame], reason: str

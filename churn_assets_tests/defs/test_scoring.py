@@ -11,7 +11,6 @@ from dagster import ExecuteInProcessResult
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.policy import ChurnPolicy, Scoring
 from churn_assets.definitions import build_defs
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
@@ -181,16 +180,16 @@ def test_before_any_week_is_scored_the_checks_say_so(built: Project) -> None:
     assert {each.metadata["observed"].value for each in found} == {"no week has been scored yet"}
 
 
-def test_tiers_are_those_of_the_policy(project: Project) -> None:
-    policy = ChurnPolicy.model_validate(
-        project.policy.model_dump()
-        | {"scoring": Scoring(high_risk_probability=0.3, medium_risk_probability=0.1).model_dump()}
-    )
+def test_tiers_follow_the_churn_rate_of_the_panel_and_every_alert_is_of_medium_risk_at_least(project: Project) -> None:
     last = project.weeks()[-1]
-    assert score(project.under(policy), last, last).success
-    for row in rows(project):
-        probability = row["churn_probability"]
-        assert row["risk_tier"] == ("high" if probability >= 0.3 else "medium" if probability >= 0.1 else "low")
+    assert score(project, last, last).success
+    labels = [row["label"] for row in project.lakehouse.records(PANEL) if row["label"] is not None]
+    high, medium = project.policy.scoring.least_probabilities(sum(labels) / len(labels))
+    scored = rows(project)
+    assert {row["risk_tier"] for row in scored} == {"high", "medium", "low"}
+    for row in scored:
+        is_medium = row["is_alert"] or row["churn_probability"] >= medium
+        assert row["risk_tier"] == ("high" if row["churn_probability"] >= high else "medium" if is_medium else "low")
 
 
 # --- the schedule ---

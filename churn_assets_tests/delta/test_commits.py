@@ -17,5 +17,6 @@ def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> No
     for after in (None, 0, 1):
         with pytest.raises(OvertakenError, match=f"after version {after}"):
             append_after(path, after, rows, {})
+    assert len(list(tmp_path.rglob("*.parquet"))) == 3, "whoever was late leaves no file"
     assert records(open_delta(path, next_step="")) == [{"name": "a"}] * 3
     assert records(open_delta(path, 0, next_step="")) == [{"name": "a"}]

@@ -154,7 +154,8 @@ def test_a_card_names_run_code_digests_settings_dates_and_each_table_version() -
     )
     for told in ("5f0c1b", "0ddba11", "d1ge57", POLICY.digest, "2026-01-01 00:30 UTC"):
         assert told in card
-    assert "7 of depth 3, step 0.25, at least 3.00% of the rows in a leaf, no class weights" in card
+    settings = "7 of depth 3, step 0.25, at least 3.00% of the rows in a leaf, 50% of the features at each split"
+    assert f"{settings}, no class weights" in card
     assert "2025-09-01 to 2025-10-27, 3 dates. Test as-of date: 2025-12-01." in section(card, "Data")
     assert rows(section(card, "Data"))[1:] == [[table, str(version)] for table, version in VERSIONS.items()]
 
@@ -256,7 +257,8 @@ def test_each_comparison_has_both_areas_the_difference_with_its_interval_and_bot
     told = with_champion()
     found = section(model_card(told), "Comparisons")
     assert "The champion when it was judged: version 3." in found
-    assert len(told.evaluation.comparisons) == 3
+    assert len(told.evaluation.comparisons) == 4
+    assert "The strongest rival: **the champion**." in found
     assert rows(found)[1:] == [
         [
             NAMES[other.rival],

@@ -20,6 +20,7 @@ from churn_assets.pages.pictures import (
     calibration,
     churn_by_date,
     drawn,
+    drawn_as_lines,
     drift_over_dates,
     feature_importances,
     precision_recall,
@@ -200,22 +201,28 @@ def weeks(*shares: tuple[float | None, float]) -> list[SnapshotShares]:
     return [SnapshotShares(begin + timedelta(weeks=week), 100, *both) for week, both in enumerate(shares)]
 
 
-def test_the_crisis_is_marked_where_the_exposure_is_at_least_half_its_peak() -> None:
-    figure = churn_by_date(weeks((0.1, 0.02), (0.1, 0.02), (0.2, 0.2), (0.4, 0.3), (None, 0.02)), 45)
-    assert legend(figure) == [
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: bool) -> None:
+    shares = weeks((0.1, 0.02), (0.1, 0.02), (0.2, 0.2), (0.4, 0.3), (None, 0.02))
+    figure = churn_by_date(shares, 45, is_narrow=is_narrow)
+    (below,) = figure.legends
+    assert [text.get_text() for text in below.get_texts()] == [
         "had a delivery over 45 minutes late",
         "left within the outcome window",
-        "crisis: 15 Sep 2025 to 22 Sep 2025",
     ]
     (line,) = figure.axes[0].get_lines()
     *known, not_yet = ys(line)
     assert known == [0.1, 0.1, 0.2, 0.4]
     assert np.isnan(not_yet), "what is not yet known is not drawn"
+    figure.draw_without_rendering()
+    assert below.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0, "the legend hides a part of the curve"
 
 
-@pytest.mark.parametrize("exposed", [(0.1, 0.12, 0.15), (0.0, 0.0, 0.0), ()], ids=["steady", "none", "no snapshot"])
-def test_where_nothing_stands_out_no_crisis_is_marked(exposed: tuple[float, ...]) -> None:
-    assert len(legend(churn_by_date(weeks(*[(0.1, share) for share in exposed]), 45))) == 2
+def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
+    one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45)) for _ in range(2))
+    assert one == other
+    assert one.data_uri.startswith("data:image/svg+xml;base64,")
+    assert drawn_as_lines(churn_by_date([], 45)).title == "Churn rate by as-of date"
 
 
 def test_every_judged_version_has_its_recall_with_interval_and_its_verdict() -> None:

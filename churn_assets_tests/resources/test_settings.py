@@ -1,6 +1,7 @@
 """Where things run: from the environment and nothing else."""
 
 import os
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -14,7 +15,14 @@ import yaml
 from churn_assets.engines.choice import Engine
 from churn_assets.resources import settings as places
 from churn_assets.resources.settings import engine_of, prepare_dagster_home, settings_from_env
-from churn_assets.resources.spark import EngineResource, memory_bytes, spark_config, spark_resource, start_ahead
+from churn_assets.resources.spark import (
+    LOCAL_JVM,
+    EngineResource,
+    memory_bytes,
+    spark_config,
+    spark_resource,
+    start_ahead,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -181,3 +189,13 @@ def test_a_jvm_is_started_ahead_without_waiting_for_it_and_a_client_makes_its_ow
     start_ahead(cast(EngineResource, local))
     assert local.asked_by.get(timeout=30) != threading.current_thread().name
     local.may_start.set()
+
+
+@pytest.mark.parametrize("collector", ["UseG1GC", "UseSerialGC", "UseParallelGC"])
+def test_a_local_jvm_starts_whichever_collector_a_users_own_defaults_name(java: None, collector: str) -> None:
+    home = os.environ.get("JAVA_HOME")
+    program = str(Path(home) / "bin" / "java") if home else "java"
+    started = subprocess.run(
+        [program, *LOCAL_JVM.split(), f"-XX:+{collector}", "-version"], capture_output=True, text=True, check=False
+    )
+    assert started.returncode == 0, started.stdout + started.stderr

@@ -1,0 +1,78 @@
+"""By when the tables that people wait for have to be written again: told by Dagster's UI, the checks and the alerts.
+
+How far the orders in them reach is not asked here. Asks Delta logs only.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._utils.schedules import get_latest_completed_cron_tick
+
+from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.defs.automation import CRON
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.monitoring import MONITORING
+from churn_assets.defs.results import check_result
+from churn_assets.defs.retention import TARGETS
+from churn_assets.defs.scoring import SCORES
+from churn_assets.resources.lakehouse import LakehouseResource
+
+WAITED_FOR = (PANEL, SCORES, TARGETS, MONITORING)
+# Noon of the day of the refresh: six hours after the scoring is scheduled. Written since midnight is on time.
+DEADLINE_HOUR = 12
+IN_TIME = timedelta(hours=DEADLINE_HOUR)
+CHECK = "is_fresh"
+
+
+def deadline_cron(policy: ChurnPolicy) -> str:
+    """The moments, in cron's words and UTC, by which the tables are due: on each day on which they are refreshed."""
+    _, _, days = CRON[policy.automation.refresh].split(" ", 2)
+    return f"0 {DEADLINE_HOUR} {days}"
+
+
+def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[Any]:
+    """The assets, of which those that are waited for say by when, for Dagster's UI and daemon.
+
+    Dagster goes by what it has seen materialized; the check goes by the table's log.
+    """
+    due = dg.FreshnessPolicy.cron(deadline_cron=deadline_cron(policy), lower_bound_delta=IN_TIME)
+    keys = {dg.AssetKey(table.split("/")) for table in WAITED_FOR}
+    return list(
+        dg.map_asset_specs(
+            lambda spec: spec.replace_attributes(freshness_policy=due) if spec.key in keys else spec, assets
+        )
+    )
+
+
+def freshness_of(lakehouse: LakehouseResource, policy: ChurnPolicy, table: str, now: datetime) -> Outcome:
+    """Whether the table's rows were written in time for its last deadline before `now` (aware), or since."""
+    deadline = get_latest_completed_cron_tick(deadline_cron(policy), now, "UTC").astimezone(UTC)
+    written = lakehouse.written_at(table)
+    observed = "there is none yet" if written is None else f"last written {written:%Y-%m-%d %H:%M} UTC"
+    allowed = f"written since {deadline - IN_TIME:%Y-%m-%d %H:%M} UTC, due {deadline:%Y-%m-%d %H:%M} UTC"
+    return Outcome(CHECK, written is None or written >= deadline - IN_TIME, observed, allowed)
+
+
+def stale(lakehouse: LakehouseResource, policy: ChurnPolicy, now: datetime) -> Mapping[str, Outcome]:
+    """The tables that are overdue."""
+    found = {table: freshness_of(lakehouse, policy, table, now) for table in WAITED_FOR}
+    return {table: outcome for table, outcome in found.items() if not outcome.is_passed}
+
+
+def freshness_check(table: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=table.split("/"),
+        name=CHECK,
+        description="Written in time for its last deadline: noon (UTC) of each day on which it is refreshed.",
+    )
+    def is_fresh(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
+        return check_result(freshness_of(lakehouse, policy, table, datetime.now(UTC)))
+
+    return is_fresh
+
+
+# Each by itself, because a job takes the checks of its own assets.
+checks = [freshness_check(table) for table in WAITED_FOR]

@@ -1,0 +1,262 @@
+"""A churn model is the mean of what the labels teach and of what the purchase model knows without them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from sklearn.linear_model import LogisticRegression
+
+from churn_assets.churn import models
+from churn_assets.churn.evaluation import PURCHASES, RULE, Evaluation, Scored, Verdict, judge
+from churn_assets.churn.intervals import Floats
+from churn_assets.churn.models import GradientBoosting, fit_churn_model
+from churn_assets.churn.purchase_model import PurchaseModel, histories
+from churn_assets.churn.purchase_prior import (
+    PurchasePrior,
+    averaged,
+    calibrated,
+    can_be_averaged_with,
+    prior_trees,
+)
+from churn_assets.churn.trees import BoostedTrees, Node, Tree, exported_trees
+from churn_assets.resources.configuration import load_policy
+from churn_assets.resources.settings import CHECKOUT
+
+PRIOR = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0), days=30)
+# Not in the order in which the prior asks for them, and with one that it does not ask for.
+FEATURES = ("missed_orders", "delay", "tenure_days", "orders_ever", "recency_days")
+SMALL = GradientBoosting(max_depth=3, iterations=8)
+
+
+def panel(rows: int = 3_000, seed: int = 1) -> pd.DataFrame:
+    """Customers who leave as the prior says, and more often after a delay, of which it knows nothing."""
+    rng = np.random.default_rng(seed)
+    tenure = rng.uniform(20, 400, rows)
+    orders = 1.0 + rng.poisson(tenure * rng.gamma(2, 1 / 50, rows))
+    silence = np.where(orders > 1, np.minimum(tenure, rng.uniform(0, 30, rows)), tenure)
+    delay = rng.exponential(1, rows)
+    log_odds = PRIOR.log_odds(np.column_stack([orders, silence, tenure])) + 1.5 * (delay > 1.5)
+    return pd.DataFrame(
+        {
+            "customer_id": [f"C{place:05d}" for place in range(rows)],
+            "as_of": pd.Timestamp("2026-01-05").date(),
+            "orders_ever": orders,
+            "recency_days": silence,
+            "tenure_days": tenure,
+            "missed_orders": silence * orders / tenure,
+            "delay": delay,
+            "label": (rng.random(rows) < 1 / (1 + np.exp(-log_odds))).astype(float),
+            "fold": 50,
+        }
+    )
+
+
+def values_of(rows: pd.DataFrame) -> Floats:
+    return rows[list(FEATURES)].to_numpy(dtype=np.float64)
+
+
+def trees_of_prior(rows: pd.DataFrame) -> BoostedTrees:
+    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
+    return BoostedTrees(FEATURES, prior_trees(PRIOR, values, labels, None, FEATURES))
+
+
+def loss(model: BoostedTrees, rows: pd.DataFrame) -> float:
+    chance, label = model.probabilities(values_of(rows)), rows["label"].to_numpy()
+    return float(-np.mean(label * np.log(chance) + (1 - label) * np.log(1 - chance)))
+
+
+def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
+    return spark.createDataFrame(rows)
+
+
+# ---- the prior as trees
+
+
+def test_the_log_odds_are_the_purchase_models() -> None:
+    asked = np.array([[1.0, 40.0, 40.0], [5.0, 3.0, 90.0], [60.0, 0.5, 300.0]])
+    known = histories([0, 4, 59], [0, 87, 299.5], [40, 90, 300])
+    chance = PRIOR.purchases.no_purchase(known, 30)
+    assert PRIOR.log_odds(asked) == pytest.approx(np.log(chance / (1 - chance)), rel=1e-9)
+
+
+def test_a_silence_longer_than_the_age_by_a_rounding_and_a_chance_of_one_are_numbers() -> None:
+    asked = np.array([[1.0, 40.000004, 40.0], [2.0, 40.000004, 40.0], [500.0, 3000.0, 3001.0], [9e5, 1e-9, 4e3]])
+    assert np.isfinite(PRIOR.log_odds(asked)).all()
+
+
+def test_the_trees_say_of_customers_they_never_saw_what_the_purchase_model_says() -> None:
+    rows, others = panel(), panel(seed=2)
+    said = 2 * trees_of_prior(rows).margins(values_of(others))
+    exact = PRIOR.log_odds(others[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float))
+    assert np.corrcoef(said, exact)[0, 1] > 0.97
+    # And hardly differ from it on the scale that the labels ask for: about 1 here, and higher for the delays.
+    assert np.polyfit(exact, said, 1)[0] == pytest.approx(1, abs=0.2)
+    assert said.mean() > exact.mean()
+
+
+def test_no_tree_learns_from_a_label() -> None:
+    rows = panel()
+    other = rows.assign(label=np.random.default_rng(3).permutation(rows["label"]))
+    one, two = trees_of_prior(rows).trees[1:], trees_of_prior(other).trees[1:]
+    assert len(one) == len(two) == 10
+    for tree, again in zip(one, two, strict=True):
+        assert np.array_equal(tree.feature, again.feature)
+        assert np.array_equal(tree.split, again.split, equal_nan=True)
+        assert np.array_equal(tree.value, again.value, equal_nan=True)
+    # Labels that the prior does not tell apart take its word away.
+    assert abs(two[0].weight) < 0.2 * one[0].weight
+
+
+def test_only_the_features_of_the_prior_are_split_by() -> None:
+    used = {FEATURES[number] for tree in trees_of_prior(panel()).trees for number in tree.feature if number >= 0}
+    assert used == {"missed_orders", "tenure_days", "orders_ever", "recency_days"}
+    assert can_be_averaged_with(FEATURES)
+    assert not can_be_averaged_with(FEATURES[:-1])
+
+
+# ---- its place on the labels' scale
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_calibration_is_the_logistic_regression(is_weighted: bool) -> None:
+    rng = np.random.default_rng(4)
+    log_odds = rng.normal(-2, 1.5, 2_000)
+    labels = (rng.random(2_000) < 1 / (1 + np.exp(-(0.7 + 0.6 * log_odds)))).astype(float)
+    weights = np.where(labels == 1, 3.0, 0.7) if is_weighted else None
+    reference = LogisticRegression(C=np.inf, tol=1e-10).fit(log_odds[:, np.newaxis], labels, sample_weight=weights)
+    found = calibrated(log_odds, labels, weights)
+    assert found == pytest.approx((reference.intercept_[0], reference.coef_[0, 0]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "log_odds",
+    [np.full(100, 0.3), np.linspace(-5, 5, 100)],
+    ids=["all the same", "telling the labels apart perfectly"],
+)
+def test_where_there_is_no_slope_to_find_the_prior_is_silent(log_odds: Floats) -> None:
+    labels = (np.arange(100) >= 50).astype(float)
+    assert calibrated(log_odds, labels, None) == pytest.approx((0.0, 0.0))
+
+
+# ---- the model
+
+
+def test_the_model_is_the_mean_of_both_log_odds_and_better_than_either(spark: SparkSession) -> None:
+    rows, others = panel(), panel(seed=2)
+    train = spark_rows(spark, rows)
+    model = fit_churn_model(train, FEATURES, SMALL, rows=len(rows), prior=PRIOR)
+    plain, prior = fit_churn_model(train, FEATURES, SMALL, rows=len(rows)), trees_of_prior(rows)
+    values = values_of(others)
+    assert model.margins(values) == pytest.approx((plain.margins(values) + prior.margins(values)) / 2, abs=1e-9)
+    assert loss(model, others) < min(loss(plain, others), loss(prior, others))
+
+
+def test_few_rows_do_not_make_the_trees_of_the_purchase_model_coarse() -> None:
+    few, others = panel(150), panel(seed=2)
+    exact = PRIOR.log_odds(others[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float))
+    assert np.corrcoef(trees_of_prior(few).margins(values_of(others)), exact)[0, 1] > 0.95
+
+
+def test_features_that_do_not_hold_what_the_prior_asks_for_leave_it_out(spark: SparkSession) -> None:
+    train, few = spark_rows(spark, panel(600)), FEATURES[:-1]
+    plain = fit_churn_model(train, few, SMALL, rows=600)
+    same = fit_churn_model(train, few, SMALL, rows=600, prior=PRIOR)
+    assert exported_trees(same, None) == exported_trees(plain, None)
+
+
+def test_the_order_of_the_rows_changes_nothing(spark: SparkSession) -> None:
+    rows = panel(600)
+    one, other = (
+        fit_churn_model(spark_rows(spark, each), FEATURES, SMALL, rows=600, prior=PRIOR)
+        for each in (rows, rows.sample(frac=1, random_state=7))
+    )
+    assert exported_trees(one, None) == exported_trees(other, None)
+
+
+def test_balanced_classes_balance_the_prior_too() -> None:
+    rows = panel()
+    values, labels = values_of(rows), rows["label"].to_numpy()
+    weights = np.where(labels == 1, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
+    balanced = BoostedTrees(FEATURES, prior_trees(PRIOR, values, labels, weights, FEATURES))
+    assert np.average(balanced.probabilities(values), weights=weights) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_sparks_own_trees_are_averaged_with_the_prior_alike(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = panel(600)
+    train = spark_rows(spark, rows)
+    learned = fit_churn_model(train, FEATURES, SMALL, rows=600)
+    by_xgboost = fit_churn_model(train, FEATURES, SMALL, rows=600, prior=PRIOR)
+    # Spark's own learner needs a JVM; what is done with its trees does not.
+    monkeypatch.setattr(models, "_fitted_by_spark", lambda *arguments: learned)
+    by_spark = fit_churn_model(train, FEATURES, replace(SMALL, estimator="gbt"), rows=600, prior=PRIOR)
+    assert exported_trees(by_spark, None) == exported_trees(by_xgboost, None)
+
+
+def test_each_half_of_the_log_odds_counts_for_half_of_the_importance() -> None:
+    rows = panel()
+    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
+    split = Node(feature=FEATURES.index("delay"), split=1.0, left=1, right=2, gain=5.0)
+    learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
+    shares = averaged(learned, PRIOR, values, labels, None).importances()
+    # Nothing but the learned tree splits by the delay.
+    assert shares["delay"] == pytest.approx(0.5)
+    assert sum(shares.values()) == pytest.approx(1)
+    # Trees without a split have gained nothing to compare with.
+    leaf = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
+    assert sum(averaged(leaf, PRIOR, values, labels, None).importances().values()) == pytest.approx(1)
+
+
+# ---- the rival alone, before the gate
+
+
+def verdict_on(challenger: BoostedTrees, champion: BoostedTrees | None) -> Evaluation:
+    """Under the shipped policy, of which only what has to do with rivals is made strict."""
+    rows = panel(6_000, seed=3)
+    values, label = values_of(rows), rows["label"].to_numpy()
+    asked = rows[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float)
+    scores = challenger.probabilities(values)
+    judged = Scored(
+        labels=label,
+        scores=scores,
+        is_alert=scores >= np.quantile(scores, 0.8),
+        rivals={RULE: np.random.default_rng(4).random(len(rows)), PURCHASES: PRIOR.log_odds(asked)},
+        features={"delay": rows["delay"].to_numpy()},
+        slices={},
+        is_unseen=np.ones(len(rows), dtype=bool),
+        champion=None if champion is None else champion.margins(values),
+    )
+    shipped = load_policy(CHECKOUT / "policy.toml")
+    asked_of = {"max_shortfall": 0.005, "min_recall": 0.1}
+    gate = shipped.gate.model_copy(update=asked_of)
+    return judge(judged, shipped.model_copy(update={"gate": gate}), has_threshold=True)
+
+
+def test_the_rival_alone_passes_where_it_is_better_and_is_refused_where_it_is_worse(spark: SparkSession) -> None:
+    rows = panel()
+    train = spark_rows(spark, rows)
+    rival, model = trees_of_prior(rows), fit_churn_model(train, FEATURES, SMALL, rows=len(rows), prior=PRIOR)
+    ignorant = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
+    assert verdict_on(rival, ignorant).verdict is Verdict.PASS
+    refused = verdict_on(rival, model)
+    assert refused.verdict is Verdict.FAIL
+    (missed,) = [reason for reason in refused.reasons if reason.startswith("missed")]
+    assert " of the champion, difference -" in missed
+    assert missed.endswith("; the strongest rival")
+    assert verdict_on(model, rival).verdict is Verdict.PASS
+
+
+def test_a_challenger_shown_to_be_worse_than_the_rival_is_refused_and_the_verdict_names_it() -> None:
+    rival = trees_of_prior(panel())
+    split = Node(feature=FEATURES.index("delay"), split=1.5, left=1, right=2, gain=5.0)
+    learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
+    refused = verdict_on(learned, None)
+    assert refused.verdict is Verdict.FAIL
+    missed = [reason for reason in refused.reasons if reason.startswith("missed") and "PR-AUC" in reason]
+    assert len(missed) == 1
+    assert " of the purchase model, difference -" in missed[0]
+    assert missed[0].endswith("; the strongest rival")
+    assert verdict_on(rival, None).verdict is Verdict.PASS
