@@ -91,6 +91,8 @@ COVERED_BY = {
     "dagster job execute -m churn_assets.definitions -j rollback_production_model -c rollback.yaml": RUN_CONFIG,
     "cat > gbt.yaml": RUN_CONFIG,
     "cat > rollback.yaml": RUN_CONFIG,
+    "dagster job execute -m churn_assets.definitions -j forget_customers -c forget.yaml": RUN_CONFIG,
+    "cat > forget.yaml": RUN_CONFIG,
     "python -c": SNIPPETS,
     "export SPARK_HOME=$(.venv/bin/python -c 'import pyspark; print(pyspark.__path__[0])')": (
         HERE + "test_spark_is_started_in_the_tests_as_the_page_says"
@@ -342,7 +344,7 @@ def test_jobs_take_the_run_config_that_pages_give_them(shipped: dg.Definitions) 
         for each in commands()
         if "dagster job execute" in each.text
     ]
-    assert {job for _, job, _ in launched} == {"churn_training", "rollback_production_model"}
+    assert {job for _, job, _ in launched} == {"churn_training", "rollback_production_model", "forget_customers"}
     for page, job, file in launched:
         (other,) = fences(CHECKOUT / page, "yaml") or [""]
         config = yaml.safe_load(given.get((page, file), other))
