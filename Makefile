@@ -21,6 +21,7 @@ java: ## find Java 17 or newer, which Spark needs and Sail does not, or install 
 chromium: ## find Chromium, for the browser test, or install it where apt can, or say what to type
 	@scripts/ensure-chromium
 
+demo: export CHURN_AUTOMATION = on
 demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
 
 run: $(INSTALLED) ## the whole lifecycle on what sources.toml names (CHURN_PROJECT= chooses another folder's)

@@ -26,6 +26,7 @@ BENCHMARKS = (
     "scoring",
     "serving",
     "loading",
+    "partitions",
     "growth",
     "upkeep",
     "learners",

@@ -136,7 +136,9 @@ def plain_environment(**settings: str) -> dict[str, str]:
     """This process's environment with `settings` and without any other of this project's, of MLflow's or Spark's."""
     ours = ("CHURN_", "MLFLOW_", "SPARK_", "DAGSTER_")
     plain = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return plain | {"PYTHONPATH": str(CHECKOUT), "MLFLOW_DISABLE_TELEMETRY": "true"} | settings
+    return (
+        plain | {"PYTHONPATH": str(CHECKOUT), "MLFLOW_DISABLE_TELEMETRY": "true", "CHURN_AUTOMATION": "on"} | settings
+    )
 
 
 def demo_project(folder: Path, customers: int, **demo: str) -> dict[str, str]:

@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.measuring import engines
 from churn_assets.churn import cleaning
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.features import (
-    AsOfCalendar,
     as_of_calendar,
     customer_snapshots,
     feature_panel,

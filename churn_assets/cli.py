@@ -59,7 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for name, default in (("one", "sail"), ("other", "local")):
         engines.add_argument(name, nargs="?", choices=ENGINES, default=default, help=f"an engine (default: {default})")
-    commands.add_parser("doctor", help="show what is wrong with this machine or configuration, and how to mend it")
+    examined = commands.add_parser(
+        "doctor", help="show what is wrong with this machine or configuration, and how to mend it"
+    )
+    examined.add_argument(
+        "--sources", action="store_true", help="show what the configured sources hold, before anything is landed"
+    )
+    promote = commands.add_parser("promote", help="promote the version that serves here in another environment too")
+    promote.add_argument("--to", required=True, metavar="NAME", help="of [environments] in policy.toml")
+    promote.add_argument("--approver", required=True, help="who decides: a name or an address people can ask")
+    promote.add_argument("--reason", required=True, help="why, in a sentence; both go into the ledgers")
     parsed = parser.parse_args(arguments)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
@@ -67,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not settings.project.is_dir():
         show(f"{settings.project} is no folder.\nNext step: set CHURN_PROJECT to the folder of policy.toml")
         return FAILED
-    if parsed.command == "doctor":
+    if parsed.command == "doctor" and not parsed.sources:
         from churn_assets.commands import doctor
 
         return doctor.main(settings)
@@ -93,11 +102,12 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
 def _told(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     """Runs the command, and says in words what keeps it from its end; the log file has the rest."""
     begun = perf_counter()
+    module = "source_probe" if arguments.command == "doctor" else arguments.command
     try:
         engine = engine_of(settings)
         print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
         # Loaded here, so that what libraries print while they are loaded goes to the log file.
-        command = import_module(f"churn_assets.commands.{arguments.command}")
+        command = import_module(f"churn_assets.commands.{module}")
         code: int = command.main(arguments, settings, terminal, log)
     except KeyboardInterrupt:
         code = INTERRUPTED

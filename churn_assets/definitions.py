@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
+from churn_assets.churn.policy import Names, Promotion
 from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES
 from churn_assets.defs import (
     alerts,
@@ -30,7 +31,7 @@ from churn_assets.defs import (
 )
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.alerts import alerts_resource
-from churn_assets.resources.configuration import load_policy
+from churn_assets.resources.configuration import load_policy, names_of
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -47,20 +48,27 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     Raises InvalidPolicyError or InvalidSourcesError.
     """
     pyspark = pyspark or spark_resource(settings)
+    policy = load_policy(settings.policy_file)
+    if not settings.is_automated:
+        policy = policy.model_copy(update={"promotion": Promotion(mode="manual")})
+    made = stores(settings, pyspark, names_of(policy, settings.names))
+    root = made["lakehouse"].root
     return {
         "pyspark": pyspark,
-        **stores(settings, pyspark),
+        **made,
         "alerts": alerts_resource(settings),
-        "policy": load_policy(settings.policy_file),
+        "policy": policy,
+        "deployment": settings.is_automated,
         "sources": SourceCatalog(
-            load_sources(settings.sources_file), settings.project, f"{settings.lakehouse}/{demo.FOLDER}"
+            load_sources(settings.sources_file), settings.project, f"{root}/{demo.FOLDER}", scratch=f"{root}/held"
         ),
     }
 
 
-def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
-    """The resources that hold what the flow makes: tables, runs and versions, decisions."""
-    lakehouse = LakehouseResource(root=settings.lakehouse, pyspark=pyspark)
+def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> dict[str, Any]:
+    """The resources that hold what the flow makes, under these names: tables, runs and versions, decisions."""
+    root = f"{settings.lakehouse.rstrip('/')}/{names.table_prefix}".rstrip("/")
+    lakehouse = LakehouseResource(root=root, pyspark=pyspark)
     tracking = TrackingResource(
         tracking_uri=shown(without_credentials(settings.tracking_uri)),
         artifact_root=settings.artifact_root,
@@ -68,6 +76,9 @@ def stores(settings: Settings, pyspark: LazyPySparkResource) -> dict[str, Any]:
         dagster_ui=settings.dagster_ui,
         dfs_tmpdir=settings.dfs_tmpdir,
         code_commit=settings.code_commit,
+        experiment=names.experiment,
+        run_name=names.run,
+        registered_model=names.registered_model,
     )
     lock_file = str(settings.data / "locks" / "promotion.lock")
     promotions = PromotionsResource(lakehouse=lakehouse, tracking=tracking, lock_file=lock_file)
@@ -134,6 +145,8 @@ def jobs_to_run(resources: Mapping[str, Any]) -> Iterator[tuple[str, str | None]
 def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     """All assets, checks and jobs on the given resources (those of `default_resources`, or a test's)."""
     sources: SourceCatalog = resources["sources"]
+    is_automated = resources.get("deployment", False)
+    status = dg.DefaultSensorStatus.RUNNING if is_automated else dg.DefaultSensorStatus.STOPPED
     is_demo = sources.sources.demo is not None
     landing = [
         lakehouse.source_asset(
@@ -153,6 +166,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
+            *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
             *freshness.checks,
         ],
@@ -168,9 +182,9 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
             erasures.forget_customers,
         ],
         sensors=[
-            automation.retrain_on_feature_refresh,
+            automation.retraining_sensor(status),
             automation.refresh_on_new_orders,
-            alerts.alert_on_failure,
+            alerts.alert_sensor(status),
         ],
         schedules=[
             automation.refresh_schedule(resources["policy"]),

@@ -65,7 +65,12 @@ TABLES = (
 
 
 # CHURN_TEST_ENGINE=local runs the flow tests on Spark.
-ENGINE = {"CHURN_ENGINE": os.environ.get("CHURN_TEST_ENGINE", "sail"), "SPARK_DRIVER_MEMORY": "3g"}
+ENGINE = {
+    "CHURN_ENGINE": os.environ.get("CHURN_TEST_ENGINE", "sail"),
+    "SPARK_DRIVER_MEMORY": "3g",
+    # The tests' projects are deployments that are switched on.
+    "CHURN_AUTOMATION": "on",
+}
 # The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
 LONGEST_FIRST = (
     "test_pipeline.py",

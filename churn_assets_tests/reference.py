@@ -314,20 +314,142 @@ def _known_first(value: Any) -> tuple[Any, ...]:
 # ---- calendar and segments
 
 
-def watermark(kept_orders: Iterable[Row]) -> date:
-    """The date of the latest kept order. Raises ValueError when there is none."""
-    return max(order["ordered_at"] for order in kept_orders).date()
+@dataclass(frozen=True)
+class CalendarRules:
+    """The policy's `[calendar]`. closures: first and last day of each; watermark: the configured one."""
+
+    weekday: int = MONDAY
+    is_daily: bool = False
+    min_day_share: float = 0.3
+    min_gap_days: int = 7
+    closures: tuple[tuple[date, date], ...] = ()
+    holidays: tuple[date, ...] = ()
+    watermark: date | None = None
+
+    def is_closed(self, day: date) -> bool:
+        return any(first <= day <= last for first, last in self.closures)
 
 
-def as_of_dates(kept_orders: Collection[Row], observation_days: int = 60) -> list[date]:
-    """Mondays with a full observation window behind them, up to one day after the watermark; none without orders."""
+USUAL = CalendarRules()
+ONE_IN_1000, ONE_IN_100_MILLION = 6.9, 18.4  # as exponents of e
+
+
+def _counts(kept_orders: Iterable[Row]) -> dict[date, int]:
+    """Orders by day, of every day from the first order's to the last one's."""
+    counted = Counter(order["ordered_at"].date() for order in kept_orders)
+    first, last = min(counted), max(counted)
+    return {day: counted[day] for day in (first + number * ONE_DAY for number in range((last - first).days + 1))}
+
+
+def _usual(counts: Mapping[date, int], rules: CalendarRules) -> tuple[dict[date, float | None], set[date]]:
+    """What is usual on each day, None where nobody can tell, and the days that fall short of their share of it."""
+    usual: dict[date, float | None] = {}
+    low: set[date] = set()
+    for day, orders in counts.items():
+        past = [day - timedelta(weeks=weeks) for weeks in range(1, (day - min(counts)).days // 7 + 1)]
+        ordinary = [
+            counts[before]
+            for before in past
+            if before not in low and before not in rules.holidays and not rules.is_closed(before)
+        ]
+        is_named = rules.is_closed(day) or day in rules.holidays or day == rules.watermark
+        usual[day] = None if is_named or len(ordinary) < 4 else statistics.median(ordinary[:8])
+        if orders < rules.min_day_share * (usual[day] or 0):
+            low.add(day)
+    return usual, low
+
+
+def watermark(kept_orders: Collection[Row], rules: CalendarRules = USUAL) -> date:
+    """The last complete day. Raises ValueError where there is none."""
+    if rules.watermark is not None:
+        return rules.watermark
+    counts = _counts(kept_orders)
+    usual, low = _usual(counts, rules)
+    for day in reversed(counts):
+        # A day like those without any order says nothing; it is as complete as the day before it.
+        told = next((before for before in _back(day, counts) if usual[before] != 0), None)
+        if told is None:
+            return day
+        if told in low or rules.is_closed(told) or told in rules.holidays:
+            continue
+        week = [before for before in _back(told, counts)[:7] if usual[before]]
+        came, expected = sum(counts[before] for before in week), sum(usual[before] or 0 for before in week)
+        is_there = came >= rules.min_day_share * expected or _surprise(came, expected) <= ONE_IN_1000
+        if usual[told] is None or is_there:
+            return day
+    raise ValueError("no day is complete")
+
+
+def _back(day: date, counts: Mapping[date, int]) -> list[date]:
+    """`day` and all days before it."""
+    return [day - number * ONE_DAY for number in range((day - min(counts)).days + 1)]
+
+
+def gaps(kept_orders: Collection[Row], rules: CalendarRules = USUAL) -> list[tuple[date, date]]:
+    """The first and last days of what is missing before the watermark."""
+    counts = _counts(kept_orders)
+    usual, low = _usual(counts, rules)
+    end = watermark(kept_orders, rules)
+    found: list[tuple[date, date]] = []
+    for day in sorted(low):
+        if day >= end or any(first <= day <= last for first, last in found):
+            continue
+        last = reached = day
+        while reached in counts and reached < end:
+            if reached in low:
+                last = reached
+            elif (
+                (counts[reached] and reached not in rules.holidays)
+                or rules.is_closed(reached)
+                or (usual[reached] is None and reached not in rules.holidays)
+            ):
+                break
+            reached += ONE_DAY
+        run = [each for each in counts if day <= each <= last and each in low]
+        came, expected = sum(counts[each] for each in run), sum(usual[each] or 0 for each in run)
+        if (last - day).days + 1 >= rules.min_gap_days and _surprise(came, expected) > ONE_IN_100_MILLION:
+            found.append((day, last))
+    return found
+
+
+def _surprise(came: float, expected: float) -> float:
+    return (came * math.log(came / expected) if came else 0) - (came - expected)
+
+
+def interruptions(kept_orders: Collection[Row], rules: CalendarRules = USUAL) -> list[tuple[date, date]]:
+    """The first and last days of gaps and closures."""
+    return sorted([*gaps(kept_orders, rules), *rules.closures])
+
+
+def _is_interrupted(begin: date, end: date, spans: Iterable[tuple[date, date]]) -> bool:
+    """Whether a day of one of `spans` is in [begin, end)."""
+    return any(
+        first <= begin + number * ONE_DAY <= last for first, last in spans for number in range((end - begin).days)
+    )
+
+
+def as_of_dates(
+    kept_orders: Collection[Row],
+    observation_days: int = 60,
+    eligibility_days: int = 30,
+    rules: CalendarRules = USUAL,
+) -> list[date]:
+    """The dates with a full observation window behind them, up to one day after the watermark; none without orders.
+
+    Every week or every day, but those in whose eligibility window something interrupts the orders.
+    """
     if not kept_orders:
         return []
     # By date, not by the minute: the first day counts as complete, as the watermark's day does.
     day = min(order["ordered_at"] for order in kept_orders).date() + timedelta(days=observation_days)
-    day += timedelta(days=(MONDAY - day.weekday()) % 7)
-    last = watermark(kept_orders) + ONE_DAY
-    return [day + timedelta(weeks=week) for week in range((last - day).days // 7 + 1)] if day <= last else []
+    last, spans = watermark(kept_orders, rules) + ONE_DAY, interruptions(kept_orders, rules)
+    found = []
+    while day <= last:
+        is_date = rules.is_daily or day.weekday() == rules.weekday
+        if is_date and not _is_interrupted(day - timedelta(days=eligibility_days), day, spans):
+            found.append(day)
+        day += ONE_DAY
+    return found
 
 
 def segment_numbers(kept_customers: Iterable[Row], existing: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -352,6 +474,7 @@ def panel(
     crisis_delay_minutes: float = 45,
     segments: Mapping[str, int] | None = None,
     customers: Collection[str] | None = None,
+    rules: CalendarRules = USUAL,
 ) -> dict[tuple[str, date], dict[str, float | None]]:
     """(customer_id, as-of date) -> PANEL_COLUMNS; the label is None until it is known.
 
@@ -366,8 +489,9 @@ def panel(
     numbers = segment_numbers(cleaned.customers, segments)
     segment_of = {row["customer_id"]: row["segment"] for row in cleaned.customers}
     histories = _histories(cleaned)
-    days = as_of_dates(cleaned.orders, observation_days)
-    known_through = watermark(cleaned.orders) + ONE_DAY if days else None
+    days = as_of_dates(cleaned.orders, observation_days, eligibility_days, rules)
+    known_through = watermark(cleaned.orders, rules) + ONE_DAY if days else None
+    spans = interruptions(cleaned.orders, rules) if days else []
 
     rows: dict[tuple[str, date], dict[str, float | None]] = {}
     for day in days:
@@ -392,7 +516,11 @@ def panel(
         # end. Where nobody has two orders there is no gap at all, and the outcome window takes its place.
         gaps = [fact.median_gap_days for fact in snapshot.values() if fact.median_gap_days is not None]
         median_gap_days = statistics.median(gaps) if gaps else float(outcome_days)
-        is_label_known = known_through is not None and outcome_end.date() <= known_through
+        is_label_known = (
+            known_through is not None
+            and outcome_end.date() <= known_through
+            and not _is_interrupted(day, outcome_end.date(), spans)
+        )
 
         for customer, fact in snapshot.items():
             if customers is not None and customer not in customers:
@@ -426,14 +554,15 @@ def labels(
     eligibility_days: int = 30,
     rate_drop_share: float = 0.5,
     gap_multiple: float = 3.0,
+    rules: CalendarRules = USUAL,
 ) -> dict[tuple[str, date], float | None]:
     """(customer_id, as-of date) -> label, by one of the churn definitions; None until it is known."""
     times: dict[str, list[datetime]] = defaultdict(list)
     for order in cleaned.orders:
         times[order["customer_id"]].append(order["ordered_at"])
-    known_through = watermark(cleaned.orders) + ONE_DAY
+    known_through, spans = watermark(cleaned.orders, rules) + ONE_DAY, interruptions(cleaned.orders, rules)
     found: dict[tuple[str, date], float | None] = {}
-    for day in as_of_dates(cleaned.orders, observation_days):
+    for day in as_of_dates(cleaned.orders, observation_days, eligibility_days, rules):
         t = datetime.combine(day, time())
         outcome_end = t + timedelta(days=outcome_days)
         eligible = {
@@ -457,7 +586,8 @@ def labels(
             else:
                 silent_days = min(gap_multiple * max(1.0, gaps.get(customer, usual_gap)), outcome_days)
                 is_churner = not ordered or (ordered[0] - t) / ONE_DAY >= silent_days
-            found[customer, day] = float(is_churner) if outcome_end.date() <= known_through else None
+            is_known = outcome_end.date() <= known_through and not _is_interrupted(day, outcome_end.date(), spans)
+            found[customer, day] = float(is_churner) if is_known else None
     return found
 
 

@@ -65,7 +65,9 @@ def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: p
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
     landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
     sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
-    project = Project.create(folder / "project", policy=TINY_POLICY, sources="\n".join(sources))
+    # The simulated orders end in the past, and here nothing says that they are simulated.
+    policy = f"{TINY_POLICY}[freshness]\ntoday = {here.weeks()[-1]}\n"
+    project = Project.create(folder / "project", policy=policy, sources="\n".join(sources))
     with kind.provided(folder) as address:
         environ = {name: value for name, value in spark_environ(folder).items() if name not in kind.drops}
         environ |= {
@@ -73,6 +75,7 @@ def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: p
             "CHURN_PROJECT": str(project.settings.project),
             "MLFLOW_DFS_TMP": str(folder / "models"),
             "SPARK_DRIVER_MEMORY": "1g",
+            "CHURN_AUTOMATION": "on",
         }
         run = (sys.executable, "-m", "churn_assets.cli", "run")
         with running(folder / "run.log", *run, environ=environ) as process:

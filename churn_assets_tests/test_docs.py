@@ -42,7 +42,9 @@ CHECK = COMMANDS + "test_check.py::test_checks_that_pass_exit_with_0_are_recorde
 HISTORY = COMMANDS + "test_history.py::test_the_command_needs_no_jvm_and_shows_nothing_else"
 REPRODUCE = COMMANDS + "test_reproduce.py::test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on"
 DOCTOR = HERE + "test_the_doctor_says_what_the_page_shows"
+YOUR_DATA = "churn_assets_tests/test_your_data.py::test_what_the_page_shows_is_what_the_commands_say"
 ENGINES = COMMANDS + "test_engines.py::test_the_command_runs_a_project_twice_apart_and_finds_it_equal"
+PROMOTE = "churn_assets_tests/test_environments.py::test_the_command_promotes_what_serves_here_in_the_named_environment"
 RUN_CONFIG = HERE + "test_jobs_take_the_run_config_that_pages_give_them"
 SNIPPETS = HERE + "test_python_snippets_say_what_the_page_says"
 CLUSTER = "churn_assets_tests/test_cluster.py::test_every_table_has_the_same_rows"
@@ -81,6 +83,8 @@ COVERED_BY = {
     "churn-assets reproduce": REPRODUCE,
     "churn-assets reproduce 1": REPRODUCE,
     "churn-assets doctor": DOCTOR,
+    "churn-assets doctor --sources": YOUR_DATA,
+    "scripts/pharmacy my_pharmacy": YOUR_DATA,
     "churn-assets engines": ENGINES,
     "churn-assets engines sail connect": ENGINES,
     "dagster dev -w workspace.yaml": (
@@ -88,11 +92,13 @@ COVERED_BY = {
     ),
     "dagster definitions validate": ".ci/run: make check",
     "dagster job execute -m churn_assets.definitions -j churn_training -c gbt.yaml": RUN_CONFIG,
+    "churn-assets promote --to prod": PROMOTE,
+    'churn-assets promote --to prod --approver ada@quickbite.example --reason "four calm weeks in staging"': PROMOTE,
     "dagster job execute -m churn_assets.definitions -j rollback_production_model -c rollback.yaml": RUN_CONFIG,
     "cat > gbt.yaml": RUN_CONFIG,
-    "cat > rollback.yaml": RUN_CONFIG,
     "dagster job execute -m churn_assets.definitions -j forget_customers -c forget.yaml": RUN_CONFIG,
     "cat > forget.yaml": RUN_CONFIG,
+    "cat > rollback.yaml": RUN_CONFIG,
     "python -c": SNIPPETS,
     "export SPARK_HOME=$(.venv/bin/python -c 'import pyspark; print(pyspark.__path__[0])')": (
         HERE + "test_spark_is_started_in_the_tests_as_the_page_says"
@@ -513,7 +519,7 @@ def test_every_variable_that_is_read_is_on_the_page() -> None:
 
 def test_every_knob_of_a_training_is_on_the_page_with_its_default() -> None:
     rows = [row[:2] for row in rows_of(DOCS / "configuration.md") if row[0].strip("`") in TrainingConfig.model_fields]
-    defaults = {name: field.default for name, field in TrainingConfig.model_fields.items()}
+    defaults = {name: field.default for name, field in TrainingConfig.model_fields.items()} | ChurnPolicy().model.knobs
     assert {name.strip("`"): default.strip("`") for name, default in rows} == {
         name: str(default) for name, default in defaults.items()
     }

@@ -194,6 +194,18 @@ def test_one_finished_mlflow_run_traces_the_training(flow: Flow) -> None:
         assert run.data.metrics[name] == evaluation[name], name
 
 
+def test_the_logged_model_has_every_figure_of_the_run_and_is_what_is_registered(flow: Flow) -> None:
+    (run,), client = mlflow_runs(flow.project), flow.project.tracking.client
+    assert run.outputs is not None
+    (logged,) = run.outputs.model_outputs
+    figures = {metric.key: metric.value for metric in client.get_logged_model(logged.model_id).metrics or ()}
+    assert figures == run.data.metrics
+    assert len(figures) > 30
+    version = flow.project.tracking.version_under("production")
+    assert version is not None
+    assert (version.run_id, version.source) == (run.info.run_id, f"models:/{logged.model_id}")
+
+
 def test_materializations_of_the_model_side_link_to_the_run(flow: Flow) -> None:
     (run,) = mlflow_runs(flow.project)
     materialized = materializations_of(flow.lifecycle)

@@ -36,6 +36,7 @@ def environment(folder: Path) -> dict[str, str]:
     """
     return {
         "CHURN_PROJECT": str(folder),
+        "CHURN_AUTOMATION": "on",
         "DAGSTER_HOME": str(folder / "data" / "dagster_home"),
         "CHURN_ALERT_WEBHOOK": f"http://127.0.0.1:9/{HOOK}",
         "CHURN_ALERT_SMTP": f"smtp://churn:{MAIL}@127.0.0.1:9/?from=a@b.example&to=c@d.example",
@@ -71,7 +72,7 @@ def leaks(folder: Path) -> list[tuple[str, str]]:
 def trained(context: dg.AssetExecutionContext, tracking: TrackingResource) -> None:
     import mlflow
 
-    with tracking.training_run(context):
+    with tracking.training_run(context, "xgboost"):
         mlflow.log_param("max_depth", 5)
 
 

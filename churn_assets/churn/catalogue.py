@@ -39,7 +39,7 @@ class Feature:
     sentence needs beside the value. riskier: which side of the usual the sentence gives as a reason; without it any
     value is one that differs. decimals: with how many the sentence shows the usual, so that what differs is seen to.
     topic: what it is about; features of one topic are told once, by one of them. parts: where its digits are figures of
-    their own, their names.
+    their own, their names. grows: whether it counts all history, so that time alone moves everybody's: no drift.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Feature:
     decimals: int = 1
     topic: str = ""
     parts: tuple[str, ...] = ()
+    grows: bool = False
 
     def reason(self, value: Compared, said: Wording) -> str | None:
         """The value as a reason for risk; None where it is none: as shown it is usual, or lies to the other side."""
@@ -265,6 +266,7 @@ FEATURES = declared(
         riskier="less",
         decimals=0,
         topic="orders",
+        grows=True,
     ),
     Feature(
         name="gap_ratio",
@@ -323,6 +325,7 @@ FEATURES = declared(
         sentence=wording.orders_in_all,
         riskier="less",
         topic="orders",
+        grows=True,
     ),
 )
 FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}

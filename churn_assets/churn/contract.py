@@ -15,11 +15,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from churn_assets.churn.calendar import AsOfCalendar, each_date
 from churn_assets.churn.catalogue import FEATURES, Feature
-from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REVIEW_STATES, SUPERSEDED
+from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, REVIEW_STATES, SUPERSEDED
 from churn_assets.churn.errors import SourceSchemaError
-from churn_assets.churn.features import AsOfCalendar, customer_snapshots, feature_panel
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.features import customer_snapshots, feature_panel
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.tables import SourceTable, check_source_schema, united
@@ -49,18 +50,23 @@ PANEL_SCHEMA = T.StructType(
 )
 
 
-def panel_outcomes(panel: DataFrame, rules: Collection[str] = PANEL_RULES) -> list[Outcome]:
+def panel_outcomes(
+    panel: DataFrame, rules: Collection[str] = PANEL_RULES, calendar: AsOfCalendar | None = None
+) -> list[Outcome]:
     """Those of the `rules` of `ml_churn_features` that are asked for, from one query over `panel`.
 
-    Only for each broken rule there is another, which finds its first offenders.
+    Only for each broken rule there is another, which finds its first offenders. calendar: that of the orders; None
+    where they are not known: then the panel has to have a snapshot a week.
     """
-    return _outcomes_by(_facts(panel, rules), panel, rules)
+    return _outcomes_by(_facts(panel, rules), panel, rules, calendar)
 
 
-def audit_outcomes(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> list[Outcome]:
+def audit_outcomes(
+    panel: DataFrame, silver: DataFrame, policy: ChurnPolicy, calendar: AsOfCalendar | None = None
+) -> list[Outcome]:
     """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last."""
     facts = _facts(panel, PANEL_RULES)
-    outcomes = _outcomes_by(facts, panel, PANEL_RULES)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES, calendar)
     if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return [*outcomes, unevaluable_future("columns are missing")]
     return [*outcomes, _future_outcome_at(facts.latest_labelled, panel, silver, policy)]
@@ -200,14 +206,16 @@ OFFENDERS_ALLOWED = {
 }
 
 
-def _outcomes_by(facts: _Facts | None, panel: DataFrame, rules: Collection[str]) -> list[Outcome]:
+def _outcomes_by(
+    facts: _Facts | None, panel: DataFrame, rules: Collection[str], calendar: AsOfCalendar | None
+) -> list[Outcome]:
     outcomes = [panel_schema_outcome(panel.schema)]
     if facts is None:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
     else:
         outcomes += [
             *[_offenders_outcome(facts, panel, rule) for rule in OFFENDERS_ALLOWED if rule in rules],
-            _empty_snapshot_outcome([row["as_of"] for row in facts.dates]),
+            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], calendar),
             _informative_outcome(facts.bounds),
         ]
     return [outcome for outcome in outcomes if outcome.rule in rules]
@@ -219,13 +227,15 @@ def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str) -> Outcome:
     return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
 
 
-def _empty_snapshot_outcome(as_of: Collection[date | None]) -> Outcome:
+def _empty_snapshot_outcome(as_of: Collection[date | None], calendar: AsOfCalendar | None) -> Outcome:
     dates = sorted(day for day in as_of if day is not None)
-    allowed = "at least 1 row at every Monday from the first to the last as-of date"
+    step_days, skipped = (7, frozenset()) if calendar is None else (calendar.step_days, calendar.skipped)
+    every = "day" if step_days == 1 else "week"
+    allowed = f"at least 1 row at a date every {every} from the first to the last, but after a gap or a closure"
     if not dates:
         return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
-    expected = [dates[0] + timedelta(weeks=week) for week in range((dates[-1] - dates[0]).days // 7 + 1)]
-    missing = sorted(set(expected) ^ set(dates))
+    expected = set(each_date(dates[0], dates[-1], step_days)) - skipped
+    missing = sorted(expected ^ set(dates))
     observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
 
@@ -384,9 +394,10 @@ def row_accounting(
         observed = f"{count:,} in; {parts} = {total:,}"
         outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
         shares[table] = quarantined / count if count else 0.0
-    observed = ", ".join(f"{table} {share:.2%}" for table, share in shares.items())
+    told = {table: told_apart(share, max_quarantined_share, ".2%")[0] for table, share in shares.items()}
+    observed = ", ".join(f"{table} {share}" for table, share in told.items())
     is_low = max(shares.values()) <= max_quarantined_share
-    allowed = f"at most {max_quarantined_share:.0%} of a table"
+    allowed = f"at most {100 * max_quarantined_share:g}% of a table"
     return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
 
 
@@ -397,6 +408,57 @@ def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, 
     allowed = f"at most {most} orders of a customer on one day; if people order more, raise cleaning.max_orders_per_day"
     keys = tuple(f"{customer} ({orders:,} on one day)" for customer, orders in busiest)
     return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True)
+
+
+# What to change where a rule that sets aside or repairs does not fit the data.
+REMEDIES = {
+    "null_key": "look at the key columns' mapping in sources.toml",
+    "impossible_time": "look at the mapping of the time: its format, its zone, the order of day and month",
+    "impossible_pace": "raise cleaning.max_orders_per_day if people order more",
+    "duplicate_key": "look at the mapping of the key: it is not unique",
+    "negative_subtotal": "look at the mapping of subtotal; refunds are cancelled orders",
+    "score_out_of_range": "map review_score to 1 to 5",
+    "unknown_order": "look at the mapping of order_id in both tables: its form differs, or orders are missing",
+    "reviewed_before_order": "look at the time zones of reviewed_at and ordered_at",
+    "delivery_before_order": "look at the mapping of delivered_at and ordered_at: their time zones, or their places",
+    "delivery_too_late": "raise cleaning.max_delivery_hours ({max_delivery_hours:g}) if the shop takes longer",
+}
+
+
+def rule_remedies(
+    rows_in: Mapping[str, int], by_rule: Mapping[tuple[str, str, str], int], disposition: str, policy: ChurnPolicy
+) -> dict[str, str]:
+    """A line for each rule that touches more of a table than the policy's share, with what to change.
+
+    by_rule: rows of `quarantined_rows` by source table, disposition and rule. disposition: quarantined or repaired.
+    """
+    rules = policy.cleaning
+    limit = rules.max_repaired_share if disposition == REPAIRED else rules.max_quarantined_share
+    lines = {}
+    for (table, of_rows, rule), rows in sorted(by_rule.items()):
+        if of_rows != disposition or rows <= limit * rows_in[table]:
+            continue
+        share, _ = told_apart(rows / rows_in[table], limit, ".2%")
+        remedy = REMEDIES.get(rule, "look at these rows").format(max_delivery_hours=rules.max_delivery_hours)
+        lines[rule] = f"{rule}: {rows:,} of {rows_in[table]:,} {table} ({share}): {remedy}"
+    return lines
+
+
+def repaired_outcome(
+    rows_in: Mapping[str, int], by_rule: Mapping[tuple[str, str, str], int], policy: ChurnPolicy
+) -> Outcome:
+    """Whether no rule takes the delivery time of more than the policy's share of orders: then it does not fit them."""
+    lines = rule_remedies(rows_in, by_rule, REPAIRED, policy)
+    repaired = sum(rows for (_, disposition, _), rows in by_rule.items() if disposition == REPAIRED)
+    observed = "; ".join(lines.values()) or f"{repaired:,} delivery times set aside"
+    allowed = f"at most {100 * policy.cleaning.max_repaired_share:g}% of the orders by one rule"
+    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True)
+
+
+def readable_values(table: SourceTable, unreadable: Sequence[str]) -> Outcome:
+    """Whether all text of a landed source table could be read; a warning, as its rows go by the rules of cleaning."""
+    observed = "; ".join(unreadable) or "all values can be read"
+    return Outcome(f"{table.name}__readable_values", not unreadable, observed, "none unreadable", is_warning=True)
 
 
 def source_schema_outcome(table: SourceTable, schema: T.StructType) -> Outcome:

@@ -7,7 +7,7 @@ class ChurnError(Exception):
     """Base of all errors a user can mend: a summary, every problem on its own line, and what to do next."""
 
     def __init__(self, summary: str, problems: Sequence[str] = (), *, next_step: str = "") -> None:
-        self.problems = tuple(problems)
+        self.summary, self.problems, self.next_step = summary, tuple(problems), next_step
         lines = [summary, *(f"  - {problem}" for problem in self.problems)]
         if next_step:
             lines.append(f"Next step: {next_step}")
@@ -31,7 +31,11 @@ class MissingSourceError(ChurnError):
 
 
 class UnreadableSourceError(ChurnError):
-    """A configured source exists but Spark cannot read it or run its SELECT."""
+    """A configured source exists but cannot be read, or its SELECT cannot be run."""
+
+
+class SourceEngineError(UnreadableSourceError):
+    """The engine itself failed at reading a source or at running its SELECT."""
 
 
 class EmptySourceError(ChurnError):
@@ -48,6 +52,14 @@ class UndecidedSegmentsError(ChurnError):
 
 class NoEligibleCustomersError(ChurnError):
     """No as-of date has an eligible customer, so there is no panel."""
+
+
+class WatermarkBeyondOrdersError(ChurnError):
+    """The policy says that orders are complete up to a day after the last of them."""
+
+
+class ClockError(ChurnError):
+    """The clock contradicts the data: it was set back, or orders lie in the future."""
 
 
 class NoLabelledSnapshotError(ChurnError):

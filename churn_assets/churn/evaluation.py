@@ -17,6 +17,7 @@ from churn_assets.churn.intervals import (
     widest_wilson_interval,
 )
 from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
+from churn_assets.churn.outcomes import told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
 
@@ -357,13 +358,16 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[tuple[bool, s
     allowed_alerts = policy.alerts.budget * BUDGET_TOLERANCE
     recall, low, high = (value or 0.0 for value in (observed.recall.value, observed.recall.low, observed.recall.high))
     precision, share_ = observed.precision.value or 0.0, observed.alert_share.value or 0.0
+    lower, least = told_apart(low, gate.min_recall, ".3f")
+    right, floor = told_apart(precision, gate.precision_floor, ".3f")
+    alerts, most = told_apart(share_, allowed_alerts, ".1%")
     return [
         (
             low >= gate.min_recall,
-            f"recall {recall:.3f}, {confidence} interval {low:.3f} to {high:.3f}; lower needs {gate.min_recall:.3f}",
+            f"recall {recall:.3f}, {confidence} interval {lower} to {high:.3f}; lower needs {least}",
         ),
-        (precision >= gate.precision_floor, f"precision {precision:.3f}; needs {gate.precision_floor:.3f}"),
-        (share_ <= allowed_alerts, f"alerts {share_:.1%} of customers; allowed {allowed_alerts:.1%}"),
+        (precision >= gate.precision_floor, f"precision {right}; needs {floor}"),
+        (share_ <= allowed_alerts, f"alerts {alerts} of customers; allowed {most}"),
     ]
 
 
@@ -394,11 +398,12 @@ def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], po
     if low is None:
         return False, f"PR-AUC against {name}: {comparison.rows:,} customers are too few to compare on"
     is_met = low > needed if has_to_gain else low >= needed
+    lower, least = told_apart(low, needed, "+.3f")
     is_strongest = comparison.rival == strongest
     return is_met, (
         f"PR-AUC {comparison.challenger_pr_auc:.3f} against {comparison.pr_auc:.3f} of {name}, difference "
-        f"{comparison.difference.value:+.3f}, {policy.gate.confidence:.0%} interval {low:+.3f} to "
-        f"{comparison.difference.high:+.3f}; lower needs {'more than' if has_to_gain else 'at least'} {needed:+.3f}"
+        f"{comparison.difference.value:+.3f}, {policy.gate.confidence:.0%} interval {lower} to "
+        f"{comparison.difference.high:+.3f}; lower needs {'more than' if has_to_gain else 'at least'} {least}"
         f"{'; the strongest rival' if is_strongest else ''}"
     )
 
@@ -408,13 +413,16 @@ def _leakage_criteria(
 ) -> Iterator[tuple[bool, str]]:
     limit, highest = policy.leakage.max_single_feature_auc, max(canaries, key=lambda canary: canary.roc_auc)
     leaking = [canary for canary in canaries if canary.roc_auc > limit] or [highest]
-    roc_aucs = ", ".join(f"{canary.feature} {canary.roc_auc:.3f}" for canary in leaking)
+    roc_aucs = ", ".join(f"{canary.feature} {told_apart(canary.roc_auc, limit, '.3f')[0]}" for canary in leaking)
+    # As many decimals as the one nearest to it needs.
+    allowed = max((told_apart(canary.roc_auc, limit, ".3f")[1] for canary in leaking), key=len)
     yield (
         highest.roc_auc <= limit,
-        f"no look into the future: ROC-AUC of one feature alone {roc_aucs}; allowed {limit:.3f}",
+        f"no look into the future: ROC-AUC of one feature alone {roc_aucs}; allowed {allowed}",
     )
     limit, roc_auc = policy.leakage.max_model_auc, observed.roc_auc.value or 0.0
-    yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {roc_auc:.3f}; allowed {limit:.3f}"
+    found, allowed = told_apart(roc_auc, limit, ".3f")
+    yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {found}; allowed {allowed}"
 
 
 # Feature -> the direction in which it is riskier.

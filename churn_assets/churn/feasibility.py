@@ -1,19 +1,19 @@
 """Can a verdict be reached at all? Each candidate churn definition against the data, before anything is trained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.features import AsOfCalendar
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
-from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.outcomes import Outcome, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 
@@ -84,7 +84,7 @@ def label_feasibility(
         outcomes = with_outcomes(
             snapshots.where(F.col("as_of").isin(looked_at)),
             silver,
-            AsOfCalendar(looked_at[0], looked_at[-1], calendar.watermark),
+            replace(calendar, first=looked_at[0], last=looked_at[-1]),
             max(candidate.windows.outcome_days for candidate in compared),
             policy,
         )
@@ -124,14 +124,16 @@ def feasibility(
             reasons.append(_too_few(judged, width, churners, policy))
         best = wilson_interval(round(attainable * judged), round(judged), gate.confidence)[0] if judged >= 1 else 0.0
         if attainable < gate.min_recall:
+            found, least = told_apart(attainable, gate.min_recall, ".0%")
             reasons.append(
-                f"alerting {policy.alerts.budget:.0%} of customers finds at most {attainable:.0%} of the churners, "
-                f"below the minimum recall of {gate.min_recall:.0%}"
+                f"alerting {policy.alerts.budget:.0%} of customers finds at most {found} of the churners, "
+                f"below the minimum recall of {least}"
             )
         elif best < gate.min_recall and width <= gate.max_recall_interval:
+            bound, least = told_apart(best, gate.min_recall, ".0%")
             reasons.append(
-                f"even a perfect ranking's recall of {attainable:.0%} has a lower bound of {best:.0%}, below the "
-                f"minimum of {gate.min_recall:.0%}"
+                f"even a perfect ranking's recall of {attainable:.0%} has a lower bound of {bound}, below the "
+                f"minimum of {least}"
             )
     return Feasibility(
         definition=definition(candidate),
@@ -151,9 +153,10 @@ def feasibility(
 
 def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) -> str:
     gate = policy.gate
+    wide, allowed = told_apart(width, gate.max_recall_interval, ".2f")
     reason = (
-        f"with {judged:.0f} churners to judge on, the recall's {gate.confidence:.0%} interval can be {width:.2f} wide; "
-        f"allowed {gate.max_recall_interval:.2f}"
+        f"with {judged:.0f} churners to judge on, the recall's {gate.confidence:.0%} interval can be {wide} wide; "
+        f"allowed {allowed}"
     )
     pooled = widest_wilson_interval(churners, gate.confidence)
     if gate.evaluation == "holdout" and pooled <= gate.max_recall_interval:

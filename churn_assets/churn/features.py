@@ -1,15 +1,13 @@
-"""What was known of each customer at an as-of date: calendar, snapshots, baseline rule, the panel of features.
+"""What was known of each customer at an as-of date: snapshots, baseline rule, the panel of features.
 
 Which columns the snapshots have is declared in `observed.py`, which features the panel has in `catalogue.py`.
 Nothing here looks at or after an as-of date; that is `labels.py`.
 """
 
-from dataclasses import dataclass
-from datetime import date, timedelta
-
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
+from churn_assets.churn.calendar import AsOfCalendar, calendar_of, day_counts
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.cleaning import REVIEW_STATES
 from churn_assets.churn.errors import NoEligibleCustomersError
@@ -18,77 +16,27 @@ from churn_assets.churn.observed import SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import united
 
-MONDAY = 0
-
-
-@dataclass(frozen=True)
-class AsOfCalendar:
-    """The Mondays at which snapshots are taken, `first` to `last`; watermark: the last complete day of orders."""
-
-    first: date
-    last: date
-    watermark: date
-
-    @property
-    def dates(self) -> list[date]:
-        return [self.first + timedelta(weeks=week) for week in range((self.last - self.first).days // 7 + 1)]
-
-    def last_labelled(self, outcome_days: int) -> date | None:
-        """The latest as-of date whose outcome window is over at the watermark; None if there is none yet."""
-        known = [day for day in self.dates if day + timedelta(days=outcome_days) <= self.watermark + timedelta(days=1)]
-        return known[-1] if known else None
-
 
 def as_of_calendar(silver: DataFrame, policy: ChurnPolicy) -> AsOfCalendar:
-    """The calendar that silver orders (`ordered_at`) allow.
-
-    From the first Monday with a full observation window of data behind it, to the last at most a day after the
-    watermark.
-
-    Raises NoEligibleCustomersError if there is no such Monday.
-    """
-    span = silver.agg(F.min("ordered_at").cast("date").alias("first"), F.max("ordered_at").cast("date").alias("last"))
-    begin, end = span.collect()[0]
-    return calendar_between(begin, end, policy)
-
-
-def calendar_between(begin: date | None, end: date | None, policy: ChurnPolicy) -> AsOfCalendar:
-    """The calendar that orders from day `begin` to day `end` allow; None where there is no order.
-
-    Raises NoEligibleCustomersError as `as_of_calendar` does.
-    """
-    if begin is None or end is None:
-        raise NoEligibleCustomersError("No order is left after cleaning.", next_step="look at quarantined_rows for why")
-    watermark = policy.cleaning.watermark or end
-    first = _on_or_after_monday(begin + timedelta(days=policy.windows.observation_days))
-    last = _on_or_after_monday(watermark + timedelta(days=1) - timedelta(days=6))
-    if first > last:
-        raise NoEligibleCustomersError(
-            f"Orders run from {begin} to {watermark}: "
-            f"no Monday has {policy.windows.observation_days} days of data behind it.",
-            next_step="provide a longer order history, or shorten windows.observation_days in policy.toml",
-        )
-    return AsOfCalendar(first, last, watermark)
-
-
-def _on_or_after_monday(day: date) -> date:
-    return day + timedelta(days=(MONDAY - day.weekday()) % 7)
+    """The calendar that silver orders (customer_id, ordered_at) allow. Raises as `calendar_of` does."""
+    return calendar_of(day_counts(silver), policy)
 
 
 def each_as_of(rows: DataFrame, first: Column, last: Column, calendar: AsOfCalendar) -> DataFrame:
     """Every row once for each of the calendar's as-of dates (column `as_of`) from date `first` to date `last`."""
-    # As day numbers: a sequence of dates by an interval is slower. Mondays are those with the calendar's remainder.
+    # As day numbers: a sequence of dates by an interval is slower. As-of dates are those with the calendar's remainder.
     begin, end = (F.unix_date(F.lit(day)) for day in (calendar.first, calendar.last))
     from_day, to_day = F.greatest(F.unix_date(first), begin), F.least(F.unix_date(last), end)
-    first_monday = F.unix_date(first_on_calendar(F.date_from_unix_date(from_day), calendar))
-    mondays = F.when(first_monday <= to_day, F.sequence(first_monday, to_day, F.lit(7)))
-    return rows.withColumn("as_of", F.explode(mondays)).withColumn("as_of", F.date_from_unix_date("as_of"))
+    start = F.unix_date(first_on_calendar(F.date_from_unix_date(from_day), calendar))
+    days = F.when(start <= to_day, F.sequence(start, to_day, F.lit(calendar.step_days)))
+    dated = rows.withColumn("as_of", F.explode(days)).withColumn("as_of", F.date_from_unix_date("as_of"))
+    return dated.where(~F.col("as_of").isin(sorted(calendar.skipped))) if calendar.skipped else dated
 
 
 def first_on_calendar(day: Column, calendar: AsOfCalendar) -> Column:
-    """The first day from `day` on that is of the calendar, were it without begin and end."""
-    number = F.unix_date(day)
-    return F.date_from_unix_date(number + F.pmod(F.unix_date(F.lit(calendar.first)) - number, F.lit(7)))
+    """The first day from `day` on that is of the calendar, were it without begin and end and nothing skipped."""
+    number, step = F.unix_date(day), F.lit(calendar.step_days)
+    return F.date_from_unix_date(number + F.pmod(F.unix_date(F.lit(calendar.first)) - number, step))
 
 
 def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:

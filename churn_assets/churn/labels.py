@@ -8,7 +8,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.features import AsOfCalendar, each_as_of
+from churn_assets.churn.calendar import AsOfCalendar
+from churn_assets.churn.features import each_as_of
 from churn_assets.churn.measures import DAY_MICROS, own_gap_days
 from churn_assets.churn.policy import ChurnPolicy
 
@@ -17,7 +18,7 @@ def churn_labels(snapshots: DataFrame, silver: DataFrame, calendar: AsOfCalendar
     """(customer_id, as_of) of `snapshots` with `label`.
 
     1.0: a churner by the policy's definition; 0.0: otherwise; null until the watermark has passed the last day of the
-    outcome window. In: `customer_snapshots`.
+    outcome window, and where a gap or a closure lies in it. In: `customer_snapshots`.
     """
     return with_labels(snapshots, silver, calendar, policy).select("customer_id", "as_of", "label")
 
@@ -61,7 +62,11 @@ def label(calendar: AsOfCalendar, policy: ChurnPolicy) -> Column:
         "rate_drop": F.coalesce("orders_after", F.lit(0)) < policy.churn.rate_drop_share * usual,
         "long_gap": _is_silent_for(silence),
     }[policy.churn.definition]
-    is_known = F.date_add("as_of", days) <= F.lit(calendar.watermark + timedelta(days=1))
+    end = F.date_add("as_of", days)
+    is_known = end <= F.lit(calendar.watermark + timedelta(days=1))
+    for gap in calendar.interruptions:
+        # Nobody can tell of whoever did not order in it.
+        is_known &= ~((F.col("as_of") <= F.lit(gap.last)) & (end > F.lit(gap.first)))
     return F.when(is_known, is_churner.cast("double"))
 
 

@@ -13,13 +13,14 @@ from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of, of
 
 
 class Action(StrEnum):
-    """What was decided. All but REFUSED move the alias `production`."""
+    """What was decided. All but REFUSED and COPIED move the alias `production`."""
 
     PROMOTED = "promoted"  # the recorded evaluation had earned it
     OVERRIDDEN = "overridden"  # a person promoted in spite of the reasons against
     ROLLED_BACK = "rolled back"
     REPAIRED = "repaired"  # an interrupted move was finished
     REFUSED = "refused"
+    COPIED = "copied"  # to another environment, in which it was promoted
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Decision:
 
     @property
     def is_move(self) -> bool:
-        return self.action is not Action.REFUSED
+        return self.action not in (Action.REFUSED, Action.COPIED)
 
     def row(self) -> dict[str, Any]:
         """As a row of LEDGER_SCHEMA."""
@@ -117,9 +118,9 @@ def since_when(move: Decision) -> str:
 
 
 def before(decision: Decision) -> str:
-    """What served when it was decided; a refusal let it serve on."""
+    """What served when it was decided; what is no move let it serve on."""
     served = f"{version_named(decision.previous_version)} served"
-    return served if decision.action is Action.REFUSED else f"{served} before"
+    return f"{served} before" if decision.is_move else served
 
 
 def serving(ledger: Sequence[Decision]) -> Decision | None:

@@ -24,6 +24,7 @@ from churn_assets.churn.drift import (
 )
 from churn_assets.churn.evaluation import BUDGET_TOLERANCE
 from churn_assets.churn.intervals import Estimate, share
+from churn_assets.churn.outcomes import told_apart
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
 
 SEGMENT = "segment_index"
@@ -92,7 +93,8 @@ class Measurement:
         limit = self.limit_fail if self.status is Status.FAIL else self.limit_warn
         interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
         in_sample = ", in sample" if self.is_in_sample else ""
-        return f"{self.name} {self.value:.3f}{interval}, {bound} {limit:.3f}, version {self.model_version}{in_sample}"
+        found, allowed = told_apart(self.value, limit, ".3f")
+        return f"{self.name} {found}{interval}, {bound} {allowed}, version {self.model_version}{in_sample}"
 
     @property
     def allowed(self) -> str:

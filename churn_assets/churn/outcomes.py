@@ -1,5 +1,6 @@
 """What a check finds: the outcome of one rule, with what was observed, what is allowed and who offends."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,20 @@ class Outcome:
     allowed: str
     keys: tuple[str, ...] = ()
     is_warning: bool = False
+
+
+def told_apart(value: float, limit: float, form: str) -> tuple[str, str]:
+    """Both as text of `form` (".2f", "+.3f", ".1%"), with so many more decimals that two that differ do not look equal.
+
+    "Can be 0.20 wide; allowed 0.20" tells nobody why.
+    """
+    decimals = int(re.sub(r"\D", "", form))
+    for more in range(decimals, 17):
+        finer = form.replace(f".{decimals}", f".{more}")
+        texts = f"{value:{finer}}", f"{limit:{finer}}"
+        if value == limit or texts[0] != texts[1]:
+            break
+    return texts
 
 
 def of_customers(rule: str, number: int, keys: Iterable[str], allowed: str) -> Outcome:

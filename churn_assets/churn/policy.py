@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, FeatureSet
 from churn_assets.churn.observed import FeatureRules
@@ -55,11 +55,118 @@ class Cleaning(Section):
     max_unmatched_share: of reviews, customers, contacts and opt-outs, which are of no known order or customer.
     """
 
-    max_delivery_hours: Annotated[float, Field(gt=0, le=720)] = 24.0
+    # A shop that ships abroad takes months.
+    max_delivery_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
     max_orders_per_day: Annotated[int, Field(ge=1, le=1_000_000)] = 24
     max_quarantined_share: Share = 0.05
     max_unmatched_share: Share = 0.20
+    max_repaired_share: Share = 0.05
     watermark: date | None = None
+
+
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+
+class Closure(Section):
+    """Days on which nobody could order, `from` the first `to` the last."""
+
+    # A version's own policy, as its run keeps it, names the field.
+    model_config = ConfigDict(populate_by_name=True)
+
+    begin: Annotated[date, Field(alias="from")]
+    to: date
+
+    @model_validator(mode="after")
+    def begins_before_it_ends(self) -> "Closure":
+        if self.begin > self.to:
+            raise ValueError(f"from ({self.begin}) must not be after to ({self.to})")
+        return self
+
+
+class Calendar(Section):
+    """When snapshots are taken, and which days of orders are complete.
+
+    snapshots: "weekly" on `weekday`, or "daily"; then too those of `weekday` alone train and judge. min_day_share: of
+    the orders that are usual on such a day; a day with fewer is not complete. min_gap_days: so many such days in a row
+    are a gap, unless they are of `closures`. holidays: days on which few orders surprise nobody; they change nothing.
+    """
+
+    snapshots: Literal["weekly", "daily"] = "weekly"
+    weekday: Annotated[Weekday, BeforeValidator(lambda day: day.lower() if isinstance(day, str) else day)] = "monday"
+    min_day_share: Share = 0.3
+    min_gap_days: Days = 7
+    # A TOML array is a list, which could be changed.
+    closures: Annotated[tuple[Closure, ...], Field(strict=False)] = ()
+    holidays: Annotated[tuple[date, ...], Field(strict=False)] = ()
+
+    @property
+    def step_days(self) -> int:
+        return 1 if self.snapshots == "daily" else 7
+
+    @property
+    def weekday_number(self) -> int:
+        """0 = Monday."""
+        return get_args(Weekday).index(self.weekday)
+
+    @property
+    def judged_weekday(self) -> int | None:
+        """Of snapshots a day apart the weekday of those that train and judge; None where all of them do."""
+        return self.weekday_number if self.snapshots == "daily" else None
+
+    def judges(self, as_of: date) -> bool:
+        """Whether a snapshot trains and judges: one a week does."""
+        return self.judged_weekday in (None, as_of.weekday())
+
+    def days_until_snapshot(self, day: date) -> int:
+        """From `day` to the first snapshot at it or after it."""
+        return 0 if self.snapshots == "daily" else (self.weekday_number - day.weekday()) % 7
+
+    def cron(self, hour: int, how_often: Literal["weekly", "daily"]) -> str:
+        """At `hour` o'clock UTC every day, or on the weekday of the weekly snapshots."""
+        # Cron's Sunday is 0.
+        return f"0 {hour} * * {'*' if how_often == 'daily' else (self.weekday_number + 1) % 7}"
+
+    @property
+    def date_name(self) -> str:
+        """What an as-of date is, in a word."""
+        return "day" if self.snapshots == "daily" else self.weekday.capitalize()
+
+    def closure_of(self, day: date) -> Closure | None:
+        return next((closure for closure in self.closures if closure.begin <= day <= closure.to), None)
+
+
+class Freshness(Section):
+    """How late and how unusual orders may be, and how old to act on.
+
+    warn_lag_days, fail_lag_days: from the last complete day to the load. max_age_days: to now; with older orders no
+    week is scored. warn_below to fail_above: of what is usual on such days. warn_load_change, fail_load_change: of the
+    days that earlier loads had too. max_future_share: of a load's orders, after the present. today: the day to look at
+    historical data from; None: by the clock.
+    """
+
+    warn_lag_days: Annotated[float, Field(ge=0, le=3650)] = 2.0
+    fail_lag_days: Annotated[float, Field(ge=0, le=3650)] = 7.0
+    max_age_days: Annotated[float, Field(ge=0, le=3650)] = 14.0
+    warn_below: Share = 0.6
+    fail_below: Share = 0.3
+    warn_above: Annotated[float, Field(gt=1, le=100)] = 1.75
+    fail_above: Annotated[float, Field(gt=1, le=100)] = 3.0
+    warn_load_change: Share = 0.10
+    fail_load_change: Share = 0.50
+    max_future_share: Share = 0.05
+    today: date | None = None
+
+    @model_validator(mode="after")
+    def warnings_come_first(self) -> "Freshness":
+        for warn, fail in (
+            ("warn_lag_days", "fail_lag_days"),
+            ("fail_below", "warn_below"),
+            ("warn_above", "fail_above"),
+            ("warn_load_change", "fail_load_change"),
+        ):
+            if getattr(self, warn) > getattr(self, fail):
+                raise ValueError(f"{warn} ({getattr(self, warn)}) must not exceed {fail} ({getattr(self, fail)})")
+        return self
 
 
 class Baseline(Section):
@@ -101,11 +208,46 @@ class Leakage(Section):
     max_model_auc: Annotated[float, Field(gt=0.5, le=1)] = 0.98
 
 
+# MLflow takes no slash and no colon in a model's name; dots make the three parts of a Unity Catalog name.
+ModelName = Annotated[str, Field(pattern=r"^[^/:\s]([^/:]*[^/:\s])?$")]
+Name = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+
+
+class Names(Section):
+    """What the things of one environment are called, so that several share one MLflow server and one bucket.
+
+    run: of a training in MLflow; {learner} is XGBoost or GBT. table_prefix: a folder of the lakehouse, or a catalog,
+    that all tables and files of the environment lie under; none by default.
+    """
+
+    experiment: Name = "/Shared/QuickBite_Churn_Prediction"
+    run: Name = "{learner}_Crisis_Aware_Pipeline"
+    registered_model: ModelName = "quickbite_churn_predictor"
+    table_prefix: Annotated[str, Field(pattern=r"^\w*$")] = ""
+
+
 class Model(Section):
-    """class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration."""
+    """What is learned from, and how: a run's config may have other knobs than these.
+
+    class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration. estimator:
+    who learns the trees. max_depth, iterations: of each tree, and how many. step_size: how much each corrects the ones
+    before it. min_leaf_share: the smallest share of the training rows in a leaf. feature_share: of the features, which
+    may be split by, drawn anew at each split.
+    """
 
     feature_set: FeatureSet = "crisis_aware"
     class_weights: Literal["none", "balanced"] = "none"
+    estimator: Literal["gbt", "xgboost"] = "xgboost"
+    max_depth: Annotated[int, Field(ge=1, le=12)] = 5
+    iterations: Annotated[int, Field(ge=1, le=500)] = 20
+    step_size: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_leaf_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.0125
+    feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The hyperparameters, by name."""
+        return self.model_dump(include=KNOBS)
 
 
 class Promotion(Section):
@@ -115,12 +257,14 @@ class Promotion(Section):
 
 
 class Automation(Section):
-    """refresh: how often the schedule builds the features. retrain_cooldown_hours: between the sensor's retrainings.
+    """refresh: how often the schedule builds the features; None: as often as there are snapshots.
+
+    retrain_cooldown_hours: between the sensor's retrainings.
 
     retrain_on: "refresh" retrains on every change of the features; "decision" only while retrain_decision says so.
     """
 
-    refresh: Literal["weekly", "daily"] = "weekly"
+    refresh: Literal["weekly", "daily"] | None = None
     retrain_on: Literal["refresh", "decision"] = "refresh"
     retrain_cooldown_hours: Annotated[float, Field(ge=0, le=24 * 365)] = 12.0
 
@@ -253,6 +397,8 @@ class ChurnPolicy(Section):
     churn: Churn = Churn()
     crisis_delay_minutes: Annotated[float, Field(gt=0, le=1440)] = 45.0
     cleaning: Cleaning = Cleaning()
+    calendar: Calendar = Calendar()
+    freshness: Freshness = Freshness()
     baseline: Baseline = Baseline()
     split: Split = Split()
     alerts: Alerts = Alerts()
@@ -262,6 +408,9 @@ class ChurnPolicy(Section):
     promotion: Promotion = Promotion()
     automation: Automation = Automation()
     notices: Notices = Notices()
+    names: Names = Names()
+    # The other environments of the same MLflow server and lakehouse, by what a person calls them.
+    environments: Mapping[str, Names] = {}
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
@@ -273,6 +422,19 @@ class ChurnPolicy(Section):
         if unknown:
             raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(FEATURE_OF)}")
         return self
+
+    @model_validator(mode="after")
+    def every_snapshot_is_built(self) -> "ChurnPolicy":
+        if (self.calendar.snapshots, self.automation.refresh) == ("daily", "weekly"):
+            raise ValueError(
+                'automation.refresh ("weekly") must be "daily", or left out, where calendar.snapshots is "daily"'
+            )
+        return self
+
+    @property
+    def refresh(self) -> Literal["weekly", "daily"]:
+        """How often the features are built."""
+        return self.automation.refresh or self.calendar.snapshots
 
     @property
     def days_between_lists(self) -> int:
@@ -293,9 +455,11 @@ class ChurnPolicy(Section):
     def digest(self) -> str:
         """A short hash of every rule that judges, and of the features that the feature set holds.
 
-        Who promotes, what runs when and what is made of scores is no such rule.
+        Who promotes, what runs when and what is made of scores is no such rule; nor how the trees are learned, because
+        whichever came of it is judged.
         """
-        rules = self.model_dump(mode="json", exclude=SECTIONS_THAT_DO_NOT_JUDGE)
+        left_out: Any = {"model": KNOBS} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
+        rules = self.model_dump(mode="json", exclude=left_out)
         return _digest(rules | {"features": FEATURE_SETS[self.model.feature_set]})
 
     def panel_digest(self, code: str) -> str:
@@ -307,8 +471,20 @@ class ChurnPolicy(Section):
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 
 
-SECTIONS_THAT_DO_NOT_JUDGE = {"promotion", "automation", "notices", "scoring", "retention", "monitoring", "units"}
-PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "baseline"}
+KNOBS = {"estimator", "max_depth", "iterations", "step_size", "min_leaf_share", "feature_share"}
+SECTIONS_THAT_DO_NOT_JUDGE = {
+    "freshness",
+    "promotion",
+    "automation",
+    "notices",
+    "names",
+    "environments",
+    "scoring",
+    "retention",
+    "monitoring",
+    "units",
+}
+PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "calendar", "baseline"}
 
 
 def _digest(rules: Mapping[str, Any]) -> str:

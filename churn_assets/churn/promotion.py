@@ -1,5 +1,7 @@
 """Whether a version has earned its place: what is recorded of an evaluation, and the decision that reads it."""
 
+from datetime import date
+
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.evaluations import Evidence, RecordedEvaluation
@@ -33,6 +35,16 @@ def refusals(required: Evidence, recorded: RecordedEvaluation | None) -> list[st
         if judged != now:
             reasons.append(f"it judged version {judged} of {table}, the model was trained beside version {now}")
     return reasons
+
+
+def judged_on_older_data(test: date, champion_test: date, champion: str) -> list[str]:
+    """Why a model tested at `test` may not follow the champion, tested at `champion_test`; empty if it may.
+
+    Its data ended before the champion's: a clock was set back, or an older load was landed.
+    """
+    if test >= champion_test:
+        return []
+    return [f"it is tested at {test}, before the champion, version {champion}, which was tested at {champion_test}"]
 
 
 def _version(champion: str | None) -> str:

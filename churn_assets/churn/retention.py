@@ -79,10 +79,13 @@ def is_held_out(policy: ChurnPolicy) -> Column:
 
 
 def capacity_by_date(eligible: Mapping[date, int], policy: ChurnPolicy) -> dict[date, int]:
-    """How many customers the team can contact on each date. In: how many are eligible."""
-    weekly = policy.retention.weekly_capacity
+    """How many customers the team can contact on each date: what it can in a week, by the lists of a week.
+
+    In: how many are eligible.
+    """
+    weekly, lists = policy.retention.weekly_capacity, 7 // policy.calendar.step_days
     budgets = {day: floor(customers * policy.alerts.budget) for day, customers in eligible.items()}
-    return budgets if weekly is None else {day: min(budget, weekly) for day, budget in budgets.items()}
+    return {day: (budget if weekly is None else min(budget, weekly)) // lists for day, budget in budgets.items()}
 
 
 def retention_list(candidates: pa.Table, capacity: Mapping[date, int]) -> pa.Table:

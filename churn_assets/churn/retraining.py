@@ -7,6 +7,7 @@ from typing import Any
 
 from churn_assets.churn.columns import Column, arrow_schema, list_of
 from churn_assets.churn.monitoring import Measurement, Status
+from churn_assets.churn.outcomes import told_apart
 from churn_assets.churn.policy import Monitoring
 
 
@@ -101,7 +102,8 @@ def _reason(weeks: Sequence[Measurement]) -> str:
 
 def _figure_text(each: Measurement) -> str:
     limit = each.limit_fail if each.status is Status.FAIL else each.limit_warn
-    return f"{each.value:.3f} at {each.as_of} (limit {limit:.3f})"
+    found, allowed = told_apart(each.value or 0.0, limit, ".3f")
+    return f"{found} at {each.as_of} (limit {allowed})"
 
 
 def _calm(signals: Mapping[str, Sequence[Measurement]], limits: Monitoring, was_retrain: bool) -> list[str]:

@@ -50,12 +50,18 @@ def split_dates(panel: DataFrame, policy: ChurnPolicy) -> SplitDates:
 
 
 def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
-    """The split of a panel with labels at the dates `labelled`, ascending. Raises NoLabelledSnapshotError."""
+    """The split of a panel with labels at the dates `labelled`, ascending; of daily ones a date a week counts.
+
+    Raises NoLabelledSnapshotError.
+    """
+    labelled = [day for day in labelled if policy.calendar.judges(day)]
     if not labelled:
+        days = policy.windows.outcome_days
         raise NoLabelledSnapshotError(
             "No snapshot has a known label yet.",
-            [f"a label is known {policy.windows.outcome_days} days after its as-of date; the orders end before that"],
-            next_step="provide more orders, or shorten windows.outcome_days or observation_days in policy.toml",
+            [f"a label is known {days} days after its as-of date; the orders end before that, or a gap lies between"],
+            next_step="provide more orders, or shorten windows.outcome_days or observation_days in policy.toml; gaps "
+            "are named by the check orders_without_gaps",
         )
     test = labelled[-1]
     train = tuple(day for day in labelled if day + timedelta(days=policy.windows.outcome_days) <= test)

@@ -132,11 +132,11 @@ def _fits(wanted: Requirement, versions: dict[str, str]) -> bool:
 
 
 def memory(settings: Settings) -> str:
-    from churn_assets.resources.spark import memory_bytes
+    from churn_assets.resources.spark import InvalidMemoryError, memory_bytes
 
     try:
         size = memory_bytes(settings.driver_memory)
-    except (KeyError, ValueError) as invalid:
+    except InvalidMemoryError as invalid:
         raise Wrong(f"SPARK_DRIVER_MEMORY is {settings.driver_memory!r}", "write it as 4g or 4096m") from invalid
     there = psutil.virtual_memory()
     free = f"{there.available / 1024**3:.1f} of {there.total / 1024**3:.1f} GiB free"

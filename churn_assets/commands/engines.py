@@ -25,6 +25,7 @@ from churn_assets.defs.scoring import SCORES
 from churn_assets.delta.comparing import differing_columns
 from churn_assets.delta.tables import row_count
 from churn_assets.engines.choice import chosen_engine
+from churn_assets.resources.configuration import load_policy, names_of
 from churn_assets.resources.settings import Settings, engine_of, settings_from_env
 from churn_assets.resources.spark import spark_resource
 
@@ -104,7 +105,8 @@ def compared(one: Ran, other: Ran) -> Iterator[Compared]:
     """Exit codes, every table, the registered trees and figures, and the files for the team."""
     codes = (str(one.exit_code), str(other.exit_code))
     yield Compared("exit code", codes[0], () if codes[0] == codes[1] else (" and ".join(codes),))
-    tables = [_tables(Path(run.settings.lakehouse)) for run in (one, other)]
+    roots = [Path(_stores(run.settings)["lakehouse"].root) for run in (one, other)]
+    tables = [_tables(root) for root in roots]
     for name in sorted({*tables[0], *tables[1]}):
         first, second = (of.get(name) for of in tables)
         if first is None or second is None:
@@ -112,7 +114,7 @@ def compared(one: Ran, other: Ran) -> Iterator[Compared]:
             continue
         columns = differing_columns(first, second, without=OF_THE_RUN)
         yield Compared(name, f"{row_count(first):,} rows", tuple(columns))
-    files = [_files(Path(run.settings.lakehouse)) for run in (one, other)]
+    files = [_files(root) for root in roots]
     for name in sorted({*files[0], *files[1]}):
         is_equal = files[0].get(name) == files[1].get(name)
         yield Compared(name, f"{len(files[0].get(name, b'')):,} bytes", () if is_equal else ("content",))
@@ -132,6 +134,8 @@ def _environment(settings: Settings, engine: str, folder: Path) -> dict[str, str
         "CHURN_ARTIFACTS": str(folder / "artifacts"),
         "DAGSTER_HOME": str(folder / "dagster_home"),
         "CHURN_ENGINE": engine,
+        # Scores are compared too, and there nobody is who could promote.
+        "CHURN_AUTOMATION": "on",
     }
     # Nobody is to be told of a trial; and a client of a server leaves its mark in the environment.
     left_out = {"CHURN_ALERT_WEBHOOK", "CHURN_ALERT_SMTP", "SPARK_CONNECT_MODE_ENABLED"}
@@ -151,6 +155,11 @@ def _run(environment: dict[str, str]) -> Ran:
     return Ran(settings_from_env(environment), ended.returncode, perf_counter() - begun)
 
 
+def _stores(settings: Settings) -> Mapping[str, Any]:
+    names = names_of(load_policy(settings.policy_file), settings.names)
+    return stores(settings, spark_resource(settings), names)
+
+
 def _tables(root: Path) -> dict[str, DeltaTable]:
     return {str(log.parent.relative_to(root)): DeltaTable(str(log.parent)) for log in root.rglob("_delta_log")}
 
@@ -161,7 +170,7 @@ def _files(root: Path) -> dict[str, bytes]:
 
 def _registered(settings: Settings) -> Mapping[str, Any]:
     """Trees, verdict and figures of the first version; nothing where none was registered."""
-    tracking = stores(settings, spark_resource(settings))["tracking"]
+    tracking = _stores(settings)["tracking"]
     version = tracking.version("1")
     if version is None:
         return {}

@@ -13,7 +13,6 @@ from churn_assets.definitions import default_resources
 from churn_assets.resources.promotions import PromotionsResource, State
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import PRODUCTION, STAGING
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 WIDTH = 110
 
@@ -59,7 +58,7 @@ def _serving_lines(promotions: PromotionsResource, ledger: Sequence[Decision]) -
     # Of a version that is gone its run still tells.
     trained = tracking.trained_model(str(subject.run_id)) if served is None else tracking.trained_model_of(served)
     span = trained.dates
-    yield f"  {REGISTERED_MODEL} version {subject.version}"
+    yield f"  {tracking.registered_model} version {subject.version}"
     yield f"  since        {moment(last)}"
     yield f"  replaced     {version_named(first.previous_version)}"
     yield f"  decided by   {first.decided_by} ({first.action.value})"
@@ -90,12 +89,13 @@ def _decision_lines(decision: Decision) -> Iterator[str]:
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     """Exit code 1 where ledger and registry disagree, or where there is no lakehouse to ask."""
-    if "://" not in settings.lakehouse and not Path(settings.lakehouse).is_dir():
+    promotions: PromotionsResource = default_resources(settings)["promotions"]
+    root = promotions.lakehouse.root
+    if "://" not in root and not Path(root).is_dir():
         raise MissingLakehouseError(
-            f"There is no lakehouse at {settings.lakehouse}.",
+            f"There is no lakehouse at {root}.",
             next_step="set CHURN_LAKEHOUSE or CHURN_PROJECT to where it is; `make demo` or `make run` makes one",
         )
-    promotions: PromotionsResource = default_resources(settings)["promotions"]
     state = promotions.state()
     print(f"\n{history(promotions, state)}", file=terminal)
     return DONE if state.disagreement is None else FAILED

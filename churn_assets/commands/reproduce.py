@@ -12,7 +12,7 @@ import dagster as dg
 from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.policy import Promotion
+from churn_assets.churn.policy import Names, Promotion
 from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.terminal import DONE, FAILED
@@ -26,7 +26,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.settings import Settings
 from churn_assets.resources.tracking import TrackingResource
-from churn_assets.resources.trained_models import MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel
+from churn_assets.resources.trained_models import MODEL_ARTIFACT, TrainedModel
 
 # What another evaluation of the same model may well have otherwise.
 NOT_COMPARED = {"run_id", "policy_digest", "champion", "verdict", "evaluation"}
@@ -78,7 +78,7 @@ def reproduce(
         apart = _apart(settings, Path(folder))
         # Nothing is promoted there: a process started ahead to try the version would outlive the folder it looks into.
         policy = tracking.policy_of(trained.run_id).model_copy(update={"promotion": Promotion(mode="manual")})
-        again = {**resources, **stores(apart, resources["pyspark"]), "policy": policy}
+        again = {**resources, **stores(apart, resources["pyspark"], Names()), "policy": policy}
         for table in SOURCE_TABLES:
             again["lakehouse"].write(landed(table), lakehouse.read(landed(table), inputs[landed(table)]))
         # Numbers of segments never change, so today's are those of then, with later ones behind them.
@@ -93,7 +93,8 @@ def _trained(tracking: TrackingResource, version: str) -> TrainedModel:
     registered = tracking.version(version)
     if registered is None:
         raise UnreproducibleVersionError(
-            f"There is no version {version} of {REGISTERED_MODEL}.", next_step="see the versions: churn-assets history"
+            f"There is no version {version} of {tracking.registered_model}.",
+            next_step="see the versions: churn-assets history",
         )
     return tracking.trained_model_of(registered)
 

@@ -34,6 +34,10 @@ class UnknownJobError(ChurnError):
     """There is no job of this name, or it needs more than a name."""
 
 
+class UnusableLakehouseError(ChurnError):
+    """The place of the lakehouse cannot hold tables."""
+
+
 class InvalidRunConfigError(ChurnError):
     """A file of run config cannot be read, or says what the job does not take."""
 
@@ -89,6 +93,7 @@ def run_jobs(
 
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
+    _look_ahead(resources)
     begun_at, is_success = datetime.now(UTC), True
     if chosen is not None:
         _require(defs, chosen)
@@ -118,6 +123,31 @@ def run_jobs(
                 break
     print(closing(resources, settings, begun_at=begun_at, is_success=is_success, log=log), file=terminal)
     return DONE if is_success else FAILED
+
+
+def _look_ahead(resources: Mapping[str, Any]) -> None:
+    """Looks for what would stop the run after minutes: the lakehouse's place, MLflow's answer, the sources."""
+    from churn_assets.resources.tracking import PRODUCTION
+
+    _require_place(resources["lakehouse"].root)
+    resources["tracking"].version_under(PRODUCTION)
+    if resources["sources"].sources.demo is None:
+        resources["sources"].state()
+
+
+def _require_place(root: str) -> None:
+    """Raises UnusableLakehouseError."""
+    from pyarrow import ArrowInvalid
+
+    from churn_assets.delta.storage import filesystem_of
+
+    advice = "set CHURN_LAKEHOUSE to a folder, or to a URI such as s3://bucket/folder"
+    try:
+        filesystem_of(root)
+    except (ArrowInvalid, OSError) as refused:
+        raise UnusableLakehouseError(f"No tables can be kept at {root}.", [str(refused)], next_step=advice) from refused
+    if "://" not in root and Path(root).is_file():
+        raise UnusableLakehouseError(f"{root} is a file, and no folder for tables.", next_step=advice)
 
 
 def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:

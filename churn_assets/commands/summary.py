@@ -31,7 +31,6 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
 from churn_assets.resources.tracking import PRODUCTION, STAGING
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 
 def closing(
@@ -82,7 +81,7 @@ def summary(
         lines += ["", "Retention list", *_list_lines(lakehouse)]
     if lakehouse.has(MONITORING):
         lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
-    lines += ["", "Next", *_next_lines(settings, is_success, log), "─" * 78]
+    lines += ["", "Next", *_next_lines(settings, lakehouse, is_success, log), "─" * 78]
     return "\n".join(lines)
 
 
@@ -170,15 +169,20 @@ def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _model_lines(promotions: PromotionsResource) -> list[str]:
-    state = promotions.state()
+    state, waiting = promotions.state(), promotions.tracking.version_under(STAGING)
     if state.champion is None:
-        return [f"  {REGISTERED_MODEL}: no version is under alias {PRODUCTION}"]
-    lines = [f"  {REGISTERED_MODEL}: {version_named(state.champion)}, alias {PRODUCTION}"]
+        lines = [f"  {promotions.tracking.registered_model}: no version is under alias {PRODUCTION}"]
+        if waiting is not None:
+            lines.append(
+                f"  version {waiting.version}, alias {STAGING}, waits for a person: launch promote_staging_model;"
+            )
+            lines.append("  or let the policy promote what passed: CHURN_AUTOMATION=on")
+        return lines
+    lines = [f"  {promotions.tracking.registered_model}: {version_named(state.champion)}, alias {PRODUCTION}"]
     last = serving(state.ledger)
     if last is not None and state.disagreement is None:
         replaced = "" if last.previous_version is None else f"; {before(last)}"
         lines.append(f"  {since_when(last)}{replaced}")
-    waiting = promotions.tracking.version_under(STAGING)
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines
@@ -239,7 +243,7 @@ def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
     return lines
 
 
-def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
+def _next_lines(settings: Settings, lakehouse: LakehouseResource, is_success: bool, log: Path) -> list[str]:
     make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
     lines = [
         f"  {make_dev}",
@@ -247,9 +251,9 @@ def _next_lines(settings: Settings, is_success: bool, log: Path) -> list[str]:
         "      MLflow  on http://127.0.0.1:5000: the training run with its model card, the model versions",
         "  churn-assets history",
         "      which version serves, since when, on which data, and every decision",
-        f"  {settings.lakehouse}",
+        f"  {lakehouse.root}",
         "      the Delta tables",
-        f"  {settings.lakehouse}/{FOLDER}/{REPORT}.html",
+        f"  {lakehouse.root}/{FOLDER}/{REPORT}.html",
         "      the risk report, once a week is scored: one page for a browser, a phone or paper",
     ]
     return lines if is_success else [*lines, f"  {log}", "      the whole output of the run"]

@@ -73,12 +73,17 @@ class Told:
         return json.dumps(asdict(self))
 
 
-@dg.sensor(
-    minimum_interval_seconds=TICK_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells a webhook or an e-mail address of failures, of decisions, of what waits and what is overdue.",
-)
-def alert_on_failure(
+def alert_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """As the deployment starts it; a person switches it in Dagster's UI."""
+    return dg.sensor(
+        name="alert_on_failure",
+        minimum_interval_seconds=TICK_SECONDS,
+        default_status=status,
+        description="Tells a webhook or an e-mail address of failures and decisions, of what waits or is overdue.",
+    )(_alert)
+
+
+def _alert(
     context: dg.SensorEvaluationContext,
     alerts: AlertsResource,
     promotions: PromotionsResource,
@@ -268,3 +273,6 @@ def _overdue(
             f"it was begun more than {LOST_AFTER.total_seconds() / 3600:.0f} hours ago; end it in Dagster if it is lost"
         ]
         yield Notice(f"lost {run.run_id}", f"{run.job_name} does not end", lines, tracking.dagster_address(run.run_id))
+
+
+alert_on_failure = alert_sensor(dg.DefaultSensorStatus.STOPPED)

@@ -24,8 +24,8 @@ from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.trained_models import MODEL_ARTIFACT
 
 LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_refresh"
-# After Monday's as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
-CRON = {"weekly": "0 3 * * 1", "daily": "0 3 * * *"}
+# After the as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
+REFRESH_HOUR = 3
 TICK_SECONDS = 30
 GOING_ON = (
     dg.DagsterRunStatus.QUEUED,
@@ -53,13 +53,18 @@ class Seen:
         return json.dumps(asdict(self))
 
 
-@dg.sensor(
-    job_name=TRAINING,
-    minimum_interval_seconds=TICK_SECONDS,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
-)
-def retrain_on_feature_refresh(
+def retraining_sensor(status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+    """As the deployment starts it; a person switches it in Dagster's UI."""
+    return dg.sensor(
+        name="retrain_on_feature_refresh",
+        job_name=TRAINING,
+        minimum_interval_seconds=TICK_SECONDS,
+        default_status=status,
+        description="Trains once when the rows of ml_churn_features change, whoever wrote them; never two at a time.",
+    )(_retrain)
+
+
+def _retrain(
     context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.RunRequest | dg.SkipReason:
     seen, version = Seen.of(context.cursor), lakehouse.version(PANEL)
@@ -188,13 +193,16 @@ def refresh_on_new_orders(
     return dg.RunRequest()
 
 
+retrain_on_feature_refresh = retraining_sensor(dg.DefaultSensorStatus.STOPPED)
+
+
 def refresh_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     """Refreshes the features as often as the policy says; the sensor then retrains if they changed."""
     return dg.ScheduleDefinition(
         name="scheduled_feature_refresh",
         job_name=REFRESH,
-        cron_schedule=CRON[policy.automation.refresh],
+        cron_schedule=policy.calendar.cron(REFRESH_HOUR, policy.refresh),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Lands the sources and builds the features, {policy.automation.refresh} at 03:00 UTC.",
+        description=f"Lands the sources and builds the features, {policy.refresh} at 03:00 UTC.",
     )

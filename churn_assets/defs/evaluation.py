@@ -23,7 +23,7 @@ from churn_assets.churn.evaluations import (
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import refusals
+from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of, history_columns
 from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.churn.ranking import precision_recall_curve
@@ -48,7 +48,7 @@ from churn_assets.pages.tables import figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, REGISTERED_MODEL, TrainedModel
+from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, TrainedModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,6 +164,8 @@ def _judged(
     if champion is not None:
         try:
             champion_scores = _champion_scores(lakehouse, tracking, trained, champion)
+            tested = tracking.trained_model_of(champion).dates.test
+            obstacles += judged_on_older_data(trained.dates.test, tested, str(champion.version))
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
@@ -220,7 +222,7 @@ def _champion_scores(
     """The champion's scores by customer, on the test customers, whom it never learned from either."""
     served = tracking.trained_model_of(champion)
     # Of the version: its run may be gone.
-    model = tracking.load_model(served.uri_of(str(champion.version)))
+    model = tracking.load_model(tracking.version_uri(str(champion.version)))
     _require_same_model(model, served)
     test = lakehouse.read(TEST, trained.evidence.data_versions[TEST])
     scores = models.with_churn_probability(model, test).select("customer_id", "churn_probability").toPandas()
@@ -276,7 +278,7 @@ def _card(
     """The model card as Markdown and as a page with the pictures."""
     importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
     facts = CardFacts(
-        name=REGISTERED_MODEL,
+        name=tracking.registered_model,
         run_id=trained.run_id,
         trained_at=trained.trained_at,
         code_commit=trained.code_commit,

@@ -35,7 +35,7 @@ NEXT_STEPS = (
     ),
     (r"^dagster\.|DAGSTER_HOME", f"look at DAGSTER_HOME and the run config: {DOCTOR}"),
     (
-        r"^(PermissionError|FileNotFoundError|FileExistsError|NotADirectoryError|IsADirectoryError|OSError|BlockingIOError)",
+        r"^(PermissionError|File\w+Error|\w+DirectoryError|OSError|BlockingIOError)|FileSystem error|Generic URL error",
         f"look at that place, and at CHURN_PROJECT, CHURN_LAKEHOUSE and CHURN_ARTIFACTS: {DOCTOR}",
     ),
     (r"^pydantic", "correct the run config at that field"),
@@ -48,7 +48,7 @@ def in_words(error: Any) -> str:
     """What `error` (Dagster's record of one) and its causes come to: what is wrong, and the line "Next step: …".
 
     The outermost error that has a name of ours, or is a `dg.Failure`, speaks for itself, whatever a library said below
-    it; else the innermost speaks, by its class and the first line of its words.
+    it; else the one that NEXT_STEPS knows, or the innermost, by its class and the first line of its words.
     """
     found = list(_chain(error))
     if not found:
@@ -57,13 +57,16 @@ def in_words(error: Any) -> str:
     if named is not None:
         words = named.message.strip().partition(": ")[2]
         return words if "Next step: " in words else f"{words}\nNext step: {ELSE}"
-    root = found[-1].message.strip()
-    name, _, said = root.partition(": ")
-    lines = [" ".join(line.split()) for line in said.strip().splitlines()] or ["no reason was given"]
+    # Dagster wraps what a step raises; of the rest an outer error knows what was asked for.
+    candidates = [text for each in found if not (text := each.message.strip()).startswith("dagster.")]
+    candidates = candidates or [found[-1].message.strip()]
+    matches = ((text, step) for pattern, step in NEXT_STEPS for text in candidates if re.search(pattern, text))
+    text, step = next(matches, (candidates[-1], ELSE))
+    name, _, said = text.partition(": ")
+    lines = [" ".join(line.split()) for line in said.splitlines()] or ["no reason was given"]
     # The first line of pydantic's only counts what is wrong.
-    first = ": ".join(lines[:3]) if root.startswith("pydantic") else lines[0]
-    advice = next((step for pattern, step in NEXT_STEPS if re.search(pattern, root)), ELSE)
-    return f"{name.rpartition('.')[2]}: {first}\nNext step: {advice}"
+    first = ": ".join(lines[:3]) if text.startswith("pydantic") else lines[0]
+    return f"{name.rpartition('.')[2]}: {first}\nNext step: {step}"
 
 
 def failure_in_words() -> str:

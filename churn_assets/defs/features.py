@@ -5,6 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
+from churn_assets.churn.calendar import AsOfCalendar, calendar_of
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.contract import (
     NO_FUTURE_LEAKAGE,
@@ -15,8 +16,6 @@ from churn_assets.churn.contract import (
     unevaluable_future,
 )
 from churn_assets.churn.features import (
-    AsOfCalendar,
-    calendar_between,
     customer_snapshots,
     feature_panel,
     no_eligible_customers,
@@ -27,7 +26,7 @@ from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited, remembered_outcomes
-from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.lakehouse import SILVER, stored_days
 from churn_assets.defs.panel_code import panel_code
 from churn_assets.defs.results import (
     OWNERS,
@@ -54,7 +53,7 @@ PANEL_RULE_MEANINGS = {
     "ranges": "Every feature lies in the range the catalogue declares.",
     "one_row_per_customer_and_date": "A customer appearing twice would be trained on twice and contacted twice.",
     "label_is_binary": "The label is 0, 1 or not yet known.",
-    "no_empty_snapshot": "Every Monday between the first and the last as-of date has rows.",
+    "no_empty_snapshot": "Every as-of date from the first to the last has rows, but those after a gap or a closure.",
     NO_FUTURE_LEAKAGE: "No feature of the latest labelled date changes without all that came from that date on.",
     "informative_features": "A feature with one value everywhere tells nothing; absent sources make theirs so.",
 }
@@ -113,7 +112,7 @@ def ml_churn_features(
     commit = lakehouse.write(
         PANEL,
         panel,
-        audit=lambda staged: audited(audit_outcomes(staged, silver, policy), PANEL, policy),
+        audit=lambda staged: audited(audit_outcomes(staged, silver, policy, calendar), PANEL, policy),
         metadata={"inputs": inputs, "panel_digest": policy.panel_digest(panel_code())},
     )
     shares = shares_of(lakehouse.counts(PANEL, SHARED_BY, commit.version))
@@ -134,9 +133,8 @@ def ml_churn_features(
 
 
 def stored_calendar(lakehouse: LakehouseResource, silver_version: int, policy: ChurnPolicy) -> AsOfCalendar:
-    """The calendar that a version of silver allows. Needs no JVM. Raises NoEligibleCustomersError."""
-    first, last = lakehouse.bounds(SILVER, "ordered_at", silver_version)
-    return calendar_between(first and first.date(), last and last.date(), policy)
+    """The calendar that a version of silver allows. Needs no JVM. Raises as `calendar_of` does."""
+    return calendar_of(stored_days(lakehouse, silver_version), policy)
 
 
 def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:
@@ -188,7 +186,9 @@ def stored_outcomes(
     yield from (outcome for outcome in audit if outcome.rule in rules)
     left = rules - {outcome.rule for outcome in audit}
     if left - {NO_FUTURE_LEAKAGE}:
-        yield from panel_outcomes(lakehouse.read(PANEL, version), left)
+        silver_version = lakehouse.inputs(PANEL, version).get(SILVER)
+        calendar = None if silver_version is None else stored_calendar(lakehouse, silver_version, policy)
+        yield from panel_outcomes(lakehouse.read(PANEL, version), left, calendar)
     if NO_FUTURE_LEAKAGE in left:
         yield stored_future_outcome(lakehouse, version, policy)
 

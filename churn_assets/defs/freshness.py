@@ -12,7 +12,6 @@ from dagster._utils.schedules import get_latest_completed_cron_tick
 
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.automation import CRON
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import MONITORING
 from churn_assets.defs.results import check_result
@@ -27,10 +26,12 @@ IN_TIME = timedelta(hours=DEADLINE_HOUR)
 CHECK = "is_fresh"
 
 
-def deadline_cron(policy: ChurnPolicy) -> str:
-    """The moments, in cron's words and UTC, by which the tables are due: on each day on which they are refreshed."""
-    _, _, days = CRON[policy.automation.refresh].split(" ", 2)
-    return f"0 {DEADLINE_HOUR} {days}"
+def deadline_cron(policy: ChurnPolicy, table: str = PANEL) -> str:
+    """The moments, in cron's words and UTC, by which a table is due: on each day on which it is refreshed.
+
+    Those beyond the panel follow its snapshots, however often it is built.
+    """
+    return policy.calendar.cron(DEADLINE_HOUR, policy.refresh if table == PANEL else policy.calendar.snapshots)
 
 
 def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[Any]:
@@ -38,18 +39,22 @@ def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[
 
     Dagster goes by what it has seen materialized; the check goes by the table's log.
     """
-    due = dg.FreshnessPolicy.cron(deadline_cron=deadline_cron(policy), lower_bound_delta=IN_TIME)
-    keys = {dg.AssetKey(table.split("/")) for table in WAITED_FOR}
+    due = {
+        dg.AssetKey(table.split("/")): dg.FreshnessPolicy.cron(
+            deadline_cron=deadline_cron(policy, table), lower_bound_delta=IN_TIME
+        )
+        for table in WAITED_FOR
+    }
     return list(
         dg.map_asset_specs(
-            lambda spec: spec.replace_attributes(freshness_policy=due) if spec.key in keys else spec, assets
+            lambda spec: spec.replace_attributes(freshness_policy=due[spec.key]) if spec.key in due else spec, assets
         )
     )
 
 
 def freshness_of(lakehouse: LakehouseResource, policy: ChurnPolicy, table: str, now: datetime) -> Outcome:
     """Whether the table's rows were written in time for its last deadline before `now` (aware), or since."""
-    deadline = get_latest_completed_cron_tick(deadline_cron(policy), now, "UTC").astimezone(UTC)
+    deadline = get_latest_completed_cron_tick(deadline_cron(policy, table), now, "UTC").astimezone(UTC)
     written = lakehouse.written_at(table)
     observed = "there is none yet" if written is None else f"last written {written:%Y-%m-%d %H:%M} UTC"
     allowed = f"written since {deadline - IN_TIME:%Y-%m-%d %H:%M} UTC, due {deadline:%Y-%m-%d %H:%M} UTC"

@@ -2,16 +2,38 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from churn_assets.churn import cleaning
+from churn_assets.churn.arrivals import AFTER, ARRIVAL_RULES, FRESH, GAPS, VOLUME, Load, arrival_outcomes, days_after
+from churn_assets.churn.calendar import (
+    ONE_DAY,
+    DayCount,
+    Span,
+    as_record,
+    day_counts,
+    judged_days,
+    low_runs,
+    of_record,
+    watermark_of,
+)
 from churn_assets.churn.columns import Column, arrow_schema
-from churn_assets.churn.contract import pace_outcome, row_accounting, source_schema_outcome
+from churn_assets.churn.contract import (
+    pace_outcome,
+    readable_values,
+    repaired_outcome,
+    row_accounting,
+    rule_remedies,
+    source_schema_outcome,
+)
+from churn_assets.churn.errors import ClockError
 from churn_assets.churn.matching import known_keys, match_outcome, match_rule, named_keys
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -22,18 +44,20 @@ from churn_assets.churn.tables import (
     REVIEWS,
     SOURCE_TABLES,
     SourceTable,
-    check_source_schema,
+    as_canonical,
 )
 from churn_assets.defs.erasures import without_forgotten
 from churn_assets.defs.results import (
     OWNERS,
     ColumnNote,
+    as_metadata,
     check_result,
     described,
     same_columns,
     table_result,
     table_spec,
 )
+from churn_assets.pages.pictures import drawn, orders_by_day
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
 
@@ -42,6 +66,12 @@ SILVER = "food_delivery/silver_orders_enriched"
 SILVER_CUSTOMERS = "food_delivery/silver_customers"
 SEGMENTS = "food_delivery/segment_dimension"
 QUARANTINE = "food_delivery/quarantined_rows"
+# Under this name a commit of silver keeps what came on each day.
+DAYS, SOURCE_ROWS = "days", "source_rows"
+# Clocks of machines that write one table differ by less.
+CLOCK_SKEW = timedelta(hours=1)
+# With so many loads before it a load is compared.
+COMPARED_LOADS = 8
 SEGMENT_SCHEMA = arrow_schema([Column("segment", "string"), Column("segment_index", "double")])
 
 
@@ -62,15 +92,33 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
         description=f"{table.meaning} As the source delivers it, mapped by sources.toml; nothing is cleaned yet.",
     )
     def land(lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog]) -> dg.MaterializeResult:
-        raw = sources.open(lakehouse.spark, table)
-        is_configured = raw is not None
-        if raw is None:
-            raw = lakehouse.spark.createDataFrame([], table.spark_schema)
-        check_source_schema(table, raw.schema)
-        commit = lakehouse.write(landed(table), without_forgotten(lakehouse, raw))
-        return table_result(commit, {"is_configured": is_configured}, described(table.columns))
+        opened = sources.examined(lakehouse.spark, table)
+        if opened is None:
+            rows, unreadable = lakehouse.spark.createDataFrame([], table.spark_schema), []
+        else:
+            rows, unreadable = opened.rows, [str(each) for each in opened.unreadable]
+        with sources.explained(lakehouse.spark, table):
+            commit = lakehouse.write(
+                landed(table), without_forgotten(lakehouse, rows), metadata={"unreadable": unreadable}
+            )
+        metadata = {"is_configured": opened is not None, "unreadable_values": unreadable}
+        return table_result(commit, metadata, described(table.columns))
 
     return land
+
+
+def readable_values_check(table: SourceTable) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=landed(table).split("/"),
+        name=f"{table.name}__readable_values",
+        description=f"Every value of {table.name} that is written as text can be read as what its column holds.",
+    )
+    def values_are_readable(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+        """Values that cannot be read are null, and their rows go by the rules of cleaning."""
+        unreadable = lakehouse.commit_metadata(landed(table)).get("unreadable", [])
+        return check_result(readable_values(table, unreadable))
+
+    return values_are_readable
 
 
 def source_schema_check(table: SourceTable) -> dg.AssetChecksDefinition:
@@ -155,11 +203,12 @@ def silver(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) 
 def _silver(
     lakehouse: LakehouseResource, policy: ChurnPolicy, hold: Callable[[DataFrame], DataFrame]
 ) -> Iterator[dg.MaterializeResult]:
-    inputs = lakehouse.pin(*[landed(table) for table in SOURCE_TABLES])
+    inputs, now = lakehouse.pin(*[landed(table) for table in SOURCE_TABLES]), datetime.now(UTC)
+    require_true_clock(lakehouse, inputs[landed(ORDERS)], now, policy)
     cleaned = cleaning.clean(
         *[lakehouse.read(landed(table), inputs[landed(table)]) for table in (ORDERS, REVIEWS, CUSTOMERS)],
         policy=policy,
-        now=datetime.now(UTC),
+        now=now,
         hold=hold,
     )
     metadata = {"inputs": inputs}
@@ -174,10 +223,63 @@ def _silver(
     dimension = [{"segment": segment, "segment_index": number} for segment, number in numbers.items()]
     segments = lakehouse.overwrite(SEGMENTS, pa.Table.from_pylist(dimension, SEGMENT_SCHEMA), metadata=metadata)
     orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
-    silver_commit = lakehouse.write(SILVER, orders, metadata=metadata)
+    source_rows = lakehouse.row_count(landed(ORDERS), inputs[landed(ORDERS)])
+    silver_commit = lakehouse.write(
+        SILVER,
+        orders,
+        audit=lambda staged: {DAYS: as_record(day_counts(staged)), SOURCE_ROWS: source_rows},
+        metadata=metadata,
+    )
     set_aside = lakehouse.write(QUARANTINE, cleaned.set_aside, metadata=metadata | {"paced": _busiest(cleaned.paced)})
+    picture = _orders_picture(stored_days(lakehouse, silver_commit.version), policy)
     for commit in (silver_commit, customers, segments, set_aside):
-        yield table_result(commit, {"inputs": inputs}, _notes_of(commit.table))
+        shown = picture if commit is silver_commit else {}
+        yield table_result(commit, {"inputs": inputs, **shown}, _notes_of(commit.table))
+
+
+def require_true_clock(lakehouse: LakehouseResource, orders_version: int, now: datetime, policy: ChurnPolicy) -> None:
+    """Raises ClockError if the clock was set back since the last load, or if too many orders lie after `now`.
+
+    Such orders would be set aside as impossible, and what is left would look like older, complete data.
+    """
+    version = lakehouse.version(SILVER)
+    last = None if version is None else lakehouse.committed_at(SILVER, version)
+    if last is not None and now < last - CLOCK_SKEW:
+        raise ClockError(
+            f"The clock says {now:%F %H:%M} UTC, and the orders were cleaned before at {last:%F %H:%M} UTC: it was set "
+            "back. Orders after the present would be taken as impossible.",
+            next_step=f"set the clock right; if it was wrong then, restore the version of {SILVER} before that",
+        )
+    schema, latest = lakehouse.table_schema(landed(ORDERS), orders_version), None
+    if "ordered_at" in schema.names and schema["ordered_at"].dataType.simpleString() == "timestamp":
+        _, latest = lakehouse.bounds(landed(ORDERS), "ordered_at", orders_version)
+    if latest is not None and latest <= now:
+        return
+    ordered = as_canonical(lakehouse.read(landed(ORDERS), orders_version), ORDERS)
+    counted = ordered.agg(F.count_if(F.col("ordered_at") > F.lit(now)).alias("future"), F.count(F.lit(1)).alias("all"))
+    (row,) = counted.collect()
+    if row["future"] > policy.freshness.max_future_share * row["all"]:
+        raise ClockError(
+            f"{row['future']:,} of {row['all']:,} orders lie after the present, {now:%F %H:%M} UTC; allowed is a share "
+            f"of {policy.freshness.max_future_share:g}.",
+            next_step="set the clock right, or mend ordered_at's mapping (time zone, day and month) in sources.toml; "
+            "if so many are meant, raise freshness.max_future_share in policy.toml",
+        )
+
+
+def _orders_picture(counts: Mapping[date, DayCount], policy: ChurnPolicy) -> dict[str, dg.MetadataValue]:
+    if not counts:
+        return {}
+    days = judged_days(counts, policy)
+    watermark = watermark_of(days, policy)
+    closed = [Span(closure.begin, closure.to) for closure in policy.calendar.closures]
+    return {"orders_by_day": as_metadata(drawn(orders_by_day(days, watermark, low_runs(days, watermark), closed)))}
+
+
+def stored_days(lakehouse: LakehouseResource, version: int) -> dict[date, DayCount]:
+    """What came on each day by a version of silver: as its commit keeps it, without a JVM, or counted again."""
+    kept = lakehouse.audit({SILVER: version}) or {}
+    return of_record(kept[DAYS]) if DAYS in kept else day_counts(lakehouse.read(SILVER, version))
 
 
 def _busiest(paced: Mapping[str, int]) -> dict[str, Any]:
@@ -224,6 +326,11 @@ def _notes_of(table: str) -> dict[str, ColumnNote]:
             asset=QUARANTINE.split("/"),
             description="The share of each source table that is rejected stays below the policy's limit.",
         ),
+        dg.AssetCheckSpec(
+            "repaired_share",
+            asset=QUARANTINE.split("/"),
+            description="No rule takes the delivery time of more orders than the policy's limit: it does not fit.",
+        ),
     ],
 )
 def silver_accounting(
@@ -233,10 +340,14 @@ def silver_accounting(
     inputs = lakehouse.inputs(SILVER)
     rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
     set_aside = lakehouse.counts(QUARANTINE, ["source_table", "disposition"])
+    by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
     largest_share = policy.cleaning.max_quarantined_share
     for outcome in row_accounting(rows_in, rows_kept(lakehouse), set_aside, largest_share):
         is_share = outcome.rule == "quarantined_share"
-        yield check_result(outcome, (QUARANTINE if is_share else SILVER))
+        remedies = rule_remedies(rows_in, by_rule, cleaning.QUARANTINED, policy) if is_share else {}
+        told = replace(outcome, observed="; ".join([outcome.observed, *remedies.values()]))
+        yield check_result(told, (QUARANTINE if is_share else SILVER))
+    yield check_result(repaired_outcome(rows_in, by_rule, policy), QUARANTINE)
     paced = lakehouse.commit_metadata(QUARANTINE).get("paced", _busiest({}))
     rows = lakehouse.counts(QUARANTINE, ["rule"])[("impossible_pace",)]
     yield check_result(pace_outcome(paced["customers"], paced["busiest"], rows, policy), QUARANTINE)
@@ -249,3 +360,56 @@ def rows_kept(lakehouse: LakehouseResource) -> dict[str, int]:
         REVIEWS.name: lakehouse.value_count(SILVER, "reviewed_at"),
         CUSTOMERS.name: lakehouse.row_count(SILVER_CUSTOMERS),
     }
+
+
+ARRIVAL_MEANINGS = {
+    FRESH: "The last complete day of orders is not long before the load, nor before now.",
+    GAPS: "No day, but a declared closure or holiday, has far fewer orders than usual.",
+    AFTER: "No order is of a day after the last complete one: such a day came in part, or the order is a stray.",
+    VOLUME: "Orders and customers of the latest days, and of the days that earlier loads had, are as many as usual.",
+}
+
+
+@dg.multi_asset_check(
+    name="silver_orders_enriched__arrivals",
+    specs=[
+        dg.AssetCheckSpec(rule, asset=SILVER.split("/"), description=ARRIVAL_MEANINGS[rule]) for rule in ARRIVAL_RULES
+    ],
+)
+def silver_arrivals(
+    lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog], policy: dg.ResourceParam[ChurnPolicy]
+) -> Iterator[dg.AssetCheckResult]:
+    """What came, by its own dates and history, not by when a run ended. Blocks nothing; the scoring looks itself."""
+    version = lakehouse.pin(SILVER)[SILVER]
+    load = stored_load(lakehouse, version)
+    if not load.counts:
+        for rule in ARRIVAL_RULES:
+            outcome = Outcome(rule, False, "no order is left after cleaning", ARRIVAL_MEANINGS[rule], is_warning=True)
+            yield check_result(outcome, SILVER)
+        return
+    earlier = [stored_load(lakehouse, number) for number in range(max(0, version - COMPARED_LOADS), version)]
+    now, watermark = looked_at(sources, policy), load.watermark(policy)
+    strays: list[str] = []
+    if days_after(load.counts, watermark, min(load.loaded_at, now).date()):
+        after = lakehouse.read(SILVER, version).where(F.col("ordered_at").cast("date") > F.lit(watermark))
+        strays = [row["order_id"] for row in after.select("order_id").orderBy("order_id").limit(MAX_KEYS).collect()]
+    picture = _orders_picture(load.counts, policy)
+    for outcome in arrival_outcomes(load, [each for each in earlier if each.counts], strays, now, policy):
+        yield check_result(outcome, SILVER, picture if outcome.rule == GAPS else {})
+
+
+def stored_load(lakehouse: LakehouseResource, version: int) -> Load:
+    """What a version of silver holds, as its commit keeps it. An earlier one that keeps nothing is of no days."""
+    kept = lakehouse.audit({SILVER: version}) or {}
+    is_latest = version == lakehouse.version(SILVER)
+    counts = stored_days(lakehouse, version) if is_latest else of_record(kept.get(DAYS, {}))
+    rows = kept.get(SOURCE_ROWS, sum(count.orders for count in counts.values()))
+    return Load(counts, rows, lakehouse.committed_at(SILVER, version))
+
+
+def looked_at(sources: SourceCatalog, policy: ChurnPolicy) -> datetime:
+    """The moment from which orders are looked at: the policy's, the end of simulated ones, else now; UTC."""
+    demo, today = sources.sources.demo, policy.freshness.today
+    if today is None and demo is not None:
+        today = demo.end + ONE_DAY
+    return datetime.now(UTC) if today is None else datetime.combine(today, time(), UTC)

@@ -30,7 +30,6 @@ from churn_assets.defs.splits import TRAIN
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = MONITORING_GROUP
 PROFILES = "food_delivery/training_profiles"
@@ -76,14 +75,15 @@ def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingRe
     registered = tracking.version(number)
     if registered is None:
         raise UnprofiledVersionError(
-            f"Weeks in {SCORES} were scored by version {number} of {REGISTERED_MODEL}, which is no longer registered.",
+            f"Weeks in {SCORES} were scored by version {number} of {tracking.registered_model}, which is no longer "
+            "registered.",
             next_step="score these weeks again with the version in production",
         )
     trained = tracking.trained_model_of(registered)
     version = trained.evidence.data_versions[TRAIN]
     until = max(trained.dates.train)
     known = set(lakehouse.table_schema(TRAIN, version).names)
-    features = [feature.name for feature in FEATURES if feature.name in known]
+    features = [feature.name for feature in FEATURES if feature.name in known and not feature.grows]
 
     def column(name: str) -> pa.ChunkedArray:
         return lakehouse.arrow(TRAIN, [name], version).column(name)
@@ -157,7 +157,9 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
     It starts nothing by itself: with `automation.retrain_on = "decision"` the retraining sensor follows it.
     """
     inputs = lakehouse.pin(MONITORING)
-    figures = [Measurement.of(row) for row in lakehouse.records(MONITORING, inputs[MONITORING])]
+    rows = lakehouse.records(MONITORING, inputs[MONITORING])
+    # "Two weeks in a row" are two weeks, where every day is scored too.
+    figures = [Measurement.of(row) for row in rows if policy.calendar.judges(row["as_of"])]
     version = lakehouse.version(DECISIONS)
     made = [] if version is None else lakehouse.records(DECISIONS, version)
     as_of = max((each.as_of for each in figures), default=None)

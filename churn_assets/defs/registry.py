@@ -21,7 +21,7 @@ from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versio
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, STAGING, TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL, TrainedModel
+from churn_assets.resources.trained_models import TrainedModel
 
 GROUP = "registry"
 SHOWN_VERSIONS = 30
@@ -62,7 +62,7 @@ def registered_churn_model(
         data_version=dg.DataVersion(str(version.version)),
         metadata={
             **tracking.link(trained.run_id, version),
-            "registered_model": REGISTERED_MODEL,
+            "registered_model": tracking.registered_model,
             "version": int(version.version),
             "alias": STAGING,
             "inputs": dict(trained.evidence.data_versions),
@@ -245,7 +245,7 @@ def roll_back(
     if wanted is None:
         against.append("no version served before the present one; name the version to go back to")
     elif version is None:
-        against.append(f"there is no version {wanted} of {REGISTERED_MODEL}")
+        against.append(f"there is no version {wanted} of {tracking.registered_model}")
     elif wanted == state.champion and state.disagreement is None:
         against.append(f"version {wanted} serves already")
     elif trained is not None and promoted_digest(state.ledger, wanted) not in (None, trained.evidence.model_digest):
@@ -306,7 +306,7 @@ def serving_metadata(tracking: TrackingResource, state: State) -> dict[str, Any]
     trained = tracking.trained_model_of(version)
     return {
         **tracking.link(trained.run_id, version),
-        "registered_model": REGISTERED_MODEL,
+        "registered_model": tracking.registered_model,
         "version": int(version.version),
         "previous_version": "none" if last is None or last.previous_version is None else int(last.previous_version),
         "alias": PRODUCTION,

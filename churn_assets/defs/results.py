@@ -92,9 +92,11 @@ def bullets(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(markdown.bullets(lines))
 
 
-def check_result(outcome: Outcome, table: str | None = None) -> dg.AssetCheckResult:
-    """One rule's outcome; `table` where one function reports on several tables or rules."""
-    metadata: dict[str, Any] = {"observed": outcome.observed, "allowed": outcome.allowed}
+def check_result(
+    outcome: Outcome, table: str | None = None, more: Mapping[str, dg.MetadataValue] | None = None
+) -> dg.AssetCheckResult:
+    """One rule's outcome; `table` where one function reports on several tables or rules; `more`: metadata beside it."""
+    metadata: dict[str, Any] = {"observed": outcome.observed, "allowed": outcome.allowed, **(more or {})}
     if outcome.keys:
         metadata["offending_keys"] = list(outcome.keys)
     severity = dg.AssetCheckSeverity.WARN if outcome.is_warning else dg.AssetCheckSeverity.ERROR

@@ -1,12 +1,14 @@
 """Stage 8: the scores of each week's eligible customers by the version in production, and who could not be scored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 
 import dagster as dg
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.arrivals import stale_orders
+from churn_assets.churn.calendar import ONE_DAY
 from churn_assets.churn.errors import UnscorableWeekError
 from churn_assets.churn.labels import known_churn_rate
 from churn_assets.churn.outcomes import Outcome
@@ -24,10 +26,11 @@ from churn_assets.churn.scoring import (
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.decisions import PRODUCTION_MODEL
 from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
+from churn_assets.defs.lakehouse import SILVER, looked_at, stored_load
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.sources import SourceCatalog
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 GROUP = "scoring"
 # What is watched of the scores is brought up to date with them.
@@ -36,7 +39,7 @@ SCORING = "churn_scoring"
 SCORES = "food_delivery/churn_scores"
 UNSCORED = "food_delivery/unscored_customers"
 # Some hours after the feature refresh.
-CRON = {"weekly": "0 6 * * 1", "daily": "0 6 * * *"}
+SCORING_HOUR = 6
 RULE_MEANINGS = {
     "values": "Every score has all its values, a probability from 0 to 1 and a tier of the policy.",
     "coverage": "Each eligible customer of a week is scored or unscored, exactly once.",
@@ -76,6 +79,7 @@ def churn_scores(
     context: dg.AssetExecutionContext,
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
+    sources: dg.ResourceParam[SourceCatalog],
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> Iterator[dg.MaterializeResult]:
     """Scores the weeks of the partition keys, in place of what was scored of these weeks before."""
@@ -84,7 +88,7 @@ def churn_scores(
     version = tracking.version_under(PRODUCTION)
     against = [f"{key}: the panel has no features of this date" for key in context.partition_keys if key not in known]
     if version is None:
-        against.append(f"no version of {REGISTERED_MODEL} is under alias {PRODUCTION}")
+        against.append(f"no version of {tracking.registered_model} is under alias {PRODUCTION}")
     if against or version is None:
         raise UnscorableWeekError(
             "The weeks cannot be scored; their earlier scores stay.",
@@ -95,6 +99,7 @@ def churn_scores(
     if lost is not None:
         context.log.warning(lost)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
+    require_fresh(lakehouse, inputs[PANEL], dates, looked_at(sources, policy), policy)
     # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
     panel = lakehouse.read(PANEL, inputs[PANEL])
     scorer = tracking.load_scorer(version)
@@ -128,6 +133,29 @@ def churn_scores(
     for commit in commits:
         metadata = {"inputs": inputs, "weeks": len(dates), "model_version": number}
         yield table_result(commit, metadata | ({} if lost is None else {"warning": lost}), NOTES)
+
+
+def require_fresh(
+    lakehouse: LakehouseResource, panel_version: int, dates: Sequence[date], now: datetime, policy: ChurnPolicy
+) -> None:
+    """Raises UnscorableWeekError for the latest week, the one to act on, if its orders are stale. Needs no JVM.
+
+    Earlier weeks can be scored again at any time.
+    """
+    latest = max(lakehouse.dates(PANEL, "as_of", panel_version))
+    if latest not in dates:
+        return
+    silver_version = lakehouse.inputs(PANEL, panel_version).get(SILVER)
+    # Whoever made a panel of unknown orders knew them up to its latest date.
+    known = latest - ONE_DAY if silver_version is None else stored_load(lakehouse, silver_version).watermark(policy)
+    stale = stale_orders(known, now, policy)
+    if stale is not None:
+        raise UnscorableWeekError(
+            f"The week of {latest} is not scored, because its orders are stale; earlier scores stay.",
+            [stale],
+            next_step="land newer orders, and look at the check orders_are_fresh; if the data are historical, set "
+            "freshness.today in policy.toml to the day to look at them from",
+        )
 
 
 @dg.multi_asset_check(
@@ -180,10 +208,10 @@ def scoring_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     @dg.schedule(
         name="scheduled_scoring",
         job_name=SCORING,
-        cron_schedule=CRON[policy.automation.refresh],
+        cron_schedule=policy.calendar.cron(SCORING_HOUR, policy.calendar.snapshots),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Scores the latest snapshot, {policy.automation.refresh} at 06:00 UTC.",
+        description=f"Scores the latest snapshot, {policy.calendar.snapshots} at 06:00 UTC.",
     )
     def scheduled_scoring(
         context: dg.ScheduleEvaluationContext, lakehouse: LakehouseResource

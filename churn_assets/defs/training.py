@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 import numpy as np
@@ -44,38 +44,41 @@ if TYPE_CHECKING:
 
 GROUP = "training"
 REFERENCE_ROWS = 200
+AS_THE_POLICY_SAYS: Literal["policy"] = "policy"
 VALIDATION_CURVE, IMPORTANCES_CHART = "validation_precision_recall.png", "feature_importances.png"
-DEFAULTS = models.GradientBoosting()
 
 
 class TrainingConfig(dg.Config):
-    """Knobs of one training run."""
+    """Knobs of one training run; what is left out is as [model] of the policy says."""
 
-    estimator: models.Estimator = Field(
-        DEFAULTS.estimator,
+    # Dagster takes no optional Literal.
+    estimator: Literal["policy", "gbt", "xgboost"] = Field(
+        AS_THE_POLICY_SAYS,
         description="Who learns the trees: XGBoost in this process, or Spark itself (gbt).",
     )
-    max_depth: int = Field(
-        DEFAULTS.max_depth,
+    max_depth: int | None = Field(
+        None,
         ge=1,
         le=12,
         description="Depth of each tree; deeper trees learn finer rules, overfit sooner.",
     )
-    iterations: int = Field(
-        DEFAULTS.iterations, ge=1, le=500, description="Number of trees; the time to fit grows with it."
+    iterations: int | None = Field(None, ge=1, le=500, description="Number of trees; the time to fit grows with it.")
+    step_size: float | None = Field(None, gt=0, le=1, description="How much each tree corrects the ones before it.")
+    min_leaf_share: float | None = Field(
+        None, ge=0, lt=0.5, description="Smallest share of the training rows in a leaf."
     )
-    step_size: float = Field(
-        DEFAULTS.step_size, gt=0, le=1, description="How much each tree corrects the ones before it."
-    )
-    min_leaf_share: float = Field(
-        DEFAULTS.min_leaf_share, ge=0, lt=0.5, description="Smallest share of the training rows in a leaf."
-    )
-    feature_share: float = Field(
-        DEFAULTS.feature_share,
+    feature_share: float | None = Field(
+        None,
         gt=0,
         le=1,
         description="Of the features, which may be split by, drawn anew at each split; 1 is all of them.",
     )
+
+
+def hyperparameters_of(config: TrainingConfig, policy: ChurnPolicy) -> models.GradientBoosting:
+    """Those of the policy, but for the knobs of this run."""
+    of_run = {name: value for name, value in config.model_dump().items() if value not in (None, AS_THE_POLICY_SAYS)}
+    return models.GradientBoosting(**(policy.model.knobs | of_run))
 
 
 @dg.asset(
@@ -115,10 +118,10 @@ def churn_pipeline_model(
     panel = lakehouse.read(PANEL, versions[PANEL])
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
-    hyperparameters = models.GradientBoosting(**config.model_dump())
+    hyperparameters = hyperparameters_of(config, policy)
     purchases = _purchase_model(context, lakehouse, versions[PANEL], dates)
     prior = None if purchases is None else PurchasePrior(purchases, policy.windows.outcome_days)
-    with tracking.training_run(context) as run_id:
+    with tracking.training_run(context, hyperparameters.estimator) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
@@ -186,8 +189,8 @@ def _logged(
         model.trees,
         reference,
         params={
-            **asdict(hyperparameters),
             **policy.model.model_dump(),
+            **asdict(hyperparameters),
             "features": json.dumps(list(features)),
             "purchase_model": json.dumps(None if purchases is None else asdict(purchases)),
             "test_as_of": dates.test,

@@ -48,14 +48,19 @@ def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
 
 
 def present_files(table: "DeltaTable") -> list[dict[str, Any]]:
-    """As `files_of`. Raises MissingFileError: Sail reads no rows from a file that is not there, without a word (0.7.2).
+    """As `files_of`. Raises MissingFileError as `require_files` does.
 
     Asked before any row is read, so that a version is read whole or not at all.
     """
+    files = files_of(table)
+    require_files(table, [unquote(file["path"]) for file in files])
+    return files
+
+
+def require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
+    """Raises MissingFileError: Sail reads no rows from a file that is not there, without a word (pysail 0.7.2)."""
     from pyarrow.fs import FileType
 
-    files = files_of(table)
-    paths = [unquote(file["path"]) for file in files]
     filesystem, folder = filesystem_of(table.table_uri.rstrip("/"))
     found = filesystem.get_file_info([f"{folder}/{path}" for path in paths])
     if gone := [path for path, info in zip(paths, found, strict=True) if info.type != FileType.File]:
@@ -65,7 +70,6 @@ def present_files(table: "DeltaTable") -> list[dict[str, Any]]:
             gone[:5],
             next_step="read a later version, or restore the files; VACUUM removes those that later versions replaced",
         )
-    return files
 
 
 def united(frames: "list[DataFrame]") -> "DataFrame":

@@ -25,6 +25,15 @@ def spark_uri(path: str) -> str:
     return path.removeprefix("file://").replace("s3://", "s3a://", 1)
 
 
+def holds_files(path: str) -> bool:
+    """Whether there is anything to read in the folder `path`, at whatever depth; not if there is no such folder."""
+    from pyarrow.fs import FileSelector, FileType
+
+    filesystem, folder = filesystem_of(path)
+    found = filesystem.get_file_info(FileSelector(folder, allow_not_found=True, recursive=True))
+    return any(file.type == FileType.File and not file.base_name.startswith(("_", ".")) for file in found)
+
+
 def delete_folder(path: str) -> None:
     """Deletes the folder with all that is in it; one that is not there is none to delete."""
     from pyarrow.fs import FileType

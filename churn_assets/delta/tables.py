@@ -15,15 +15,23 @@ if TYPE_CHECKING:
 UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
 
 
-class MissingTableError(ChurnError):
+class DeltaTableError(ChurnError):
+    """A Delta table cannot be opened or read as it stands."""
+
+
+class MissingTableError(DeltaTableError):
     """A Delta table, or the version asked for, does not exist."""
 
 
-class UnsupportedTableError(ChurnError):
+class UnsupportedTableError(DeltaTableError):
     """A Delta table uses a feature that would make a plain read return wrong rows."""
 
 
-class MissingFileError(ChurnError):
+class UnreadableTableError(DeltaTableError):
+    """There is a Delta table, but its log cannot be read: damaged, or written for newer readers."""
+
+
+class MissingFileError(DeltaTableError):
     """A version's log names files that are gone, such as by VACUUM: its rows can no longer be read."""
 
 
@@ -36,7 +44,7 @@ def latest_version(path: str) -> int | None:
 
 
 def open_delta(path: str, version: int | None = None, *, next_step: str) -> "DeltaTable":
-    """The Delta table at `path`. Raises MissingTableError and UnsupportedTableError."""
+    """The Delta table at `path`. Raises MissingTableError, UnsupportedTableError and UnreadableTableError."""
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
@@ -45,8 +53,15 @@ def open_delta(path: str, version: int | None = None, *, next_step: str) -> "Del
         raise MissingTableError(f"There is no Delta table at {path}.", next_step=next_step)
     try:
         table = DeltaTable(uri, version=version)
-    except DeltaError as missing:
-        raise MissingTableError(f"{path} has no version {version}: {missing}", next_step=next_step) from missing
+    except DeltaError as unopened:
+        if version is None or not _is_opened(uri):
+            raise UnreadableTableError(
+                f"There is a Delta table at {path}, but its log cannot be read.",
+                [_reason(unopened)],
+                next_step="restore its _delta_log, rewrite the table for older readers, or map it as a catalog table "
+                '(format = "table")',
+            ) from None
+        raise MissingTableError(f"{path} has no version {version}: {unopened}", next_step=next_step) from unopened
     unsupported = UNSUPPORTED_FEATURES & _reader_features(table)
     if unsupported:
         raise UnsupportedTableError(
@@ -55,6 +70,23 @@ def open_delta(path: str, version: int | None = None, *, next_step: str) -> "Del
             next_step='rewrite the table without them, or map it as a catalog table (format = "table")',
         )
     return table
+
+
+def _is_opened(uri: str) -> bool:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        DeltaTable(uri)
+    except DeltaError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """What deltalake says, without the frames of its own code and the structures behind a colon."""
+    first = str(error).splitlines()[0].removeprefix("Kernel error: ").removeprefix("Generic delta kernel error: ")
+    return first.partition(": ParsedLogPath")[0]
 
 
 def _reader_features(table: "DeltaTable") -> set[str]:

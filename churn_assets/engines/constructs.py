@@ -251,6 +251,51 @@ HASHES = (
         remedy="none: another fold would be another split",
     ),
     OfRows(
+        name="the moment of a clock's time in its zone",
+        value=lambda: F.to_utc_timestamp(F.col("at"), F.lit("Europe/Lisbon")),
+        kind="timestamp",
+        # Lisbon was an hour ahead in 1969; the hour of the sixth row was left out when summer began.
+        expected=(
+            _utc("2025-01-06T10:00:00.000001"),
+            _utc("2025-01-06T23:59:59.999999"),
+            _utc("1969-12-31T22:59:59.5"),
+            None,
+            _utc("2024-02-29T12:00:00"),
+            _utc("2025-03-30T01:30:00"),
+            None,
+        ),
+        where="converters of sources with a zone",
+        remedy="times in UTC",
+    ),
+    OfRows(
+        name="text filled up to a width",
+        value=lambda: F.concat(F.lpad(F.col("id").cast("string"), 2, "0"), F.rpad(F.col("id").cast("string"), 3, "0")),
+        kind="string",
+        expected=("01100", "02200", "03300", "04400", "05500", "06600", "07700"),
+        where="converters of times",
+        remedy="substring of zeros and the text",
+    ),
+    OfRows(
+        name="an epoch's microseconds, exactly",
+        value=lambda: F.timestamp_micros(
+            F.floor(
+                F.col("small").cast("string").try_cast("decimal(28,9)") * F.lit("1000000").cast("decimal(10,3)")
+            ).try_cast("bigint")
+        ),
+        kind="timestamp",
+        expected=(
+            _utc("1970-01-01T00:00:03"),
+            _utc("1969-12-31T23:59:57"),
+            _utc("1970-01-01T00:00:00"),
+            None,
+            _utc("2038-01-19T03:14:07"),
+            _utc("1970-01-01T00:01:40"),
+            None,
+        ),
+        where="converters of epochs",
+        remedy="integer arithmetic",
+    ),
+    OfRows(
         name="pmod of negative numbers",
         value=lambda: F.pmod("whole", F.lit(5)),
         kind="bigint",

@@ -92,15 +92,18 @@ FUNCTIONS: dict[str, tuple[tuple[str, ...], str]] = {
     "Max": ((*ORDERED, "boolean"), ""),
 }
 # What a SELECT may have beside its columns.
-CLAUSES = {"expressions", "from_", "where", "group", "having", "distinct", "kind"}
+CLAUSES = {"expressions", "from_", "joins", "where", "group", "having", "distinct", "kind"}
+# How raw tables may be joined, by sqlglot's names; and the kinds of what they may be joined by.
+JOINS = ("", "INNER", "LEFT", "LEFT OUTER")
+JOINED_BY = ("integer", "string", "date", "timestamp")
 PLAIN_OPERATIONS = ("And", "Or", "Not", "Is", "Paren", "Alias")
 COMPARISONS = ("EQ", "NEQ", "GT", "GTE", "LT", "LTE", "NullSafeEQ")
 
 
-def select_problems(select: str, columns: Mapping[str, str], view: str) -> list[str]:
-    """Whatever in the SELECT text over `view` is not known to give on Sail what it gives on Spark; empty if nothing is.
+def select_problems(select: str, views: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Whatever in the SELECT text over `views` is not known to give on Sail what it gives on Spark; or nothing.
 
-    columns: Spark's names of the types of the view's columns, such as decimal(18,6).
+    views: of each its columns with Spark's names of their types, such as decimal(18,6).
     """
     import sqlglot
     from sqlglot import exp
@@ -113,33 +116,34 @@ def select_problems(select: str, columns: Mapping[str, str], view: str) -> list[
         return [f"it cannot be taken apart: {plain.splitlines()[0]}"]
     if not isinstance(tree, exp.Select):
         return ["it is not one SELECT: no UNION, WITH or other statement is known to be equal"]
-    return _Reader(tree, columns, view).problems()
+    return _Reader(tree, views).problems()
 
 
 class _Reader:
     """One SELECT: goes through it from the inside out, with the kind of each expression."""
 
-    def __init__(self, tree: Node, columns: Mapping[str, str], view: str) -> None:
+    def __init__(self, tree: Node, views: Mapping[str, Mapping[str, str]]) -> None:
         self._tree = tree
-        self._kinds = {name.lower(): _kind_of_type(text) for name, text in columns.items()}
-        self._view = view
+        self._views = views
+        # By the name of a column, and by that with its table's in front.
+        self._kinds: dict[str, str] = {}
         self._found: list[str] = []
         self._known_values: set[str] = set()
 
     def problems(self) -> list[str]:
-        from sqlglot import exp
-
         tree = self._tree
         for name, clause in tree.args.items():
             if clause and name not in CLAUSES:
                 self._refuse(name.upper().rstrip("S_"), "only SELECT, FROM, WHERE, GROUP BY and HAVING are known")
         source = tree.args.get("from_")
-        table = source.this if source else None
-        if not isinstance(table, exp.Table) or table.name.lower() != self._view or table.db or _extras(table):
-            self._refuse("FROM", f"only {self._view} itself is known, without subqueries, joins or samples")
+        self._read_from("FROM", source.this if source else None)
+        for join in tree.args.get("joins") or ():
+            self._read_from("JOIN", join.this)
+            self._join(join)
         where = tree.args.get("where")
         if where:
-            self._known_values = set(_columns_not_null(where.this))
+            # Of a joined table they may be null all the same.
+            self._known_values = set() if tree.args.get("joins") else set(_columns_not_null(where.this))
             self._kind(where.this)
         group = tree.args.get("group")
         if group:
@@ -154,6 +158,40 @@ class _Reader:
             if self._kind(column) == TEXT_OF_DOUBLE:
                 self._refuse(_sql(column), "Sail writes doubles otherwise (inf, 1e22); keep the number, or its decimal")
         return list(dict.fromkeys(self._found))
+
+    def _read_from(self, where: str, table: Node | None) -> None:
+        """Takes the columns of a table in, by their names and by those with the table's in front."""
+        from sqlglot import exp
+
+        is_known = isinstance(table, exp.Table) and table.name.lower() in self._views
+        if table is None or not is_known or table.db or _extras(table):
+            self._refuse(where, f"only {', '.join(self._views)} itself is known, without subqueries or samples")
+            return
+        for name, text in self._views[table.name.lower()].items():
+            kind, column = _kind_of_type(text), name.lower()
+            self._kinds[f"{table.alias_or_name.lower()}.{column}"] = kind
+            # Of two tables with a column of one name the engine itself asks which is meant.
+            self._kinds[column] = kind if self._kinds.get(column, kind) == kind else UNKNOWN
+
+    def _join(self, join: Node) -> None:
+        from sqlglot import exp
+
+        how = " ".join(filter(None, (join.side, join.kind))).upper()
+        equal = join.args.get("on")
+        conditions: list[Node] = list(equal.flatten()) if isinstance(equal, exp.And) else [equal]
+        is_plain = all(
+            isinstance(each, exp.EQ) and isinstance(each.left, exp.Column) and isinstance(each.right, exp.Column)
+            for each in conditions
+        )
+        if how not in JOINS or join.args.get("using") or join.args.get("method") or not is_plain:
+            self._refuse(
+                f"{how} JOIN".strip(), "only JOIN and LEFT JOIN are known, ON columns that are equal, joined by AND"
+            )
+            return
+        for each in conditions:
+            kinds = {_base(self._kind(each.left)), _base(self._kind(each.right))}
+            if len(kinds) > 1 or not kinds <= {*JOINED_BY, UNKNOWN}:
+                self._refuse(_sql(each), f"joining by {' and '.join(sorted(kinds))} is not known to be equal")
 
     def _refuse(self, what: str, why: str) -> str:
         self._found.append(f"{what}: {why}")
@@ -218,7 +256,8 @@ class _Reader:
         return result or next((kind for kind in kinds if kind != "null"), "null")
 
     def _column(self, node: Node) -> str:
-        return self._kinds.get(node.name.lower(), UNKNOWN)
+        name = node.name.lower()
+        return self._kinds.get(f"{node.table.lower()}.{name}" if node.table else name, UNKNOWN)
 
     def _literal(self, node: Node) -> str:
         if node.args["is_string"]:

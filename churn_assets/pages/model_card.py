@@ -118,7 +118,10 @@ def _purpose(policy: ChurnPolicy) -> Iterator[str]:
 def _label(policy: ChurnPolicy) -> Iterator[str]:
     windows = policy.windows
     yield f"A churner, by the policy's definition `{policy.churn.definition}`: **{definition(policy)}**."
-    yield "For an as-of date t, always a Monday:"
+    every = f"always a {policy.calendar.weekday.capitalize()}"
+    if policy.calendar.snapshots == "daily":
+        every = f"any day; of each week the {policy.calendar.weekday.capitalize()} trains and judges"
+    yield f"For an as-of date t, {every}:"
     observed = f"[t − {windows.observation_days} days, t)"
     judged = f"[t, t + {windows.outcome_days} days)"
     yield bullets(

@@ -4,12 +4,14 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
+from churn_assets.churn.calendar import Day, Span
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
@@ -167,6 +169,30 @@ def churn_by_date(
     axes.grid(alpha=0.25)
     # Below the axes: within them it would lie on some peak.
     figure.legend(loc="outside lower left", ncols=1 if is_narrow else 2, fontsize=8)
+    return figure
+
+
+def orders_by_day(days: Sequence[Day], watermark: date, low: Sequence[Span], closed: Sequence[Span]) -> "Figure":
+    """The orders of each day beside what is usual on such a day; days with far fewer, closures and watermark marked."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.0, 3.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    dates = [day.day for day in days]
+    usual = [np.nan if day.usual is None else day.usual for day in days]
+    axes.plot(dates, usual, color="#888888", linewidth=1, label="usual on such a day")  # type: ignore[arg-type]
+    axes.plot(dates, [day.orders for day in days], color=COLOURS[0], linewidth=1, label="orders")  # type: ignore[arg-type]
+    for spans, name, colour in ((low, "far fewer than usual", COLOURS[1]), (closed, "closed", COLOURS[3])):
+        for number, span in enumerate(spans):
+            label = name if number == 0 else None
+            begin, end = span.first - timedelta(hours=12), span.last + timedelta(days=1)
+            axes.axvspan(begin, end, color=colour, alpha=0.25, linewidth=0, label=label)  # type: ignore[arg-type]
+    axes.axvline(watermark, color="#222222", linewidth=1, linestyle=":", label=f"complete up to {watermark}")  # type: ignore[arg-type]
+    axes.set(title="Orders by day", ylabel="orders")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower left", fontsize=8)
+    figure.autofmt_xdate()
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from churn_assets.churn.errors import ChurnError, InvalidPolicyError
-from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.policy import ChurnPolicy, Names
 
 
 def load_policy(path: Path) -> ChurnPolicy:
@@ -17,6 +17,12 @@ def load_policy(path: Path) -> ChurnPolicy:
     Raises InvalidPolicyError, naming every wrong key with what was found and what is allowed.
     """
     return validated(ChurnPolicy, read_toml(path, InvalidPolicyError), path, InvalidPolicyError)
+
+
+def names_of(policy: ChurnPolicy, environment: Mapping[str, str]) -> Names:
+    """The policy's names, but for those that the environment has. Raises InvalidPolicyError."""
+    where = Path("the environment, or [names] of policy.toml")
+    return validated(Names, policy.names.model_dump() | dict(environment), where, InvalidPolicyError)
 
 
 def read_toml(path: Path, error: type[ChurnError]) -> dict[str, Any]:

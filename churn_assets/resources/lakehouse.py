@@ -18,7 +18,7 @@ from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
 from churn_assets.delta.erasing import Erasure, erase, orders_of
 from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
-from churn_assets.delta.storage import HELD_FOLDER, delete_folder, write_file
+from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -30,7 +30,6 @@ from churn_assets.delta.tables import (
 )
 from churn_assets.engines.sessions import in_utc
 from churn_assets.resources.abandoned_runs import note_process
-from churn_assets.resources.source_reading import holds_files
 
 if TYPE_CHECKING:
     import pyarrow as pa

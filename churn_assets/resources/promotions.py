@@ -28,7 +28,6 @@ from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.delta.commits import OvertakenError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import REGISTERED_MODEL
 
 LEDGER = "food_delivery/model_promotions"
 FINISHED_TAG = "decision_id"
@@ -140,12 +139,17 @@ class PromotionsResource(dg.ConfigurableResource):
             action=Action.REFUSED,
             reasons=tuple(reasons),
         )
+        self.record(refused)
+        return refused
+
+    def record(self, decision: Decision) -> None:
+        """Writes a decision that moves nothing into the ledger, behind whatever others write meanwhile."""
         for _ in range(100):
             try:
-                self._append(refused, self.lakehouse.version(LEDGER))
+                self._append(decision, self.lakehouse.version(LEDGER))
             except OvertakenError:
                 continue
-            return refused
+            return
         raise OvertakenError(f"{LEDGER} is written by others without a pause.", next_step="try again")
 
     def _reconcile(self, dagster_run_id: str) -> Decision | None:
@@ -185,7 +189,13 @@ class PromotionsResource(dg.ConfigurableResource):
             version, pointed = last.subject.version, last.decision_id
             assert version is not None, "a move names a version"
             alias = partial(self.tracking.set_alias, PRODUCTION, version)
-            mark = partial(self.tracking.client.set_model_version_tag, REGISTERED_MODEL, version, FINISHED_TAG, pointed)
+            mark = partial(
+                self.tracking.client.set_model_version_tag,
+                self.tracking.registered_model,
+                version,
+                FINISHED_TAG,
+                pointed,
+            )
             _written_over_another(alias)
             _written_over_another(mark)
 

@@ -1,14 +1,22 @@
 """Where things run and where files lie, read from the environment. Business rules live in `churn/policy.py`."""
 
 import os
+import sqlite3
 import tomllib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from churn_assets.engines.addresses import public
 from churn_assets.engines.choice import Engine, chosen_engine
 
+NAME_VARIABLES = {
+    "experiment": "CHURN_EXPERIMENT",
+    "run": "CHURN_RUN_NAME",
+    "registered_model": "CHURN_REGISTERED_MODEL",
+    "table_prefix": "CHURN_TABLE_PREFIX",
+}
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -27,6 +35,8 @@ class Settings:
     dagster_home: where Dagster keeps its history.
     engine, spark_master, spark_remote: where the tables are computed; `engines.choice` decides. driver_memory: how much
     memory an engine on this machine may use.
+    names: those of the policy's [names] that the environment has instead. is_automated: whether the sensors run from
+    the start, and what passed is promoted without a person if the policy says so.
     """
 
     project: Path
@@ -44,6 +54,8 @@ class Settings:
     spark_master: str | None
     spark_remote: str | None = field(repr=False)
     driver_memory: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    is_automated: bool = False
 
     @property
     def data(self) -> Path:
@@ -93,15 +105,31 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         spark_master=env.get("SPARK_MASTER") or None,
         spark_remote=env.get("SPARK_REMOTE") or None,
         driver_memory=env.get("SPARK_DRIVER_MEMORY") or "4g",
+        is_automated=env.get("CHURN_AUTOMATION") == "on",
+        names={name: env[variable] for name, variable in NAME_VARIABLES.items() if env.get(variable)},
     )
 
 
 def make_store_folder(tracking_uri: str) -> None:
     """The folder of a local sqlite store, made if it is not there; of another store nothing."""
+    file = _sqlite_file(tracking_uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def require_database(tracking_uri: str) -> None:
+    """Raises sqlite3.Error for a local sqlite store that cannot be one, which MLflow would try for 100 s (3.17)."""
+    file = _sqlite_file(tracking_uri)
+    if file is not None:
+        with closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA schema_version")
+
+
+def _sqlite_file(tracking_uri: str) -> Path | None:
     prefix = "sqlite:///"
-    if tracking_uri.startswith(prefix):
-        file = tracking_uri.removeprefix(prefix).removeprefix("file:").partition("?")[0]
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    if not tracking_uri.startswith(prefix):
+        return None
+    return Path(tracking_uri.removeprefix(prefix).removeprefix("file:").partition("?")[0])
 
 
 def engine_of(settings: Settings) -> Engine:

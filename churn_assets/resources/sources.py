@@ -4,10 +4,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,38 +18,75 @@ from churn_assets.churn.errors import (
     EmptySourceError,
     InvalidSourcesError,
     MissingSourceError,
+    SourceEngineError,
+    SourceSchemaError,
     UnreadableSourceError,
 )
-from churn_assets.churn.tables import CAMPAIGN_CONTACTS, RETENTION_TABLES, SOURCE_TABLES, SourceTable
-from churn_assets.delta.reading import read_delta
-from churn_assets.delta.tables import MissingTableError, open_delta, row_count
+from churn_assets.churn.tables import (
+    CAMPAIGN_CONTACTS,
+    RETENTION_TABLES,
+    SOURCE_TABLES,
+    SourceTable,
+    check_source_schema,
+)
+from churn_assets.delta.storage import python_uri, spark_uri
+from churn_assets.delta.tables import DeltaTableError, MissingTableError, open_delta
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.engines.sessions import engine_errors, reason_of
 from churn_assets.resources.configuration import read_toml, validated
-from churn_assets.resources.source_reading import FencedSourceError, holds_files, reading_by
+from churn_assets.resources.converters import (
+    Converter,
+    Unreadable,
+    converted,
+    unreadable_as_canonical,
+    unreadable_by_converters,
+)
+from churn_assets.resources.failed_casts import failed_casts
+from churn_assets.resources.source_files import data_files, files_state
+from churn_assets.resources.source_reading import Scratch, SourceReading, reading_by, tables_named
+from churn_assets.resources.used_columns import ALL_COLUMNS, UsedColumns, used_columns
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-class Source(BaseModel):
-    """One source table.
+class RawSource(BaseModel):
+    """Where one table lies and how its values are written.
 
-    format: delta, parquet, csv, or table (a catalog table). path: its folder, file, URI or catalog name; `${NAME}` is
-    taken from the environment, and a relative path starts at the folder of sources.toml. options: for Spark's reader.
-    select: Spark SQL over the view `raw_<table>` that gives the canonical columns; without it the raw table has them.
+    format: delta, parquet, csv, or table (a catalog table). path: its folder, file, pattern of files, URI or catalog
+    name; `${NAME}` is taken from the environment, and a relative path starts at the folder of sources.toml. options:
+    how a CSV file is divided. convert: by raw column, how its values are written.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    format: Literal["delta", "parquet", "csv", "table"]
+    format: Literal["delta", "parquet", "csv", "table", "select"]
     path: str = Field(min_length=1)
     options: Mapping[str, str | int | float | bool] = {}
+    convert: Mapping[str, Converter] = {}
+
+
+class Source(RawSource):
+    """One source table. select: Spark SQL over the raw tables that gives the canonical columns.
+
+    Each configured table is the view `raw_<table>` there. Without a select the raw table has the columns already; with
+    nothing but a select the table is made of the others' raw rows.
+    """
+
     select: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def made_of_others(cls, given: Any) -> Any:
+        is_made = isinstance(given, dict) and "select" in given and "format" not in given and "path" not in given
+        return {**given, "format": "select", "path": "select"} if is_made else given
 
 
 class Sources(BaseModel):
-    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps the optional tables."""
+    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps the optional tables.
+
+    raw: further tables, for the selects of the others alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -56,6 +96,7 @@ class Sources(BaseModel):
     customers: Source | None = None
     campaign_contacts: Source | None = None
     opt_outs: Source | None = None
+    raw: Mapping[str, RawSource] = {}
 
     @model_validator(mode="after")
     def demo_or_orders(self) -> "Sources":
@@ -73,133 +114,249 @@ def load_sources(path: Path) -> Sources:
     return validated(Sources, read_toml(path, InvalidSourcesError), path, InvalidSourcesError)
 
 
-def located(source: Source, folder: Path, environ: Mapping[str, str] | None = None) -> str:
+@dataclass(frozen=True)
+class Place:
+    """Where a source lies. shown: as sources.toml writes it, without the values of variables, which may be secrets."""
+
+    path: str
+    shown: str
+    values: Mapping[str, str]
+
+    def without_values(self, text: str) -> str:
+        """`text`, such as what an engine says of an error, with the variables' names instead of their values."""
+        for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
+            for written in (value, quote(value), quote(value, safe=""), python_uri(value), spark_uri(value)):
+                text = text.replace(written, f"${{{name}}}")
+        return text
+
+
+def located(source: RawSource, folder: Path, environ: Mapping[str, str] | None = None) -> Place:
     """The source's path with variables filled in and relative paths made absolute. Raises MissingSourceError."""
     env = os.environ if environ is None else environ
-    unset = [name for name in re.findall(r"\$\{(\w+)\}", source.path) if not env.get(name)]
-    if unset:
+    names = list(dict.fromkeys(re.findall(r"\$\{(\w+)\}", source.path)))
+    if unset := [name for name in names if not env.get(name)]:
         raise MissingSourceError(
             f"The path {source.path!r} in sources.toml names variables that are not set.",
             unset,
             next_step=f"set {unset[0]} in the environment of Dagster, or write the path out",
         )
-    path = re.sub(r"\$\{(\w+)\}", lambda match: env[match[1]], source.path)
+    values = {name: env[name] for name in names}
+    path = re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], source.path)
     if source.format == "table" or "://" in path:
-        return path
-    return str(folder / path)
+        return Place(path, source.path, values)
+    is_absolute = Path(path).is_absolute()
+    return Place(str(folder / path), source.path if is_absolute else str(folder / source.path), values)
+
+
+@dataclass(frozen=True)
+class OpenedSource:
+    """The rows of a source table as `select` and converters give them, and the text that no converter could read."""
+
+    rows: "DataFrame"
+    unreadable: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True)
 class SourceCatalog:
-    """The configured sources, and what relative paths are relative to; `demo_root` is where the demo's tables lie."""
+    """The configured sources, and what relative paths are relative to; `demo_root` is where the demo's tables lie.
+
+    scratch: the folder where an engine reaches what Arrow wrote of files that it does not read; "" is this machine.
+    """
 
     sources: Sources
     folder: Path
     demo_root: str
+    scratch: str = ""
 
     def state(self) -> str | None:
         """A short text that changes when a source table does; None where only Spark could tell. Needs no JVM.
 
-        Raises MissingSourceError and MissingTableError.
+        Raises MissingSourceError and UnreadableSourceError.
         """
         states: dict[str, Any] = {}
-        for table in SOURCE_TABLES:
-            place = self._place(table)
-            if place is None:
-                continue
-            source, path = place
+        for name, source in self._raw_sources().items():
             if source.format == "table":
                 return None
-            is_delta = source.format == "delta"
-            states[table.name] = (
-                open_delta(path, next_step="check the path").version() if is_delta else _file_state(path)
-            )
+            if name in RAW_OF_LISTS or source.format == "select":
+                continue
+            place = self._place(name, source)
+            with _told(name, source, place):
+                is_delta = source.format == "delta"
+                states[name] = (
+                    open_delta(place.path, next_step=CHECK_PATH).version() if is_delta else files_state(place.path)
+                )
         return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:16]
 
+    def is_configured(self, table: SourceTable) -> bool:
+        return table.name in self._raw_sources()
+
     def open(self, spark: "SparkSession", table: SourceTable) -> "DataFrame | None":
-        """The raw rows of `table`, mapped by its `select`; None if it is not configured.
+        """The rows of `examined` alone."""
+        opened = self.examined(spark, table)
+        return None if opened is None else opened.rows
 
-        Raises MissingSourceError, UnreadableSourceError or EmptySourceError. Columns and rows are not judged here.
+    def examined(self, spark: "SparkSession", table: SourceTable) -> OpenedSource | None:
+        """The canonical columns of `table`, mapped by its `select`; None if it is not configured.
+
+        They are read before they are given: raises MissingSourceError, EmptySourceError, SourceSchemaError or
+        UnreadableSourceError, also where most values of a column cannot be read. No rule about rows is applied.
         """
-        place = self._place(table)
-        return None if place is None else _open(spark, table, *place)
+        source = self._raw_sources().get(table.name)
+        if source is None:
+            return None
+        place = self._place(table.name, source)
+        select = source.select if isinstance(source, Source) else None
+        with self._explained(spark, table, source, place):
+            used = used_columns(table.column_names, select)
+            if select is None:
+                raw = self.raw(spark, table.name, used)
+                rows, unreadable = raw.rows, [*raw.unreadable]
+            else:
+                own = [] if source.format == "select" else [table.name]
+                named = dict.fromkeys([*own, *(name for name in tables_named(select) if name in self._raw_sources())])
+                raws = {f"raw_{name}": self.raw(spark, name, used) for name in named}
+                reading = reading_by(spark, _scratch(self.scratch))
+                rows = reading.selected({name: raw.rows for name, raw in raws.items()}, select)
+                unreadable = [each for raw in raws.values() for each in raw.unreadable]
+            check_source_schema(table, rows.schema)
+            rows = rows.select(*[name for name in rows.columns if name in table.column_names])
+            is_empty = not table.may_be_empty and not rows.head(1)
+            unreadable += unreadable_as_canonical(rows, table)
+        if is_empty:
+            raise EmptySourceError(
+                f"Source table {table.name} ({source.format} at {place.shown}) has no rows.",
+                next_step=f"load it first, or check path and select under [{table.name}] in sources.toml",
+            )
+        if any(each.is_most for each in unreadable):
+            raise UnreadableSourceError(
+                f"Source table {table.name} ({source.format} at {place.shown}): most values of a column cannot be read "
+                "as what it holds.",
+                [str(each) for each in unreadable if each.is_most],
+                next_step=f"say under [{table.name}.convert] in sources.toml how these values are written, such as "
+                '{ number = "1.234,56" } or { time = "dd.MM.yyyy HH:mm", zone = "Europe/Berlin" }',
+            )
+        return OpenedSource(rows, tuple(unreadable))
 
-    def _place(self, table: SourceTable) -> tuple[Source, str] | None:
-        if self.sources.demo is not None:
-            is_simulated = table in (*SOURCE_TABLES, CAMPAIGN_CONTACTS)
-            path = f"{self.demo_root}/{table.name}"
-            return (Source(format="delta", path=table.name), path) if is_simulated else None
-        source: Source | None = getattr(self.sources, table.name)
-        return None if source is None else (source, located(source, self.folder))
-
-
-def _file_state(path: str) -> list[tuple[str, int, str]]:
-    """Name, size and time of each file at `path`, a file or a folder."""
-    from pyarrow.fs import FileSelector, FileSystem, FileType
-
-    filesystem, place = FileSystem.from_uri(path) if "://" in path else FileSystem.from_uri(Path(path).as_uri())
-    info = filesystem.get_file_info(place)
-    files = filesystem.get_file_info(FileSelector(place, recursive=True)) if info.type == FileType.Directory else [info]
-    return sorted((file.path, file.size or 0, str(file.mtime)) for file in files if file.type == FileType.File)
-
-
-def _open(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
-    if source.format in ("parquet", "csv") and _is_nothing(path):
-        raise _missing(table, source, path)
-    try:
-        rows = _mapped(spark, table, source, path)
-        is_empty = not table.may_be_empty and _is_empty(rows, source, path)
-    except MissingTableError as missing:
-        raise _missing(table, source, path) from missing
-    except FencedSourceError as fenced:
-        raise FencedSourceError(
-            f"Source table {table.name} ({source.format} at {path}) is not read: {fenced.args[0].splitlines()[0]}",
-            fenced.problems,
-            next_step=f"change what is named (path, options, select under [{table.name}] in sources.toml), or set "
-            "CHURN_ENGINE=local: Spark reads it",
-        ) from fenced
-    except engine_errors() as unreadable:
-        raise UnreadableSourceError(
-            f"Source table {table.name} ({source.format} at {path}) cannot be read.",
-            [reason_of(unreadable)],
-            next_step=f"check format, path, options and select under [{table.name}] in sources.toml",
-        ) from unreadable
-    if is_empty:
-        raise EmptySourceError(
-            f"Source table {table.name} ({source.format} at {path}) has no rows.",
-            next_step=f"load it first, or check path and select under [{table.name}] in sources.toml",
+    def explained(self, spark: "SparkSession", table: SourceTable) -> AbstractContextManager[None]:
+        """Within it what an engine says of the rows of `table` is told as the source's fault, by table and column."""
+        source = self._raw_sources().get(table.name)
+        return (
+            nullcontext() if source is None else self._explained(spark, table, source, self._place(table.name, source))
         )
-    return rows
+
+    def raw(self, spark: "SparkSession", name: str, used: UsedColumns = ALL_COLUMNS) -> OpenedSource:
+        """The used columns of the raw rows that selects know as `raw_<name>`, as its converters give them.
+
+        Raises MissingSourceError or UnreadableSourceError.
+        """
+        source = self._raw_sources()[name]
+        place = self._place(name, source)
+        with _told(name, source, place):
+            if source.format == "select":
+                raise UnreadableSourceError(
+                    f"raw_{name} has no rows of its own: it is made of others.",
+                    next_step=f"name the tables that the select under [{name}] reads",
+                )
+            converters = {column: each for column, each in source.convert.items() if used.has(column)}
+            rows = _read(reading_by(spark, _scratch(self.scratch)), source, place.path, used)
+            unreadable = unreadable_by_converters(rows, converters)
+            return OpenedSource(converted(rows, converters), tuple(unreadable))
+
+    def _raw_sources(self) -> dict[str, RawSource]:
+        """All tables by the names that selects know them by, without `raw_`."""
+        if self.sources.demo is not None:
+            return {table.name: Source(format="delta", path=table.name) for table in SIMULATED}
+        named = {table.name: getattr(self.sources, table.name) for table in (*SOURCE_TABLES, *RETENTION_TABLES)}
+        return {**self.sources.raw, **{name: source for name, source in named.items() if source is not None}}
+
+    def _place(self, name: str, source: RawSource) -> Place:
+        if self.sources.demo is not None:
+            path = f"{self.demo_root}/{name}"
+            return Place(path, path, {})
+        if source.format == "select":
+            return Place("", "sources.toml", {})
+        return located(source, self.folder)
+
+    @contextmanager
+    def _explained(self, spark: "SparkSession", table: SourceTable, source: RawSource, place: Place) -> Iterator[None]:
+        try:
+            with _told(table.name, source, place):
+                yield
+        except SourceEngineError:
+            select = source.select if isinstance(source, Source) else None
+            failed = [] if select is None else failed_casts(spark, select)
+            if not failed:
+                raise
+            raise UnreadableSourceError(
+                f"Source table {table.name}: values cannot be cast as its select says.",
+                [place.without_values(each) for each in failed],
+                next_step=f"say under [{table.name}.convert] in sources.toml how these values are written, or write "
+                "TRY_CAST, which makes them null",
+            ) from None
 
 
-def _mapped(spark: "SparkSession", table: SourceTable, source: Source, path: str) -> "DataFrame":
-    reading = reading_by(spark)
+SIMULATED = (*SOURCE_TABLES, CAMPAIGN_CONTACTS)
+# A change of these gives no new features.
+RAW_OF_LISTS = tuple(table.name for table in RETENTION_TABLES)
+CHECK_PATH = "check the path"
+
+
+@cache
+def _scratch(root: str) -> Scratch:
+    return Scratch(root)
+
+
+def _read(reading: SourceReading, source: RawSource, path: str, used: UsedColumns) -> "DataFrame":
     if source.format == "delta":
-        raw = read_delta(spark, open_delta(path, next_step="check the path"))
-    elif source.format == "table":
-        raw = reading.catalog_table(path)
-    else:
-        raw = reading.files(source.format, path, source.options)
-    return raw if source.select is None else reading.selected(raw, f"raw_{table.name}", source.select)
+        return reading.delta(open_delta(path, next_step=CHECK_PATH), used)
+    if source.format == "table":
+        return reading.catalog_table(path)
+    files = data_files(path)
+    if not files:
+        raise MissingTableError(f"There is nothing at {path}.", next_step=CHECK_PATH)
+    if source.format == "csv":
+        return reading.csv(files, source.options, used)
+    return reading.parquet(path, files, source.options, used)
 
 
-def _is_empty(rows: "DataFrame", source: Source, path: str) -> bool:
-    """A Delta table's log tells without a query."""
-    if source.format == "delta" and source.select is None:
-        return row_count(open_delta(path, next_step="check the path")) == 0
-    return rows.isEmpty()
+@contextmanager
+def _told(name: str, source: RawSource, place: Place) -> Iterator[None]:
+    """Whatever keeps a table from being read is told by its name, and by its path as sources.toml has it.
+
+    Without what it comes from, whose text would show the values of variables.
+    """
+    told = f"Source table {name} ({source.format} at {place.shown})"
+    try:
+        yield
+    except MissingTableError:
+        raise _missing(name, source, place) from None
+    except (SourceSchemaError, MissingSourceError):
+        raise
+    except UnreadableSourceError as unreadable:
+        if unreadable.summary.startswith("Source table "):
+            raise
+        raise type(unreadable)(
+            place.without_values(f"{told} is not read: {unreadable.summary}"),
+            [place.without_values(problem) for problem in unreadable.problems],
+            next_step=place.without_values(f"under [{name}] in sources.toml, {unreadable.next_step}"),
+        ) from None
+    except DeltaTableError as unopened:
+        raise UnreadableSourceError(
+            place.without_values(f"{told} cannot be opened: {unopened.summary}"),
+            [place.without_values(problem) for problem in unopened.problems],
+            next_step=place.without_values(unopened.next_step),
+        ) from None
+    except engine_errors() as failed:
+        raise SourceEngineError(
+            f"{told} cannot be read.",
+            [place.without_values(reason_of(failed))],
+            next_step=f"check format, path, options and select under [{name}] in sources.toml",
+        ) from None
 
 
-def _is_nothing(path: str) -> bool:
-    """Whether there is no file at `path`; of a URI with a pattern only Spark can tell."""
-    if "://" not in path:
-        return not Path(path).exists() or not holds_files(path)
-    return not any(sign in path for sign in "*?[{") and not holds_files(path)
-
-
-def _missing(table: SourceTable, source: Source, path: str) -> MissingSourceError:
+def _missing(name: str, source: RawSource, place: Place) -> MissingSourceError:
     return MissingSourceError(
-        f"Source table {table.name}: there is nothing at {path} ({source.format}).",
-        next_step=f"correct `path` under [{table.name}] in sources.toml, or create the table "
+        f"Source table {name}: there is nothing at {place.shown} ({source.format}).",
+        next_step=f"correct `path` under [{name}] in sources.toml, or create the table "
         "(the demo's tables are made by `make demo`, or by materializing the group `demo`)",
     )

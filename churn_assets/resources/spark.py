@@ -9,6 +9,7 @@ from typing import Any, cast
 from dagster_pyspark import LazyPySparkResource
 from dagster_pyspark.resources import spark_session_from_config
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
@@ -32,6 +33,10 @@ SESSION = {
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
 }
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+
+
+class InvalidMemoryError(ChurnError):
+    """SPARK_DRIVER_MEMORY is no size."""
 
 
 class EngineResource(LazyPySparkResource):
@@ -128,8 +133,10 @@ def spark_config(engine: Engine, memory: str) -> dict[str, Any]:
 
 
 def memory_bytes(text: str) -> int:
-    """SPARK_DRIVER_MEMORY, such as 4g or 512m, as Spark reads it. Raises ValueError."""
+    """SPARK_DRIVER_MEMORY, such as 4g or 512m, as Spark reads it. Raises InvalidMemoryError."""
     number, unit = text.strip().lower().removesuffix("b"), ""
     if number and number[-1] in UNITS:
         number, unit = number[:-1], number[-1]
+    if not number.isdecimal() or int(number) == 0:
+        raise InvalidMemoryError(f"SPARK_DRIVER_MEMORY is {text!r}.", next_step="write it as 4g or 4096m")
     return int(number) * UNITS[unit]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,7 @@ import dagster as dg
 from dagster_mlflow import mlflow_tracking
 
 from churn_assets.churn.errors import ChangedModelError, ChurnError
-from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.policy import ChurnPolicy, Names
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.delta.erasing import Erasure, erase
@@ -25,7 +26,7 @@ from churn_assets.engines.addresses import public, whole
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
-from churn_assets.resources.settings import make_store_folder
+from churn_assets.resources.settings import make_store_folder, require_database
 from churn_assets.resources.trained_models import (
     DIGEST_TAG,
     MODEL_ARTIFACT,
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
     from churn_assets.serving.probe import Probe
     from churn_assets.serving.spark import Scorer
 
-EXPERIMENT = "/Shared/QuickBite_Churn_Prediction"
-RUN_NAME = "GBT_Crisis_Aware_Pipeline"
+LEARNERS = {"xgboost": "XGBoost", "gbt": "GBT"}
 STAGING, PRODUCTION = "staging", "production"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 PAGE = 1000
@@ -71,7 +71,7 @@ class TrackingResource(dg.ConfigurableResource):
 
     mlflow_ui, dagster_ui: where people look at them, for the links from one to the other. dfs_tmpdir: where Spark may
     leave the trees that it learned itself; Unity Catalog wants a volume here. code_commit: of the code that runs, for
-    an installation that is no git checkout.
+    an installation that is no git checkout. experiment, run_name, registered_model: see the policy's `Names`.
     """
 
     tracking_uri: str
@@ -80,6 +80,9 @@ class TrackingResource(dg.ConfigurableResource):
     dagster_ui: str
     dfs_tmpdir: str | None = None
     code_commit: str | None = None
+    experiment: str = Names().experiment
+    run_name: str = Names().run
+    registered_model: str = REGISTERED_MODEL
 
     @cached_property
     def _store(self) -> str:
@@ -92,10 +95,11 @@ class TrackingResource(dg.ConfigurableResource):
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        self._use_store()
         try:
+            self._use_store()
+            require_database(self._store)
             return MlflowClient(tracking_uri=self._store)
-        except MlflowException as refused:
+        except (MlflowException, OSError, sqlite3.Error) as refused:
             said = str(refused).replace(self._store, self.tracking_uri).splitlines()[0]
         # Outside of the handler, so that no trace of it is kept: MLflow's own words hold the address.
         raise UnusableStoreError(
@@ -112,7 +116,7 @@ class TrackingResource(dg.ConfigurableResource):
         return Probe(self._store)
 
     @contextmanager
-    def training_run(self, context: dg.AssetExecutionContext) -> Iterator[str]:
+    def training_run(self, context: dg.AssetExecutionContext, estimator: str) -> Iterator[str]:
         """Opens the MLflow run of this Dagster run, yields its id, and ends it with the true status.
 
         A retry within the Dagster run goes on with its MLflow run. Runs that a killed process left open are closed.
@@ -124,10 +128,13 @@ class TrackingResource(dg.ConfigurableResource):
         for run_id in self.close_abandoned_runs(context.instance):
             context.log.warning(f"MLflow run {run_id} was left open by a process that is gone; it is closed as KILLED")
         config = {
-            "experiment_name": EXPERIMENT,
+            "experiment_name": self.experiment,
             "mlflow_tracking_uri": self._store,
             "env": {},
-            "extra_tags": {"mlflow.runName": RUN_NAME, **self._origin(context)},
+            "extra_tags": {
+                "mlflow.runName": self.run_name.replace("{learner}", LEARNERS[estimator]),
+                **self._origin(context),
+            },
         }
         with dg.build_resources(
             {"mlflow": mlflow_tracking.configured(config)},
@@ -167,7 +174,7 @@ class TrackingResource(dg.ConfigurableResource):
 
     def close_abandoned_runs(self, instance: dg.DagsterInstance) -> list[str]:
         """Ends, as KILLED, each open run of a Dagster run that has ended or of a process that is gone; their ids."""
-        experiment = self.client.get_experiment_by_name(EXPERIMENT)
+        experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             return []
         abandoned = [run for run in self._open_runs(experiment.experiment_id) if is_abandoned(run, instance)]
@@ -195,7 +202,6 @@ class TrackingResource(dg.ConfigurableResource):
 
         mlflow.log_params(dict(logged.params))
         mlflow.set_tags(provenance_tags(logged.evidence, logged.features, logged.threshold))
-        mlflow.log_metrics(dict(logged.metrics))
         for table, path in logged.inputs.items():
             version = logged.evidence.data_versions[table]
             source = DeltaDatasetSource(path=path, delta_table_version=version)
@@ -215,6 +221,8 @@ class TrackingResource(dg.ConfigurableResource):
             reference=logged.reference,
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
         )
+        # Of the model and of the run alike: each has a page of its own in MLflow.
+        mlflow.log_metrics(dict(logged.metrics), model_id=logged_model.model_id)
         mlflow.set_tag(FILES_TAG, self.files_digest(logged_model.model_uri))
 
     def files_digest(self, uri: str) -> str:
@@ -231,7 +239,7 @@ class TrackingResource(dg.ConfigurableResource):
         None of its files is run unless all are those that were logged. Of a model of which that is not known, the
         problem says how a person vouches for it.
         """
-        uri = trained.uri_of(version)
+        uri = trained.uri if version is None else self.version_uri(version)
         if trained.files_digest is None:
             vouch = f"set the tag {FILES_TAG} of MLflow run {trained.run_id} to {self.files_digest(uri)}"
             unknown = "nothing records which files it was logged with, so its code is not run"
@@ -245,6 +253,10 @@ class TrackingResource(dg.ConfigurableResource):
         from churn_assets.serving.pipelines import shared_folder
 
         return shared_folder(self.dfs_tmpdir)
+
+    def version_uri(self, number: str) -> str:
+        """Where the model of a version is loaded from."""
+        return f"models:/{self.registered_model}/{number}"
 
     def load_model(self, uri: str) -> BoostedTrees:
         """The trees in the Spark pipeline of a logged model. Needs no JVM."""
@@ -262,7 +274,7 @@ class TrackingResource(dg.ConfigurableResource):
         from churn_assets.serving.spark import load_scorer
 
         self._use_store()
-        return load_scorer(f"models:/{REGISTERED_MODEL}/{version.version}")
+        return load_scorer(f"models:/{self.registered_model}/{version.version}")
 
     def exported_trees(self, number: str) -> str:
         """The trees of a version, as `trees.exported_trees` wrote them. Needs no JVM.
@@ -274,11 +286,11 @@ class TrackingResource(dg.ConfigurableResource):
         version = self.version(number)
         if version is None:
             raise UnknownVersionError(
-                f"There is no version {number} of {REGISTERED_MODEL}.",
+                f"There is no version {number} of {self.registered_model}.",
                 next_step="score these weeks again, with the version that is in production now",
             )
         self._use_store()
-        text: str = mlflow.artifacts.load_text(f"models:/{REGISTERED_MODEL}/{number}/{TREES_FILE}")
+        text: str = mlflow.artifacts.load_text(f"models:/{self.registered_model}/{number}/{TREES_FILE}")
         if hashlib.sha256(text.encode()).hexdigest() != self.trained_model_of(version).evidence.model_digest:
             raise ChangedModelError(
                 f"The exported trees of version {number} are not those of the model that was trained.",
@@ -305,7 +317,7 @@ class TrackingResource(dg.ConfigurableResource):
         """The model of a version. Raises PromotionRefusedError for a version that no training run made."""
         if not version.run_id:
             raise PromotionRefusedError(
-                f"Version {version.version} of {REGISTERED_MODEL} names no training run.",
+                f"Version {version.version} of {self.registered_model} names no training run.",
                 next_step="register versions by materializing registered_churn_model",
             )
         run = self._run_of(version)
@@ -341,27 +353,39 @@ class TrackingResource(dg.ConfigurableResource):
         pictures: Mapping[str, Picture],
         texts: Mapping[str, str],
     ) -> None:
-        """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged."""
+        """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged.
+
+        The figures are those of the logged model too.
+        """
         from mlflow.entities import Metric, RunTag
 
-        now = int(time.time() * 1000)
-        logged = [Metric(name, value, now, 0) for name, value in metrics.items() if value is not None]
+        now, model_id = int(time.time() * 1000), self._model_id(run_id)
+        logged = [
+            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            for name, value in metrics.items()
+            if value is not None
+        ]
         self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
         with _written(pictures) as folder:
             self.client.log_artifacts(run_id, folder)
         for name, text in texts.items():
             self.client.log_text(run_id, text, name)
 
+    def _model_id(self, run_id: str) -> str | None:
+        """MLflow's id of the model that a run logged; None where it logged none, as before MLflow 3."""
+        outputs = self.client.get_run(run_id).outputs
+        return next((str(model.model_id) for model in outputs.model_outputs), None) if outputs else None
+
     def versions_by_run(self) -> dict[str, str]:
         """The number of each registered version by its run."""
-        versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'")
+        versions = self.client.search_model_versions(f"name='{self.registered_model}'")
         return {str(version.run_id): str(version.version) for version in versions}
 
     def data_versions(self) -> Iterator[dict[str, int]]:
         """The version of each table that a registered version was trained on, by its tags; all versions in turn."""
         token: str | None = None
         while token != "":
-            page = self.client.search_model_versions(f"name='{REGISTERED_MODEL}'", page_token=token)
+            page = self.client.search_model_versions(f"name='{self.registered_model}'", page_token=token)
             yield from (json.loads(version.tags.get("data_versions", "{}")) for version in page)
             token = page.token or ""
 
@@ -370,23 +394,25 @@ class TrackingResource(dg.ConfigurableResource):
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.create_registered_model(REGISTERED_MODEL)
+            self.client.create_registered_model(self.registered_model)
         except MlflowException as exists:
             if exists.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        versions = self.client.search_model_versions(f"name='{REGISTERED_MODEL}' and run_id='{trained.run_id}'")
+        versions = self.client.search_model_versions(f"name='{self.registered_model}' and run_id='{trained.run_id}'")
         version = versions[0] if versions else self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
         origin = f"Registered by [Dagster run {dagster_run_id}]({self.dagster_address(dagster_run_id)})"
         description = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
-        self.client.update_model_version(REGISTERED_MODEL, str(version.version), description)
-        self.client.set_registered_model_alias(REGISTERED_MODEL, STAGING, version.version)
+        self.client.update_model_version(self.registered_model, str(version.version), description)
+        self.client.set_registered_model_alias(self.registered_model, STAGING, version.version)
         return version
 
     def _new_version(self, trained: TrainedModel, tags: Mapping[str, str]) -> "ModelVersion":
         import mlflow
 
         self._use_store()
-        return mlflow.register_model(trained.uri, REGISTERED_MODEL, tags=dict(tags))
+        model_id = self._model_id(trained.run_id)
+        uri = trained.uri if model_id is None else f"models:/{model_id}"
+        return mlflow.register_model(uri, self.registered_model, tags=dict(tags))
 
     def version(self, number: str | None) -> "ModelVersion | None":
         """The version of that number; None if there is none."""
@@ -395,7 +421,7 @@ class TrackingResource(dg.ConfigurableResource):
         if number is None:
             return None
         try:
-            return self.client.get_model_version(REGISTERED_MODEL, number)
+            return self.client.get_model_version(self.registered_model, number)
         except MlflowException as missing:
             if missing.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
@@ -420,7 +446,7 @@ class TrackingResource(dg.ConfigurableResource):
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_model_version_by_alias(REGISTERED_MODEL, alias)
+            return self.client.get_model_version_by_alias(self.registered_model, alias)
         except MlflowException as missing:
             # An alias never set is INVALID_PARAMETER_VALUE on some stores; an absent model RESOURCE_DOES_NOT_EXIST.
             if missing.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -428,7 +454,7 @@ class TrackingResource(dg.ConfigurableResource):
             raise
 
     def set_alias(self, alias: str, version: str) -> None:
-        self.client.set_registered_model_alias(REGISTERED_MODEL, alias, version)
+        self.client.set_registered_model_alias(self.registered_model, alias, version)
 
     def erase(self, erasure: Erasure) -> tuple[dict[str, int], list[str]]:
         """Takes customers out of the text of all artifacts: how many places, by file; and the stores not reached."""
@@ -454,7 +480,7 @@ class TrackingResource(dg.ConfigurableResource):
             "mlflow_run": dg.MetadataValue.url(f"{ui}/#/runs/{run_id}"),
         }
         if version is not None:
-            address = f"{ui}/#/models/{REGISTERED_MODEL}/versions/{version.version}"
+            address = f"{ui}/#/models/{self.registered_model}/versions/{version.version}"
             metadata["mlflow_version"] = dg.MetadataValue.url(address)
         return metadata
 
@@ -467,10 +493,10 @@ class TrackingResource(dg.ConfigurableResource):
 
     def _ensure_experiment(self) -> None:
         is_local = self.tracking_uri.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
-        if is_local and self.client.get_experiment_by_name(EXPERIMENT) is None:
+        if is_local and self.client.get_experiment_by_name(self.experiment) is None:
             # Without a location MLflow would put artifacts under the current folder.
             location = self.artifact_root if "://" in self.artifact_root else Path(self.artifact_root).as_uri()
-            self.client.create_experiment(EXPERIMENT, artifact_location=location)
+            self.client.create_experiment(self.experiment, artifact_location=location)
 
 
 def without_credentials(uri: str) -> str:

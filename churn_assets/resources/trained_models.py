@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.policy import Names
 from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 MODEL_ARTIFACT = "churn_pipeline_model"
-REGISTERED_MODEL = "quickbite_churn_predictor"
+REGISTERED_MODEL = Names().registered_model
 # Where `serving.flavor` keeps them within the model.
 TREES_FILE = "artifacts/trees.json"
 POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
@@ -95,10 +96,6 @@ class TrainedModel:
     def evidence_under(self, policy_digest: str, champion: str | None) -> Evidence:
         """What a decision made now rests on: this model and its data, the policy and the champion of now."""
         return replace(self.evidence, policy_digest=policy_digest, champion=champion)
-
-    def uri_of(self, version: str | None) -> str:
-        """Where the model of a version is loaded from; of the run, where there is no version yet."""
-        return self.uri if version is None else f"models:/{REGISTERED_MODEL}/{version}"
 
     def tags(self) -> dict[str, str]:
         """What a version has as tags: all of this, so that it outlives its run."""

@@ -12,21 +12,26 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn import contract
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.cleaning import RULES
 from churn_assets.churn.contract import (
     NO_FUTURE_LEAKAGE,
     PANEL_RULES,
     PANEL_SCHEMA,
+    REMEDIES,
     SPLIT_RULES,
     future_outcome,
     known_before,
     panel_outcomes,
+    repaired_outcome,
     row_accounting,
+    rule_remedies,
     source_schema_outcome,
     split_outcomes,
 )
 from churn_assets.churn.errors import BrokenContractError
-from churn_assets.churn.features import AsOfCalendar, as_of_calendar, customer_snapshots, feature_panel
+from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel
 from churn_assets.churn.labels import churn_labels
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
@@ -512,3 +517,28 @@ def test_a_landed_table_that_cleaning_cannot_use_is_told_with_every_column() -> 
     for told in ("order_id", "customer_id", "ordered_at", "subtotal: found date, needs double"):
         assert told in outcome.observed
     assert source_schema_outcome(CUSTOMERS, CUSTOMERS.spark_schema).is_passed
+
+
+# ---- rules that do not fit
+
+
+def test_a_rule_that_takes_most_delivery_times_says_what_to_change() -> None:
+    rows_in = {"orders": 35_670, "reviews": 10}
+    by_rule = {("orders", "repaired", "delivery_too_late"): 32_913, ("orders", "repaired", "delivery_before_order"): 3}
+    outcome = repaired_outcome(rows_in, by_rule, POLICY)
+    assert (outcome.is_passed, outcome.is_warning) == (False, True)
+    assert outcome.observed == (
+        "delivery_too_late: 32,913 of 35,670 orders (92.27%): raise cleaning.max_delivery_hours (24) if the shop takes "
+        "longer"
+    )
+    few = repaired_outcome(rows_in, {("orders", "repaired", "delivery_too_late"): 1_783}, POLICY)
+    assert (few.is_passed, few.observed) == (True, "1,783 delivery times set aside")
+    assert not repaired_outcome(rows_in, {("orders", "repaired", "delivery_too_late"): 1_784}, POLICY).is_passed
+
+
+def test_each_rule_has_a_remedy_where_it_touches_too_many() -> None:
+    # What is cancelled is meant to be.
+    assert REMEDIES.keys() == RULES.keys() - {"cancelled"}
+    by_rule = {("reviews", "quarantined", "unknown_order"): 6, ("reviews", "cancelled", "cancelled"): 94}
+    (line,) = rule_remedies({"reviews": 100}, by_rule, "quarantined", POLICY).values()
+    assert line.startswith("unknown_order: 6 of 100 reviews (6.00%): look at the mapping of order_id in both tables")

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
-from churn_assets.churn.errors import NoEligibleCustomersError
+from churn_assets.churn.errors import NoEligibleCustomersError, WatermarkBeyondOrdersError
 from churn_assets.churn.features import as_of_calendar, with_baseline_rule
 from churn_assets.churn.policy import ChurnPolicy, Cleaning, Windows
 from churn_assets.churn.tables import ORDERS
@@ -314,7 +314,9 @@ def test_the_watermark_of_the_policy_decides_how_far_labels_are_known(spark: Spa
 
     assert last_labelled(None) == T.date()
     assert last_labelled((T + 28 * DAY).date()) is None
-    assert last_labelled((T + 36 * DAY).date()) == (T + 7 * DAY).date()
+    assert last_labelled((T + 29 * DAY).date()) == T.date()
+    with pytest.raises(WatermarkBeyondOrdersError):
+        last_labelled((T + 30 * DAY).date())
 
 
 def test_the_windows_are_the_policys(spark: SparkSession) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from churn_assets.churn.features import AsOfCalendar, as_of_calendar, customer_snapshots
+from churn_assets.churn.calendar import AsOfCalendar
+from churn_assets.churn.features import as_of_calendar, customer_snapshots
 from churn_assets.churn.labels import candidates, churn_labels, definition, label, setting, with_outcomes
 from churn_assets.churn.policy import Churn, ChurnPolicy, Windows
 from churn_assets_tests import reference

@@ -7,14 +7,9 @@ import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.catalogue import FEATURES
-from churn_assets.churn.features import (
-    AsOfCalendar,
-    as_of_calendar,
-    customer_snapshots,
-    feature_panel,
-    with_baseline_rule,
-)
+from churn_assets.churn.features import as_of_calendar, customer_snapshots, feature_panel, with_baseline_rule
 from churn_assets.churn.labels import churn_labels, label_reads
 from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS, Described
 from churn_assets.churn.policy import Churn, ChurnPolicy

@@ -9,7 +9,9 @@ import pytest
 from churn_assets.churn import policy
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
+from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy, Model, Scoring, Section
+from churn_assets.defs.training import TrainingConfig, hyperparameters_of
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
@@ -26,7 +28,14 @@ JUDGING_VALUES = {
     "cleaning.max_orders_per_day": 100,
     "cleaning.max_quarantined_share": 0.1,
     "cleaning.max_unmatched_share": 0.1,
+    "cleaning.max_repaired_share": 0.1,
     "cleaning.watermark": date(2025, 12, 31),
+    "calendar.snapshots": "daily",
+    "calendar.weekday": "sunday",
+    "calendar.min_day_share": 0.5,
+    "calendar.min_gap_days": 3,
+    "calendar.closures": [{"from": date(2025, 12, 1), "to": date(2025, 12, 7)}],
+    "calendar.holidays": [date(2025, 12, 25)],
     "baseline.long_silence_days": 10,
     "baseline.bad_review_score": 3.0,
     "split.salt": "43",
@@ -45,6 +54,17 @@ JUDGING_VALUES = {
 }
 # These say who promotes what passed, when what runs, and what is made of scores and watched of them.
 RUNNING_VALUES = {
+    "freshness.warn_lag_days": 3.0,
+    "freshness.fail_lag_days": 9.0,
+    "freshness.max_age_days": 30.0,
+    "freshness.warn_below": 0.5,
+    "freshness.fail_below": 0.2,
+    "freshness.warn_above": 2.0,
+    "freshness.fail_above": 4.0,
+    "freshness.warn_load_change": 0.2,
+    "freshness.fail_load_change": 0.6,
+    "freshness.max_future_share": 0.5,
+    "freshness.today": date(2025, 12, 31),
     "promotion.mode": "manual",
     "automation.refresh": "daily",
     "automation.retrain_on": "decision",
@@ -58,6 +78,17 @@ RUNNING_VALUES = {
     "retention.max_unmatched_opt_outs": 0.1,
     "retention.actions": [{"action": "reminder"}],
     "units.currency": "EUR",
+    "model.estimator": "gbt",
+    "model.max_depth": 3,
+    "model.iterations": 30,
+    "model.step_size": 0.2,
+    "model.min_leaf_share": 0.1,
+    "model.feature_share": 1.0,
+    "names.experiment": "/Shared/Staging",
+    "names.run": "nightly",
+    "names.registered_model": "staging.model",
+    "names.table_prefix": "staging",
+    "environments": {"prod": {"table_prefix": "prod"}},
     "monitoring.warn_psi": 0.2,
     "monitoring.fail_psi": 0.5,
     "monitoring.confidence": 0.99,
@@ -179,6 +210,16 @@ def test_rules_cannot_be_changed_after_loading() -> None:
         ("[alerts]\nbudget = 20", "alerts.budget: found 20, should be less than 1"),
         ("[alerts]\nbudget = nan", "alerts.budget: found nan, should be less than 1"),
         ("[windows]\noutcome_days = 30.5", "windows.outcome_days: found 30.5, should be a valid integer"),
+        ("[calendar]\nweekday = 'mon'", "calendar.weekday: found 'mon', should be 'monday', 'tuesday',"),
+        (
+            "[calendar]\nclosures = [{ from = 2025-01-02, to = 2025-01-01 }]",
+            "calendar.closures.0: from (2025-01-02) must not be after to",
+        ),
+        ("[calendar]\nclosures = [{ from = 2025-01-02 }]", "calendar.closures.0.to: is required"),
+        (
+            "[calendar]\nsnapshots = 'daily'\n[automation]\nrefresh = 'weekly'",
+            '(whole file): automation.refresh ("weekly") must be "daily", or left out',
+        ),
         ("[windows]\noutcome_days = true", "windows.outcome_days: found True, should be a valid integer"),
         ("[windows]\nobservation_days = 0", "windows.observation_days: found 0, should be greater than or equal to 1"),
         (
@@ -294,3 +335,14 @@ def test_what_is_not_toml_is_refused_with_the_place(tmp_path: Path, content: byt
 def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidPolicyError, match="cannot be read as TOML"):
         load_policy(tmp_path)
+
+
+def test_how_the_trees_are_learned_is_a_policy_that_judges_nothing_and_a_run_may_differ() -> None:
+    policy = ChurnPolicy.model_validate({"model": {"max_depth": 3, "estimator": "gbt"}})
+    nothing = TrainingConfig.model_validate({})
+    assert hyperparameters_of(nothing, policy) == GradientBoosting(max_depth=3, estimator="gbt")
+    assert hyperparameters_of(nothing, ChurnPolicy()) == GradientBoosting()
+    run = TrainingConfig.model_validate({"max_depth": 4, "step_size": 0.2})
+    assert hyperparameters_of(run, policy) == GradientBoosting(max_depth=4, step_size=0.2, estimator="gbt")
+    assert policy.digest == ChurnPolicy().digest
+    assert ChurnPolicy.model_validate({"model": {"class_weights": "balanced"}}).digest != policy.digest

@@ -1,7 +1,7 @@
 """Only a recorded PASS for exactly this model, policy and data opens the way; the rest is refused with its reasons."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from churn_assets.churn.evaluations import (
     recorded_evaluation,
 )
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.promotion import refusals
+from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets_tests.judged_customers import customers, ranked
 from churn_assets_tests.panels import rows_of
 
@@ -96,6 +96,15 @@ def test_a_champion_that_no_longer_serves_is_no_longer_the_one_to_beat() -> None
 def test_several_faults_are_all_named() -> None:
     evaluation = RecordedEvaluation(Verdict.FAIL, ("missed: recall",), Evidence("other", "other", {"train": 2}))
     assert len(refusals(ASKED, evaluation)) == 6
+
+
+def test_no_challenger_is_tested_before_the_champion() -> None:
+    champion = date(2025, 11, 24)
+    assert judged_on_older_data(champion, champion, "3") == []
+    assert judged_on_older_data(champion + timedelta(days=7), champion, "3") == []
+    assert judged_on_older_data(champion - timedelta(days=1), champion, "3") == [
+        "it is tested at 2025-11-23, before the champion, version 3, which was tested at 2025-11-24"
+    ]
 
 
 NOW = datetime(2024, 5, 6, tzinfo=UTC)

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.outcomes import Outcome
-from churn_assets.churn.policy import Action, ChurnPolicy, Retention
+from churn_assets.churn.policy import Action, Calendar, ChurnPolicy, Retention
 from churn_assets.churn.retention import (
     TARGET_RULES,
     as_doubles,
@@ -85,6 +85,10 @@ def test_the_capacity_is_the_alert_budget_or_what_the_team_can_do() -> None:
     assert capacity(policy()) == 19
     assert capacity(policy(weekly_capacity=5)) == 5
     assert capacity(policy(weekly_capacity=500)) == 19
+    # Seven lists share what can be contacted in a week.
+    daily = Calendar(snapshots="daily")
+    assert capacity(ChurnPolicy(calendar=daily)) == 2
+    assert capacity(ChurnPolicy(calendar=daily, retention=Retention(weekly_capacity=7))) == 1
 
 
 def test_spend_becomes_the_nearest_double() -> None:

@@ -8,12 +8,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import NoLabelledSnapshotError
-from churn_assets.churn.policy import ChurnPolicy, Split, Windows
+from churn_assets.churn.policy import Calendar, ChurnPolicy, Split, Windows
 from churn_assets.churn.splits import (
     CROSSFIT_FOLDS,
     TEST_FOLDS,
     VALIDATION_FOLDS,
     current_rows,
+    dates_of,
     fold,
     held_out_rows,
     is_validation,
@@ -116,6 +117,15 @@ def test_without_an_earlier_known_outcome_the_hash_alone_splits_and_says_so(
     train, test = rows_of(train_rows(rows, dates, POLICY)), rows_of(held_out_rows(rows, dates, POLICY))
     assert len(train) + len(test) == 300
     assert {row["customer_id"] for row in train} & {row["customer_id"] for row in test} == set()
+
+
+def test_of_daily_snapshots_one_a_week_trains_and_tests() -> None:
+    days = [FIRST + timedelta(days=number) for number in range(60)]
+    dates = dates_of(days, ChurnPolicy(calendar=Calendar(snapshots="daily", weekday="wednesday")))
+    assert dates.test == days[-2]
+    assert dates.test.weekday() == 2
+    assert dates.train == tuple(FIRST + timedelta(days=2 + 7 * week) for week in range(4))
+    assert dates_of(days, POLICY).test == days[-1]
 
 
 def test_without_any_known_label_there_is_no_split_and_the_error_says_what_to_do(spark: SparkSession) -> None:

@@ -25,7 +25,7 @@ from churn_assets.churn.ledger import LEDGER_SCHEMA, Action, Decision, Subject
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.retraining import DECISION_SCHEMA, RetrainDecision
 from churn_assets.definitions import build_defs
-from churn_assets.defs import automation
+from churn_assets.defs import automation, scoring
 from churn_assets.defs.automation import REFRESH, TRAINING, Seen
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS
@@ -400,6 +400,16 @@ def test_the_policy_says_how_often_the_features_are_refreshed(refresh: Any, cron
     policy = ChurnPolicy.model_validate({"automation": {"refresh": refresh}})
     assert automation.refresh_schedule(policy).cron_schedule == cron
     assert policy.digest == ChurnPolicy().digest
+    assert scoring.scoring_schedule(policy).cron_schedule == "0 6 * * 1", "the same Monday is not scored again"
+
+
+@pytest.mark.parametrize(
+    ("calendar", "days"), [({"weekday": "sunday"}, "0"), ({"weekday": "thursday"}, "4"), ({"snapshots": "daily"}, "*")]
+)
+def test_features_are_built_and_scored_when_there_is_a_new_snapshot(calendar: dict[str, Any], days: str) -> None:
+    policy = ChurnPolicy.model_validate({"calendar": calendar})
+    assert automation.refresh_schedule(policy).cron_schedule == f"0 3 * * {days}"
+    assert scoring.scoring_schedule(policy).cron_schedule == f"0 6 * * {days}"
 
 
 def test_the_refresh_ends_at_the_panel_with_its_checks(built: Project) -> None:

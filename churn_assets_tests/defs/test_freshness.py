@@ -23,7 +23,7 @@ from churn_assets.delta import tables
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 
-WEEKLY, DAILY = ChurnPolicy(), ChurnPolicy.model_validate({"automation": {"refresh": "daily"}})
+WEEKLY, DAILY = ChurnPolicy(), ChurnPolicy.model_validate({"calendar": {"snapshots": "daily"}})
 
 
 def at(text: str) -> datetime:
@@ -87,7 +87,7 @@ def test_a_commit_that_only_rearranges_rows_makes_nothing_fresh(
 
 
 def test_every_table_that_is_waited_for_has_a_policy_and_a_check(tmp_path: Path) -> None:
-    (tmp_path / "policy.toml").write_text('[automation]\nrefresh = "daily"\n', encoding="utf-8")
+    (tmp_path / "policy.toml").write_text('[calendar]\nsnapshots = "daily"\n', encoding="utf-8")
     (tmp_path / "sources.toml").write_text("[demo]\ncustomers = 1000\n", encoding="utf-8")
     defs = build_defs(default_resources(settings_from_env({"CHURN_PROJECT": str(tmp_path)})))
     graph = defs.resolve_asset_graph()
@@ -95,3 +95,8 @@ def test_every_table_that_is_waited_for_has_a_policy_and_a_check(tmp_path: Path)
     due = dg.FreshnessPolicy.cron("0 12 * * *", module.IN_TIME)
     assert {key: graph.get(key).freshness_policy_or_from_metadata for key in keys} == dict.fromkeys(keys, due)
     assert {dg.AssetCheckKey(key, CHECK) for key in keys} <= graph.asset_check_keys
+
+
+def test_scores_are_due_when_there_is_a_new_snapshot_however_often_the_panel_is_built() -> None:
+    often = ChurnPolicy.model_validate({"calendar": {"weekday": "friday"}, "automation": {"refresh": "daily"}})
+    assert [deadline_cron(often, table) for table in WAITED_FOR] == ["0 12 * * *", *["0 12 * * 5"] * 3]

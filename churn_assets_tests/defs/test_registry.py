@@ -160,7 +160,7 @@ def test_nobody_rolls_back_to_another_model_under_the_number_of_before(waiting: 
     client = waiting.tracking.client
     client.set_model_version_tag(REGISTERED_MODEL, "1", "model_digest", "another")
     run_id = client.get_model_version(REGISTERED_MODEL, "1").run_id
-    client.set_tag(run_id, "model_digest", "another")
+    client.set_tag(str(run_id), "model_digest", "another")
     assert "version 1 is another model in the registry" in cause(launch(waiting, ROLL_BACK))
     assert waiting.alias("production") == "2"
 

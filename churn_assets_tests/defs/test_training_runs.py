@@ -175,7 +175,7 @@ def test_a_run_tells_what_it_was_trained_from_by_what_and_leads_to_dagster(built
     (run,) = runs_of(built)
     tags, params = run.data.tags, run.data.params
     features = FEATURE_SETS[built.policy.model.feature_set]
-    assert tags["mlflow.runName"] == "GBT_Crisis_Aware_Pipeline"
+    assert tags["mlflow.runName"] == "XGBoost_Crisis_Aware_Pipeline"
     assert tags["dagster_root_run_id"] == tags["dagster_run_id"]
     address = f"{built.settings.dagster_ui}/runs/{tags['dagster_run_id']}"
     assert tags["dagster_run_url"] == address

@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def problems_of(expression: str) -> list[str]:
-    return select_problems(f"SELECT {expression} AS found FROM raw_orders", COLUMNS, "raw_orders")
+    return select_problems(f"SELECT {expression} AS found FROM raw_orders", {"raw_orders": COLUMNS})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,16 @@ def test_what_is_not_known_to_be_equal_is_named(expression: str, why: str) -> No
 @pytest.mark.parametrize(
     ("select", "why"),
     [
-        ("SELECT a.n FROM raw_orders a JOIN raw_orders b ON a.n = b.n", "JOIN: only"),
+        ("SELECT a.n FROM raw_orders a RIGHT JOIN raw_orders b ON a.n = b.n", "RIGHT JOIN: only"),
+        ("SELECT a.n FROM raw_orders a JOIN raw_orders b ON a.n < b.n", "JOIN: only"),
+        ("SELECT a.n FROM raw_orders a JOIN raw_orders b ON a.n = b.n AND a.big = 1", "JOIN: only"),
+        ("SELECT a.n FROM raw_orders a JOIN raw_orders b USING (n)", "JOIN: only"),
+        ("SELECT a.n FROM raw_orders a CROSS JOIN raw_orders b", "CROSS JOIN: only"),
+        ("SELECT a.n FROM raw_orders a JOIN other b ON a.n = b.n", "JOIN: only raw_orders itself"),
+        ("SELECT a.n FROM raw_orders a JOIN raw_orders b ON a.x = b.x", "joining by double"),
+        ("SELECT a.n FROM raw_orders a JOIN raw_orders b ON a.name = b.n", "joining by integer and string"),
+        ("SELECT initcap(b.name) FROM raw_orders a JOIN raw_orders b ON a.n = b.n", "INITCAP(b.name)"),
+        ("SELECT MIN_BY(a.n, b.at) FROM raw_orders a JOIN raw_orders b ON a.n = b.n WHERE a.at IS NOT NULL", "`at IS"),
         ("SELECT n FROM raw_orders, raw_orders", "only"),
         ("SELECT n FROM other", "FROM: only raw_orders itself"),
         ("SELECT n FROM parquet.raw_orders", "FROM: only raw_orders itself"),
@@ -137,20 +146,20 @@ def test_what_is_not_known_to_be_equal_is_named(expression: str, why: str) -> No
     ],
 )
 def test_only_one_plain_select_over_the_raw_rows_is_known(select: str, why: str) -> None:
-    found = select_problems(select, COLUMNS, "raw_orders")
+    found = select_problems(select, {"raw_orders": COLUMNS})
     assert any(why in problem for problem in found), found
 
 
 def test_all_problems_are_told_at_once() -> None:
-    found = select_problems("SELECT initcap(name), n + 1 FROM raw_orders ORDER BY n", COLUMNS, "raw_orders")
+    found = select_problems("SELECT initcap(name), n + 1 FROM raw_orders ORDER BY n", {"raw_orders": COLUMNS})
     assert len(found) == 3
 
 
 def test_what_is_ordered_by_values_that_are_there_is_known() -> None:
     ordered = "SELECT MIN_BY(name, STRUCT(at, n)) AS first FROM raw_orders WHERE {} GROUP BY day"
-    assert select_problems(ordered.format("at IS NOT NULL AND (n IS NOT NULL)"), COLUMNS, "raw_orders") == []
+    assert select_problems(ordered.format("at IS NOT NULL AND (n IS NOT NULL)"), {"raw_orders": COLUMNS}) == []
     for where in ("at IS NOT NULL OR n IS NOT NULL", "at IS NOT NULL AND NOT (n IS NOT NULL)", "n IS NOT NULL"):
-        assert select_problems(ordered.format(where), COLUMNS, "raw_orders") != []
+        assert select_problems(ordered.format(where), {"raw_orders": COLUMNS}) != []
 
 
 def test_the_selects_of_the_example_are_known() -> None:
@@ -164,7 +173,7 @@ def test_the_selects_of_the_example_are_known() -> None:
         "Country": "string",
     }
     for table in ("orders", "customers"):
-        assert select_problems(sources[table]["select"], columns, f"raw_{table}") == []
+        assert select_problems(sources[table]["select"], {f"raw_{table}": columns}) == []
 
 
 ROWS = pa.table(
@@ -230,7 +239,7 @@ def test_what_is_known_gives_what_spark_gives(
 ) -> None:
     columns = {field.name: COLUMNS[field.name] for field in ROWS.schema} | {"price": "decimal(18,6)"}
     asked = expression.removeprefix("unix_micros")
-    assert select_problems(f"SELECT {asked} FROM raw_orders", columns, "raw_orders") == []
+    assert select_problems(f"SELECT {asked} FROM raw_orders", {"raw_orders": columns}) == []
     prices = ROWS.schema.get_field_index("price")
     typed = ROWS.set_column(prices, "price", ROWS.column("price").cast(pa.decimal128(18, 6)))
     pq.write_table(typed.append_column("place", [[0, 1, 2, 3]]), tmp_path / "rows.parquet")
@@ -246,7 +255,7 @@ def test_aggregates_that_are_known_give_what_spark_gives(spark: SparkSession, tm
         "SELECT name, COUNT(*), COUNT(n), COUNT(DISTINCT n), MIN(n), MAX(place), SUM(CAST(n AS DECIMAL(18, 2))), "
         "MIN_BY(n, place), COUNT(*) FILTER (WHERE n > 2) FROM raw_things WHERE place IS NOT NULL GROUP BY name"
     )
-    assert select_problems(select, {"name": "string", "n": "bigint", "place": "bigint"}, "raw_things") == []
+    assert select_problems(select, {"raw_things": {"name": "string", "n": "bigint", "place": "bigint"}}) == []
     spark.read.parquet(str(tmp_path / "rows.parquet")).createOrReplaceTempView("raw_things")
     found = {row[0]: tuple(row)[1:] for row in spark.sql(select).collect()}
     assert found == {

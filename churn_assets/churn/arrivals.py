@@ -1,0 +1,247 @@
+"""What came, against what usually comes: how fresh it is, how much, what is missing. Reads no table.
+
+Which days are complete is decided in `calendar.py`; here is what people are told of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+from churn_assets.churn.calendar import (
+    BEYOND_CHANCE,
+    ONE_DAY,
+    Day,
+    DayCount,
+    DayState,
+    Span,
+    judged_days,
+    low_runs,
+    surprise,
+    watermark_of,
+)
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
+from churn_assets.churn.policy import ChurnPolicy
+
+FRESH, GAPS, AFTER, VOLUME = "orders_are_fresh", "orders_without_gaps", "orders_after_the_watermark", "usual_volume"
+ARRIVAL_RULES = (FRESH, GAPS, AFTER, VOLUME)
+WEEK = 7
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one load held: of each day, and how many rows of orders came for the kept ones."""
+
+    counts: Mapping[date, DayCount]
+    source_rows: int
+    loaded_at: datetime
+
+    def watermark(self, policy: ChurnPolicy) -> date:
+        return watermark_of(judged_days(self.counts, policy), policy)
+
+
+def age_days(watermark: date, moment: datetime, policy: ChurnPolicy) -> float:
+    """Days from the end of the last complete day to `moment`; those of closures and holidays do not count."""
+    end = datetime.combine(watermark + ONE_DAY, time(), UTC)
+    between = [watermark + number * ONE_DAY for number in range(1, (moment.date() - watermark).days)]
+    closed = sum(day in policy.calendar.holidays or policy.calendar.closure_of(day) is not None for day in between)
+    return max(0.0, (moment - end) / ONE_DAY - closed)
+
+
+def stale_orders(watermark: date, now: datetime, policy: ChurnPolicy) -> str | None:
+    """Why orders that are complete up to the watermark are too old to act on; None if they are not."""
+    age = age_days(watermark, now, policy)
+    if age <= policy.freshness.max_age_days:
+        return None
+    found, allowed = told_apart(age, policy.freshness.max_age_days, ",.1f")
+    return f"the orders are complete up to {watermark}, {found} days before {now:%Y-%m-%d}; allowed {allowed} days"
+
+
+def _days(number: float) -> str:
+    return f"{number:,.1f} days"
+
+
+def arrival_outcomes(
+    load: Load, earlier: Sequence[Load], strays: Sequence[str], now: datetime, policy: ChurnPolicy
+) -> list[Outcome]:
+    """ARRIVAL_RULES of the latest load. earlier: those before; strays: ids of orders after the watermark; now: UTC."""
+    days = judged_days(load.counts, policy)
+    watermark = watermark_of(days, policy)
+    # Where the data are historical or simulated, they were loaded after the day they are looked at from.
+    loaded_at = min(load.loaded_at, now)
+    after = _after(days, watermark, loaded_at.date(), policy)
+    return [
+        _fresh_outcome(watermark, loaded_at, now, after, policy),
+        _gaps_outcome(low_runs(days, watermark), watermark, policy),
+        _after_outcome(load.counts, watermark, loaded_at, after, strays),
+        _volume_outcome(load, earlier, loaded_at.date(), policy),
+    ]
+
+
+def _after(days: Sequence[Day], watermark: date, until: date, policy: ChurnPolicy) -> Span:
+    """What came of the whole days after the watermark, before the day `until`; usual: None where nobody can tell."""
+    known, orders, usual = {day.day: day for day in days}, 0, 0.0
+    is_told = True
+    for number in range(1, (until - watermark).days):
+        day = watermark + number * ONE_DAY
+        if day in policy.calendar.holidays or policy.calendar.closure_of(day) is not None:
+            continue
+        orders += known[day].orders if day in known else 0
+        while day not in known and day > days[0].day:
+            day -= WEEK * ONE_DAY
+        of_day = known[day].usual if day in known else None
+        is_told, usual = is_told and of_day is not None, usual + (of_day or 0.0)
+    return Span(watermark + ONE_DAY, until - ONE_DAY, orders, usual if is_told else None)
+
+
+def _is_chance(after: Span) -> bool:
+    return after.usual is not None and surprise(after.orders, after.usual) <= BEYOND_CHANCE
+
+
+def _fresh_outcome(watermark: date, loaded_at: datetime, now: datetime, after: Span, policy: ChurnPolicy) -> Outcome:
+    limits, lag = policy.freshness, age_days(watermark, loaded_at, policy)
+    stale, is_silence = stale_orders(watermark, now, policy), not _is_chance(after)
+    is_late, is_failed = lag > limits.warn_lag_days and is_silence, lag > limits.fail_lag_days and is_silence
+    is_failed |= stale is not None
+    age = age_days(watermark, now, policy)
+    observed = f"complete up to {watermark}: {_days(lag)} before the load, {_days(age)} before now ({now:%F %H:%M})"
+    allowed = (
+        f"at most {_days(limits.warn_lag_days)} before a load, beyond {_days(limits.fail_lag_days)} an error; at most "
+        f"{_days(limits.max_age_days)} before now, or no week is scored"
+    )
+    return Outcome(FRESH, not is_late and not is_failed, observed, allowed, is_warning=not is_failed)
+
+
+def _gaps_outcome(runs: Sequence[Span], watermark: date, policy: ChurnPolicy) -> Outcome:
+    rules = policy.calendar
+    told = []
+    for run in runs:
+        kind = "gap" if run.days >= rules.min_gap_days else "few orders"
+        told.append(f"{kind} {run}: {run.orders:,} orders, {run.usual:,.0f} are usual")
+    allowed = f"at least {rules.min_day_share:.0%} of what is usual on such a day, but by chance"
+    if not told:
+        return Outcome(GAPS, True, f"no day before {watermark} has far fewer orders than usual", allowed)
+    gaps = [run for run in runs if run.days >= rules.min_gap_days]
+    effects, remedy = "", f"holidays = [{', '.join(str(run.first) for run in runs[:3])}]"
+    if gaps:
+        effects = (
+            f". No label where a gap lies within {policy.windows.outcome_days} days after the date, no snapshot in the "
+            f"{policy.windows.eligibility_days} days after a gap"
+        )
+        spans = ", ".join(f"{{ from = {gap.first}, to = {gap.last} }}" for gap in gaps[:MAX_KEYS])
+        remedy = f"closures = [{spans}]"
+    observed = (
+        f"{'; '.join(told[:MAX_KEYS])}{effects}. Next step: land the missing orders; or, if nobody could order then, "
+        f"say so in policy.toml: [calendar] {remedy}"
+    )
+    return Outcome(GAPS, False, observed, allowed, tuple(map(str, runs[:MAX_KEYS])), is_warning=True)
+
+
+def days_after(counts: Mapping[date, DayCount], watermark: date, loaded_on: date) -> list[date]:
+    """The days with orders after the watermark, but for the load's own, which is never complete."""
+    return sorted(day for day in counts if watermark < day < loaded_on)
+
+
+def _after_outcome(
+    counts: Mapping[date, DayCount], watermark: date, loaded_at: datetime, whole: Span, strays: Sequence[str]
+) -> Outcome:
+    after = days_after(counts, watermark, loaded_at.date())
+    allowed = "none but of the day of the load, or of days that are few by chance"
+    if not after or _is_chance(whole):
+        observed = f"complete up to {watermark}, and {whole.orders:,} orders of the days between that and the load"
+        return Outcome(AFTER, True, observed, allowed)
+    orders = sum(counts[day].orders for day in after)
+    named = ", ".join(f"{day} ({counts[day].orders:,})" for day in after[:MAX_KEYS])
+    observed = (
+        f"{orders:,} orders of {len(after)} days after {watermark}, the last complete day: {named}. They are kept, and "
+        "move no date and no label"
+    )
+    return Outcome(AFTER, False, observed, allowed, tuple(strays[:MAX_KEYS]), is_warning=True)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """A figure beside what it usually is. is_told: beyond the limits and beyond chance."""
+
+    what: str
+    value: float
+    usual: float
+    is_warning: bool
+    is_failure: bool
+
+    @property
+    def text(self) -> str:
+        ratio = self.value / self.usual
+        return f"{self.what}: {self.value:,.0f}, usual {self.usual:,.0f} ({ratio:.0%})"
+
+
+def _volume_outcome(load: Load, earlier: Sequence[Load], loaded_on: date, policy: ChurnPolicy) -> Outcome:
+    limits = policy.freshness
+    figures = [*_of_days(load, loaded_on, policy), *_of_load(load, earlier, policy)]
+    alarms = [each for each in figures if each.is_warning or each.is_failure]
+    allowed = (
+        f"{limits.warn_below:.0%} to {limits.warn_above:.0%} of what is usual (beyond {limits.fail_below:.0%} and "
+        f"{limits.fail_above:.0%} an error); days of earlier loads within {limits.warn_load_change:.0%} (beyond "
+        f"{limits.fail_load_change:.0%} an error)"
+    )
+    if not figures:
+        return Outcome(VOLUME, True, "nothing came before that it could be compared with", allowed)
+    observed = "; ".join(each.text for each in (alarms or figures)[:MAX_KEYS])
+    is_warning = not any(each.is_failure for each in alarms)
+    return Outcome(VOLUME, not alarms, observed, allowed, is_warning=bool(alarms) and is_warning)
+
+
+def _of_days(load: Load, loaded_on: date, policy: ChurnPolicy) -> Iterator[_Volume]:
+    """Orders and customers of the latest week that came whole, and of each of its days that is far from usual."""
+    customers = {day: DayCount(count.customers, count.customers) for day, count in load.counts.items()}
+    for noun, counts in (("orders", load.counts), ("customers a day", customers)):
+        days = [day for day in judged_days(counts, policy) if day.day < loaded_on][-WEEK:]
+        judged = [day for day in days if day.usual and day.state in (DayState.COMPLETE, DayState.LOW)]
+        if not judged:
+            continue
+        week = Span(days[0].day, days[-1].day)
+        yield _against_usual(
+            f"{noun} of {week}", sum(day.orders for day in judged), sum(day.usual or 0.0 for day in judged), policy
+        )
+        for day in judged:
+            of_day = _against_usual(f"{noun} of {day.day}", day.orders, day.usual or 0.0, policy)
+            if of_day.is_warning or of_day.is_failure:
+                yield of_day
+
+
+def _against_usual(what: str, value: float, usual: float, policy: ChurnPolicy) -> _Volume:
+    limits, ratio = policy.freshness, value / usual
+    is_beyond_chance = surprise(value, usual) > BEYOND_CHANCE
+    return _Volume(
+        what,
+        value,
+        usual,
+        is_beyond_chance and not limits.warn_below <= ratio <= limits.warn_above,
+        is_beyond_chance and not limits.fail_below <= ratio <= limits.fail_above,
+    )
+
+
+def _of_load(load: Load, earlier: Sequence[Load], policy: ChurnPolicy) -> Iterator[_Volume]:
+    """What this load says of days that earlier loads had whole, and how many rows it has for each kept order."""
+    if not earlier:
+        return
+    limits = policy.freshness
+    compared: dict[str, list[tuple[float, float]]] = {}
+    for other in earlier:
+        last = other.watermark(policy)
+        begin = max(min(load.counts), min(other.counts))
+        days = [day for day in load.counts.keys() | other.counts.keys() if begin <= day <= last]
+        none = DayCount(0, 0)
+        for noun in ("orders", "customers"):
+            now, then = (sum(getattr(each.counts.get(day, none), noun) for day in days) for each in (load, other))
+            if then:
+                compared.setdefault(f"{noun} of the days that earlier loads had", []).append((now, then))
+        kept_now, kept_then = (sum(count.orders for count in each.counts.values()) for each in (load, other))
+        compared.setdefault("source rows for 1,000 kept orders", []).append(
+            (1000 * load.source_rows / kept_now, 1000 * other.source_rows / kept_then)
+        )
+    for what, pairs in compared.items():
+        # One odd load is outvoted; of two that differ the one that says more.
+        by_change = sorted(pairs, key=lambda pair: abs(pair[0] / pair[1] - 1))
+        now, then = by_change[len(by_change) // 2]
+        change = abs(now / then - 1)
+        yield _Volume(what, now, then, change > limits.warn_load_change, change > limits.fail_load_change)
