@@ -115,7 +115,7 @@ def test_a_compaction_by_another_writer_inherits_the_audit(lakehouse: LakehouseR
 def test_rows_that_another_writer_commits_at_the_same_time_are_not_covered(
     lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lakehouse.write(TABLE, spark.range(9, 10))
+    lakehouse.write(TABLE, spark.range(1))
     commit = deltalake.DeltaTable.create_write_transaction
 
     def commit_after_another(*arguments: Any, **named: Any) -> None:
@@ -126,6 +126,16 @@ def test_rows_that_another_writer_commits_at_the_same_time_are_not_covered(
     with pytest.raises(OvertakenError, match="was written by another process after version 0"):
         lakehouse.write(TABLE, spark.range(3), audit=lambda _: audited(FOUND, TABLE, POLICY))
     assert sorted(row.id for row in lakehouse.read(TABLE).collect()) == [0, 7]
+    assert remembered(lakehouse, TABLE) == []
+
+
+def test_a_commit_with_files_of_another_writer_has_no_audit_though_it_says_so(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, spark.range(1), audit=lambda _: audited(FOUND, TABLE, POLICY))
+    said = {name: lakehouse.commit_metadata(TABLE)[name] for name in ("write_id", "audit")}
+    noted = deltalake.CommitProperties(custom_metadata=said)
+    deltalake.write_deltalake(lakehouse.path(TABLE), pa.table({"id": [7]}), mode="append", commit_properties=noted)
     assert remembered(lakehouse, TABLE) == []
 
 

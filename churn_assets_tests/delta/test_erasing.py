@@ -13,7 +13,7 @@ from churn_assets.churn.erasures import erasure_rows, hashed, salt_of
 from churn_assets.churn.plain_text import as_csv
 from churn_assets.delta.erasing import FORGOTTEN, Erasure, erase, orders_of
 from churn_assets.delta.reading import records
-from churn_assets.delta.tables import open_delta
+from churn_assets.delta.tables import open_delta, row_count
 
 ORDERS = pa.table(
     {
@@ -52,6 +52,7 @@ def test_rows_go_from_every_version_and_the_log_says_what_is_left(tmp_path: Path
         assert len(dataset.to_table(filter=pc.field("order_id") >= "o1")) == len(
             records(open_delta(str(table), next_step=""))
         )
+    assert [row_count(open_delta(str(orders), version, next_step="")) for version in (0, 1)] == [2, 4]
     moments = {row["at"] for row in records(open_delta(str(orders), next_step=""))}
     assert moments == {datetime(2025, 1, 1, 0, 0, 0, 123456, tzinfo=UTC)}
     assert erase(str(tmp_path), GONE) == {}

@@ -558,6 +558,12 @@ def test_rows_that_are_there_are_not_written_again(
     assert len(on_disk) == len(after), "what was written and is there already is gone"
 
 
+def test_of_equal_rows_each_is_there_for_itself(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1, 1, 2))
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 1, 1))
+    assert values(lakehouse.read(TABLE)) == [1, 1, 1, 2]
+
+
 @pytest.mark.parametrize("rows", [(1, 2), (1, 2, 4), (1, 2, 2), (1, 1, 2, 4)])
 def test_where_a_row_is_gone_all_are_written(
     lakehouse: LakehouseResource, spark: SparkSession, rows: tuple[int, ...]
