@@ -126,10 +126,10 @@ def test_what_libraries_print_is_in_the_log_file_and_not_on_the_terminal(refused
 def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refused: Shown) -> None:
     for table in ("orders", "reviews", "customers"):
         (line,) = re.findall(rf"^  {table} +(.* in .*)$", refused.out, re.MULTILINE)
-        rows_in, kept, cancelled, quarantined = (
-            int(number.replace(",", "")) for number in re.findall(r"[\d,]+", line)[:4]
+        rows_in, kept, cancelled, superseded, quarantined = (
+            int(number.replace(",", "")) for number in re.findall(r"[\d,]+", line)[:5]
         )
-        assert rows_in == kept + cancelled + quarantined > 0
+        assert rows_in == kept + cancelled + superseded + quarantined > 0
     assert re.search(r"rows in 1\d snapshots, 2025-\d\d-\d\d to 2025-12-29; \d+ with known labels", refused.out)
     assert re.search(
         r"recall +0\.\d{3} \(95% interval 0\.\d{3} to [01]\.\d{3}\): \d+ of \d+ churners found", refused.out
