@@ -333,6 +333,7 @@ def lose_artifacts(project: Project) -> None:
     """The store names a place for the models it holds where there is nothing; the files belong to others too."""
     with sqlite3.connect(project.settings.data / "mlflow" / "mlflow.db") as store:
         store.execute("UPDATE logged_models SET artifact_location = artifact_location || '-lost'")
+        store.execute("UPDATE model_versions SET storage_location = storage_location || '-lost'")
     store.close()
 
 
