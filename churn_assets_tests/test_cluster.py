@@ -141,7 +141,7 @@ def record(project: Project) -> Mapping[str, Any]:
     tags = ("model_digest", "policy_digest", "data_versions", "features", "threshold", "served_digest", "verdict")
     return {
         "status": run.info.status,
-        "params": run.data.params,
+        "params": {name: value for name, value in run.data.params.items() if name != "policy.freshness.today"},
         "metrics": run.data.metrics,
         "tags": {name: run.data.tags[name] for name in tags},
         "inputs": sorted((found.dataset.name, found.dataset.digest) for found in run.inputs.dataset_inputs),

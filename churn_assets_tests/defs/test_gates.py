@@ -319,14 +319,17 @@ def test_a_commit_that_fails_leaves_the_last_panel_readable_and_the_next_run_goe
 def test_a_write_that_fails_between_the_splits_is_noticed_before_training(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = commits.commit_files
+    def all_but_test(commit: Callable[..., Any]) -> Callable[..., Any]:
+        def commit_all_but_test(path: str, *rest: Any, **named: Any) -> Any:
+            return fail() if path.endswith("food_delivery/test_features") else commit(path, *rest, **named)
 
-    def commit_all_but_test(path: str, *rest: Any, **named: Any) -> int:
-        return fail() if path.endswith("food_delivery/test_features") else commit(path, *rest, **named)  # type: ignore
+        return commit_all_but_test
 
     assert project.run(LIFECYCLE, PANEL).success
     with monkeypatch.context() as injected:
-        injected.setattr(commits, "commit_files", commit_all_but_test)
+        # Rows beside those that are there, and rows in place of them.
+        for way in ("_commit_what_is_new", "commit_files"):
+            injected.setattr(commits, way, all_but_test(getattr(commits, way)))
         cause = the_cause(project.run(LIFECYCLE, "food_delivery/train_features", "food_delivery/test_features"))
     assert "injected failure" in cause
     after = project.versions()
@@ -414,13 +417,12 @@ def test_a_history_too_short_for_a_snapshot_is_refused(spark: SparkSession, tmp_
     assert "Next step: provide a longer order history" in cause
 
 
-def test_customers_all_gone_before_the_first_snapshot_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_watermark_after_the_last_customer_has_gone_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     policy = "[cleaning]\nwatermark = 2025-06-30\n"
     project = own_tables(tmp_path, orders_on("2025-01-01", "2025-01-20"), policy)
     cause = the_cause(project.run())
-    assert "NoEligibleCustomersError" in cause
-    assert "No customer ordered within 30 days before any as-of date from 2025-03-03 to 2025-06-30." in cause
-    assert "Next step: check ordered_at in the silver table" in cause
+    assert "WatermarkBeyondOrdersError" in cause
+    assert "Next step: set it to 2025-01-20 at most, or leave it out" in cause
     assert project.versions()["food_delivery/gold_customer_churn_risk"] is None
 
 
