@@ -102,11 +102,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def contents(folder: Path) -> dict[str, str]:
     """Every file of the project by its digest, but for logs and Dagster's history, which record the attempt.
 
-    And but for tables without a row, which stand for sources that are left out.
+    And but for tables without a row, which stand for sources that are left out, and for what is held while a process
+    lives, which is this one.
     """
     lakehouse = folder / "data" / "lakehouse"
     empty = [log.parent for log in lakehouse.rglob("_delta_log") if row_count(DeltaTable(log.parent)) == 0]
-    kept = ("data/logs", "data/dagster_home", *[table.relative_to(folder).as_posix() for table in empty])
+    kept = (
+        "data/logs",
+        "data/dagster_home",
+        "data/lakehouse/held",
+        *[table.relative_to(folder).as_posix() for table in empty],
+    )
     files = [file for file in folder.rglob("*") if file.is_file()]
     names = {file: file.relative_to(folder).as_posix() for file in files}
     return {
