@@ -392,6 +392,7 @@ def test_only_the_retraining_runs_by_itself(built: Project) -> None:
     assert schedules == {
         "scheduled_feature_refresh": ("STOPPED", "0 3 * * 1"),
         "scheduled_scoring": ("STOPPED", "0 6 * * 1"),
+        "scheduled_maintenance": ("STOPPED", "0 2 * * 0"),
     }
 
 
