@@ -102,7 +102,7 @@ def test_the_plain_trees_of_a_model_by_spark_score_and_weigh_as_it_does(found: F
 
 def test_a_model_by_spark_is_another_for_each_setting_and_another_than_by_xgboost(found: Found) -> None:
     digests = [*found.learned["digests"], found.learned["other_features"]]
-    assert len(set(digests)) == len(digests) == 7
+    assert len(set(digests)) == len(digests) == 8
 
 
 def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark(found: Found) -> None:
