@@ -47,8 +47,9 @@ def test_what_is_decided_in_one_environment_leaves_the_other(tmp_path: Path) -> 
     for name, promotions in both.items():
         client, model = promotions.tracking.client, promotions.tracking.registered_model
         client.create_registered_model(model)
-        for number in range(3):
-            client.create_model_version(model, source=f"/{name}/{number}")
+        for number in ("1", "2", "3"):
+            tags = {"model_digest": f"digest {number}"}
+            client.create_model_version(model, source=f"/{name}/{number}", tags=tags)
     prod, staging = both["prod"], both["staging"]
     prod.move(decision("1", None))
     before = prod.state()
