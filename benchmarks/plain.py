@@ -2,7 +2,8 @@
 
 The script is `plain_steps`: DuckDB, XGBoost, MLflow, without a table, a check or a verdict. Both sides start from a
 fresh copy of one demo project with the shipped policy, in processes that alternate. They have to end with the same
-panel and the same splits, to the last digit, and with the same figures; else nothing is compared.
+panel and the same splits, to the last digit; else nothing is compared. The script learns from labels alone, where the
+project averages that with its purchase model (docs/decisions/0022), so the figures are shown beside each other.
 """
 
 import json
@@ -10,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from math import isclose
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -89,7 +89,7 @@ def _plain_script(environment: Mapping[str, str]) -> list[str]:
 
 
 def _require_equal_results(ours: Mapping[str, str], theirs: Path) -> None:
-    """Exits if this project's panel, splits or figures are not those that the plain script left in `theirs`."""
+    """Shows both sides' figures; exits if panels or splits differ. theirs: the folder of the plain script."""
     settings = settings_from_env(ours)
     problems, of_split = [], "* exclude (is_training_date, is_test_date)"
     for table, query in {
@@ -104,10 +104,8 @@ def _require_equal_results(ours: Mapping[str, str], theirs: Path) -> None:
     client = MlflowClient(settings.tracking_uri)
     version = client.get_model_version_by_alias(REGISTERED_MODEL, PRODUCTION)
     figures = client.get_run(str(version.run_id)).data.metrics
-    for name, value in json.loads((theirs / "figures.json").read_text()).items():
-        # XGBoost itself adds leaves up in single precision.
-        if not isclose(figures[name], value, rel_tol=1e-6):
-            problems.append(f"{name}: {figures[name]} and {value} of the plain script")
+    told = json.loads((theirs / "figures.json").read_text()).items()
+    print("    " + ", ".join(f"{name} {figures[name]:.4f} and {value:.4f}" for name, value in told), flush=True)
     if problems:
         sys.exit("the two sides do not make the same:\n" + "\n".join(problems))
 
@@ -118,7 +116,8 @@ def _report(rows: list[str]) -> None:
         "",
         "The demo under the shipped policy; medians of alternating rounds of fresh processes, from Python's start to",
         "its end. The script computes the panel in SQL, fits, chooses the threshold, counts the test figures, logs",
-        "and registers. The job makes the same panel and splits, to the last digit, the same figures, and beside them",
+        "and registers. The job makes the same panel and splits, to the last digit, a model that is averaged with the",
+        "purchase model, and beside them",
         "the baseline rule, the feasibility, the checks, the comparison with the rule and the order count, the",
         "verdict, the model card, the serving contract in a process of its own, and the promotion.",
         "",

@@ -1,8 +1,10 @@
 """The whole flow on the default demo under the shipped policy: what a run leaves, and that a second gives the same."""
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyspark.sql import functions as F
 from sklearn.metrics import average_precision_score
 
 from churn_assets.churn import models
+from churn_assets.commands.summary import summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
@@ -70,6 +73,21 @@ def evaluations(project: Project) -> list[dict[str, Any]]:
 def test_the_default_demo_runs_to_its_end(flow: Flow) -> None:
     assert flow.demo.success, causes_of(flow.demo)
     assert flow.lifecycle.success, causes_of(flow.lifecycle)
+
+
+def test_the_readme_shows_what_a_run_shows(flow: Flow, tmp_path: Path) -> None:
+    project = flow.project.copied_to(tmp_path / "scored")
+    week = project.weeks()[-1]
+    assert project.score(week, week).success
+    begun = datetime.fromtimestamp(0, UTC)
+    text = summary(project.resources, project.settings, begun_at=begun, is_success=True, log=tmp_path / "log")
+    shown = {_without_moments(line) for line in text.splitlines()}
+    (block,) = re.findall(r"```text\n(Rows\n.*?)```", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert [line for line in block.splitlines() if _without_moments(line) not in shown] == []
+
+
+def _without_moments(line: str) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? UTC", "MOMENT", line.rstrip())
 
 
 def test_every_table_and_model_is_materialized_once(flow: Flow) -> None:

@@ -5,7 +5,7 @@ Which days are complete is decided in `calendar.py`; here is what people are tol
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
 from churn_assets.churn.calendar import (
     BEYOND_CHANCE,
@@ -19,12 +19,15 @@ from churn_assets.churn.calendar import (
     surprise,
     watermark_of,
 )
+from churn_assets.churn.errors import ClockError
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 
 FRESH, GAPS, AFTER, VOLUME = "orders_are_fresh", "orders_without_gaps", "orders_after_the_watermark", "usual_volume"
 ARRIVAL_RULES = (FRESH, GAPS, AFTER, VOLUME)
 WEEK = 7
+# Clocks of machines that write one table differ by less.
+CLOCK_SKEW = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,30 @@ class Load:
 
     def watermark(self, policy: ChurnPolicy) -> date:
         return watermark_of(judged_days(self.counts, policy), policy)
+
+
+def require_true_clock(now: datetime, last_cleaned: datetime | None) -> None:
+    """Raises ClockError if the clock was set back since the orders were last cleaned. Both aware."""
+    if last_cleaned is not None and now < last_cleaned - CLOCK_SKEW:
+        raise ClockError(
+            f"The clock says {now:%F %H:%M} UTC, and the orders were cleaned before at {last_cleaned:%F %H:%M} UTC: it "
+            "was set back. Orders after the present would be taken as impossible.",
+            next_step="set the clock right; if it was wrong then, restore the version of the orders before that",
+        )
+
+
+def require_past(now: datetime, future: int, orders: int, policy: ChurnPolicy) -> None:
+    """Raises ClockError if too many of the orders, `future` of them, lie after `now`.
+
+    They would be set aside as impossible, and what is left would look like older, complete data.
+    """
+    if future > policy.freshness.max_future_share * orders:
+        raise ClockError(
+            f"{future:,} of {orders:,} orders lie after the present, {now:%F %H:%M} UTC; allowed is a share of "
+            f"{policy.freshness.max_future_share:g}.",
+            next_step="set the clock right, or mend ordered_at's mapping (time zone, day and month) in sources.toml; "
+            "if so many are meant, raise freshness.max_future_share in policy.toml",
+        )
 
 
 def age_days(watermark: date, moment: datetime, policy: ChurnPolicy) -> float:
@@ -160,7 +187,7 @@ def _after_outcome(
 
 @dataclass(frozen=True)
 class _Volume:
-    """A figure beside what it usually is. is_told: beyond the limits and beyond chance."""
+    """A figure beside what it usually is. is_warning, is_failure: beyond those limits, and beyond chance."""
 
     what: str
     value: float

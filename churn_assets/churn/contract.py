@@ -3,6 +3,7 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -408,6 +409,14 @@ def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, 
     allowed = f"at most {most} orders of a customer on one day; if people order more, raise cleaning.max_orders_per_day"
     keys = tuple(f"{customer} ({orders:,} on one day)" for customer, orders in busiest)
     return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True)
+
+
+def by_disposition(by_rule: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str], int]:
+    """Rows set aside by source table and disposition. by_rule: by rule too."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for (table, disposition, _), rows in by_rule.items():
+        counts[table, disposition] += rows
+    return counts
 
 
 # What to change where a rule that sets aside or repairs does not fit the data.

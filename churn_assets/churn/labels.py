@@ -91,10 +91,10 @@ SHARED_BY = ("as_of", "crisis_exposure_index", "label")
 def known_churn_rate(counts: Mapping[tuple[Any, ...], int]) -> float:
     """The share of all rows with a known label that left; without any an even chance.
 
-    counts: the rows of the panel by label.
+    counts: the rows of the panel by label, or by columns of which the last is the label.
     """
-    known = sum(rows for (left,), rows in counts.items() if left is not None)
-    return sum(rows for (left,), rows in counts.items() if left) / known if known else 0.5
+    known = sum(rows for (*_, left), rows in counts.items() if left is not None)
+    return sum(rows for (*_, left), rows in counts.items() if left) / known if known else 0.5
 
 
 def shares_of(counts: Mapping[tuple[Any, ...], int]) -> list[SnapshotShares]:

@@ -33,32 +33,44 @@ def known_keys(orders: DataFrame, customers: DataFrame, table: SourceTable) -> D
     return known.where("key is not null")
 
 
+def strangers_of(rows: DataFrame, known: DataFrame) -> DataFrame:
+    """Those of `rows` (key) that have no counterpart in `known` (key), which may hold a key several times."""
+    return rows.join(known, "key", "left_anti")
+
+
 def match_outcome(
-    table: SourceTable, rows: DataFrame, known: DataFrame, *, max_share: float, is_warning: bool = True
+    table: SourceTable,
+    rows: DataFrame,
+    strangers: DataFrame,
+    known: DataFrame,
+    *,
+    max_share: float,
+    is_warning: bool = True,
 ) -> Outcome:
-    """Which share of `rows` (key) has no counterpart in `known` (key); a hint where one is spelled nearly the same."""
+    """Which share of `rows` (key) are `strangers` to the `known` (key); a hint where one is spelled nearly the same.
+
+    strangers: `strangers_of` both, which is read several times.
+    """
     what = "order" if table is REVIEWS else "customer"
-    whom = known.distinct()
-    there = whom.select(F.col("key").alias("known_key"))
-    strangers = rows.join(there, F.col("key") == F.col("known_key"), "left")
-    (counted,) = strangers.agg(
-        F.count(F.lit(1)).alias("rows"), F.count_if(F.col("known_key").isNull()).alias("strangers")
-    ).collect()
-    total, number = counted["rows"], counted["strangers"]
+    own = strangers.select("key", _skeleton(F.col("key")).alias("own"))
+    # Only keys spelled like a stranger's are grouped: of all known ones these are few.
+    alike = known.select("key", _skeleton(F.col("key")).alias("skeleton")).join(
+        F.broadcast(own.select(F.col("own").alias("skeleton")).distinct()), "skeleton", "left_semi"
+    )
+    similar = alike.groupBy("skeleton").agg(F.min("key").alias("meant"))
+    hinted = own.join(similar, F.col("own") == F.col("skeleton"), "left").select("key", "meant")
+    (found,) = hinted.agg(F.count(F.lit(1)).alias("strangers"), F.count("meant").alias("near")).collect()
+    total, number, near = rows.count(), found["strangers"], found["near"]
     share = number / total if total else 0.0
     observed = f"{number:,} of {total:,} {table.name.replace('_', ' ')} ({share:.1%}) are of no known {what}"
     keys: tuple[str, ...] = ()
     if number:
-        similar = whom.groupBy(_skeleton(F.col("key")).alias("skeleton")).agg(F.min("key").alias("meant"))
-        of_nobody = strangers.where("known_key is null").select("key", _skeleton(F.col("key")).alias("own"))
-        hinted = of_nobody.join(similar, F.col("own") == F.col("skeleton"), "left").select("key", "meant")
-        (near,) = hinted.agg(F.count("meant").alias("rows")).collect()
         first = hinted.distinct().orderBy(F.asc_nulls_last("meant"), "key").limit(MAX_KEYS).collect()
         pairs = sorted((row["meant"] is None, row["key"], row["meant"]) for row in first)
         keys = tuple(key if is_unknown else f"{key} (perhaps {meant})" for is_unknown, key, meant in pairs)
-        if near["rows"]:
+        if near:
             observed += (
-                f"; {near['rows']:,} differ only in case, padding zeros or a trailing .0: map the key by `select` "
+                f"; {near:,} differ only in case, padding zeros or a trailing .0: map the key by `select` "
                 f"under [{table.name}] in sources.toml"
             )
     return Outcome(match_rule(table), share <= max_share, observed, f"at most {max_share:.0%}", keys, is_warning)

@@ -48,6 +48,11 @@ class PurchasePrior:
         return np.log(bounded) - np.log1p(-bounded)
 
 
+def prior_of(purchases: PurchaseModel | None, days: int) -> PurchasePrior | None:
+    """The prior of a fitted purchase model, for an outcome window of `days`; None where none could be fitted."""
+    return None if purchases is None else PurchasePrior(purchases, days)
+
+
 def can_be_averaged_with(features: Sequence[str]) -> bool:
     """Whether these features hold all that the trees of a prior split by."""
     return set(PRIOR_FEATURES) <= set(features)

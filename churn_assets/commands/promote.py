@@ -5,7 +5,7 @@ Both share one MLflow server. What was judged here is carried along and read aga
 
 import argparse
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,7 +19,6 @@ from churn_assets.commands.terminal import DONE
 from churn_assets.definitions import default_resources, stores
 from churn_assets.defs.decisions import subject_of
 from churn_assets.defs.evaluation import EVALUATIONS
-from churn_assets.delta.commits import OvertakenError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.settings import Settings
@@ -27,6 +26,7 @@ from churn_assets.resources.tracking import PRODUCTION, TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow.entities.model_registry import ModelVersion
 
 # A tag of a copied version: model and number of the version it is a copy of.
@@ -99,29 +99,18 @@ def promote_to(
 
 def _carry_evaluations(here: LakehouseResource, there: LakehouseResource, trained: TrainedModel) -> None:
     """Appends there every evaluation of this training that is recorded here alone."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = here.table_schema(EVALUATIONS).names
-    rows = here.arrow(EVALUATIONS, columns)
+    rows = here.arrow(EVALUATIONS, here.table_schema(EVALUATIONS).names)
     rows = rows.filter(pc.equal(rows.column("run_id"), trained.run_id))
-    for _ in range(100):
-        version = there.version(EVALUATIONS)
-        known = [] if version is None else [row["evaluated_at"] for row in there.records(EVALUATIONS, version)]
-        missing = rows.filter(pc.invert(pc.is_in(rows.column("evaluated_at"), value_set=_like(rows, known))))
-        if len(missing) == 0:
-            return
-        try:
-            there.append_after(EVALUATIONS, version, missing)
-        except OvertakenError:
-            continue
-        return
-    raise OvertakenError(f"{EVALUATIONS} is written by others without a pause.", next_step="try again")
+    moment = rows.schema.field("evaluated_at").type
 
+    def lacking(known: Sequence[Mapping[str, Any]]) -> "pa.Table":
+        moments = pa.array([row["evaluated_at"] for row in known], moment)
+        return rows.filter(pc.invert(pc.is_in(rows.column("evaluated_at"), value_set=moments)))
 
-def _like(rows: Any, moments: list[Any]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(moments, rows.schema.field("evaluated_at").type)
+    there.append_lacking(EVALUATIONS, lacking)
 
 
 def _copied(here: TrackingResource, there: TrackingResource, version: "ModelVersion", origin: str) -> "ModelVersion":

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -10,7 +11,6 @@ from pyspark.sql import DataFrame
 
 from churn_assets.churn.erasures import ERASURE_SCHEMA, KEYS_OF_FRAME, KINDS, erasure_rows, salt_of, without_erased
 from churn_assets.churn.errors import ChurnError
-from churn_assets.delta.commits import OvertakenError
 from churn_assets.delta.erasing import Erasure
 from churn_assets.pages import markdown
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -84,9 +84,7 @@ def _require_erasable(context: dg.OpExecutionContext, customers: frozenset[str],
 
 
 def _record(lakehouse: LakehouseResource, erasure: Erasure, reason: str, dagster_run_id: str) -> None:
-    while True:
-        version = lakehouse.version(ERASURES)
-        ledger = [] if version is None else lakehouse.records(ERASURES, version)
+    def lacking(ledger: Sequence[dict[str, Any]]) -> pa.Table:
         rows = erasure_rows(
             ledger,
             erasure.customers,
@@ -95,13 +93,9 @@ def _record(lakehouse: LakehouseResource, erasure: Erasure, reason: str, dagster
             erased_at=datetime.now(UTC),
             dagster_run_id=dagster_run_id,
         )
-        if not rows:
-            return
-        try:
-            lakehouse.append_after(ERASURES, version, pa.Table.from_pylist(rows, ERASURE_SCHEMA))
-        except OvertakenError:
-            continue
-        return
+        return pa.Table.from_pylist(rows, ERASURE_SCHEMA)
+
+    lakehouse.append_lacking(ERASURES, lacking)
 
 
 def without_forgotten(lakehouse: LakehouseResource, rows: DataFrame) -> DataFrame:

@@ -25,7 +25,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of, history_columns
-from churn_assets.churn.purchase_prior import PurchasePrior
+from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
@@ -195,8 +195,7 @@ def _challenger_rows(
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
-        purchases, days = trained.purchases, policy.windows.outcome_days
-        prior = None if purchases is None else PurchasePrior(purchases, days)
+        prior = prior_of(trained.purchases, policy.windows.outcome_days)
         rows = judged.crossfit_scores(
             rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
         )

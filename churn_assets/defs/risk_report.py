@@ -67,12 +67,12 @@ def churn_risk_report(
         excluded=len(lakehouse.arrow(EXCLUSIONS, ["customer_id"], inputs[EXCLUSIONS], dates=of_week)),
         segments={int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)},
     )
-    trend = shares_of(lakehouse.counts(PANEL, SHARED_BY, panel))
-    high, medium = policy.scoring.least_probabilities(known_churn_rate(lakehouse.counts(PANEL, ["label"], panel)))
+    by_date = lakehouse.counts(PANEL, SHARED_BY, panel)
+    high, medium = policy.scoring.least_probabilities(known_churn_rate(by_date))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
         week=week,
-        trend=trend,
+        trend=shares_of(by_date),
         outcome_days=policy.windows.outcome_days,
         observation_days=policy.windows.observation_days,
         eligibility_days=policy.windows.eligibility_days,
@@ -83,9 +83,7 @@ def churn_risk_report(
         alert_budget=policy.alerts.budget,
         currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
-        alarms=[
-            each for each in map(Measurement.of, lakehouse.records(MONITORING)) if each.as_of == as_of and each.is_alarm
-        ],
+        alarms=[each for each in _measurements(lakehouse) if each.as_of == as_of and each.is_alarm],
         is_retrain=_is_retrain(lakehouse),
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],

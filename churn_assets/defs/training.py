@@ -17,7 +17,7 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_histories import purchase_histories
 from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
-from churn_assets.churn.purchase_prior import PurchasePrior
+from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.churn.trees import model_digest
@@ -120,7 +120,7 @@ def churn_pipeline_model(
     current = current_rows(panel, dates, policy)
     hyperparameters = hyperparameters_of(config, policy)
     purchases = _purchase_model(context, lakehouse, versions[PANEL], dates)
-    prior = None if purchases is None else PurchasePrior(purchases, policy.windows.outcome_days)
+    prior = prior_of(purchases, policy.windows.outcome_days)
     with tracking.training_run(context, hyperparameters.estimator) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()

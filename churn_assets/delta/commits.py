@@ -110,28 +110,21 @@ def publish(
     # those of a failed commit are no version of any table.
     commits: list[TableCommit] = []
     for table, rows in tables.items():
-        schema = _nullable(rows.schema)
+        schema, path = _nullable(rows.schema), paths[table]
         try:
             version = None
             if mode == "overwrite" and replaced is None:
-                folder = staged[table]
-                version = _commit_what_is_new(paths[table], folder, actions[table], schema, noted, begun[table])
+                version = _commit_what_is_new(path, staged[table], actions[table], schema, noted, begun[table])
             if version is None:
                 version = commit_files(
-                    paths[table],
-                    actions[table],
-                    schema,
-                    mode=mode,
-                    metadata=noted,
-                    replaced=replaced,
-                    begun=begun[table],
+                    path, actions[table], schema, mode=mode, metadata=noted, replaced=replaced, begun=begun[table]
                 )
         except OvertakenError:
             # It is known that no version has these files, nor those of the tables behind.
             for waiting in list(tables)[len(commits) :]:
                 delete_folder(staged[waiting])
             raise
-        committed = open_delta(paths[table], version, next_step=f"write {table} again")
+        committed = open_delta(path, version, next_step=f"write {table} again")
         commits.append(TableCommit(table, version, row_count(committed), schema))
     return commits
 

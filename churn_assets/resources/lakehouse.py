@@ -277,6 +277,19 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         return commits.append_after(self.path(table), version, rows, self._noted(None))
 
+    def append_lacking(self, table: str, lacking: Callable[[Sequence[dict[str, Any]]], "pa.Table"]) -> None:
+        """Appends what `lacking` makes of the table's rows; asked again where another appended first. Needs no JVM."""
+        while True:
+            version = self.version(table)
+            rows = lacking([] if version is None else self.records(table, version))
+            if not len(rows):
+                return
+            try:
+                self.append_after(table, version, rows)
+            except commits.OvertakenError:
+                continue
+            return
+
     def _noted(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"dagster_run_id": self._run_id, **(metadata or {})}
 
