@@ -104,7 +104,7 @@ class PromotionsResource(dg.ConfigurableResource):
         if not self.state().is_unfinished:
             return None
         with self._lock():
-            return self._reconcile(dagster_run_id)
+            return self._settled(dagster_run_id)[1]
 
     def move(self, decision: Decision) -> Decision:
         """Records the decision and points `production` at its version, if what it saw still holds.
@@ -112,11 +112,7 @@ class PromotionsResource(dg.ConfigurableResource):
         Raises PromotionRefusedError, with the refusal recorded, if another decision was first.
         """
         with self._lock():
-            while True:
-                self._reconcile(decision.dagster_run_id)
-                state = self.state()
-                if state.champion != decision.previous_version:
-                    break
+            while (state := self._settled(decision.dagster_run_id)[0]).champion == decision.previous_version:
                 with suppress(OvertakenError):
                     self._append(decision, state.ledger_version)
                     self._follow()
@@ -152,14 +148,17 @@ class PromotionsResource(dg.ConfigurableResource):
             return
         raise OvertakenError(f"{LEDGER} is written by others without a pause.", next_step="try again")
 
-    def _reconcile(self, dagster_run_id: str) -> Decision | None:
-        state, repaired = self.state(), None
-        last = serving(state.ledger)
-        if last is None:
-            return None
-        if state.is_unfinished:
+    def _settled(self, dagster_run_id: str) -> tuple[State, Decision | None]:
+        """A state without an unfinished move, and what was recorded if one was finished for that.
+
+        To decide on any later state is wrong: another machine may have written the ledger and not yet moved the alias.
+        """
+        repaired = None
+        while (state := self.state()).is_unfinished:
+            last = serving(state.ledger)
+            assert last is not None, "what is unfinished is a move"
             interruption = f"the {last.action.value} decision of {moment(last)} was interrupted"
-            repaired = replace(
+            made = replace(
                 last,
                 decision_id=new_id(),
                 decided_at=datetime.now(UTC),
@@ -167,11 +166,14 @@ class PromotionsResource(dg.ConfigurableResource):
                 reasons=(f"{interruption} before the alias moved; it is carried out now",),
                 dagster_run_id=dagster_run_id,
             )
-            self._append(repaired, state.ledger_version)
+            with suppress(OvertakenError):
+                self._append(made, state.ledger_version)
+                self._follow()
+                repaired = made
+        last = serving(state.ledger)
+        if last is not None and state.disagreement is None and state.finished_id != last.decision_id:
             self._follow()
-        elif state.disagreement is None and state.finished_id != last.decision_id:
-            self._follow()
-        return repaired
+        return state, repaired
 
     def _append(self, decision: Decision, after: int | None) -> None:
         import pyarrow as pa

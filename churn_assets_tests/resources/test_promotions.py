@@ -325,6 +325,29 @@ def test_of_two_decisions_at_once_one_wins_and_the_other_is_a_recorded_refusal(
     assert reason.startswith("another decision was first: version 1 served when this was decided")
 
 
+@pytest.mark.parametrize("looks", [1, 2, 3])
+def test_a_decision_is_made_on_no_state_in_which_another_machines_alias_has_yet_to_move(
+    promotions: PromotionsResource, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    promotions.move(decision("1", None))
+    honest, looked = PromotionsResource.state, 0
+
+    def state_with_another_at_work(self: PromotionsResource) -> module.State:
+        nonlocal looked
+        looked += 1
+        if looked == looks:
+            promotions._append(decision("2", "1"), 0)
+        return honest(self)
+
+    monkeypatch.setattr(PromotionsResource, "state", state_with_another_at_work)
+    with suppress(PromotionRefusedError):
+        promotions.move(decision("3", "1"))
+    assert looked >= looks
+    moves = [made for made in told(promotions) if made[0] == "promoted"]
+    assert len({previous for _, _, previous in moves}) == len(moves), "two decisions saw the same champion"
+    assert promotions.state().disagreement is None
+
+
 @pytest.mark.parametrize("method", ["set_registered_model_alias", "set_model_version_tag"])
 def test_a_write_that_another_machine_was_first_with_is_made_over_its_own_and_other_failures_come_again(
     promotions: PromotionsResource, monkeypatch: pytest.MonkeyPatch, method: str
