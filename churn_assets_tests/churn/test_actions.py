@@ -142,6 +142,7 @@ def test_whoever_is_held_out_is_chosen_as_the_others_are() -> None:
     again = as_if_one_more(profits, found)
     assert np.sum(again != found.actions) <= 3
     nobody = allocated(np.full((3, 2), -1.0), [None, None])
+    assert nobody.actions.tolist() == [NO_ACTION] * 3
     assert as_if_one_more(np.array([[-1.0, -2.0], [3.0, 1.0]]), nobody).tolist() == [NO_ACTION, 0]
 
 
