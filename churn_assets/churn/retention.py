@@ -266,6 +266,8 @@ def _misplaced(targets: pa.Table) -> pa.Table:
 
 def _ranking_value(targets: pa.Table) -> pa.ChunkedArray:
     """What each list ranks by, as it says itself; lists of before it was said rank by the value at risk."""
+    if "ranked_by" not in targets.column_names:
+        return targets.column("value_at_risk")
     is_by_profit = pc.fill_null(pc.equal(targets.column("ranked_by"), "expected_profit"), fill_value=False)
     return pc.if_else(is_by_profit, targets.column("expected_profit"), targets.column("value_at_risk"))
 

@@ -248,6 +248,20 @@ def test_a_broken_list_breaks_its_rule(spoil: Spoil, rule: str) -> None:
     assert rule in outcomes_of(spoil(good_list()))
 
 
+def test_lists_of_before_they_said_what_they_rank_by_are_held_to_the_value_at_risk() -> None:
+    ranked = pa.Table.from_pylist(good_list()).drop_columns(["ranked_by", "expected_profit"])
+    nobody = pa.table({"customer_id": pa.array([], pa.string()), "as_of": pa.array([], pa.date32())})
+    alerted = pa.Table.from_pylist(candidates(40))
+
+    def broken(targets: pa.Table) -> set[str]:
+        outcomes = target_outcomes(targets, nobody, alerted, {WEEK: 15}, ChurnPolicy())
+        return {outcome.rule for outcome in outcomes if not outcome.is_passed}
+
+    assert broken(ranked) == set()
+    ranks = ranked.column_names.index("rank")
+    assert broken(ranked.set_column(ranks, "rank", ranked.column("rank").combine_chunks()[::-1])) == {"ranking"}
+
+
 def test_an_excluded_customer_on_the_list_breaks_the_rule() -> None:
     rows = good_list()
     broken = outcomes_of(rows, excluded=(rows[0]["customer_id"],))
