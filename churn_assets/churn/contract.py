@@ -3,6 +3,7 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
+from calendar import monthrange
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.calendar import AsOfCalendar, each_date
-from churn_assets.churn.catalogue import FEATURES, Feature
+from churn_assets.churn.catalogue import CATALOGUE, FEATURES, Catalogue, Feature
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, REVIEW_STATES, SUPERSEDED
+from churn_assets.churn.delivered import Delivered, Step
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import customer_snapshots, feature_panel
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
@@ -41,46 +43,108 @@ NO_FUTURE_LEAKAGE = "no_future_leakage"
 PANEL_CHECKS = (*PANEL_RULES, NO_FUTURE_LEAKAGE)
 WITHOUT_THE_FUTURE = "the features are the same without all that happened from the date on"
 
-PANEL_SCHEMA = T.StructType(
-    [
-        T.StructField("customer_id", T.StringType()),
-        T.StructField("as_of", T.DateType()),
-        *[T.StructField(feature.name, T.DoubleType()) for feature in FEATURES],
-        T.StructField("label", T.DoubleType()),
-    ]
-)
+
+def panel_schema(catalogue: Catalogue) -> T.StructType:
+    """The columns of `ml_churn_features` with the features of this catalogue."""
+    return T.StructType(
+        [
+            T.StructField("customer_id", T.StringType()),
+            T.StructField("as_of", T.DateType()),
+            *[T.StructField(feature.name, T.DoubleType()) for feature in catalogue.features],
+            T.StructField("label", T.DoubleType()),
+        ]
+    )
+
+
+PANEL_SCHEMA = panel_schema(CATALOGUE)
 
 
 def panel_outcomes(
-    panel: DataFrame, rules: Collection[str] = PANEL_RULES, calendar: AsOfCalendar | None = None
+    panel: DataFrame,
+    rules: Collection[str] = PANEL_RULES,
+    catalogue: Catalogue = CATALOGUE,
+    calendar: AsOfCalendar | None = None,
 ) -> list[Outcome]:
     """Those of the `rules` of `ml_churn_features` that are asked for, from one query over `panel`.
 
     Only for each broken rule there is another, which finds its first offenders. calendar: that of the orders; None
     where they are not known: then the panel has to have a snapshot a week.
     """
-    return _outcomes_by(_facts(panel, rules), panel, rules, calendar)
+    return _outcomes_by(_facts(panel, rules, catalogue), panel, rules, catalogue, calendar)
 
 
 def audit_outcomes(
     panel: DataFrame, silver: DataFrame, policy: ChurnPolicy, calendar: AsOfCalendar | None = None
 ) -> list[Outcome]:
     """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last."""
-    facts = _facts(panel, PANEL_RULES)
-    outcomes = _outcomes_by(facts, panel, PANEL_RULES, calendar)
+    facts = _facts(panel, PANEL_RULES, CATALOGUE)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES, CATALOGUE, calendar)
     if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return [*outcomes, unevaluable_future("columns are missing")]
     return [*outcomes, _future_outcome_at(facts.latest_labelled, panel, silver, policy)]
+
+
+def require_whole_dates(rows: DataFrame, column: str) -> None:
+    """Raises SourceSchemaError if the times in `column` have a time of day: a snapshot is of 00:00 UTC.
+
+    To cut it off would have features of the day be known before it began.
+    """
+    kind = rows.schema[column].dataType
+    if isinstance(kind, T.StringType):
+        # 00:00 of any zone but UTC is a time of day too.
+        is_late = F.trim(column).rlike("[ T].*[1-9]")
+    elif isinstance(kind, (T.TimestampType, T.TimestampNTZType)):
+        is_late = F.date_trunc("day", F.col(column)) != F.col(column)
+    else:
+        return
+    late = rows.where(is_late).count()
+    if late:
+        raise SourceSchemaError(
+            "A snapshot is of a date, at 00:00 UTC.",
+            [f"{column}: {late:,} rows have a time of day"],
+            next_step=f"map {column} by `select` to the first date after all that the features know",
+        )
+
+
+def delivered_outcomes(panel: DataFrame, catalogue: Catalogue, today: date) -> list[Outcome]:
+    """All rules of a ready feature table: whether it has seen the future, which its rows cannot tell, is last."""
+    assert catalogue.delivered is not None, "a catalogue of features that others compute"
+    facts = _facts(panel, PANEL_RULES, catalogue)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES, catalogue)
+    labelled = [row["as_of"] for row in facts.dates if row["labels"] and row["as_of"]] if facts else []
+    return [*outcomes, attested_outcome(catalogue.delivered, max(labelled, default=None), today)]
+
+
+def attested_outcome(delivered: Delivered, last_labelled: date | None, today: date) -> Outcome:
+    """Whether a panel without orders may be believed not to have seen the future: somebody has to vouch for it.
+
+    last_labelled: the latest as-of date with a label. One whose outcome window is not over yet disproves who vouches.
+    """
+    allowed = f"{WITHOUT_THE_FUTURE}, or somebody attests it by name; no label before its outcome is known"
+    if delivered.attestation is None:
+        observed = (
+            "not evaluable: there are no orders to see it by, and nobody attests it (attested_by and attested_reason "
+            "under [features] in sources.toml)"
+        )
+        return Outcome(NO_FUTURE_LEAKAGE, False, observed, allowed)
+    last_known = delivered.last_known(today)
+    if last_labelled is not None and last_known is not None and last_labelled > last_known:
+        observed = (
+            f"labels at {last_labelled}, whose outcome of {delivered.outcome_days} days nobody can know on {today}; "
+            f"yet {delivered.attestation}"
+        )
+        return Outcome(NO_FUTURE_LEAKAGE, False, observed, allowed)
+    return Outcome(NO_FUTURE_LEAKAGE, True, delivered.attestation, allowed)
 
 
 def _not_evaluable(rule: str) -> Outcome:
     return Outcome(rule, False, "not evaluable: key or label column is missing", "key and label columns are there")
 
 
-def panel_schema_outcome(schema: T.StructType) -> Outcome:
-    """Whether `ml_churn_features` has the columns of PANEL_SCHEMA and no others."""
+def panel_schema_outcome(schema: T.StructType, catalogue: Catalogue = CATALOGUE) -> Outcome:
+    """Whether `ml_churn_features` has the columns of `panel_schema` and no others."""
     actual = {field.name: field.dataType.simpleString() for field in schema}
-    wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA}
+    wanted = {field.name: field.dataType.simpleString() for field in panel_schema(catalogue)}
     wrong = [
         f"{name}: {actual.get(name, 'missing')} instead of {kind}"
         for name, kind in wanted.items()
@@ -109,15 +173,15 @@ class _Facts:
         return max((row["as_of"] for row in labelled or dated), default=None)
 
 
-def _facts(panel: DataFrame, rules: Collection[str]) -> _Facts | None:
+def _facts(panel: DataFrame, rules: Collection[str], catalogue: Catalogue) -> _Facts | None:
     """None where the panel lacks what the rules are told by. What the `rules` do not ask for is left out."""
     if not {"customer_id", "as_of", "label"} <= set(panel.columns):
         return None
-    panel = _with_dates(panel)
+    panel, features = _with_dates(panel), _present(panel, catalogue)
     of_rows = [rule for rule in OFFENDERS_ALLOWED if rule != ONE_ROW_EACH]
     passes = []
     if set(rules) - {COLUMNS_AND_TYPES, ONE_ROW_EACH}:
-        passes.append(_by_date(panel))
+        passes.append(_by_date(panel, features))
     if ONE_ROW_EACH in rules:
         passes.append(_copies(panel).agg(F.coalesce(F.sum("copies"), F.lit(0)).alias(ONE_ROW_EACH)))
     rows = [row.asDict() for row in reduce(united, passes).collect()] if passes else []
@@ -125,8 +189,7 @@ def _facts(panel: DataFrame, rules: Collection[str]) -> _Facts | None:
     offenders = {rule: sum(row[rule] for row in dates) for rule in of_rows}
     offenders[ONE_ROW_EACH] = sum(row.get(ONE_ROW_EACH) or 0 for row in rows)
     bounds = {
-        feature.name: [row[f"{end} {feature.name}"] for row in dates for end in ("low", "high")]
-        for feature in _present(panel)
+        feature.name: [row[f"{end} {feature.name}"] for row in dates for end in ("low", "high")] for feature in features
     }
     return _Facts(dates, offenders, bounds)
 
@@ -136,14 +199,14 @@ def _with_dates(panel: DataFrame) -> DataFrame:
     return panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
 
 
-def _present(panel: DataFrame) -> list[Feature]:
-    return [feature for feature in FEATURES if feature.name in panel.columns]
+def _present(panel: DataFrame, catalogue: Catalogue) -> list[Feature]:
+    return [feature for feature in catalogue.features if feature.name in panel.columns]
 
 
-def _by_date(panel: DataFrame) -> DataFrame:
+def _by_date(panel: DataFrame, features: Sequence[Feature]) -> DataFrame:
     """For each as_of: rows, labels, offenders of each rule that a row breaks by itself, the features' bounds."""
-    offenders = [F.count_if(condition).alias(rule) for rule, condition in _broken(panel).items()]
-    values = {feature.name: F.col(feature.name).try_cast("double") for feature in _present(panel)}
+    offenders = [F.count_if(condition).alias(rule) for rule, condition in _broken(features).items()]
+    values = {feature.name: F.col(feature.name).try_cast("double") for feature in features}
     bounds = [bound.alias(f"{end} {name}") for name, value in values.items() for end, bound in _ends(value).items()]
     counts = [F.count(F.lit(1)).alias("rows"), F.count("label").alias("labels")]
     return panel.groupBy("as_of").agg(*counts, *offenders, *bounds)
@@ -155,11 +218,11 @@ def _ends(value: Column) -> dict[str, Column]:
     return {"low": F.min(known), "high": F.max(known)}
 
 
-def _broken(panel: DataFrame) -> dict[str, Column]:
+def _broken(features: Sequence[Feature]) -> dict[str, Column]:
     """Whether a row breaks each rule that it can break by itself."""
     has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
     is_outside = F.lit(False)
-    for feature in _present(panel):
+    for feature in features:
         value = F.col(feature.name).try_cast("double")
         has_null |= value.isNull() | F.isnan(value)
         is_outside |= F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False))
@@ -176,13 +239,13 @@ def _copies(panel: DataFrame) -> DataFrame:
     return panel.groupBy("customer_id", "as_of").agg(F.count(F.lit(1)).alias("copies")).where("copies > 1")
 
 
-def _first_offenders(panel: DataFrame, rule: str) -> list[str]:
+def _first_offenders(panel: DataFrame, rule: str, catalogue: Catalogue) -> list[str]:
     """The first keys of rows that break the rule, one for each row."""
     panel = _with_dates(panel)
     if rule == ONE_ROW_EACH:
         offenders = _copies(panel)
     else:
-        offenders = panel.where(_broken(panel)[rule]).withColumn("copies", F.lit(1))
+        offenders = panel.where(_broken(_present(panel, catalogue))[rule]).withColumn("copies", F.lit(1))
     first = offenders.select(_key().alias("key"), "copies").orderBy("key").limit(MAX_KEYS).collect()
     return sorted(row["key"] for row in first for _ in range(row["copies"]))[:MAX_KEYS]
 
@@ -199,46 +262,75 @@ def _is_within(value: Column, feature: Feature) -> Column:
     return within & value.isin(0.0, 1.0) if feature.kind == "binary" else within
 
 
-OFFENDERS_ALLOWED = {
-    "no_nulls": "0 null or NaN values in keys and features",
-    "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in FEATURES),
-    ONE_ROW_EACH: "1 row for each customer and date",
-    "label_is_binary": "label 0, 1 or null (not yet known)",
-}
+def offenders_allowed(catalogue: Catalogue) -> dict[str, str]:
+    """What the rules that rows can break allow, in words."""
+    return {
+        "no_nulls": "0 null or NaN values in keys and features",
+        "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in catalogue.features),
+        ONE_ROW_EACH: "1 row for each customer and date",
+        "label_is_binary": "label 0, 1 or null (not yet known)",
+    }
+
+
+OFFENDERS_ALLOWED = offenders_allowed(CATALOGUE)
 
 
 def _outcomes_by(
-    facts: _Facts | None, panel: DataFrame, rules: Collection[str], calendar: AsOfCalendar | None
+    facts: _Facts | None,
+    panel: DataFrame,
+    rules: Collection[str],
+    catalogue: Catalogue,
+    calendar: AsOfCalendar | None = None,
 ) -> list[Outcome]:
-    outcomes = [panel_schema_outcome(panel.schema)]
+    outcomes = [panel_schema_outcome(panel.schema, catalogue)]
     if facts is None:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
     else:
         outcomes += [
-            *[_offenders_outcome(facts, panel, rule) for rule in OFFENDERS_ALLOWED if rule in rules],
-            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], calendar),
+            *[_offenders_outcome(facts, panel, rule, catalogue) for rule in OFFENDERS_ALLOWED if rule in rules],
+            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], _step(catalogue), calendar),
             _informative_outcome(facts.bounds),
         ]
     return [outcome for outcome in outcomes if outcome.rule in rules]
 
 
-def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str) -> Outcome:
+def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str, catalogue: Catalogue) -> Outcome:
     rows = facts.offenders[rule]
-    keys = _first_offenders(panel, rule) if rows else []
-    return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
+    keys = _first_offenders(panel, rule, catalogue) if rows else []
+    return Outcome(rule, rows == 0, f"{rows:,} offending rows", offenders_allowed(catalogue)[rule], tuple(keys))
 
 
-def _empty_snapshot_outcome(as_of: Collection[date | None], calendar: AsOfCalendar | None) -> Outcome:
+def _step(catalogue: Catalogue) -> Step | None:
+    return None if catalogue.delivered is None else catalogue.delivered.every
+
+
+def _empty_snapshot_outcome(
+    as_of: Collection[date | None], step: Step | None, calendar: AsOfCalendar | None
+) -> Outcome:
+    """step: that is declared of a ready feature table, whose dates may begin at any day; else the calendar decides."""
     dates = sorted(day for day in as_of if day is not None)
     step_days, skipped = (7, frozenset()) if calendar is None else (calendar.step_days, calendar.skipped)
-    every = "day" if step_days == 1 else "week"
-    allowed = f"at least 1 row at a date every {every} from the first to the last, but after a gap or a closure"
+    every: Step = step or ("day" if step_days == 1 else "week")
+    allowed = f"at least 1 row at a date every {every} from the first to the last"
+    # Of a ready table nobody here knows a gap or a closure.
+    allowed += "" if step else ", but after a gap or a closure"
     if not dates:
         return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
-    expected = set(each_date(dates[0], dates[-1], step_days)) - skipped
+    expected = set(dates_between(dates[0], dates[-1], every)) - skipped
     missing = sorted(expected ^ set(dates))
     observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
+
+
+def dates_between(first: date, last: date, step: Step) -> list[date]:
+    """The dates from `first` on, one each step, up to `last`; of months that are too short the last day."""
+    if step == "month":
+        months = range((last.year - first.year) * 12 + last.month - first.month + 1)
+        turned = [divmod(first.month - 1 + month, 12) for month in months]
+        ends = [(first.year + year, number + 1) for year, number in turned]
+        days = [date(year, month, min(first.day, monthrange(year, month)[1])) for year, month in ends]
+        return [day for day in days if day <= last]
+    return list(each_date(first, last, 7 if step == "week" else 1))
 
 
 def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcome:

@@ -24,6 +24,8 @@ from churn_assets.churn.ranking import Ranking
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
 CHALLENGER, RULE, ORDER_COUNT, CHAMPION = "challenger", "rule", "total_orders", "champion"
+# Stands in for the rule where there is none: the one feature that ranks the judged customers best.
+SINGLE_FEATURE = "single_feature"
 # The chance of no purchase by BG/NBD (`purchase_model`), which learns from no label.
 PURCHASES = "purchase_model"
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
@@ -295,9 +297,8 @@ def judge(
     if scored is None or missing:
         shown = _nothing() if scored is None or _has_gaps(scored) else (scored.labels, scored.scores, scored.is_alert)
         nothing_said = ("nothing was scored",)
-        return Evaluation(
-            Verdict.NOT_EVALUABLE, tuple(missing) or nothing_said, (), figures(*shown, policy.gate.confidence)
-        )
+        reasons = (*(missing or nothing_said), *policy.catalogue.attestations)
+        return Evaluation(Verdict.NOT_EVALUABLE, reasons, (), figures(*shown, policy.gate.confidence))
     observed = figures(scored.labels, scored.scores, scored.is_alert, policy.gate.confidence)
     comparisons = compare(scored, policy)
     canaries = tuple(single_feature_aucs(scored.features, scored.labels))
@@ -307,9 +308,10 @@ def judge(
         *_leakage_criteria(observed, canaries, policy),
     ]
     verdict = Verdict.PASS if all(is_met for is_met, _ in criteria) else Verdict.FAIL
+    judged = [f"{'met' if is_met else 'missed'}: {text}" for is_met, text in criteria]
     return Evaluation(
         verdict,
-        tuple(f"{'met' if is_met else 'missed'}: {text}" for is_met, text in criteria),
+        (*judged, *policy.catalogue.attestations),
         tuple(_warnings(scored, policy)),
         observed,
         slice_figures(scored, policy),
@@ -373,6 +375,7 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[tuple[bool, s
 
 NAMES = {
     RULE: "the retention team's rule",
+    SINGLE_FEATURE: "the best single feature",
     ORDER_COUNT: "the count of orders alone",
     PURCHASES: "the purchase model",
     CHAMPION: "the champion",
@@ -389,9 +392,10 @@ def strongest_rival(differences: Mapping[str, float | None]) -> str | None:
 
 
 def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> tuple[bool, str]:
-    """The first champion must gain over the rule. Beyond that, no rival may be better by more than the margin."""
+    """The first champion must gain over the rule, or without one over the best single feature. Beyond that, no rival
+    may be better by more than the margin."""
     is_first = all(other.rival != CHAMPION for other in all_)
-    has_to_gain = is_first and comparison.rival == RULE
+    has_to_gain = is_first and comparison.rival in (RULE, SINGLE_FEATURE)
     needed = policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
     strongest = strongest_rival({other.rival: other.difference.value for other in all_})
     low, name = comparison.difference.low, NAMES[comparison.rival]

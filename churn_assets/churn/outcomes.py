@@ -48,7 +48,8 @@ def require(outcomes: Sequence[Outcome], table: str) -> None:
             f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
             "the table stays at its last good version.",
             broken,
-            next_step="look at the named rows in the silver table, or at the code that computes these columns",
+            next_step="look at the named rows where they come from (the silver table, or the one under [features] in "
+            "sources.toml), or at what computes these columns",
         )
 
 

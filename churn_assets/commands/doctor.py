@@ -194,6 +194,10 @@ def configuration(settings: Settings) -> str:
         if sources.sources.demo is None:
             sources.state()
             observed = f"{observed}, the source tables are there (columns: not probed)"
+        delivered = sources.sources.catalogue.delivered
+        if delivered is not None and delivered.attestation is None:
+            fix = "set attested_by and attested_reason under [features] in sources.toml (docs/feature_tables.md)"
+            raise Wrong("nobody vouches for the feature table, so nothing will be trained on it", fix)
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
     return observed

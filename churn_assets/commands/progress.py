@@ -13,7 +13,7 @@ from churn_assets.defs.failures import in_words, is_interruption
 STAGE_NAMES = {
     "demo": "Demo lakehouse: simulate QuickBite",
     "lakehouse": "Lakehouse: land the source tables, clean them into silver",
-    "features": "Features: baseline rule and feature panel",
+    "features": "Features: the panel, a row for each customer and date",
     "feasibility": "Feasibility: compare churn definitions before anything is trained",
     "splits": "Splits: train and test",
     "training": "Training: fit the pipeline, choose the threshold, log it to MLflow",

@@ -125,10 +125,10 @@ def _panel_lines(lakehouse: LakehouseResource) -> list[str]:
 
 
 def _feasibility_lines(lakehouse: LakehouseResource) -> list[str]:
-    lines = []
-    for row in sorted(lakehouse.records(FEASIBILITY), key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
+    lines, rows = [], lakehouse.records(FEASIBILITY)
+    for row in sorted(rows, key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
         verdict = FEASIBLE if row["is_feasible"] else NOT_FEASIBLE
-        own = " (the policy's)" if row["is_chosen"] else ""
+        own = " (the policy's)" if row["is_chosen"] and len(rows) > 1 else ""
         to_judge_on = f"{row['expected_test_churners']:,.0f} to judge on"
         counted = f"{row['churners']:,} of {row['eligible']:,} customers, {to_judge_on}"
         lines.append(f"  {verdict:<12}  {row['definition']}{own}: {counted}")
@@ -212,10 +212,11 @@ def _list_lines(lakehouse: LakehouseResource) -> list[str]:
     of_week = ("as_of", [latest])
     listed = lakehouse.arrow(TARGETS, ["is_holdout", "value_at_risk"], dates=of_week).to_pylist()
     values = [row["value_at_risk"] for row in listed if not row["is_holdout"]]
+    worth = "ranked by risk" if None in values else f"worth {fsum(values):,.0f} at risk"
     excluded = lakehouse.arrow(EXCLUSIONS, ["as_of"], dates=of_week)
     others = f"{len(listed) - len(values):,} held out, {len(excluded):,} excluded"
     lines = [
-        f"  week {latest}: {len(values):,} to contact, worth {fsum(values):,.0f} at risk; {others}",
+        f"  week {latest}: {len(values):,} to contact, {worth}; {others}",
         f"  {lakehouse.path(f'{EXPORTS}/{latest}.csv')}",
     ]
     effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []

@@ -37,8 +37,10 @@ def remembered_outcomes(
 
 
 def rules_digest(policy: ChurnPolicy) -> str:
-    """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy."""
-    return hashlib.sha256(f"{_code_digest()} {policy.model_dump_json()}".encode()).hexdigest()[:16]
+    """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy, and of
+    features that others compute what is declared."""
+    declared = f"{policy.model_dump_json()} {policy.catalogue.declaration()}"
+    return hashlib.sha256(f"{_code_digest()} {declared}".encode()).hexdigest()[:16]
 
 
 @cache

@@ -24,13 +24,13 @@ from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
-from churn_assets.churn.purchase_histories import histories_of, history_columns
+from churn_assets.churn.purchase_histories import histories_of
 from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
@@ -156,7 +156,7 @@ def _judged(
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
     try:
-        rows = _with_rival(rows, trained, policy)
+        rows = _with_rival(rows, trained, policy) if policy.catalogue.has_orders else rows
     except UnfittablePurchaseModelError as unfittable:
         obstacles.append(f"the purchase model, a rival, cannot be asked: {'; '.join(unfittable.problems)}")
         rows = rows.assign(no_purchase=np.nan)
@@ -169,7 +169,8 @@ def _judged(
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
-    return judged.scored(rows, trained.features, _segment_names(lakehouse), champion_scores), obstacles
+    segments = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy).segments()
+    return judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue), obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -199,9 +200,8 @@ def _challenger_rows(
         rows = judged.crossfit_scores(
             rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
         )
-    baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    rule = baseline.select("customer_id", "as_of", "risk_score", *history_columns())
-    return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
+    return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
 
 def _with_rival(rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy) -> pd.DataFrame:
@@ -245,10 +245,6 @@ def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
             f"{policy.digest}",
             next_step=f"materialize {MODEL_ARTIFACT} again",
         )
-
-
-def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
-    return {row["segment_index"]: row["segment"] for row in lakehouse.records(SEGMENTS)}
 
 
 def _pictures(

@@ -9,13 +9,14 @@ from churn_assets.churn.feasibility import (
     FEASIBILITY_SCHEMA,
     Feasibility,
     feasible_outcome,
-    label_feasibility,
     require_feasible,
 )
 from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import BASELINE, PANEL, stored_calendar, stored_outcomes
+from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.origins import origin_of
+from churn_assets.defs.panel_contract import stored_outcomes
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.pages.tables import feasibility_table
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -39,10 +40,7 @@ def churn_label_feasibility(
     inputs = lakehouse.pin(PANEL)
     require_checked_panel(context, lakehouse, inputs[PANEL], policy)
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
-    silver = lakehouse.read(SILVER, inputs[SILVER])
-    candidates = label_feasibility(
-        lakehouse.read(BASELINE, inputs[BASELINE]), silver, stored_calendar(lakehouse, inputs[SILVER], policy), policy
-    )
+    candidates = origin_of(lakehouse, inputs[PANEL], policy).candidates()
     rows = pa.Table.from_pylist([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
     commit = lakehouse.overwrite(FEASIBILITY, rows, metadata={"inputs": inputs})
     chosen = next(row for row in candidates if row.is_chosen)

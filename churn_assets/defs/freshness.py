@@ -31,7 +31,7 @@ def deadline_cron(policy: ChurnPolicy, table: str = PANEL) -> str:
 
     Those beyond the panel follow its snapshots, however often it is built.
     """
-    return policy.calendar.cron(DEADLINE_HOUR, policy.refresh if table == PANEL else policy.calendar.snapshots)
+    return policy.calendar.cron(DEADLINE_HOUR, policy.refresh if table == PANEL else policy.as_of_dates.snapshots)
 
 
 def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[Any]:

@@ -207,7 +207,7 @@ def promote(
         Action.OVERRIDDEN if challenger.against else Action.PROMOTED,
         challenger.subject,
         state.champion,
-        reasons=challenger.against or challenger.reasons,
+        reasons=[*challenger.against, *policy.catalogue.attestations] if challenger.against else challenger.reasons,
         decided_by=config.approver,
         statement=config.reason,
         dagster_run_id=context.run.run_id,

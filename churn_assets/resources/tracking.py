@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
 
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.policy import ChurnPolicy, Names
 from churn_assets.churn.promotion import PromotionRefusedError
@@ -306,9 +307,10 @@ class TrackingResource(dg.ConfigurableResource):
         content: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
         return content
 
-    def policy_of(self, run_id: str) -> ChurnPolicy:
-        """The policy a model was trained under."""
-        return ChurnPolicy.model_validate_json(json.dumps(self.document(run_id, POLICY_FILE)))
+    def policy_of(self, run_id: str, catalogue: Catalogue = CATALOGUE) -> ChurnPolicy:
+        """The policy a model was trained under, about the features of `catalogue`."""
+        document = json.dumps(self.document(run_id, POLICY_FILE))
+        return ChurnPolicy.model_validate_json(document, context={"catalogue": catalogue})
 
     def trained_model(self, run_id: str) -> TrainedModel:
         return TrainedModel.of(self.client.get_run(run_id))

@@ -17,6 +17,7 @@ from churn_assets.commands.doctor import Finding, Probe, examine, report
 from churn_assets.engines import conformance
 from churn_assets.engines.conformance import Deviation
 from churn_assets.resources.settings import Settings, settings_from_env
+from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY
 
 
@@ -142,6 +143,17 @@ def test_a_server_that_does_not_answer_is_told_without_its_password(settings: Se
     found = found_by(doctor.mlflow, replace(settings, tracking_uri="http://churn:s3cret@127.0.0.1:9"))
     assert found.observed.startswith("http://…@127.0.0.1:9: ")
     assert "s3cret" not in found.observed
+
+
+def test_a_feature_table_that_nobody_vouches_for_is_wrong(settings: Settings) -> None:
+    feature_tables.write(feature_tables.visits(customers=3, weeks=2), settings.project)
+    file = settings.project / "sources.toml"
+    file.write_text(feature_tables.FEATURES, encoding="utf-8")
+    assert "the source tables are there" in doctor.configuration(settings)
+    file.write_text(re.sub(r"attested_\w+ = .*\n", "", feature_tables.FEATURES), encoding="utf-8")
+    found = found_by(doctor.configuration, settings)
+    assert "nobody vouches for the feature table" in found.observed
+    assert "attested_by and attested_reason" in found.fix
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])
