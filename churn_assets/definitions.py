@@ -165,7 +165,7 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         ),
         asset_checks=[
             *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
-            *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
+            *[lakehouse.match_checks(tables) for tables in ((REVIEWS, CUSTOMERS), RETENTION_TABLES)],
             *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
             *dg.load_asset_checks_from_modules(stages),
             *freshness.checks,
