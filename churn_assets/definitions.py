@@ -198,7 +198,7 @@ def _front(resources: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     is_demo = resources["sources"].sources.demo is not None
     stages = [*([demo] if is_demo else []), lakehouse, features]
     landing = [_landing(table, lakehouse.GROUP, is_demo=is_demo) for table in SOURCE_TABLES]
-    matches = [lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)]
+    matches = [lakehouse.match_checks(tables) for tables in ((REVIEWS, CUSTOMERS), RETENTION_TABLES)]
     return (
         [*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
         [*_landing_checks(SOURCE_TABLES), *matches, *dg.load_asset_checks_from_modules(stages)],

@@ -1,6 +1,6 @@
 """Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
@@ -46,7 +46,15 @@ from churn_assets.churn.contract import (
     source_schema_outcome,
 )
 from churn_assets.churn.errors import UndecidedSegmentsError
-from churn_assets.churn.matching import known_keys, match_outcome, match_rule, named_keys, strangers_of
+from churn_assets.churn.matching import (
+    Matches,
+    counted_keys,
+    known_keys,
+    match_outcome,
+    match_rule,
+    matches,
+    named_keys,
+)
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import (
@@ -144,40 +152,54 @@ def source_schema_check(table: SourceTable) -> dg.AssetChecksDefinition:
     return schema_fits
 
 
-def match_check(table: SourceTable) -> dg.AssetChecksDefinition:
-    """The check that the rows of `table` name orders (reviews) or customers that exist."""
-    what = "orders" if table is REVIEWS else "customers"
-    others = [each for each in (ORDERS, CUSTOMERS) if each is not table]
+def match_checks(tables: Sequence[SourceTable]) -> dg.AssetChecksDefinition:
+    """The checks that the rows of `tables` name orders (reviews) or customers that exist; they are counted together."""
 
-    @dg.asset_check(
-        asset=landed(table).split("/"),
-        name=match_rule(table),
-        # Blocks where its outcome is an error, which the policy asks for: retention.max_unmatched_opt_outs.
-        blocking=table is OPT_OUTS,
-        additional_deps=[landed(each).split("/") for each in others],
-        description=f"The {table.name.replace('_', ' ')} are of {what} that exist, but for the policy's share; keys "
-        "that are spelled nearly as a known one are named.",
+    def spec(table: SourceTable) -> dg.AssetCheckSpec:
+        what = "orders" if table is REVIEWS else "customers"
+        return dg.AssetCheckSpec(
+            match_rule(table),
+            asset=landed(table).split("/"),
+            # Blocks where its outcome is an error, which the policy asks for: retention.max_unmatched_opt_outs.
+            blocking=table is OPT_OUTS,
+            additional_deps=[landed(each).split("/") for each in (ORDERS, CUSTOMERS) if each is not table],
+            description=f"The {table.name.replace('_', ' ')} are of {what} that exist, but for the policy's share; "
+            "keys that are spelled nearly as a known one are named.",
+        )
+
+    @dg.multi_asset_check(
+        name="_and_".join(table.name for table in tables) + "__match", specs=[*map(spec, tables)], can_subset=True
     )
-    def rows_match(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
-        return check_result(match_of(lakehouse, table, policy))
+    def rows_match(
+        context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+    ) -> Iterator[dg.AssetCheckResult]:
+        asked = {key.name for key in context.selected_asset_check_keys}
+        of_asked = [table for table in tables if match_rule(table) in asked]
+        for table, outcome in zip(of_asked, matches_of(lakehouse, of_asked, policy), strict=True):
+            yield check_result(outcome, landed(table))
 
     return rows_match
 
 
-def match_of(lakehouse: LakehouseResource, table: SourceTable, policy: ChurnPolicy) -> Outcome:
-    """Whether the landed rows of `table` are of orders or customers that exist."""
-    rows, orders, customers = (lakehouse.read(landed(each)) for each in (table, ORDERS, CUSTOMERS))
-    strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
-    named, known = named_keys(rows, table), known_keys(orders, customers, table)
-    with lakehouse.held(strangers_of(named, known)) as strangers:
-        return match_outcome(
-            table,
-            named,
-            strangers,
-            known,
-            max_share=policy.cleaning.max_unmatched_share if strict is None else strict,
-            is_warning=strict is None,
-        )
+def matches_of(lakehouse: LakehouseResource, tables: Sequence[SourceTable], policy: ChurnPolicy) -> list[Outcome]:
+    """Whether the landed rows of each of `tables` are of orders or customers that exist."""
+    orders, customers = (lakehouse.read(landed(each)) for each in (ORDERS, CUSTOMERS))
+    relations = {
+        table.name: (named_keys(lakehouse.read(landed(table)), table), known_keys(orders, customers, table))
+        for table in tables
+        if lakehouse.row_count(landed(table))
+    }
+    found: Mapping[str, Matches] = {}
+    if relations:
+        with lakehouse.held(counted_keys(relations)) as counted:
+            found = matches(counted, {name: known for name, (_, known) in relations.items()})
+    outcomes = []
+    for table in tables:
+        strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
+        limit = policy.cleaning.max_unmatched_share if strict is None else strict
+        of_table = found.get(table.name, Matches())
+        outcomes.append(match_outcome(table, of_table, max_share=limit, is_warning=strict is None))
+    return outcomes
 
 
 @dg.multi_asset(

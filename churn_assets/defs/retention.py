@@ -33,7 +33,7 @@ from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
-from churn_assets.defs.lakehouse import landed, match_of
+from churn_assets.defs.lakehouse import landed, matches_of
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
 from churn_assets.defs.scoring import GROUP, SCORES, UNSCORED
@@ -167,7 +167,7 @@ def _require_matched_opt_outs(lakehouse: LakehouseResource, policy: ChurnPolicy)
     """
     if policy.retention.max_unmatched_opt_outs is None:
         return
-    outcome = match_of(lakehouse, OPT_OUTS, policy)
+    (outcome,) = matches_of(lakehouse, [OPT_OUTS], policy)
     if not outcome.is_passed:
         raise UnlistableWeekError(
             f"Whoever opted out may be on the list: {outcome.observed}; allowed {outcome.allowed}. Earlier lists stay.",

@@ -17,7 +17,7 @@ from churn_assets.churn.retention import NO_ACTION_PAYS
 from churn_assets.churn.tables import OPT_OUTS
 from churn_assets.defs.campaigns import EFFECT, OUTCOMES
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import match_of
+from churn_assets.defs.lakehouse import matches_of
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
@@ -142,14 +142,14 @@ def test_opt_outs_of_nobody_are_counted_named_and_where_the_policy_asks_stop_the
     ids = sorted({row["customer_id"] for row in rows(changeable, SCORES)})[:20]
     asked = [*ids[:5], *(f" {each} " for each in ids[5:10]), *(each.lower() for each in ids[10:15]), *"vwxyz"]
     lakehouse.write(OPTED_OUT, lakehouse.spark.createDataFrame([(each,) for each in asked], "customer_id string"))
-    outcome = match_of(lakehouse, OPT_OUTS, changeable.policy)
+    (outcome,) = matches_of(lakehouse, [OPT_OUTS], changeable.policy)
     assert (outcome.rule, outcome.is_passed, outcome.is_warning) == ("opt_outs__match_customers", False, True)
     assert outcome.observed.startswith("10 of 20 opt outs (50.0%) are of no known customer; 5 differ only in case")
     assert outcome.keys == (*(f"{each.lower()} (perhaps {each})" for each in ids[10:15]), *"vwxyz")
     assert changeable.score(last, last, *LISTS).success
     retention = changeable.policy.retention.model_copy(update={"max_unmatched_opt_outs": 0.0})
     strict = changeable.under(changeable.policy.model_copy(update={"retention": retention}))
-    assert not match_of(lakehouse, OPT_OUTS, strict.policy).is_warning
+    assert not matches_of(lakehouse, [OPT_OUTS], strict.policy)[0].is_warning
     versions = [lakehouse.version(table) for table in LISTS]
     refused = strict.score(last, last, *LISTS)
     assert not refused.success
