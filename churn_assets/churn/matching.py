@@ -6,7 +6,7 @@ Keys are compared as cleaning compares them, without the blanks around them.
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, share_up_to
 from churn_assets.churn.plain_text import unprotected
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, RETENTION_TABLES, REVIEWS, SourceTable, as_canonical
 
@@ -73,7 +73,11 @@ def match_outcome(
                 f"; {near:,} differ only in case, padding zeros or a trailing .0: map the key by `select` "
                 f"under [{table.name}] in sources.toml"
             )
-    return Outcome(match_rule(table), share <= max_share, observed, f"at most {max_share:.0%}", keys, is_warning)
+    figure = share_up_to(
+        "unmatched_share", f"{table.name.replace('_', ' ')} of no known {what}", share, max_share, ".1%"
+    )
+    allowed = f"at most {max_share:.0%}"
+    return Outcome(match_rule(table), share <= max_share, observed, allowed, keys, is_warning, (figure,))
 
 
 def _skeleton(key: Column) -> Column:

@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURE_OF
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, of_customers
 from churn_assets.churn.policy import Action, ChurnPolicy
 from churn_assets.churn.scoring import KEYS
 
@@ -183,12 +183,20 @@ def _capacity_outcome(contacts: Mapping[date, int], capacity: Mapping[date, int]
         if contacts[day] > most
     ]
     largest = max((contacts[day] for day in capacity), default=0)
+    fullest = max(capacity, key=lambda day: contacts[day] - capacity[day], default=None)
+    figures = []
+    if fullest is not None:
+        told, most = contacts[fullest], capacity[fullest]
+        figures.append(
+            Figure("to_contact", f"to contact, {fullest}", f"{told:,}", f"at most {most:,}", told <= most, told, most)
+        )
     return Outcome(
         "capacity",
         not over,
         "; ".join(over) or f"at most {largest:,} to contact",
         "the week's capacity",
         tuple(over[:MAX_KEYS]),
+        figures=tuple(figures),
     )
 
 

@@ -12,6 +12,7 @@ from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
 from churn_assets.churn.evaluation import strongest_rival
+from churn_assets.churn.evaluations import recorded_criteria
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import before, serving, since_when, version_named
 from churn_assets.churn.monitoring import Measurement, Status
@@ -27,6 +28,7 @@ from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES, UNSCORED
+from churn_assets.pages.tables import criteria_lines
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import CHECKOUT, Settings
@@ -140,8 +142,10 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     row = max(lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"])
     is_of_this_run = row["evaluated_at"] >= begun_at
     title = "Evaluation" if is_of_this_run else "Evaluation (of an earlier run: this one did not get there)"
-    reasons = [*row["reasons"], *[f"warning: {warning}" for warning in row["warnings"]]]
-    shown = [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
+    criteria = recorded_criteria(row)
+    reasons = [*([] if criteria else row["reasons"]), *[f"warning: {warning}" for warning in row["warnings"]]]
+    shown = [f"    {line}" for line in (criteria_lines(criteria) if criteria else [])]
+    shown += [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
     lines = [title, f"  {row['verdict']}", *shown]
     if row["recall"] is not None and row["precision"] is not None:
         interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)

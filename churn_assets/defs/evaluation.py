@@ -31,7 +31,7 @@ from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
-from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
+from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.card_page import as_html
@@ -44,7 +44,7 @@ from churn_assets.pages.pictures import (
     precision_recall,
     score_distribution,
 )
-from churn_assets.pages.tables import figures_table
+from churn_assets.pages.tables import criteria_table, figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -121,7 +121,7 @@ def recall_churn(
         {
             **tracking.link(trained.run_id),
             "verdict": evaluation.verdict.value,
-            "reasons": bullets(evaluation.reasons),
+            **_reasons(evaluation),
             "warnings": bullets(evaluation.warnings or ["none"]),
             **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
@@ -135,6 +135,13 @@ def recall_churn(
             "test_inputs": dict(trained.evidence.data_versions),
         },
     )
+
+
+def _reasons(evaluation: Evaluation) -> dict[str, dg.MetadataValue]:
+    """Why the verdict is what it is; what could not be decided has no criteria."""
+    if evaluation.criteria:
+        return {"criteria": dg.MetadataValue.md(criteria_table(evaluation.criteria)), **as_numbers(evaluation.criteria)}
+    return {"reasons": bullets(evaluation.reasons)}
 
 
 def _judged(
@@ -345,8 +352,9 @@ def recall_gate(
 ) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))
     against, recorded = standing(lakehouse, tracking, policy, trained)
-    observed = "; ".join(against or [Verdict.PASS.value, *(recorded.reasons if recorded else ())])
-    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS"))
+    criteria = () if recorded is None else tuple(recorded.criteria)
+    observed = "; ".join(against) or f"{Verdict.PASS.value}: all {len(criteria)} criteria are met"
+    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS", figures=criteria))
 
 
 @dg.asset_check(

@@ -10,12 +10,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, promoted_digest, rejection, serving
+from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, REGISTERED, carry_out, reconcile, refuse, subject_of
 from churn_assets.defs.evaluation import EVALUATIONS, standing
-from churn_assets.defs.results import OWNERS, as_metadata
+from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -92,19 +93,18 @@ def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -
     description="The version under `staging` names its run, data versions and verdict, and they agree with the run.",
 )
 def version_is_traceable(tracking: TrackingResource) -> dg.AssetCheckResult:
-    version = tracking.version_under(STAGING)
+    version, rule, allowed = (
+        tracking.version_under(STAGING),
+        "version_is_traceable",
+        "the version's tags equal its run's",
+    )
     if version is None:
-        return dg.AssetCheckResult(
-            passed=False, metadata={"observed": "no version", "allowed": f"alias {STAGING} is set"}
-        )
+        return check_result(Outcome(rule, False, "no version", f"alias {STAGING} is set"))
     recorded = tracking.trained_model_of(version).tags() | {"verdict": "PASS"}
     differing = sorted(name for name, value in recorded.items() if version.tags.get(name) != value)
-    return dg.AssetCheckResult(
-        passed=not differing,
-        metadata={
-            "observed": f"version {version.version} of {version.run_id}; other tags: {', '.join(differing) or 'none'}",
-            "allowed": "the version's tags equal its run's",
-        },
+    observed = f"version {version.version} of {version.run_id}; other tags: {', '.join(differing) or 'none'}"
+    return check_result(
+        Outcome(rule, not differing, observed, allowed, figures=(none_of("other tags", len(differing)),))
     )
 
 

@@ -7,9 +7,33 @@ from churn_assets.churn.evaluation import Evaluation
 from churn_assets.churn.feasibility import Feasibility
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.ledger import Decision
+from churn_assets.churn.outcomes import Figure
 from churn_assets.pages.markdown import Markdown, escaped, table
 
 UNKNOWN = "–"
+
+
+def criteria_table(criteria: Sequence[Figure]) -> Markdown:
+    """What was found beside what is allowed, and whether that is met."""
+    header, *rows = _criteria(criteria)
+    return table(header, rows)
+
+
+def criteria_lines(criteria: Sequence[Figure]) -> list[str]:
+    """The same table for a terminal, a line for each row."""
+    rows = _criteria(criteria)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+def _criteria(criteria: Sequence[Figure]) -> list[list[str]]:
+    """The header and the rows; no column for intervals where there is none."""
+    rows = [["", "observed", "interval", "allowed", ""]]
+    rows += [
+        [each.what, each.observed, each.interval, each.allowed, "met" if each.is_met else "MISSED"] for each in criteria
+    ]
+    return rows if any(each.interval for each in criteria) else [[*row[:2], *row[3:]] for row in rows]
 
 
 def figures_table(evaluation: Evaluation) -> Markdown:

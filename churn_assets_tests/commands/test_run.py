@@ -94,7 +94,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
     assert refused.exit_code == 1
     assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.told)
-    assert re.search(r"^  FAIL\n    missed: recall 0\.\d{3}, 95% interval .*needs 0\.800$", refused.out, re.MULTILINE)
+    assert re.search(r"^    recall +0\.\d{3} .* at least 0\.800 \(lower end\) +MISSED$", refused.out, re.MULTILINE)
     assert "The run FAILED" in refused.out
     assert "no version is under alias production" in refused.out
 
