@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from sklearn.metrics import average_precision_score
 
 from churn_assets.churn import models
+from churn_assets.churn.ledger import Action
 from churn_assets.commands.summary import summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
@@ -291,11 +292,17 @@ def test_a_second_run_adds_a_version_to_every_table_and_keeps_the_first(flow: Fl
     assert again.project.lakehouse.row_count("recall_churn") == 2
 
 
-def test_a_second_run_puts_version_2_in_production(flow: Flow, again: Flow) -> None:
-    assert (again.project.alias("staging"), again.project.alias("production")) == ("2", "2")
-    assert materializations_of(again.lifecycle)["production_churn_model"].metadata["previous_version"].value == 1
-    assert len(mlflow_runs(again.project)) == 2
-    assert flow.project.alias("production") == "1"
+def test_a_second_run_registers_and_promotes_nothing_because_the_model_is_the_same(again: Flow) -> None:
+    assert (again.project.alias("staging"), again.project.alias("production")) == ("1", "1")
+    (version,) = again.project.tracking.client.search_model_versions(f"name='{SERVED}'")
+    assert str(version.version) == "1"
+    made = materializations_of(again.lifecycle)["registered_churn_model"].metadata
+    assert (made["is_unchanged"].value, made["version"].value) == (True, 1)
+    first, second = again.project.resources["promotions"].state().ledger
+    assert (second.action, second.subject.version, second.previous_version) == (Action.UNCHANGED, "1", "1")
+    # The ledger says which training it was, and that it had earned its place.
+    assert {first.subject.run_id, second.subject.run_id} == {run.info.run_id for run in mlflow_runs(again.project)}
+    assert second.subject.verdict == "PASS"
 
 
 def test_the_runs_are_in_dagsters_history(flow: Flow) -> None:

@@ -14,7 +14,7 @@ from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERS
 from churn_assets.churn.evaluation import strongest_rival
 from churn_assets.churn.evaluations import recorded_criteria
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
-from churn_assets.churn.ledger import before, serving, since_when, version_named
+from churn_assets.churn.ledger import Action, before, moment, serving, since_when, version_named
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
@@ -187,6 +187,9 @@ def _model_lines(promotions: PromotionsResource) -> list[str]:
     if last is not None and state.disagreement is None:
         replaced = "" if last.previous_version is None else f"; {before(last)}"
         lines.append(f"  {since_when(last)}{replaced}")
+    latest = state.ledger[-1] if state.ledger else None
+    if latest is not None and latest.action is Action.UNCHANGED:
+        lines.append(f"  unchanged at {moment(latest)}: {latest.reasons[0]}")
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines

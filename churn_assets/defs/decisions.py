@@ -53,6 +53,12 @@ def reconcile(context: Context, promotions: PromotionsResource) -> None:
         context.log_event(_materialization(promotions))
 
 
+def record(context: Context, promotions: PromotionsResource, decision: Decision) -> None:
+    """Writes a decision that moves nothing into the ledger, and tells Dagster of it."""
+    promotions.record(decision)
+    context.log_event(_materialization(promotions))
+
+
 def record_refusal(
     context: Context, promotions: PromotionsResource, decision: Decision, against: Sequence[str]
 ) -> None:

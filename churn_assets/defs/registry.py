@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, ValidationInfo, field_validator
@@ -14,7 +14,16 @@ from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, REGISTERED, carry_out, reconcile, refuse, subject_of
+from churn_assets.defs.decisions import (
+    POLICY,
+    PRODUCTION_MODEL,
+    REGISTERED,
+    carry_out,
+    reconcile,
+    record,
+    refuse,
+    subject_of,
+)
 from churn_assets.defs.evaluation import EVALUATIONS, standing
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.training import latest_training_run
@@ -23,6 +32,9 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, STAGING, TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 GROUP = "registry"
 SHOWN_VERSIONS = 30
@@ -34,7 +46,7 @@ SHOWN_VERSIONS = 30
     group_name=GROUP,
     kinds={"mlflow"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def registered_churn_model(
     context: dg.AssetExecutionContext,
@@ -43,9 +55,14 @@ def registered_churn_model(
     promotions: PromotionsResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
-    """The version of the latest training run, under alias `staging`; only a model that passed is registered."""
+    """The version of the latest training run, under alias `staging`; only a model that passed is registered.
+
+    A model that serves already is no other version: the ledger says "unchanged", and `staging` names the one that
+    serves.
+    """
     trained = tracking.trained_model(latest_training_run(context.instance))
-    champion = promotions.state().champion
+    state = promotions.state()
+    champion = state.champion
     against, recorded = standing(lakehouse, tracking, policy, trained)
     if trained.served_digest != trained.evidence.model_digest:
         against = [*against, "the check serving_contract did not see it load and score the same in a new process"]
@@ -58,11 +75,26 @@ def registered_churn_model(
             dagster_run_id=context.run.run_id,
         )
         refuse(context, promotions, decision, against, "Registration")
-    version = tracking.register(trained, {**trained.tags(), "verdict": "PASS"}, context.run.run_id)
+    version = _serving_twin(tracking, state, trained)
+    is_unchanged = version is not None
+    if version is None:
+        version = tracking.register(trained, {**trained.tags(), "verdict": "PASS"}, context.run.run_id)
+    else:
+        tracking.set_alias(STAGING, str(version.version))
+        decision = decision_now(
+            Action.UNCHANGED,
+            subject_of(trained, version, recorded),
+            champion,
+            reasons=[f"the training gave the model that serves as version {version.version}: nothing to decide"],
+            decided_by=POLICY,
+            dagster_run_id=context.run.run_id,
+        )
+        record(context, promotions, decision)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version.version)),
         metadata={
             **tracking.link(trained.run_id, version),
+            "is_unchanged": is_unchanged,
             "registered_model": tracking.registered_model,
             "version": int(version.version),
             "alias": STAGING,
@@ -72,6 +104,15 @@ def registered_churn_model(
             ),
         },
     )
+
+
+def _serving_twin(tracking: TrackingResource, state: State, trained: TrainedModel) -> "ModelVersion | None":
+    """The version in production, if it is just this model out of another training; None if it is not, or if registry
+    and ledger disagree about what serves."""
+    champion = tracking.version_under(PRODUCTION)
+    if champion is None or champion.run_id == trained.run_id or state.disagreement is not None:
+        return None
+    return champion if tracking.digest_of(champion) == trained.evidence.model_digest else None
 
 
 def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -> list[JudgedVersion]:
@@ -147,8 +188,10 @@ def production_churn_model(
             decided_by=POLICY,
             dagster_run_id=context.run.run_id,
         )
-        if challenger.against:
-            refuse(context, promotions, decision, challenger.against, f"Promotion of version {challenger.version}")
+        # Of what serves nothing is to be decided, whatever became of policy and data since.
+        against = challenger.against if not is_serving else [each for each in [state.obstacle] if each]
+        if against:
+            refuse(context, promotions, decision, against, f"Promotion of version {challenger.version}")
         if not is_serving:
             carry_out(context, promotions, tracking, decision, challenger.trained)
     now = promotions.state()

@@ -466,8 +466,7 @@ def test_every_leaking_feature_is_named_and_of_fair_ones_the_best() -> None:
     leaks = {"one": labels, "fair": np.arange(1000.0) % 7, "other": -labels}
     found = judged(customers(60, 100, features=leaks), policy())
     told = [
-        f"missed: no look ahead: ROC-AUC of {name} alone 1.000; allowed: at most 0.950"
-        for name in ("one", "other")
+        f"missed: no look ahead: ROC-AUC of {name} alone 1.000; allowed: at most 0.950" for name in ("one", "other")
     ]
     assert missed(found) == told
     # One of them is the series that is plotted.

@@ -178,6 +178,22 @@ def test_a_verdict_that_is_no_pass_is_a_refusal_in_the_ledger(project: Project) 
     assert ledger_check(project).passed
 
 
+def test_a_model_that_serves_can_be_judged_anew_and_is_registered_and_promoted_by_nobody(project: Project) -> None:
+    other = project.under(changed(project.policy, "gate", min_recall=0.06))
+    assert other.run(LIFECYCLE, FEASIBILITY).success
+    result = other.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION)
+    assert result.success, causes_of(result)
+    assert [row["policy_digest"] for row in other.lakehouse.records(EVALUATION)][-1] == other.policy.digest
+    assert told(project) == [("promoted", "1", None), ("unchanged", "1", "1")]
+    assert (project.alias("production"), project.alias("staging")) == ("1", "1")
+    assert ledger_check(project).passed
+    # Where another hand moved the alias, nobody is sure of what serves: the model is another version, and waits.
+    project.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, "production")
+    assert not other.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION).success
+    assert project.alias("staging") == "2"
+    assert project.alias("production") is None
+
+
 def test_a_version_no_longer_judged_as_things_are_is_refused_and_recorded(waiting: Project) -> None:
     other = automatic(waiting)
     other = other.under(changed(other.policy, "gate", min_recall=0.06))
@@ -365,4 +381,4 @@ def test_an_evaluation_finishes_an_interrupted_promotion_before_it_compares(
         assert not project.run(LIFECYCLE, PRODUCTION).success
     result = project.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION)
     assert result.success, causes_of(result)
-    assert told(project)[1:] == [("promoted", "2", "1"), ("repaired", "2", "1"), ("promoted", "3", "2")]
+    assert told(project)[1:] == [("promoted", "2", "1"), ("repaired", "2", "1"), ("unchanged", "2", "2")]
