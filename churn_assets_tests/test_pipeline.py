@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from churn_assets.churn import models
 from churn_assets.churn.ledger import Action
-from churn_assets.commands.summary import summary
+from churn_assets.commands.summary import Ending, summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
@@ -81,7 +81,7 @@ def test_the_readme_shows_what_a_run_shows(flow: Flow, tmp_path: Path) -> None:
     week = project.weeks()[-1]
     assert project.score(week, week).success
     begun = datetime.fromtimestamp(0, UTC)
-    text = summary(project.resources, project.settings, begun_at=begun, is_success=True, log=tmp_path / "log")
+    text = summary(project.resources, project.settings, begun_at=begun, ending=Ending.SUCCESS, log=tmp_path / "log")
     shown = {_without_moments(line) for line in text.splitlines()}
     (block,) = re.findall(r"```text\n(Rows\n.*?)```", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert [line for line in block.splitlines() if _without_moments(line) not in shown] == []

@@ -330,6 +330,25 @@ def reason(criterion: Figure, policy: ChurnPolicy) -> str:
     return f"{MET if criterion.is_met else 'missed: '}{criterion.sentence(policy.gate.confidence)}"
 
 
+# What helps where a criterion is missed, by what its key begins with.
+REMEDIES = {
+    "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it",
+    "recall": "more weeks of orders, more features, or a lower gate.min_recall, if the team can work with it; what is "
+    "attainable is in docs/feasibility.md",
+    "precision": "a smaller alerts.budget alerts the surest alone; or a lower gate.precision_floor",
+    "alert_share": "the customers of the test week differ from the validation's; train again on a later week",
+    "pr_auc_over_": "the model adds too little to that ranking on these data; more weeks of orders or more features "
+    "(docs/add_a_feature.md) may, else go by that ranking",
+    "single_feature_roc_auc": "look at how that feature is computed: it tells the outcome; then mend it",
+    "roc_auc": "look at the features: together they tell the outcome, as nothing that is known by then can",
+}
+
+
+def remedy(key: str) -> str:
+    """What helps where the criterion of that key is missed; a further feature that tells the outcome has no key."""
+    return next(text for begin, text in REMEDIES.items() if (key or "single_feature_roc_auc").startswith(begin))
+
+
 def shortcomings(reasons: Sequence[str]) -> list[str]:
     """Those of a verdict's reasons that speak against the model."""
     return [each for each in reasons if not each.startswith(MET)]

@@ -87,14 +87,14 @@ def run_jobs(
     start_ahead(pyspark)
     import dagster as dg
 
-    from churn_assets.commands.progress import StageProgress, was_interrupted
-    from churn_assets.commands.summary import closing
+    from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
+    from churn_assets.commands.summary import Ending, closing
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
 
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
     _look_ahead(resources)
-    begun_at, is_success = datetime.now(UTC), True
+    begun_at, ending = datetime.now(UTC), Ending.SUCCESS
     if chosen is not None:
         _require(defs, chosen)
     jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
@@ -118,11 +118,11 @@ def run_jobs(
             if was_interrupted(result):
                 # A session interrupted in the middle of an answer gives no more right ones: nothing is asked of it.
                 return INTERRUPTED
-            is_success = result.success
-            if not is_success:
+            if not result.success:
+                ending = Ending.VERDICT if is_verdict(result) else Ending.FAILURE
                 break
-    print(closing(resources, settings, begun_at=begun_at, is_success=is_success, log=log), file=terminal)
-    return DONE if is_success else FAILED
+    print(closing(resources, settings, begun_at=begun_at, ending=ending, log=log), file=terminal)
+    return DONE if ending is Ending.SUCCESS else FAILED
 
 
 def _look_ahead(resources: Mapping[str, Any]) -> None:
