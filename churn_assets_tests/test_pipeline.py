@@ -197,7 +197,7 @@ def test_one_finished_mlflow_run_traces_the_training(flow: Flow) -> None:
     project = flow.project
     (run,) = mlflow_runs(project)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "XGBoost_Crisis_Aware_Pipeline"
+    assert run.info.run_name == f"XGBoost_Crisis_Aware_Pipeline crisis_aware {run.data.params['test_as_of']}"
     experiment = project.tracking.client.get_experiment(run.info.experiment_id)
     assert experiment.name == "/Shared/QuickBite_Churn_Prediction"
     assert run.data.params["feature_set"] == project.policy.model.feature_set

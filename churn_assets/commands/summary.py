@@ -32,7 +32,7 @@ from churn_assets.defs.scoring import SCORES, UNSCORED
 from churn_assets.pages.tables import criteria_lines
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
-from churn_assets.resources.settings import CHECKOUT, Settings
+from churn_assets.resources.settings import CHECKOUT, Settings, mlflow_page
 from churn_assets.resources.tracking import PRODUCTION, STAGING
 
 
@@ -266,7 +266,8 @@ def _next_lines(
     yield f"  make dev{'' if settings.project == CHECKOUT else f' CHURN_PROJECT={settings.project}'}"
     yield "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks"
     if is_judged:
-        yield "      MLflow  on http://127.0.0.1:5000: the training run with its model card, the model versions"
+        yield "      MLflow  on " + mlflow_page("http://127.0.0.1:5000", "experiments")
+        yield "      the training run with its model card, the model versions"
     if lakehouse.has(LEDGER):
         yield "  churn-assets history"
         yield "      which version serves, since when, on which data, and every decision"

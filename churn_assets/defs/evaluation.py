@@ -34,6 +34,7 @@ from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
+from churn_assets.pages import markdown
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets.pages.pictures import (
@@ -108,6 +109,8 @@ def recall_churn(
             "verdict_reasons": "\n".join(evaluation.reasons),
             "strongest_rival": strongest or "undefined",
         },
+        judged_on=(TEST, trained.evidence.data_versions[TEST]),
+        description=_described(evaluation, trained),
         pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
@@ -135,6 +138,12 @@ def recall_churn(
             "test_inputs": dict(trained.evidence.data_versions),
         },
     )
+
+
+def _described(evaluation: Evaluation, trained: TrainedModel) -> str:
+    why = criteria_table(evaluation.criteria) if evaluation.criteria else markdown.bullets(evaluation.reasons)
+    judged_at = f"**{evaluation.verdict.value}**, judged on customers of {trained.dates.test} that it never saw."
+    return f"{judged_at}\n\n{why}\n\nIts model card is the artifact `model_card.html` of the source run."
 
 
 def _reasons(evaluation: Evaluation) -> dict[str, dg.MetadataValue]:

@@ -135,8 +135,10 @@ def test_in_automatic_mode_it_is_promoted_and_dagster_links_to_it(waiting: Proje
     assert waiting.alias("production") == "2"
     shown = reported(result)[PRODUCTION].metadata
     assert (shown["version"].value, shown["previous_version"].value) == (2, 1)
-    assert str(shown["mlflow_version"].value).endswith(f"/#/models/{REGISTERED_MODEL}/versions/2")
-    assert str(shown["mlflow_run"].value).endswith(f"/#/runs/{shown['mlflow_run_id'].value}")
+    # In MLflow's view for model training.
+    view, run_id = "?workflowType=machine_learning", shown["mlflow_run_id"].value
+    assert str(shown["mlflow_version"].value).endswith(f"/#/models/{REGISTERED_MODEL}/versions/2{view}")
+    assert str(shown["mlflow_run"].value).endswith(f"/#/experiments/1/runs/{run_id}{view}")
     assert "| promoted | 2 | 1 | policy |" in str(reported(result)[LEDGER].metadata["decisions"].value)
     assert automatic(waiting).run(LIFECYCLE, PRODUCTION).success
     assert len(told(waiting)) == 2, "what serves already is not promoted again"
