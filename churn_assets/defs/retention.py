@@ -144,7 +144,7 @@ def retention_targets(
         audit=audit,
         metadata={"inputs": inputs},
     )
-    files = bullets(list(_exports(lakehouse, dates)))
+    files = bullets(list(_exports(lakehouse, dates, policy.units.currency)))
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "csv": files}, NOTES)
 
@@ -266,18 +266,24 @@ def _explained(
     return told.drop(*[feature.name for feature in FEATURES], *TOLD_COLUMNS)
 
 
-def _exports(lakehouse: LakehouseResource, dates: Sequence[date]) -> Iterator[str]:
-    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies."""
-    shown = ["rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"]
-    shown.append("suggested_action")
+def _exports(lakehouse: LakehouseResource, dates: Sequence[date], currency: str) -> Iterator[str]:
+    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies.
+
+    Each row says of which week it is, and in which currency. The first column of ranks runs from 1 without a hole: the
+    table's own rank counts whoever is held out.
+    """
+    shown = ["customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk", "suggested_action"]
     for day in dates:
-        listed = lakehouse.arrow(TARGETS, [*shown, "reasons", "is_holdout"], dates=("as_of", [day])).sort_by("rank")
+        listed = lakehouse.arrow(TARGETS, ["rank", *shown, "reasons", "is_holdout"], dates=("as_of", [day]))
+        contacts = [row for row in listed.sort_by("rank").to_pylist() if not row["is_holdout"]]
         rows = [
-            {name: row[name] for name in shown} | _sentences(row["reasons"])
-            for row in listed.to_pylist()
-            if not row["is_holdout"]
+            {"week": day, "rank_by_value_at_risk": place, **{name: row[name] for name in shown}, "currency": currency}
+            | _sentences(row["reasons"])
+            for place, row in enumerate(contacts, start=1)
         ]
-        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4)
+        columns = ["week", "rank_by_value_at_risk", *shown[:-1], "currency", shown[-1], *_sentences([])]
+        content = pd.DataFrame(rows, columns=columns)
+        content = content.round({"churn_probability": 4, "recent_spend": 2, "value_at_risk": 2})
         yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", as_csv(content))
 
 
