@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -101,6 +102,7 @@ def run_jobs(
     with dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
+            _counted_as_launched(instance, name)
             job = defs.resolve_job_def(name)
             progress = StageProgress(defs, job, terminal)
             instance.add_event_listener(run_id, progress.show)
@@ -123,6 +125,21 @@ def run_jobs(
                 break
     print(closing(resources, settings, begun_at=begun_at, ending=ending, log=log), file=terminal)
     return DONE if ending is Ending.SUCCESS else FAILED
+
+
+def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> None:
+    """The next run belongs to the code location that Dagster's pages show, as a run launched from there does.
+
+    One that belongs to none is in no job's history and on no timeline (Dagster 1.13); `execute_in_process` asks for no
+    origin, but gets the run from this method.
+    """
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+    location = RegisteredCodeLocationOrigin("churn_assets.definitions")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+    created = partial(type(instance).create_run_for_job, instance, remote_job_origin=origin)
+    instance.create_run_for_job = created  # type: ignore[method-assign]
 
 
 def _look_ahead(resources: Mapping[str, Any]) -> None:
@@ -153,6 +170,7 @@ def _require_place(root: str) -> None:
 def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:
     """Raises UnknownJobError and InvalidRunConfigError, before anything of the job is begun."""
     import dagster as dg
+    from dagster._core.errors import DagsterConfigMappingFunctionError
 
     jobs = {job.name: job for job in map(defs.resolve_job_def, [each.name for each in defs.jobs or []])}
     known = sorted(name for name, job in jobs.items() if job.partitions_def is None)
@@ -163,6 +181,10 @@ def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:
         )
     try:
         dg.validate_run_config(jobs[chosen.name], chosen.config)
+    except DagsterConfigMappingFunctionError as unfilled:
+        if isinstance(unfilled.__cause__, ChurnError):
+            raise unfilled.__cause__ from None
+        raise
     except dg.DagsterInvalidConfigError as invalid:
         raise InvalidRunConfigError(
             f"The job {chosen.name} does not take this run config.",

@@ -301,12 +301,50 @@ def roll_back(
     report_serving(context, promotions, tracking)
 
 
-@dg.job(description="A person promotes the version under alias staging; approver and reason go into the ledger.")
+class UnfilledFieldError(ChurnError):
+    """A person launched a job without saying what only a person can say."""
+
+
+def asked_of(op: str, **fields: dg.Field) -> dg.ConfigMapping:
+    """The run config of a job of one op that a person launches: just these fields, of which none of text may be blank.
+
+    Dagster's Launchpad opens with them, and refuses the launch where one is blank; the op's own config would be looked
+    at within the run alone.
+    """
+
+    def filled(config: dict[str, Any]) -> dict[str, Any]:
+        given = config["ops"][op]["config"]
+        blank = [name for name, value in given.items() if isinstance(value, str) and not value.strip()]
+        if blank:
+            raise UnfilledFieldError(
+                f"Nothing is launched: {' and '.join(blank)} must be filled in.",
+                next_step="write them in the Launchpad, or into the file of run config",
+            )
+        return config
+
+    schema = {"ops": {op: dg.Field({"config": dg.Field(fields)})}}
+    return dg.ConfigMapping(config_fn=filled, config_schema=schema)
+
+
+APPROVER, REASON = (
+    dg.Field(str, default_value="", description=DecisionConfig.model_fields[name].description)
+    for name in ("approver", "reason")
+)
+VERSION = dg.Field(int, is_required=False, description=RollbackConfig.model_fields["version"].description)
+
+
+@dg.job(
+    description="A person promotes the version under alias staging; approver and reason go into the ledger.",
+    config=asked_of("promote", approver=APPROVER, reason=REASON),
+)
 def promote_staging_model() -> None:
     promote()
 
 
-@dg.job(description="Lets an earlier version serve again; approver and reason go into the ledger.")
+@dg.job(
+    description="Lets an earlier version serve again; approver and reason go into the ledger.",
+    config=asked_of("roll_back", approver=APPROVER, reason=REASON, version=VERSION),
+)
 def rollback_production_model() -> None:
     roll_back()
 

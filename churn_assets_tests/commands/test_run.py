@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from pyspark.sql import SparkSession
 
 from churn_assets.commands.progress import STAGE_NAMES
@@ -160,6 +161,11 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
     code = run_jobs(project.settings, spark_resource(project.settings), terminal, tmp_path / "log")
     shown = Shown(code, terminal.getvalue(), "", "")
     assert shown.exit_code == 1
+    # In Dagster's overview and in the histories of its jobs these runs are as any other.
+    with project.instance() as instance:
+        runs = instance.get_runs()
+    assert {run.tags[REPOSITORY_LABEL_TAG] for run in runs} == {"__repository__@churn_assets.definitions"}
+    assert {run.remote_job_origin.job_name if run.remote_job_origin else "" for run in runs} == {DEMO, LIFECYCLE}
     begun = re.findall(r"^● (.+)$", shown.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
     assert begun == names[: names.index(STAGE_NAMES["feasibility"]) + 1]
