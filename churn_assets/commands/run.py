@@ -18,6 +18,7 @@ from churn_assets.resources.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster._core.remote_origin import RemoteJobOrigin
 
     from churn_assets.resources.spark import EngineResource
 
@@ -87,6 +88,7 @@ def run_jobs(
 
     start_ahead(pyspark)
     import dagster as dg
+    from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
     from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
     from churn_assets.commands.summary import Ending, closing
@@ -102,7 +104,7 @@ def run_jobs(
     with dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
-            _counted_as_launched(instance, name)
+            origin = _counted_as_launched(instance, name)
             job = defs.resolve_job_def(name)
             progress = StageProgress(defs, job, terminal)
             instance.add_event_listener(run_id, progress.show)
@@ -113,6 +115,7 @@ def run_jobs(
                     run_id=run_id,
                     raise_on_error=False,
                     partition_key=partition_key,
+                    tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()},
                     run_config=None if chosen is None else chosen.config,
                 )
             except dg.DagsterExecutionInterruptedError:  # between two steps
@@ -127,8 +130,8 @@ def run_jobs(
     return DONE if ending is Ending.SUCCESS else FAILED
 
 
-def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> None:
-    """The next run belongs to the code location that Dagster's pages show, as a run launched from there does.
+def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> "RemoteJobOrigin":
+    """The next run belongs to the code location that Dagster's pages show, as a run launched from there does; to which.
 
     One that belongs to none is in no job's history and on no timeline (Dagster 1.13); `execute_in_process` asks for no
     origin, but gets the run from this method.
@@ -140,6 +143,7 @@ def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> None:
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
     created = partial(type(instance).create_run_for_job, instance, remote_job_origin=origin)
     instance.create_run_for_job = created  # type: ignore[method-assign]
+    return origin
 
 
 def _look_ahead(resources: Mapping[str, Any]) -> None:
