@@ -23,7 +23,7 @@ from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, REVIEW
 from churn_assets.churn.delivered import Delivered, Step
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import customer_snapshots, feature_panel
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.tables import SourceTable, check_source_schema, united
@@ -297,7 +297,8 @@ def _outcomes_by(
 def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str, catalogue: Catalogue) -> Outcome:
     rows = facts.offenders[rule]
     keys = _first_offenders(panel, rule, catalogue) if rows else []
-    return Outcome(rule, rows == 0, f"{rows:,} offending rows", offenders_allowed(catalogue)[rule], tuple(keys))
+    observed, figures = f"{rows:,} offending rows", (none_of("offending rows", rows),)
+    return Outcome(rule, rows == 0, observed, offenders_allowed(catalogue)[rule], tuple(keys), figures=figures)
 
 
 def _step(catalogue: Catalogue) -> Step | None:
@@ -375,7 +376,8 @@ def _future_outcome_at(as_of: date | None, panel: DataFrame, silver: DataFrame, 
     first = broken.select("customer_id").orderBy("customer_id").limit(MAX_KEYS).collect() if rows else []
     observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
     offenders = tuple(f"{key} at {as_of}" for key in sorted(str(row["customer_id"]) for row in first))
-    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, WITHOUT_THE_FUTURE, offenders)
+    figures = (none_of("differing customers", rows),)
+    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, WITHOUT_THE_FUTURE, offenders, figures=figures)
 
 
 def unevaluable_future(reason: str) -> Outcome:
@@ -424,7 +426,12 @@ def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_
     names = sorted(row["customer_id"] for row in first)
     return [
         Outcome(
-            "disjoint_customers", not names, f"{len(names)} shared (at most {MAX_KEYS} counted)", "0", tuple(names)
+            "disjoint_customers",
+            not names,
+            f"{len(names)} shared (at most {MAX_KEYS} counted)",
+            "0",
+            tuple(names),
+            figures=(none_of("shared customers", customers),),
         ),
         _later_outcome(trained[0], trained[-1], first_test, outcome_days),
         _share_outcome(test_rows, counts["panel"].get(first_test, 0)),
@@ -463,9 +470,9 @@ def _share_outcome(test_rows: int, eligible: int) -> Outcome:
     # Four standard deviations of a fair hash: 1 in 16,000 splits would be refused by chance.
     slack = 4 * sqrt(expected * (1 - expected) / max(eligible, 1))
     is_near = eligible > 0 and abs(share - expected) <= slack
-    return Outcome(
-        "test_share", is_near, f"{share:.1%} of {eligible:,} customers", f"{expected:.0%} ± {slack:.1%} at this number"
-    )
+    observed, allowed = f"{share:.1%} of {eligible:,} customers", f"{expected:.0%} ± {slack:.1%} at this number"
+    figure = Figure("test_share", "test customers", f"{share:.1%}", allowed, is_near, share)
+    return Outcome("test_share", is_near, observed, allowed, figures=(figure,))
 
 
 def row_accounting(
@@ -485,13 +492,18 @@ def row_accounting(
         quarantined, total = gone[QUARANTINED], kept[table] + sum(gone.values())
         parts = " + ".join([f"{kept[table]:,} kept", *[f"{rows:,} {name}" for name, rows in gone.items()]])
         observed = f"{count:,} in; {parts} = {total:,}"
-        outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
+        figure = none_of("lost rows", count - total)
+        allowed = "the sum equals the rows in"
+        outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, allowed, figures=(figure,)))
         shares[table] = quarantined / count if count else 0.0
-    told = {table: told_apart(share, max_quarantined_share, ".2%")[0] for table, share in shares.items()}
-    observed = ", ".join(f"{table} {share}" for table, share in told.items())
+    figures = tuple(
+        share_up_to(f"{table}_quarantined_share", f"{table} set aside", share, max_quarantined_share, ".2%")
+        for table, share in shares.items()
+    )
+    observed = ", ".join(f"{table} {figure.observed}" for table, figure in zip(shares, figures, strict=True))
     is_low = max(shares.values()) <= max_quarantined_share
     allowed = f"at most {100 * max_quarantined_share:g}% of a table"
-    return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
+    return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True, figures=figures)]
 
 
 def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, policy: ChurnPolicy) -> Outcome:
@@ -500,7 +512,8 @@ def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, 
     observed = f"{customers:,} customers with more, {rows:,} rows set aside with them"
     allowed = f"at most {most} orders of a customer on one day; if people order more, raise cleaning.max_orders_per_day"
     keys = tuple(f"{customer} ({orders:,} on one day)" for customer, orders in busiest)
-    return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True)
+    figures = (none_of("customers of an impossible pace", customers),)
+    return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True, figures=figures)
 
 
 def by_disposition(by_rule: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str], int]:
@@ -552,8 +565,14 @@ def repaired_outcome(
     lines = rule_remedies(rows_in, by_rule, REPAIRED, policy)
     repaired = sum(rows for (_, disposition, _), rows in by_rule.items() if disposition == REPAIRED)
     observed = "; ".join(lines.values()) or f"{repaired:,} delivery times set aside"
-    allowed = f"at most {100 * policy.cleaning.max_repaired_share:g}% of the orders by one rule"
-    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True)
+    most = policy.cleaning.max_repaired_share
+    allowed = f"at most {100 * most:g}% of the orders by one rule"
+    figures = tuple(
+        share_up_to(f"{rule}_share", f"{table} repaired by {rule}", rows / rows_in[table], most, ".2%")
+        for (table, disposition, rule), rows in sorted(by_rule.items())
+        if disposition == REPAIRED
+    )
+    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True, figures=figures)
 
 
 def readable_values(table: SourceTable, unreadable: Sequence[str]) -> Outcome:

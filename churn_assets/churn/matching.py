@@ -10,7 +10,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome, share_up_to
 from churn_assets.churn.plain_text import unprotected
 from churn_assets.churn.tables import CUSTOMERS, ORDERS, RETENTION_TABLES, REVIEWS, SourceTable, as_canonical, united
 
@@ -115,7 +115,11 @@ def match_outcome(table: SourceTable, found: Matches, *, max_share: float, is_wa
         )
     pairs = sorted((meant is None, key, meant) for key, meant in found.first)
     keys = tuple(key if is_unknown else f"{key} (perhaps {meant})" for is_unknown, key, meant in pairs)
-    return Outcome(match_rule(table), share <= max_share, observed, f"at most {max_share:.0%}", keys, is_warning)
+    figure = share_up_to(
+        "unmatched_share", f"{table.name.replace('_', ' ')} of no known {what}", share, max_share, ".1%"
+    )
+    allowed = f"at most {max_share:.0%}"
+    return Outcome(match_rule(table), share <= max_share, observed, allowed, keys, is_warning, (figure,))
 
 
 def _skeleton(key: Column) -> Column:

@@ -24,7 +24,7 @@ from churn_assets.churn.drift import (
 )
 from churn_assets.churn.evaluation import BUDGET_TOLERANCE
 from churn_assets.churn.intervals import Estimate, share
-from churn_assets.churn.outcomes import told_apart
+from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
 
 # What became of whoever was scored is counted as the bins of a subject of its own; that of an alert is ALERTED higher.
@@ -101,6 +101,21 @@ class Measurement:
         if self.metric in REALISED:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
         return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
+
+    @property
+    def figure(self) -> Figure:
+        """Beside its first limit."""
+        if self.value is None:
+            return Figure(self.key, self.name, "not yet known", self.allowed, is_met=True, limit=self.limit_warn)
+        found, _ = told_apart(self.value, self.limit_warn, ".3f")
+        interval = "" if self.low is None or self.high is None else f"{self.low:.3f} to {self.high:.3f}"
+        return Figure(
+            self.key, self.name, found, self.allowed, not self.is_alarm, self.value, self.limit_warn, interval
+        )
+
+    @property
+    def key(self) -> str:
+        return f"{self.metric.value}_{self.subject}" if self.subject else self.metric.value
 
     def row(self) -> dict[str, Any]:
         return asdict(self) | {"metric": self.metric.value, "status": self.status.value}

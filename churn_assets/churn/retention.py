@@ -21,7 +21,7 @@ from churn_assets.churn.actions import (
     first_fitting,
     fitting_actions,
 )
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, of_customers
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS
 
@@ -233,12 +233,20 @@ def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: C
             if most is not None and contacts[day, action] > most
         ]
     largest = max((by_day[day] for day in capacity), default=0)
+    fullest = max(capacity, key=lambda day: by_day[day] - capacity[day], default=None)
+    figures = []
+    if fullest is not None:
+        told, most = by_day[fullest], capacity[fullest]
+        figures.append(
+            Figure("to_contact", f"to contact, {fullest}", f"{told:,}", f"at most {most:,}", told <= most, told, most)
+        )
     return Outcome(
         "capacity",
         not over,
         "; ".join(over) or f"at most {largest:,} to contact",
         "the week's capacity",
         tuple(over[:MAX_KEYS]),
+        figures=tuple(figures),
     )
 
 

@@ -73,7 +73,7 @@ def lateness(value: Compared, said: Wording) -> str | None:
 
 def segment(value: Compared, said: Wording) -> str:
     name = said.segments.get(round(value.own))
-    return f"is of segment {name}" if name else "is of no known segment"
+    return f"belongs to the {name} segment" if name else "belongs to no known segment"
 
 
 def crisis(value: Compared, said: Wording) -> str:

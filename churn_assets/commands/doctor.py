@@ -65,7 +65,8 @@ def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[F
         except Wrong as wrong:
             findings.append(Finding(name, str(wrong), wrong.fix, wrong.is_warning))
         except FuturesTimeoutError:
-            findings.append(Finding(name, f"no answer within {LIMIT_SECONDS:g} s", "look whether the place answers"))
+            slow = "try again: the machine was busy" if name in LOCAL else "look whether the place answers"
+            findings.append(Finding(name, f"no answer within {LIMIT_SECONDS:g} s", slow))
         except Exception as broken:  # noqa: BLE001 - whatever stops one probe is a finding, not the end of the others
             findings.append(Finding(name, f"{type(broken).__name__}: {broken}", "mend what this message names"))
     pool.shutdown(wait=False, cancel_futures=True)
@@ -252,6 +253,10 @@ PROBES: tuple[Probe, ...] = (
     dagster_home,
     ports,
 )
+
+
+# They ask this machine alone; the others may wait for a server or a disk elsewhere.
+LOCAL = frozenset(probe.__name__ for probe in (engine, java, python_and_packages, xgboost, memory, ports))
 
 
 def report(findings: Sequence[Finding]) -> str:

@@ -31,9 +31,10 @@ from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.origins import origin_of
-from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
+from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
+from churn_assets.pages import markdown
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets.pages.pictures import (
@@ -44,7 +45,7 @@ from churn_assets.pages.pictures import (
     precision_recall,
     score_distribution,
 )
-from churn_assets.pages.tables import figures_table
+from churn_assets.pages.tables import criteria_table, figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -108,6 +109,8 @@ def recall_churn(
             "verdict_reasons": "\n".join(evaluation.reasons),
             "strongest_rival": strongest or "undefined",
         },
+        judged_on=(TEST, trained.evidence.data_versions[TEST]),
+        description=_described(evaluation, trained),
         pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
@@ -121,7 +124,7 @@ def recall_churn(
         {
             **tracking.link(trained.run_id),
             "verdict": evaluation.verdict.value,
-            "reasons": bullets(evaluation.reasons),
+            **_reasons(evaluation),
             "warnings": bullets(evaluation.warnings or ["none"]),
             **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
@@ -135,6 +138,19 @@ def recall_churn(
             "test_inputs": dict(trained.evidence.data_versions),
         },
     )
+
+
+def _described(evaluation: Evaluation, trained: TrainedModel) -> str:
+    why = criteria_table(evaluation.criteria) if evaluation.criteria else markdown.bullets(evaluation.reasons)
+    judged_at = f"**{evaluation.verdict.value}**, judged on customers of {trained.dates.test} that it never saw."
+    return f"{judged_at}\n\n{why}\n\nIts model card is the artifact `model_card.html` of the source run."
+
+
+def _reasons(evaluation: Evaluation) -> dict[str, dg.MetadataValue]:
+    """Why the verdict is what it is; what could not be decided has no criteria."""
+    if evaluation.criteria:
+        return {"criteria": dg.MetadataValue.md(criteria_table(evaluation.criteria)), **as_numbers(evaluation.criteria)}
+    return {"reasons": bullets(evaluation.reasons)}
 
 
 def _judged(
@@ -341,8 +357,9 @@ def recall_gate(
 ) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))
     against, recorded = standing(lakehouse, tracking, policy, trained)
-    observed = "; ".join(against or [Verdict.PASS.value, *(recorded.reasons if recorded else ())])
-    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS"))
+    criteria = () if recorded is None else tuple(recorded.criteria)
+    observed = "; ".join(against) or f"{Verdict.PASS.value}: all {len(criteria)} criteria are met"
+    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS", figures=criteria))
 
 
 @dg.asset_check(

@@ -98,7 +98,9 @@ def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int
     blocking=True,
     description="The policy's churn definition gives enough churners for a verdict, and an attainable recall.",
 )
-def churn_definition_is_feasible(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+def churn_definition_is_feasible(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.AssetCheckResult:
     rows = lakehouse.records(FEASIBILITY)
     candidates = [Feasibility(**{name: row[name] for name in row if name != "policy_digest"}) for row in rows]
-    return check_result(feasible_outcome(candidates))
+    return check_result(feasible_outcome(candidates, policy))

@@ -125,7 +125,7 @@ def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:
 def panel_notes(policy: ChurnPolicy) -> dict[str, ColumnNote]:
     """What the panel's columns mean and which columns of the baseline table and silver they are computed from."""
     features = {
-        feature.name: ColumnNote(feature.meaning, [(BASELINE, read) for read in feature.reads])
+        feature.name: ColumnNote(f"{feature.meaning}: {feature.formula}", [(BASELINE, read) for read in feature.reads])
         for feature in policy.catalogue.features
     }
     table_of = {"silver": SILVER, "snapshots": BASELINE}

@@ -21,6 +21,7 @@ from churn_assets.churn.arrivals import (
     Load,
     arrival_outcomes,
     days_after,
+    fresh_outcome,
     require_past,
     require_true_clock,
 )
@@ -55,7 +56,7 @@ from churn_assets.churn.matching import (
     matches,
     named_keys,
 )
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import (
     CUSTOMERS,
@@ -71,12 +72,14 @@ from churn_assets.defs.results import (
     OWNERS,
     ColumnNote,
     as_metadata,
+    as_numbers,
     check_result,
     described,
     same_columns,
     table_result,
     table_spec,
 )
+from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import drawn, orders_by_day
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
@@ -235,7 +238,8 @@ def silver(
     """Cleans the source tables: every row is kept, cancelled, superseded or quarantined."""
     try:
         with ExitStack() as held:
-            yield from _silver(lakehouse, policy, lambda rows: held.enter_context(lakehouse.held(rows)))
+            seen_from = looked_at(sources, policy)
+            yield from _silver(lakehouse, policy, seen_from, lambda rows: held.enter_context(lakehouse.held(rows)))
     except UndecidedSegmentsError as refused:
         # What is landed has the mapped columns alone; what there is to choose by lies in the source.
         source = sources.sources.customers
@@ -246,7 +250,10 @@ def silver(
 
 
 def _silver(
-    lakehouse: LakehouseResource, policy: ChurnPolicy, hold: Callable[[DataFrame], DataFrame]
+    lakehouse: LakehouseResource,
+    policy: ChurnPolicy,
+    seen_from: datetime,
+    hold: Callable[[DataFrame], DataFrame],
 ) -> Iterator[dg.MaterializeResult]:
     inputs, now = lakehouse.pin(*[landed(table) for table in SOURCE_TABLES]), datetime.now(UTC)
     _require_true_clock(lakehouse, inputs[landed(ORDERS)], now, policy)
@@ -279,7 +286,27 @@ def _silver(
     picture = _orders_picture(stored_days(lakehouse, silver_commit.version), policy)
     for commit in (silver_commit, customers, segments, set_aside):
         shown = picture if commit is silver_commit else {}
-        yield table_result(commit, {"inputs": inputs, **shown}, _notes_of(commit.table))
+        told = as_numbers(_plotted(lakehouse, policy, commit, seen_from))
+        yield table_result(commit, {"inputs": inputs, **told, **shown}, _notes_of(commit.table))
+
+
+def _plotted(
+    lakehouse: LakehouseResource, policy: ChurnPolicy, commit: TableCommit, now: datetime
+) -> tuple[Figure, ...]:
+    """The checks' figures that a table itself reports too: Dagster plots those of assets over time, not of checks."""
+    if commit.table == QUARANTINE:
+        return row_accounting(*_accounts(lakehouse), policy.cleaning.max_quarantined_share)[-1].figures
+    if commit.table != SILVER or not commit.rows:
+        return ()
+    return fresh_outcome(stored_load(lakehouse, commit.version), now, policy).figures
+
+
+def _accounts(lakehouse: LakehouseResource) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int]]:
+    """Of each source table the rows that came in, those kept, and those set aside by disposition."""
+    inputs = lakehouse.inputs(SILVER)
+    rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
+    by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
+    return rows_in, rows_kept(lakehouse), by_disposition(by_rule)
 
 
 def _require_true_clock(lakehouse: LakehouseResource, orders_version: int, now: datetime, policy: ChurnPolicy) -> None:
@@ -366,11 +393,9 @@ def silver_accounting(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """Counts what came in against what was kept or set aside."""
-    inputs = lakehouse.inputs(SILVER)
-    rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
+    rows_in, kept, set_aside = _accounts(lakehouse)
     by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
-    largest_share = policy.cleaning.max_quarantined_share
-    for outcome in row_accounting(rows_in, rows_kept(lakehouse), by_disposition(by_rule), largest_share):
+    for outcome in row_accounting(rows_in, kept, set_aside, policy.cleaning.max_quarantined_share):
         is_share = outcome.rule == "quarantined_share"
         remedies = rule_remedies(rows_in, by_rule, cleaning.QUARANTINED, policy) if is_share else {}
         told = replace(outcome, observed="; ".join([outcome.observed, *remedies.values()]))

@@ -24,7 +24,16 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, as_metadata, bullets, check_result, described, table_result
+from churn_assets.defs.results import (
+    OWNERS,
+    TABLE_KINDS,
+    as_metadata,
+    as_numbers,
+    bullets,
+    check_result,
+    described,
+    table_result,
+)
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
@@ -130,6 +139,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
         {
             "inputs": inputs,
             "weeks": len(weeks),
+            **as_numbers(each.figure for each in _of_latest_weeks(figures)),
             **{status.value: counts[status.value] for status in Status},
             "alarms": bullets(alarms or ["none"]),
             "population_stability": as_metadata(
@@ -145,6 +155,15 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
         },
         described(MEASUREMENT_COLUMNS),
     )
+
+
+def _of_latest_weeks(figures: Sequence[Measurement]) -> Iterator[Measurement]:
+    """Of each figure the latest week for which it is known."""
+    latest: dict[str, Measurement] = {}
+    for each in sorted(figures, key=lambda each: each.as_of):
+        if each.value is not None:
+            latest[each.name] = each
+    yield from latest.values()
 
 
 @dg.asset(
@@ -226,7 +245,8 @@ def _outcome(name: str, figures: Sequence[Measurement], *, has_weeks: bool) -> O
         f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
     )
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
-    return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning)
+    figures_ = tuple(each.figure for each in latest)
+    return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning, figures_)
 
 
 def _used_up(each: Measurement) -> float:

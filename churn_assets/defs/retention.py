@@ -266,18 +266,24 @@ def _explained(
 
 
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnPolicy) -> Iterator[str]:
-    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies."""
-    shown = ["rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"]
-    shown += ["suggested_action"] if policy.economics is None else ["suggested_action", "expected_profit"]
+    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies.
+
+    Each row says of which week it is, what it is ranked by, and in which currency amounts are. The ranks run from 1
+    without a hole: the table's own count whoever is held out.
+    """
+    money = ["recent_spend", "value_at_risk", *([] if policy.economics is None else ["expected_profit"])]
+    shown = ["ranked_by", "customer_id", "risk_tier", "churn_probability", *money, "currency", "suggested_action"]
     for day in dates:
-        listed = lakehouse.arrow(TARGETS, [*shown, "reasons", "is_holdout"], dates=("as_of", [day])).sort_by("rank")
+        told = [name for name in shown if name != "currency"]
+        listed = lakehouse.arrow(TARGETS, ["rank", *told, "reasons", "is_holdout"], dates=("as_of", [day]))
         unknown = [name for name in VALUES if len(listed) and not pc.any(listed.column(name).is_valid()).as_py()]
+        contacts = [row for row in listed.sort_by("rank").to_pylist() if not row["is_holdout"]]
         rows = [
-            {name: row[name] for name in shown} | _sentences(row["reasons"])
-            for row in listed.to_pylist()
-            if not row["is_holdout"]
+            {**row, "week": day, "rank": place, "currency": policy.units.currency} | _sentences(row["reasons"])
+            for place, row in enumerate(contacts, start=1)
         ]
-        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4)
+        content = pd.DataFrame(rows, columns=["week", "rank", *shown, *_sentences([])])
+        content = content.round({"churn_probability": 4} | dict.fromkeys(money, 2))
         # A list that is ranked by risk alone says so by having no value.
         yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", as_csv(content.drop(columns=unknown)))
 

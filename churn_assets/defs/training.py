@@ -119,7 +119,8 @@ def churn_pipeline_model(
     hyperparameters = hyperparameters_of(config, policy)
     purchases = _purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates)
     prior = prior_of(purchases, policy.windows.outcome_days)
-    with tracking.training_run(context, hyperparameters.estimator) as run_id:
+    about = f"{policy.model.feature_set} {dates.test}"
+    with tracking.training_run(context, hyperparameters.estimator, about) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
@@ -197,6 +198,7 @@ def _logged(
         },
         metrics={f"validation_{name}": value for name, value in validated.items()},
         inputs=inputs,
+        validated_on=TRAIN,
         documents={
             POLICY_FILE: rules,
             THRESHOLD_FILE: {"threshold": model.threshold_value, **validated},

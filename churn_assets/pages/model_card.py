@@ -22,7 +22,7 @@ from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 from churn_assets.pages.markdown import Markdown, bullets, escaped, table
-from churn_assets.pages.tables import UNKNOWN, figures_table
+from churn_assets.pages.tables import UNKNOWN, criteria_table, figures_table
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _features(facts: CardFacts) -> Iterator[str]:
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:
     yield f"{evaluation.verdict.value}, because:"
-    yield bullets(evaluation.reasons)
+    yield criteria_table(evaluation.criteria) if evaluation.criteria else bullets(evaluation.reasons)
     if evaluation.warnings:
         yield "Warnings:"
         yield bullets(evaluation.warnings)

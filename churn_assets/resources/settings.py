@@ -150,3 +150,11 @@ def _is_simulated(settings: Settings) -> bool:
 def _absolute(place: str) -> str:
     """A URI as it is; a folder from the current one, because Spark and MLflow would each resolve it differently."""
     return place if "://" in place else str(Path(place).resolve())
+
+
+def mlflow_page(ui: str, page: str) -> str:
+    """The address of a page of MLflow's, such as `experiments`, in its view for model training.
+
+    Left to itself MLflow 3.17 opens its view for traces of language models, whatever an experiment holds (2026-11).
+    """
+    return f"{ui.rstrip('/')}/#/{page}?workflowType=machine_learning"

@@ -193,6 +193,10 @@ def test_neither_a_probe_that_raises_nor_one_that_hangs_stops_the_others(
 
     monkeypatch.setattr(doctor, "LIMIT_SECONDS", 0.1)
     shown = report(examine(settings, [raising, hanging, doctor.disk]))
+    assert "fix: look whether the place answers" in shown
+    # Not of a library, which is no place.
+    monkeypatch.setattr(doctor, "LOCAL", {"hanging"})
+    assert "fix: try again: the machine was busy" in report(examine(settings, [hanging]))
     assert "WRONG    raising: ZeroDivisionError: of all" in shown
     assert "WRONG    hanging: no answer" in shown
     assert "ok       disk" in shown

@@ -83,13 +83,18 @@ def test_the_csv_file_is_the_list_without_whoever_is_held_out(listed: Project) -
     for week in weeks(listed):
         file = Path(listed.lakehouse.root, EXPORTS, f"{week}.csv")
         with file.open(encoding="utf-8", newline="") as lines:
-            found = [(int(row["rank"]), row["customer_id"], row["reason_1"]) for row in csv.DictReader(lines)]
-        expected = [
-            (row["rank"], row["customer_id"], "".join(reason["sentence"] for reason in row["reasons"][:1]))
-            for row in rows(listed)
-            if row["as_of"] == week and not row["is_holdout"]
+            found = list(csv.DictReader(lines))
+        contacts = [row for row in rows(listed) if row["as_of"] == week and not row["is_holdout"]]
+        contacts.sort(key=lambda row: row["rank"])
+        assert [(row["customer_id"], row["reason_1"]) for row in found] == [
+            (row["customer_id"], "".join(reason["sentence"] for reason in row["reasons"][:1])) for row in contacts
         ]
-        assert found == sorted(expected)
+        # Ranks without a hole, money to cents, and each row says of which week it is, ranked by what, in what currency.
+        assert [int(row["rank"]) for row in found] == list(range(1, len(found) + 1))
+        said = {(row["week"], row["ranked_by"], row["currency"]) for row in found}
+        assert said == {(str(week), "value_at_risk", listed.policy.units.currency)}
+        for name in ("recent_spend", "value_at_risk"):
+            assert [row[name] for row in found] == [str(round(row[name], 2)) for row in contacts]
         assert sorted(path.name for path in file.parent.iterdir()) == [f"{day}.csv" for day in weeks(listed)]
 
 
