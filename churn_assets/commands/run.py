@@ -90,6 +90,7 @@ def run_jobs(
     from churn_assets.commands.progress import StageProgress, was_interrupted
     from churn_assets.commands.summary import closing
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
+    from churn_assets.resources.abandoned_runs import process_tags
 
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
@@ -112,6 +113,8 @@ def run_jobs(
                     raise_on_error=False,
                     partition_key=partition_key,
                     run_config=None if chosen is None else chosen.config,
+                    # From its first moment: killed before a resource could note it, it would seem to go on.
+                    tags=process_tags(run_id),
                 )
             except dg.DagsterExecutionInterruptedError:  # between two steps
                 return INTERRUPTED
