@@ -23,7 +23,14 @@ from packaging.requirements import Requirement
 
 from churn_assets.commands.terminal import DONE, FAILED, show
 from churn_assets.engines.addresses import public, shown
-from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
+from churn_assets.resources.settings import (
+    DRIVER_ADVICE,
+    Settings,
+    engine_of,
+    is_database_server,
+    prepare_dagster_home,
+    require_database,
+)
 
 LIMIT_SECONDS = 8.0
 JAVA, FREE_BYTES = 17, 2 * 1024**3
@@ -168,6 +175,16 @@ def mlflow(settings: Settings) -> str:
             urllib.request.urlopen(f"{public(uri).rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
         except OSError as silent:
             raise Wrong(f"{shown(uri)}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    if is_database_server(uri):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            require_database(uri)
+        except ImportError as missing:
+            raise Wrong(f"{shown(uri)}: {missing}", DRIVER_ADVICE) from missing
+        except SQLAlchemyError as silent:
+            said = str(silent).replace(uri, shown(uri)).splitlines()[0]
+            raise Wrong(f"{shown(uri)}: {said}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
     return f"{shown(uri)}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
 
 

@@ -93,6 +93,7 @@ def run_jobs(
     from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
     from churn_assets.commands.summary import Ending, closing
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
+    from churn_assets.resources.abandoned_runs import process_tags
 
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
@@ -115,8 +116,10 @@ def run_jobs(
                     run_id=run_id,
                     raise_on_error=False,
                     partition_key=partition_key,
-                    tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label()},
                     run_config=None if chosen is None else chosen.config,
+                    # Whose process it is from its first moment: killed before a resource noted it, it would seem to
+                    # go on.
+                    tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label(), **process_tags(run_id)},
                 )
             except dg.DagsterExecutionInterruptedError:  # between two steps
                 return INTERRUPTED

@@ -37,12 +37,12 @@ def churn_label_feasibility(
     context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.MaterializeResult:
     """Each candidate churn definition: how many churners it gives, how sure a recall would be, what is attainable."""
-    inputs = lakehouse.pin(PANEL)
+    inputs, before = lakehouse.pin(PANEL), lakehouse.version(FEASIBILITY)
     require_checked_panel(context, lakehouse, inputs[PANEL], policy)
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
     candidates = origin_of(lakehouse, inputs[PANEL], policy).candidates()
     rows = pa.Table.from_pylist([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
-    commit = lakehouse.overwrite(FEASIBILITY, rows, metadata={"inputs": inputs})
+    commit = lakehouse.overwrite(FEASIBILITY, rows, since=before, metadata={"inputs": inputs})
     chosen = next(row for row in candidates if row.is_chosen)
     return table_result(
         commit,

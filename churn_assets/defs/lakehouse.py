@@ -266,14 +266,16 @@ def _silver(
     metadata = {"inputs": inputs}
     customers = lakehouse.write(SILVER_CUSTOMERS, cleaned.customers, metadata=metadata)
     counted = lakehouse.counts(SILVER_CUSTOMERS, ["segment"], customers.version)
-    known = lakehouse.records(SEGMENTS) if lakehouse.has(SEGMENTS) else []
+    before = lakehouse.version(SEGMENTS)
+    known = [] if before is None else lakehouse.records(SEGMENTS, before)
     numbers = cleaning.numbered_segments(
         {segment: count for (segment,), count in counted.items()},
         {row["segment"]: row["segment_index"] for row in known},
     )
     # The dimension before the orders: it only ever grows, so the next run would do the same after a failure behind it.
     dimension = [{"segment": segment, "segment_index": number} for segment, number in numbers.items()]
-    segments = lakehouse.overwrite(SEGMENTS, pa.Table.from_pylist(dimension, SEGMENT_SCHEMA), metadata=metadata)
+    numbered = pa.Table.from_pylist(dimension, SEGMENT_SCHEMA)
+    segments = lakehouse.overwrite(SEGMENTS, numbered, since=before, metadata=metadata)
     orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
     source_rows = lakehouse.row_count(landed(ORDERS), inputs[landed(ORDERS)])
     silver_commit = lakehouse.write(

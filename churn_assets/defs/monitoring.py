@@ -124,14 +124,14 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     Features and labels are those of the latest panel, so a correction that came later counts; probabilities and alerts
     are those that were served.
     """
-    inputs = lakehouse.pin(PANEL, SCORES, PROFILES)
+    inputs, before = lakehouse.pin(PANEL, SCORES, PROFILES), lakehouse.version(MONITORING)
     panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
     weeks, counted = watched(scores, panel, versions, profiles)
     figures = measurements(weeks, counted, profiles, policy)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
-    commit = lakehouse.overwrite(MONITORING, rows, metadata={"inputs": inputs})
+    commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
     alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
     counts = Counter(each.status.value for each in figures)
     return table_result(

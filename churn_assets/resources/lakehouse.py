@@ -266,9 +266,15 @@ class LakehouseResource(dg.ConfigurableResource):
         """Whether `write_file` has written that file."""
         return is_file(f"{self._root}/{name}")
 
-    def overwrite(self, table: str, rows: "pa.Table", *, metadata: Mapping[str, Any] | None = None) -> TableCommit:
-        """As `write` for the rows of a small table. Needs no JVM."""
-        return self.commit(table, commits.overwrite(self.path(table), rows, self._noted(metadata)))
+    def overwrite(
+        self, table: str, rows: "pa.Table", *, since: int | None, metadata: Mapping[str, Any] | None = None
+    ) -> TableCommit:
+        """As `write` for the rows of a small table. Needs no JVM.
+
+        since: its version when the rows began to be computed, None for no table. Raises OvertakenError, with nothing
+        left behind, if another wrote it after that.
+        """
+        return self.commit(table, commits.overwrite(self.path(table), rows, self._noted(metadata), since=since))
 
     def commit(self, table: str, version: int) -> TableCommit:
         """A committed version. Needs no JVM. Raises MissingTableError."""

@@ -27,7 +27,13 @@ from churn_assets.engines.addresses import public, whole
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
-from churn_assets.resources.settings import make_store_folder, mlflow_page, require_database
+from churn_assets.resources.settings import (
+    DRIVER_ADVICE,
+    is_database_server,
+    make_store_folder,
+    mlflow_page,
+    require_database,
+)
 from churn_assets.resources.trained_models import (
     DIGEST_TAG,
     MODEL_ARTIFACT,
@@ -97,18 +103,21 @@ class TrackingResource(dg.ConfigurableResource):
         """Raises UnusableStoreError."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
+        step = f"correct {TRACKING_VARIABLE}; `churn-assets doctor` looks at it"
         try:
             self._use_store()
             require_database(self._store)
             return MlflowClient(tracking_uri=self._store)
-        except (MlflowException, OSError, sqlite3.Error) as refused:
+        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError, ImportError) as refused:
             said = str(refused).replace(self._store, self.tracking_uri).splitlines()[0]
+            step = DRIVER_ADVICE if isinstance(refused, ImportError) else step
         # Outside of the handler, so that no trace of it is kept: MLflow's own words hold the address.
         raise UnusableStoreError(
             f"MLflow cannot use the store at {self.tracking_uri}.",
             [said],
-            next_step=f"correct {TRACKING_VARIABLE}; `churn-assets doctor` looks at it",
+            next_step=step,
         )
 
     @cached_property
@@ -510,7 +519,7 @@ class TrackingResource(dg.ConfigurableResource):
         mlflow.set_tracking_uri(self._store)
 
     def _ensure_experiment(self) -> None:
-        is_local = self.tracking_uri.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
+        is_local = self.tracking_uri.startswith("sqlite:") or is_database_server(self.tracking_uri)
         if is_local and self.client.get_experiment_by_name(self.experiment) is None:
             # Without a location MLflow would put artifacts under the current folder.
             location = self.artifact_root if "://" in self.artifact_root else Path(self.artifact_root).as_uri()

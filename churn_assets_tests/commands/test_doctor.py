@@ -119,6 +119,13 @@ def test_a_lakehouse_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path)
     )
 
 
+def test_a_database_without_a_driver_is_told_which_to_name(settings: Settings) -> None:
+    found = found_by(doctor.mlflow, replace(settings, tracking_uri="postgresql+asyncpg://churn:s3cret@127.0.0.1:9/x"))
+    assert "No module named 'asyncpg'" in found.observed
+    assert "postgresql+psycopg2://" in str(found.fix)
+    assert "s3cret" not in f"{found.observed} {found.fix}"
+
+
 def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
     assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).observed
 
@@ -126,17 +133,17 @@ def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "postgresql://churn:s3cret@db:5432/mlflow",
-        "postgresql://churn:s3/cret@db:5432/mlflow",
-        "postgresql://churn:s3@cret@db:5432/mlflow",
-        "postgresql://churn@db:5432/mlflow?password=s3cret",
+        "postgresql+psycopg2://churn:s3cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn:s3/cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn:s3@cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn@127.0.0.1:9/mlflow?password=s3cret",
     ],
 )
 def test_a_password_in_an_address_is_not_shown(settings: Settings, uri: str) -> None:
-    shown = doctor.mlflow(replace(settings, tracking_uri=uri))
-    assert shown.startswith("postgresql://…@db:5432/mlflow")
-    assert "s3" not in shown
-    assert "cret" not in shown
+    found = found_by(doctor.mlflow, replace(settings, tracking_uri=uri))
+    assert found.observed.startswith("postgresql+psycopg2://…@127.0.0.1:9/mlflow")
+    assert ("write it as %40" if "s3@cret" in uri else "refused") in found.observed
+    assert "cret" not in f"{found.observed} {found.fix}"
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """What a person sees who types `churn-assets run`: the stages, the outcome, and nothing of what libraries print."""
 
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from churn_assets.commands.terminal import output_to
 from churn_assets.definitions import DEMO, LIFECYCLE, jobs_to_run
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, SCORING
+from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG, this_process
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import prepare_dagster_home
 from churn_assets.resources.spark import spark_resource
@@ -157,6 +159,7 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
 ) -> None:
     project = Project.at(tiny_project(tmp_path, max_recall_interval=("0.99", "0.10")))
     monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(project.settings)))
+    monkeypatch.setattr("churn_assets.resources.lakehouse.note_process", lambda *_: None)
     terminal = StringIO()
     code = run_jobs(project.settings, spark_resource(project.settings), terminal, tmp_path / "log")
     shown = Shown(code, terminal.getvalue(), "", "")
@@ -181,6 +184,10 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
     assert len(re.findall(r"^  NOT FEASIBLE  ", shown.out, re.MULTILINE)) == 7
     assert re.search(r"NOT FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers", shown.told)
     assert "no version is under alias production" in shown.out
+    # A run that is killed before any resource is there can be told from one that goes on.
+    with project.instance() as instance:
+        executed_by = [json.loads(run.tags[DAGSTER_PROCESS_TAG]) for run in instance.get_runs()]
+        assert executed_by == [this_process() | {"run": run.run_id} for run in instance.get_runs()]
 
 
 @pytest.mark.system
