@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from churn_assets.commands.progress import STAGE_NAMES
 from churn_assets.commands.run import run_jobs
-from churn_assets.commands.summary import Ending, _advice, closing, summary
+from churn_assets.commands.summary import Ending, Errand, _advice, closing, errand_closing, summary
 from churn_assets.commands.terminal import output_to
 from churn_assets.definitions import DEMO, LIFECYCLE, jobs_to_run
 from churn_assets.defs.features import PANEL
