@@ -115,7 +115,7 @@ def _carry_evaluations(here: LakehouseResource, there: LakehouseResource, traine
 
 def _copied(here: TrackingResource, there: TrackingResource, version: "ModelVersion", origin: str) -> "ModelVersion":
     """The copy of the version there, made if there is none yet."""
-    for known in there.client.search_model_versions(f"name='{there.registered_model}'"):
+    for known in there.versions():
         if known.tags.get(COPIED_TAG) == origin:
             return known
     copy = here.client.copy_model_version(here.version_uri(str(version.version)), there.registered_model)

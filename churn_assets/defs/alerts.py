@@ -15,11 +15,11 @@ from dagster import DagsterEventType
 
 from churn_assets.churn.ledger import Decision, headline, serving, version_named
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.automation import GOING_ON, LOST_AFTER
+from churn_assets.defs.automation import LOST_AFTER
 from churn_assets.defs.decisions import REGISTERED
 from churn_assets.defs.failures import in_words
 from churn_assets.defs.freshness import stale
-from churn_assets.resources.abandoned_runs import end_vanished_runs
+from churn_assets.resources.abandoned_runs import GOING_ON, end_vanished_runs
 from churn_assets.resources.alerts import AlertsResource, Notice, UndeliveredError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource

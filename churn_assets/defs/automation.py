@@ -17,7 +17,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.delta.tables import MissingFileError, MissingTableError
-from churn_assets.resources.abandoned_runs import end_vanished_runs
+from churn_assets.resources.abandoned_runs import GOING_ON, end_vanished_runs
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import LEDGER
 from churn_assets.resources.sources import SourceCatalog
@@ -27,13 +27,6 @@ LIFECYCLE, TRAINING, REFRESH = "churn_lifecycle", "churn_training", "feature_ref
 # After the as-of date has begun (00:00 UTC), with some hours for late orders to arrive.
 REFRESH_HOUR = 3
 TICK_SECONDS = 30
-GOING_ON = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
 # A run of another machine that began longer ago than this and never ended was killed with it; it holds nothing up.
 LOST_AFTER = timedelta(hours=12)
 

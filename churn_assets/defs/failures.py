@@ -23,6 +23,8 @@ NEXT_STEPS = (
         "free space on that disk, then the same again; nothing unfinished was kept",
     ),
     (r"No module named '(psycopg|dagster_postgres)", DRIVER_ADVICE),
+    # What SQLite says of a disk that is full before its first page, and of one that fails.
+    (r"disk I/O error", f"see whether the disk of that database is full, or fails: {DOCTOR}"),
     (r"database is locked", "let the other process that holds the database end, then the same again"),
     (
         r"^(mlflow|requests|urllib3)\.|Max retries exceeded",

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 PROCESS_TAG = "process"
 # Dagster's pages hide tags of this prefix: nobody reads a process number in a list of runs.
 DAGSTER_PROCESS_TAG = ".dagster/churn_process"
+GOING_ON = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
 
 
 def this_process() -> dict[str, Any]:
@@ -46,9 +53,9 @@ def end_vanished_runs(instance: dg.DagsterInstance) -> list[str]:
 
     A run that was being canceled ends as canceled. Of another host's runs nothing can be known.
     """
-    going_on = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
     ended = []
-    for run in instance.get_runs(going_on):
+    # Also those that have not begun: a process can be gone between the record of a run and its first event.
+    for run in instance.get_runs(dg.RunsFilter(statuses=list(GOING_ON))):
         process = json.loads(run.tags.get(DAGSTER_PROCESS_TAG, "{}"))
         if process.get("run") != run.run_id or not _is_gone(process):
             continue

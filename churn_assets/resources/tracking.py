@@ -403,16 +403,25 @@ class TrackingResource(dg.ConfigurableResource):
 
     def versions_by_run(self) -> dict[str, str]:
         """The number of each registered version by its run."""
-        versions = self.client.search_model_versions(f"name='{self.registered_model}'")
-        return {str(version.run_id): str(version.version) for version in versions}
+        return {run_id: number for number, run_id in self._numbers()}
+
+    def versions(self) -> "Iterator[ModelVersion]":
+        """Every registered version, with its tags."""
+        # Each by itself: of what Unity Catalog finds in a search it tells no tags.
+        yield from (version for number, _ in self._numbers() if (version := self.version(number)) is not None)
+
+    def _numbers(self) -> Iterator[tuple[str, str]]:
+        """The number and the run of each registered version, page by page."""
+        token: str | None = None
+        while token != "":
+            # By the name alone: Unity Catalog takes one condition.
+            page = self.client.search_model_versions(f"name='{self.registered_model}'", page_token=token)
+            yield from ((str(version.version), str(version.run_id)) for version in page)
+            token = page.token or ""
 
     def data_versions(self) -> Iterator[dict[str, int]]:
         """The version of each table that a registered version was trained on, by its tags; all versions in turn."""
-        token: str | None = None
-        while token != "":
-            page = self.client.search_model_versions(f"name='{self.registered_model}'", page_token=token)
-            yield from (json.loads(version.tags.get("data_versions", "{}")) for version in page)
-            token = page.token or ""
+        yield from (json.loads(version.tags.get("data_versions", "{}")) for version in self.versions())
 
     def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
         """The version of this training run, made if there is none yet, under alias `staging`."""
@@ -423,8 +432,8 @@ class TrackingResource(dg.ConfigurableResource):
         except MlflowException as exists:
             if exists.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        versions = self.client.search_model_versions(f"name='{self.registered_model}' and run_id='{trained.run_id}'")
-        version = versions[0] if versions else self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
+        version = self.version(self.versions_by_run().get(trained.run_id))
+        version = version or self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
         origin = f"Registered by [Dagster run {dagster_run_id}]({self.dagster_address(dagster_run_id)})"
         description = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
         self.client.update_model_version(self.registered_model, str(version.version), description)

@@ -128,6 +128,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_holds_nothing_up(watched: Watc
         name: create_run_for_test(watched.instance, job_name=REFRESH, status=status)
         for name, status in {
             "gone": dg.DagsterRunStatus.STARTED,
+            "gone before it began": dg.DagsterRunStatus.NOT_STARTED,
             "unwanted": dg.DagsterRunStatus.CANCELING,
             "launched again": dg.DagsterRunStatus.STARTED,
             "elsewhere": dg.DagsterRunStatus.STARTED,
@@ -147,6 +148,7 @@ def test_a_run_whose_process_is_gone_is_ended_and_holds_nothing_up(watched: Watc
     now = {name: watched.instance.get_run_by_id(run.run_id) for name, run in runs.items()}
     assert {name: run.status.name for name, run in now.items() if run is not None} == {
         "gone": "FAILURE",
+        "gone before it began": "FAILURE",
         "unwanted": "CANCELED",
         "launched again": "STARTED",
         "elsewhere": "STARTED",

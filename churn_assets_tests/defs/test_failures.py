@@ -63,6 +63,7 @@ def test_a_failure_that_an_asset_declares_speaks_for_itself() -> None:
         (OperationalError("select 1", {}, Exception("server closed the connection")), "the databases of MLflow"),
         (OperationalError("select 1", {}, Exception("database is locked")), "let the other process"),
         (OperationalError("select 1", {}, Exception("database or disk is full")), "free space"),
+        (OperationalError("select 1", {}, Exception("disk I/O error")), "is full, or fails"),
         (OSError(28, "No space left on device", "/lake"), "free space"),
         (PermissionError(13, "Permission denied", "/lake"), "CHURN_LAKEHOUSE"),
         (ConnectionRefusedError(111, "Connection refused"), "the engine ended"),
