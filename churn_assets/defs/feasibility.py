@@ -14,8 +14,8 @@ from churn_assets.churn.feasibility import (
 )
 from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import BASELINE, PANEL, stored_calendar, stored_outcomes
-from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
+from churn_assets.defs.lakehouse import SILVER, stored_calendar
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.pages.tables import feasibility_table
 from churn_assets.resources.lakehouse import LakehouseResource

@@ -398,7 +398,7 @@ def accept(_: Any) -> None:
 def files_by_week(lakehouse: LakehouseResource) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for uri in deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris():
-        found.setdefault(uri.split("as_of=")[1].split("/")[0], []).append(uri)
+        found.setdefault(uri.split("of_date=")[1].split("/")[0], []).append(uri)
     return found
 
 
@@ -453,6 +453,51 @@ def test_rows_of_other_dates_and_rows_the_audit_refuses_change_no_table(
         )
     assert (lakehouse.version(TABLE), lakehouse.version(other)) == (0, None)
     assert table_files(lakehouse) == before
+
+
+def test_a_table_written_by_its_dates_is_laid_out_anew_in_one_commit(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, third = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), metadata={"inputs": {}})
+    assert not lakehouse.is_laid_out_by(TABLE, "as_of")
+    commit = lakehouse.write(TABLE, dated(spark, (3, second), (4, third)), by="as_of", audit=lambda _: "seen")
+    assert (commit.version, lakehouse.is_laid_out_by(TABLE, "as_of")) == (1, True)
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE).collect()} == {3: second, 4: third}
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE, 0).collect()} == {1: first, 2: second}
+    assert lakehouse.audit({TABLE: 1}) == "seen"
+    assert [row.id for row in lakehouse.read(TABLE, dates=("as_of", [third])).collect()] == [4]
+    lakehouse.write(TABLE, dated(spark, (5, first)), by="as_of")
+    assert values(lakehouse.read(TABLE)) == [5]
+
+
+def test_where_no_date_is_replaced_no_row_goes(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, *_ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    nothing = lakehouse.read(TABLE).where("false")
+    (commit,) = lakehouse.replace_dates({TABLE: nothing}, "as_of", [], audit=accept, metadata={"inputs": {}}, upon=0)
+    assert (commit.version, commit.rows, values(lakehouse.read(TABLE))) == (1, 1, [1])
+    assert lakehouse.commit_metadata(TABLE)["dates"] == []
+
+
+def test_dates_that_rest_on_a_version_are_not_replaced_after_another_commit(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    lakehouse.replace_dates({TABLE: dated(spark, (2, second))}, "as_of", [second], audit=accept)
+    before = table_files(lakehouse)
+    with pytest.raises(OvertakenError):
+        lakehouse.replace_dates({TABLE: dated(spark, (3, first))}, "as_of", [first], audit=accept, upon=0)
+    assert table_files(lakehouse) == before
+
+
+def test_two_versions_are_read_apart_without_what_both_have(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+    lakehouse.replace_dates({TABLE: dated(spark, (3, second))}, "as_of", [second], audit=accept)
+    assert [values(rows) for rows in lakehouse.read_apart(TABLE, 0, 1)] == [[2], [3]]
+    assert [values(rows) for rows in lakehouse.read_apart(TABLE, 1, 1)] == [[], []]
 
 
 def test_rows_without_a_date_are_refused_by_name_and_never_get_one(
