@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -39,6 +40,16 @@ class TouchedDays:
     last: date | None
     is_of_label: bool
 
+    @staticmethod
+    def of_record(record: Sequence[Any]) -> "TouchedDays":
+        first, last, is_of_label = record
+        return TouchedDays(date.fromisoformat(first), last and date.fromisoformat(last), is_of_label)
+
+    @property
+    def record(self) -> list[Any]:
+        """As a commit keeps it."""
+        return [str(self.first), self.last and str(self.last), self.is_of_label]
+
     def holds(self, as_of: date) -> bool:
         return self.first <= as_of and (self.last is None or as_of <= self.last)
 
@@ -58,11 +69,26 @@ class TouchedDates:
 def changed_orders(before: DataFrame, after: DataFrame) -> DataFrame:
     """What only one of two silvers holds of what is read of it; `change`: how many such rows `after` has more.
 
-    In: both with the same columns. Rows that both hold may be left out of both.
+    In: both with the same columns. Rows that both hold may be left out of both. Asks one query at once: on which days
+    the orders are others, by a sum of hashes, so that the rows of these days alone are compared.
     """
-    names = [*READ_COLUMNS, *[name for name in after.columns if name == REVIEW_STATES]]
-    sides = [rows.select(*names, F.lit(sign).alias(CHANGE)) for rows, sign in ((before, -1), (after, 1))]
-    return _differing(reduce(DataFrame.unionByName, sides), names)
+    sides = [_read_of(rows, sign) for rows, sign in ((before, -1), (after, 1))]
+    rows, names = reduce(DataFrame.unionByName, sides), sides[0].columns[:-1]
+    nulls = [F.col(name).isNull() for name in names]
+    # A hash leaves nulls out: which columns they are in is hashed beside.
+    hashed = (F.xxhash64(*names, *nulls).cast("decimal(20,0)") * F.col(CHANGE)).alias("hashed")
+    of_day = rows.select(F.col("ordered_at").cast("date").alias("day"), CHANGE, hashed).groupBy("day")
+    sums = of_day.agg(F.sum(CHANGE).alias(CHANGE), F.sum("hashed").alias("hashed"))
+    days = [row["day"] for row in sums.where((F.col(CHANGE) != 0) | (F.col("hashed") != 0)).collect()]
+    of_days = F.col("ordered_at").cast("date").isin(days) if days else F.lit(False)
+    return _differing(rows.where(of_days), names)
+
+
+def _read_of(silver: DataFrame, sign: int) -> DataFrame:
+    """READ_COLUMNS, the states of reviews where there are any, in an order of their own, and the `change` `sign`."""
+    has_states = REVIEW_STATES in silver.columns
+    states = [F.array_sort(REVIEW_STATES).alias(REVIEW_STATES)] if has_states else []
+    return silver.select(*READ_COLUMNS, *states, F.lit(sign).alias(CHANGE))
 
 
 def _differing(rows: DataFrame, names: Sequence[str]) -> DataFrame:

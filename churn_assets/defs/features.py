@@ -9,17 +9,22 @@ from pyspark.sql import DataFrame
 from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.contract import (
+    AS_REBUILT,
+    COMPUTED_AGAIN,
     NO_FUTURE_LEAKAGE,
     PANEL_CHECKS,
+    Standing,
     audit_outcomes,
     future_outcome,
     panel_outcomes,
+    rebuilt_outcome,
     unevaluable_future,
 )
 from churn_assets.churn.features import (
     customer_snapshots,
     feature_panel,
     no_eligible_customers,
+    of_active_customers,
     with_baseline_rule,
 )
 from churn_assets.churn.labels import SHARED_BY, definition, label_reads, shares_of, with_labels
@@ -29,7 +34,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.lakehouse import SILVER, stored_calendar
 from churn_assets.defs.panel_code import panel_code
-from churn_assets.defs.refreshing import AS_OF, DIGEST, RefreshConfig, refresh_of, write_refresh
+from churn_assets.defs.refreshing import AS_OF, DIGEST, Refresh, RefreshConfig, refresh_of, write_refresh
 from churn_assets.defs.results import (
     OWNERS,
     TABLE_KINDS,
@@ -77,10 +82,14 @@ def gold_customer_churn_risk(
     silver = lakehouse.read(SILVER, inputs[SILVER])
     refresh = refresh_of(lakehouse, BASELINE, inputs[SILVER], policy, digest, is_labelled=False, rebuild=config.rebuild)
     calendar = refresh.calendar
+
+    def orders_of(dates: AsOfCalendar) -> DataFrame:
+        return silver if refresh.upon is None else of_active_customers(silver, dates, policy)
+
     commit = write_refresh(
         lakehouse,
         refresh,
-        lambda dates: with_baseline_rule(customer_snapshots(silver, dates, policy), policy),
+        lambda dates: with_baseline_rule(customer_snapshots(orders_of(dates), dates, policy), policy),
         if_empty=no_eligible_customers(calendar, policy),
         metadata={"inputs": inputs, DIGEST: digest},
     )
@@ -136,7 +145,9 @@ def ml_churn_features(
         lakehouse,
         refresh,
         computed,
-        audit=lambda rows: audited(audit_outcomes(rows, silver, policy, calendar), PANEL, policy),
+        audit=lambda rows: audited(
+            audit_outcomes(rows, silver, policy, calendar, standing(lakehouse, refresh, policy)), PANEL, policy
+        ),
         metadata={"inputs": inputs, DIGEST: digest},
     )
     shares = shares_of(lakehouse.counts(PANEL, SHARED_BY, commit.version))
@@ -155,6 +166,18 @@ def ml_churn_features(
         },
         panel_notes(policy),
     )
+
+
+def standing(lakehouse: LakehouseResource, refresh: Refresh, policy: ChurnPolicy) -> Standing | None:
+    """What stays of the panel where not all of it is computed."""
+    if refresh.upon is None:
+        return None
+    days = refresh.stays(lakehouse)
+    is_labelled = {day: refresh.calendar.is_known(day, policy.windows.outcome_days) for day in days}
+    is_audited = bool(remembered_outcomes(lakehouse, {PANEL: refresh.upon}, policy))
+    names = [feature.name for feature in FEATURES]
+    bounds = lakehouse.ends(PANEL, names, refresh.upon, dates=(AS_OF, days)) if is_audited else None
+    return Standing(lakehouse.read(PANEL, refresh.upon, dates=(AS_OF, days)), is_labelled, bounds)
 
 
 def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:
@@ -196,6 +219,34 @@ def ml_churn_features_contract(
     rules = {key.name for key in context.selected_asset_check_keys}
     for outcome in stored_outcomes(lakehouse, lakehouse.pin(PANEL)[PANEL], rules, policy):
         yield check_result(outcome, PANEL)
+
+
+@dg.asset_check(
+    asset=PANEL.split("/"),
+    name=AS_REBUILT,
+    blocking=True,
+    description="One date of those that the last refresh left alone, another each time, is computed again from the "
+    "orders and is the same to the last digit.",
+)
+def panel_is_as_rebuilt(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
+    """Tells whether what a refresh takes for untouched is."""
+    version = lakehouse.pin(PANEL)[PANEL]
+    return check_result(sampled_outcome(lakehouse, version, policy))
+
+
+def sampled_outcome(lakehouse: LakehouseResource, version: int, policy: ChurnPolicy) -> Outcome:
+    """Whether a date of a version of the panel comes out the same, if what it was computed from is known."""
+    silver_version, other = lakehouse.inputs(PANEL, version).get(SILVER), other_rules(lakehouse, version, policy)
+    if silver_version is None or other is not None:
+        # The check of the future refuses such a version.
+        why = other or "the orders behind this version are unknown"
+        return Outcome(AS_REBUILT, False, f"not evaluable: {why}", COMPUTED_AGAIN, is_warning=True)
+    calendar = stored_calendar(lakehouse, silver_version, policy)
+    replaced = set(lakehouse.commit_metadata(PANEL, version).get("dates", ()))
+    left_alone = [day for day in calendar.dates if str(day) not in replaced] or calendar.dates
+    day = left_alone[version % len(left_alone)]
+    silver = lakehouse.read(SILVER, silver_version)
+    return rebuilt_outcome(day, lakehouse.read(PANEL, version), silver, calendar, policy)
 
 
 def stored_outcomes(

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 
 from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.touched import TouchedDates, changed_orders, touched_dates, touched_days
+from churn_assets.churn.touched import TouchedDays, changed_orders, touched_dates, touched_days
 from churn_assets.defs.erasures import forgotten_since
 from churn_assets.defs.lakehouse import SILVER, stored_calendar
 from churn_assets.delta.commits import TableCommit
@@ -23,6 +23,8 @@ from churn_assets.resources.lakehouse import LakehouseResource
 
 AS_OF = "as_of"
 DIGEST = "panel_digest"
+# Under this name a commit keeps what changed orders touched; of more it does not.
+TOUCHED, MOST_RECORDED = "touched", 1000
 
 
 class RefreshConfig(dg.Config):
@@ -36,7 +38,8 @@ class Refresh:
     """What is to be done to a table. dates: those to compute, of the calendar.
 
     upon: the version whose rows of the other dates stay; None: every date is computed, because of `reason`. gone: dates
-    of that version which the calendar has no longer.
+    of that version which the calendar has no longer. since, touched: the version of silver that `upon` was computed
+    from, and what changed since then touches.
     """
 
     table: str
@@ -45,6 +48,15 @@ class Refresh:
     upon: int | None = None
     gone: frozenset[date] = frozenset()
     reason: str = ""
+    since: int | None = None
+    touched: tuple[TouchedDays, ...] = ()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the commit keeps, so that who computes from the table need not compare the orders once more."""
+        if self.upon is None or len(self.touched) > MOST_RECORDED:
+            return {}
+        return {TOUCHED: {"since": self.since, "days": [each.record for each in self.touched]}}
 
     @property
     def told(self) -> dict[str, Any]:
@@ -93,15 +105,22 @@ def refresh_of(
         for each, version in [(table, upon), *rests]:
             if against := _against(lakehouse, each, version, digest):
                 return all_dates(against)
-        touched = _touched(lakehouse, inputs[SILVER], silver_version, calendar, policy)
+        since = inputs[SILVER]
+        recorded = {} if rests_on is None else lakehouse.commit_metadata(rests_on, rest_version).get(TOUCHED, {})
+        days = (
+            [TouchedDays.of_record(each) for each in recorded["days"]]
+            if recorded.get("since") == since
+            else _touched(lakehouse, since, silver_version, policy)
+        )
     except DeltaTableError as lost:
         return all_dates(f"what it was computed from can no longer be read: {lost.summary}")
-    if touched is None:
+    if days is None:
         return all_dates(f"{SILVER} has other columns than before")
+    touched = touched_dates(days, stored_calendar(lakehouse, since, policy), calendar, policy)
     dates = touched.labelled if is_labelled else touched.observed
     if dates >= frozenset(calendar.dates):
         return all_dates("every date is touched by what changed")
-    return Refresh(table, calendar, dates, upon, touched.gone)
+    return Refresh(table, calendar, dates, upon, touched.gone, "", since, tuple(days))
 
 
 def _against(lakehouse: LakehouseResource, table: str, version: int | None, digest: str) -> str:
@@ -121,16 +140,13 @@ def _against(lakehouse: LakehouseResource, table: str, version: int | None, dige
     return ""
 
 
-def _touched(
-    lakehouse: LakehouseResource, before: int, after: int, calendar: AsOfCalendar, policy: ChurnPolicy
-) -> TouchedDates | None:
-    """The dates that differ between two versions of silver; None where they have other columns."""
+def _touched(lakehouse: LakehouseResource, before: int, after: int, policy: ChurnPolicy) -> list[TouchedDays] | None:
+    """What the difference of two versions of silver touches; None where they have other columns."""
     if lakehouse.table_schema(SILVER, before) != lakehouse.table_schema(SILVER, after):
         return None
-    earlier = stored_calendar(lakehouse, before, policy)
     apart = lakehouse.read_apart(SILVER, before, after)
     with lakehouse.held(changed_orders(*apart)) as changed:
-        return touched_dates(touched_days(changed, policy), earlier, calendar, policy)
+        return touched_days(changed, policy)
 
 
 def write_refresh(
@@ -144,21 +160,23 @@ def write_refresh(
 ) -> TableCommit:
     """Computes what is to be computed and replaces those dates in one commit.
 
-    computed: the rows at the dates of a calendar. audit: of all rows that the table is to have, as in
-    `LakehouseResource.write`. Raises OvertakenError if anybody wrote the table since the refresh was planned.
+    computed: the rows at the dates of a calendar. audit: of the rows computed, as in `LakehouseResource.write`.
+    Raises OvertakenError if anybody wrote the table since the refresh was planned.
     """
-    table, upon = refresh.table, refresh.upon
+    table, upon, noted = refresh.table, refresh.upon, {**metadata, **refresh.record}
     if upon is None:
         rows = computed(refresh.calendar)
-        return lakehouse.write(table, rows, by=AS_OF, audit=audit, if_empty=if_empty, metadata=metadata)
+        return lakehouse.write(table, rows, by=AS_OF, audit=audit, if_empty=if_empty, metadata=noted)
     if refresh.dates:
         rows = computed(refresh.calendar.only(refresh.dates))
     else:
         rows = lakehouse.read(table, upon, dates=(AS_OF, ()))
-    stays = refresh.stays(lakehouse)
-
-    def audit_all(staged: Mapping[str, DataFrame]) -> Any:
-        return audit(lakehouse.read(table, upon, dates=(AS_OF, stays)).unionByName(staged[table]))
-
-    replaced = sorted(refresh.dates | refresh.gone)
-    return lakehouse.replace_dates({table: rows}, AS_OF, replaced, audit=audit_all, metadata=metadata, upon=upon)[0]
+    (commit,) = lakehouse.replace_dates(
+        {table: rows},
+        AS_OF,
+        sorted(refresh.dates | refresh.gone),
+        audit=lambda staged: audit(staged[table]),
+        metadata=noted,
+        upon=upon,
+    )
+    return commit

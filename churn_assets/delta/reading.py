@@ -166,6 +166,20 @@ def bounds(table: "DeltaTable", column: str) -> tuple[Any, Any]:
     return _end(table, column, "min", min), _end(table, column, "max", max)
 
 
+def ends(table: "DeltaTable", columns: Sequence[str], by: str, days: Collection[date]) -> dict[str, tuple[Any, Any]]:
+    """The least and the greatest value of each of `columns` in the rows of these `days`; of columns with a value."""
+    import pyarrow.compute as pc
+
+    found: dict[str, tuple[Any, Any]] = {}
+    for batch in dataset_of(table).to_batches(columns=list(columns), filter=pc.field(by).isin(list(days))):
+        for name in columns:
+            of_batch: Any = pc.min_max(batch.column(name)).as_py()
+            if of_batch["min"] is not None:
+                low, high = found.get(name, (of_batch["min"], of_batch["max"]))
+                found[name] = min(low, of_batch["min"]), max(high, of_batch["max"])
+    return found
+
+
 def _end(table: "DeltaTable", column: str, end: str, chosen: Callable[[list[Any]], Any]) -> Any:
     import pyarrow.compute as pc
 

@@ -243,6 +243,15 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         return reading.bounds(self._open(table, version), column)
 
+    def ends(
+        self, table: str, columns: Sequence[str], version: int, *, dates: tuple[str, Collection[date]]
+    ) -> dict[str, tuple[Any, Any]]:
+        """The least and the greatest value of each of `columns` in the rows of some dates. Needs no JVM.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        return reading.ends(self._open(table, version), columns, *dates)
+
     def value_count(self, table: str, column: str, version: int | None = None) -> int:
         """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""
         return reading.value_count(self._open(table, version), column)
