@@ -1,9 +1,12 @@
-"""The same flow on Sail, local Spark, a standalone cluster and Spark Connect: the same tables, trees and figures."""
+"""The same flow on Sail, a standalone cluster and Spark Connect: the same tables, trees and figures.
+
+Local Spark is compared with Sail by the command for that: `commands/test_engines.py`.
+"""
 
 import json
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +45,6 @@ class Kind:
 
 
 KINDS = {
-    # With the properties that the project itself gives a local JVM.
-    "local": Kind(lambda _: nullcontext("local[2]"), "SPARK_MASTER", drops=("SPARK_CONF_DIR",)),
     "standalone": Kind(standalone_cluster, "SPARK_MASTER"),
     # A client of Spark Connect has no JVM of its own, so none is to be found.
     "connect": Kind(connect_server, "SPARK_REMOTE", drops=("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")),
@@ -61,7 +62,10 @@ def here(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(scope="module", params=KINDS)
 def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is."""
+    """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is.
+
+    Then, in the same process, a fit by Spark itself.
+    """
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
     landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
     sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
@@ -77,14 +81,10 @@ def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: p
             "SPARK_DRIVER_MEMORY": "1g",
             "CHURN_AUTOMATION": "on",
         }
-        run = (sys.executable, "-m", "churn_assets.cli", "run")
+        run = (sys.executable, "-m", "churn_assets_tests.run_and_fit", str(fit_of(project)))
         with running(folder / "run.log", *run, environ=environ) as process:
             exit_code = process.wait(PATIENCE_SECONDS)
         assert exit_code == 0, (folder / "run.log").read_text(encoding="utf-8")
-        fit = (sys.executable, "-m", "churn_assets_tests.fit_by_gbt", str(fit_of(project)))
-        with running(folder / "fit.log", *fit, environ=environ) as process:
-            exit_code = process.wait(PATIENCE_SECONDS)
-        assert exit_code == 0, (folder / "fit.log").read_text(encoding="utf-8")
     assert list((folder / "models").iterdir()) == [], "a model on its way to or from MLflow stays behind"
     return project
 
@@ -96,7 +96,7 @@ def fits() -> set[str]:
 
 
 def fit_of(project: Project) -> Path:
-    return project.settings.project / "fit_by_gbt.txt"
+    return project.settings.project / "fit_by_spark.txt"
 
 
 def tables(project: Project) -> dict[str, pa.Table]:

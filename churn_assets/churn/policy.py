@@ -331,11 +331,13 @@ class Action(Section):
 class Retention(Section):
     """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
 
+    rank_by: "expected_profit" of the best action, as [economics] has it, leaves out whom no action pays for.
     contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
     weekly_capacity: customers, if less than the alert budget. max_unmatched_opt_outs: where it is given, no list is
     made while a larger share of the opt-outs is of no known customer; else they warn like the other tables.
     """
 
+    rank_by: Literal["value_at_risk", "expected_profit"] = "value_at_risk"
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
     contact_pause_days: Days = 42
     weekly_capacity: Annotated[int, Field(ge=1)] | None = None
@@ -354,6 +356,31 @@ class Retention(Section):
         if not self.actions[-1].is_for_everyone:
             raise ValueError("the last of actions must be for everyone: action alone, without a condition")
         return self
+
+
+class Offer(Section):
+    """What one action costs and does, in the currency of the orders. contact_cost: of each customer it is tried on.
+
+    offer_cost: of each who takes it. acceptance: of those about to leave, the share that it keeps. weekly_capacity:
+    customers; None: as many as are listed.
+    """
+
+    contact_cost: Annotated[float, Field(ge=0)] = 0.0
+    offer_cost: Annotated[float, Field(ge=0)] = 0.0
+    acceptance: Annotated[float, Field(gt=0, le=1)]
+    weekly_capacity: Annotated[int, Field(ge=0)] | None = None
+
+
+class Economics(Section):
+    """What keeping a customer is worth. margin: of what is spent, the share that is profit.
+
+    lifetime_days: for how long a kept customer goes on spending as in the observation window. actions: by the names of
+    retention.actions.
+    """
+
+    margin: Annotated[float, Field(gt=0, le=1)]
+    lifetime_days: Days
+    actions: Mapping[str, Offer]
 
 
 class Monitoring(Section):
@@ -414,6 +441,8 @@ class ChurnPolicy(Section):
     scoring: Scoring = Scoring()
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
+    # Without it nothing is said of profit, and each customer is offered the first action that fits.
+    economics: Economics | None = None
     units: Units = Units()
 
     @model_validator(mode="after")
@@ -421,6 +450,19 @@ class ChurnPolicy(Section):
         unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *FEATURE_OF)]
         if unknown:
             raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(FEATURE_OF)}")
+        return self
+
+    @model_validator(mode="after")
+    def every_action_has_its_economics(self) -> "ChurnPolicy":
+        if self.economics is None:
+            if self.retention.rank_by == "expected_profit":
+                raise ValueError('retention.rank_by ("expected_profit") needs [economics]: what a customer is worth')
+            return self
+        named, priced = {each.action for each in self.retention.actions}, set(self.economics.actions)
+        for missing in sorted(named - priced):
+            raise ValueError(f'economics.actions: "{missing}" of retention.actions is missing')
+        for unknown in sorted(priced - named):
+            raise ValueError(f'economics.actions: "{unknown}" is no action of retention.actions')
         return self
 
     @model_validator(mode="after")
@@ -440,6 +482,11 @@ class ChurnPolicy(Section):
     def days_between_lists(self) -> int:
         """Days from a contact to the next list: the outcome window at least, so that no two campaigns share one."""
         return max(self.retention.contact_pause_days, self.windows.outcome_days)
+
+    @property
+    def lists_of_a_week(self) -> int:
+        """How many lists share what can be done in a week."""
+        return 7 // self.calendar.step_days
 
     @property
     def feature_rules(self) -> FeatureRules:
@@ -481,6 +528,7 @@ SECTIONS_THAT_DO_NOT_JUDGE = {
     "environments",
     "scoring",
     "retention",
+    "economics",
     "monitoring",
     "units",
 }

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.actions import (
+    NO_ACTION,
+    allocated,
+    as_if_one_more,
+    expected_profits,
+    first_fitting,
+    fitting_actions,
+)
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
-from churn_assets.churn.policy import Action, ChurnPolicy
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS
 
 OPTED_OUT, CONTACTED, HELD_OUT = "opted out", "contacted", "held out"
+NO_ACTION_PAYS = "no action pays, or those that do are used up"
 TARGET_RULES = ("capacity", "ranking", "exclusions", "additivity")
 # Sums of a few dozen terms of magnitude 1 agree to this.
 ROUNDING = 1e-9
@@ -83,30 +91,83 @@ def capacity_by_date(eligible: Mapping[date, int], policy: ChurnPolicy) -> dict[
 
     In: how many are eligible.
     """
-    weekly, lists = policy.retention.weekly_capacity, 7 // policy.calendar.step_days
+    weekly, lists = policy.retention.weekly_capacity, policy.lists_of_a_week
     budgets = {day: floor(customers * policy.alerts.budget) for day, customers in eligible.items()}
     return {day: (budget if weekly is None else min(budget, weekly)) // lists for day, budget in budgets.items()}
 
 
-def retention_list(candidates: pa.Table, capacity: Mapping[date, int]) -> pa.Table:
-    """The list of each as-of date by rank: `candidates` that made it, with value_at_risk and rank (int, from 1).
+def retention_list(candidates: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy) -> pa.Table:
+    """The list of each as-of date by rank (int, from 1): `candidates` that made it, with value_at_risk, ranked_by,
+    suggested_action and expected_profit.
 
-    In: `candidates`, customer_id, as_of, churn_probability, recent_spend, is_holdout and more; `capacity_by_date`. By
-    value at risk, the churn probability times the spend of the observation window, until the capacity is used up;
-    whoever is held out keeps the rank but takes no one's place.
+    In: `candidates`, customer_id, as_of, churn_probability, recent_spend, is_holdout, risk_tier, reasons and more;
+    `capacity_by_date`. By value at risk, the churn probability times the spend of the observation window, until the
+    capacity is used up; or, by `retention.rank_by`, those whom actions earn most with. Whoever is held out keeps the
+    rank but takes no one's place. suggested_action: the first that fits; with [economics], of those that earn anything
+    the ones that earn most in all within their capacities, null where none is left. expected_profit: of that action.
     """
     value = pc.multiply(candidates.column("churn_probability"), candidates.column("recent_spend"))
-    falling = [(name, "descending") for name in ("value_at_risk", "churn_probability")]
     valued = candidates.append_column("value_at_risk", value)
-    valued = valued.sort_by([("as_of", "ascending"), *falling, ("customer_id", "ascending")])
-    lists = []
-    for day in pc.unique(valued.column("as_of")):
-        of_day = valued.filter(pc.equal(valued.column("as_of"), day))
-        is_contact = ~of_day.column("is_holdout").to_numpy()
+    days = pc.unique(valued.column("as_of")).sort().to_pylist()
+    lists = [_list_of(valued.filter(pc.equal(valued.column("as_of"), day)), capacity[day], policy) for day in days]
+    return pa.concat_tables(lists) if lists else _list_of(valued, 0, policy)
+
+
+def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> pa.Table:
+    is_by_profit = policy.retention.rank_by == "expected_profit"
+    by = ("expected_profit", "value_at_risk") if is_by_profit else ("value_at_risk", "churn_probability")
+    order = [*((name, "descending") for name in by), ("customer_id", "ascending")]
+    if is_by_profit:
+        offered = _offered(customers, policy, most=capacity)
+        ranked = offered.filter(offered.column("suggested_action").is_valid()).sort_by(order)
+    else:
+        by_value = customers.sort_by(order)
+        is_contact = ~by_value.column("is_holdout").to_numpy()
         contacts_before = np.cumsum(is_contact) - is_contact
-        ranks = pa.array(np.arange(1, len(of_day) + 1), pa.int32())
-        lists.append(of_day.append_column("rank", ranks).filter(contacts_before < capacity[day.as_py()]))
-    return pa.concat_tables(lists) if lists else valued.append_column("rank", pa.array([], pa.int32()))
+        ranked = _offered(by_value.filter(contacts_before < capacity), policy)
+    ranked = ranked.append_column("ranked_by", pa.array([policy.retention.rank_by] * len(ranked), pa.string()))
+    return ranked.append_column("rank", pa.array(np.arange(1, len(ranked) + 1), pa.int32()))
+
+
+def _offered(customers: pa.Table, policy: ChurnPolicy, most: int | None = None) -> pa.Table:
+    """`customers` of one date with suggested_action and expected_profit; `most` of them get one."""
+    if policy.economics is None:
+        names = [action.action for action in policy.retention.actions]
+        places = first_fitting(fitting_actions(customers, policy.retention.actions))
+        profit = pa.nulls(len(customers), pa.float64())
+    else:
+        names = list(policy.economics.actions)
+        is_contact = ~customers.column("is_holdout").to_numpy()
+        profits, places = expected_profits(customers, policy), np.full(len(customers), NO_ACTION)
+        allocation = allocated(profits[is_contact], action_capacities(policy), most)
+        places[is_contact] = allocation.actions
+        places[~is_contact] = as_if_one_more(profits[~is_contact], allocation)
+        is_none = places == NO_ACTION
+        profit = pa.array(profits[np.arange(len(places)), places], mask=is_none)
+    action = pa.array([None if place == NO_ACTION else names[place] for place in places], pa.string())
+    return customers.append_column("suggested_action", action).append_column("expected_profit", profit)
+
+
+def without_action(candidates: pa.Table, listed: pa.Table, capacity: Mapping[date, int]) -> pa.Table:
+    """The `candidates` whom the list has room for and no action left: customer_id, as_of, reason."""
+    has_room = _with_room(listed, capacity)
+    is_of_such = pc.is_in(candidates.column("as_of"), pa.array(sorted(has_room), pa.date32()))
+    unlisted = (
+        candidates.filter(is_of_such).select([*KEYS]).join(listed.select([*KEYS]), [*KEYS], join_type="left anti")
+    )
+    return unlisted.append_column("reason", pa.array([NO_ACTION_PAYS] * len(unlisted), pa.string()))
+
+
+def _with_room(listed: pa.Table, capacity: Mapping[date, int]) -> set[date]:
+    contacts = Counter(listed.filter(pc.invert(listed.column("is_holdout"))).column("as_of").to_pylist())
+    return {day for day, most in capacity.items() if contacts[day] < most}
+
+
+def action_capacities(policy: ChurnPolicy) -> list[int | None]:
+    """How many customers each action of [economics] is enough for on one list; None: as many as are listed."""
+    assert policy.economics is not None, "the policy has actions with capacities"
+    weekly = [offer.weekly_capacity for offer in policy.economics.actions.values()]
+    return [None if most is None else most // policy.lists_of_a_week for most in weekly]
 
 
 def as_doubles(decimals: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -114,45 +175,22 @@ def as_doubles(decimals: pa.ChunkedArray) -> pa.ChunkedArray:
     return decimals.cast(pa.string()).cast(pa.float64())
 
 
-def suggested_action(actions: Sequence[Action]) -> Column:
-    """The name of the first action whose conditions a row (risk_tier, value_at_risk, reasons) meets; else null.
-
-    A condition on a reason is met by every reason about the same as that feature.
-    """
-    chosen = F.lit(None).cast("string")
-    for action in reversed(actions):
-        conditions = [F.lit(True)]
-        if action.risk_tier is not None:
-            conditions.append(F.col("risk_tier") == action.risk_tier)
-        if action.min_value_at_risk is not None:
-            conditions.append(F.col("value_at_risk") >= action.min_value_at_risk)
-        if action.reason is not None:
-            about = FEATURE_OF[action.reason].about
-            # Told once, by whichever of them raised the risk most.
-            told_by = [name for name, feature in FEATURE_OF.items() if feature.about == about]
-            is_told = [F.array_contains("reasons.feature", name) for name in told_by]
-            conditions.append(reduce(lambda one, other: one | other, is_told))
-        chosen = F.when(reduce(lambda one, other: one & other, conditions), action.action).otherwise(chosen)
-    return chosen
-
-
 def target_outcomes(
-    targets: pa.Table, excluded: pa.Table, alerted: pa.Table, capacity: Mapping[date, int]
+    targets: pa.Table, excluded: pa.Table, alerted: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy
 ) -> list[Outcome]:
     """TARGET_RULES of `retention_targets`, of the dates of `capacity`; `alerted`: the alerted scores of these dates."""
-    contacts = Counter(targets.filter(pc.invert(targets.column("is_holdout"))).column("as_of").to_pylist())
-    has_room = {day for day, most in capacity.items() if contacts[day] < most}
+    has_room = _with_room(targets, capacity)
     listed, kept_off, alerts = (Counter(_keys(rows)) for rows in (targets, excluded, alerted))
     twice = [key for key, times in listed.items() if times > 1]
     unwanted = [key for key in listed.elements() if key in kept_off]
     strangers = [key for key in listed.elements() if key not in alerts]
     forgotten = [key for key in alerts if key[1] in has_room and key not in listed and key not in kept_off]
     return [
-        _capacity_outcome(contacts, capacity),
+        _capacity_outcome(targets, capacity, policy),
         _offenders(
             _keys(_misplaced(targets)),
             "ranking",
-            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend",
+            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit",
         ),
         _offenders(
             [*twice, *unwanted, *strangers, *forgotten],
@@ -176,13 +214,23 @@ def _offenders(keys: Sequence[tuple[str | None, date | None]], rule: str, allowe
     return of_customers(rule, len(named), sorted(named)[:MAX_KEYS], allowed)
 
 
-def _capacity_outcome(contacts: Mapping[date, int], capacity: Mapping[date, int]) -> Outcome:
+def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy) -> Outcome:
+    to_contact = targets.filter(pc.invert(targets.column("is_holdout"))).select(["as_of", "suggested_action"])
+    contacts = Counter((row["as_of"], row["suggested_action"]) for row in to_contact.to_pylist())
+    by_day = Counter(to_contact.column("as_of").to_pylist())
     over = [
-        f"{day}: {contacts[day]:,} to contact, capacity {most:,}"
+        f"{day}: {by_day[day]:,} to contact, capacity {most:,}"
         for day, most in sorted(capacity.items())
-        if contacts[day] > most
+        if by_day[day] > most
     ]
-    largest = max((contacts[day] for day in capacity), default=0)
+    if policy.economics is not None:
+        over += [
+            f"{day}: {contacts[day, action]:,} times {action}, capacity {most:,}"
+            for action, most in zip(policy.economics.actions, action_capacities(policy), strict=True)
+            for day in sorted(capacity)
+            if most is not None and contacts[day, action] > most
+        ]
+    largest = max((by_day[day] for day in capacity), default=0)
     return Outcome(
         "capacity",
         not over,
@@ -194,23 +242,34 @@ def _capacity_outcome(contacts: Mapping[date, int], capacity: Mapping[date, int]
 
 def _misplaced(targets: pa.Table) -> pa.Table:
     """The rows whose value or rank is wrong."""
-    ranked = targets.sort_by([("as_of", "ascending"), ("rank", "ascending"), ("value_at_risk", "descending")])
+    targets = targets.append_column("ranking", _ranking_value(targets))
+    ranked = targets.sort_by([("as_of", "ascending"), ("rank", "ascending"), ("ranking", "descending")])
     dates = ranked.column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     _, firsts, numbers = np.unique(dates, return_index=True, return_inverse=True)
     # Whoever is excluded or of no capacity has no rank; a hold-out has one.
     place = np.arange(1, len(ranked) + 1) - firsts[numbers]
     value, rank = ranked.column("value_at_risk"), ranked.column("rank")
-    before = pa.array(np.roll(value.to_numpy(), 1), mask=place == 1)
+    ranking = ranked.column("ranking")
+    before = pa.array(np.roll(ranking.to_numpy(), 1), mask=place == 1)
     exact = pc.multiply(ranked.column("churn_probability"), ranked.column("recent_spend"))
     off, most_off = pc.abs(pc.subtract(value, exact)), pc.multiply(pc.max_element_wise(pc.abs(exact), 1.0), ROUNDING)
     faults = [
         value.is_null(),
         # Not "greater": NaN is neither.
         pc.invert(pc.less_equal(off, most_off)),
-        pc.less(before, value),
+        ranking.is_null(),
+        pc.less(before, ranking),
         pc.not_equal(rank, pa.array(place)),
     ]
     return ranked.filter(reduce(pc.or_kleene, faults), null_selection_behavior="drop")
+
+
+def _ranking_value(targets: pa.Table) -> pa.ChunkedArray:
+    """What each list ranks by, as it says itself; lists of before it was said rank by the value at risk."""
+    if "ranked_by" not in targets.column_names:
+        return targets.column("value_at_risk")
+    is_by_profit = pc.fill_null(pc.equal(targets.column("ranked_by"), "expected_profit"), fill_value=False)
+    return pc.if_else(is_by_profit, targets.column("expected_profit"), targets.column("value_at_risk"))
 
 
 def _is_additive(targets: pa.Table) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.evaluation import Verdict
-from churn_assets.churn.retention import as_doubles
+from churn_assets.churn.retention import NO_ACTION_PAYS, as_doubles
 from churn_assets.churn.scoring import TIERS
 
 
@@ -142,7 +142,7 @@ def _offers(targets: pa.Table) -> list[Offer]:
     values: dict[str, list[float]] = {}
     for row in targets.select(["is_holdout", "suggested_action", "value_at_risk"]).to_pylist():
         if not row["is_holdout"]:
-            values.setdefault(row["suggested_action"], []).append(row["value_at_risk"])
+            values.setdefault(row["suggested_action"] or NO_ACTION_PAYS, []).append(row["value_at_risk"])
     offers = [Offer(action, len(of_action), fsum(of_action)) for action, of_action in values.items()]
     return sorted(offers, key=lambda offer: (-offer.value_at_risk, offer.action))
 

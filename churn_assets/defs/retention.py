@@ -25,8 +25,8 @@ from churn_assets.churn.retention import (
     exclusions,
     is_held_out,
     retention_list,
-    suggested_action,
     target_outcomes,
+    without_action,
 )
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
@@ -48,20 +48,29 @@ STAMPS = ("model_version", "features_version")
 # Beside the tables, not within one: vacuum removes files that a table does not know.
 EXPORTS = "exports/retention_targets"
 RULE_MEANINGS = {
-    "capacity": "Nobody is asked to contact more customers than the week's capacity.",
-    "ranking": "Ranks follow the value at risk, without a gap.",
+    "capacity": "Nobody is asked to contact more customers, or to take more of an action, than the week's capacity.",
+    "ranking": "Ranks follow the value at risk or the expected profit, as the list says, without a gap.",
     "exclusions": "Only alerted customers are listed, each once, nobody who is excluded, and nobody is forgotten.",
     "additivity": "The reasons' contributions add up to the score, so that no reason is made up.",
 }
 NOTES = {
     **same_columns([*KEYS, "churn_probability", "risk_tier"], SCORES, {}),
-    "rank": ColumnNote("1 is the most valuable customer at risk of the week"),
+    "rank": ColumnNote("1 is the customer to contact first, by what ranked_by names"),
     "is_holdout": ColumnNote("not to be contacted, so that the effect of contacting the others can be measured"),
     "recent_spend": ColumnNote("subtotals of the observation window, summed", [(BASELINE, "spend")]),
     "value_at_risk": ColumnNote(
         "churn probability times recent spend", [(SCORES, "churn_probability"), (BASELINE, "spend")]
     ),
-    "suggested_action": ColumnNote("the first of the policy's retention actions that fits"),
+    "ranked_by": ColumnNote("what the ranks of the list follow"),
+    "suggested_action": ColumnNote(
+        "the first of the policy's retention actions that fits; with [economics] the one that the list earns most "
+        "with, null where none is left that pays"
+    ),
+    "expected_profit": ColumnNote(
+        "of that action: p a (V - d) - (1 - p) d - f, for the churn probability p, the share a it keeps of those who "
+        "would leave, the worth V of a customer, the offer's cost d and the contact's f; null without [economics]",
+        [(SCORES, "churn_probability"), (BASELINE, "spend")],
+    ),
     "reasons": ColumnNote(
         "what raised the score most, up to three, each told by the feature that says it best and is true: value, the "
         "mean of the week's customers, what all features about the same contribute, sentence"
@@ -78,14 +87,15 @@ NOTES = {
     specs=[
         table_spec(
             TARGETS,
-            "Whom to contact each week: alerted customers by value at risk, to the team's capacity, with reasons, a "
-            "suggested action, and a random share that is held out to measure the effect.",
+            "Whom to contact each week: alerted customers by value at risk or expected profit, to the team's "
+            "capacity, with reasons, a suggested action, and a random share that is held out to measure the effect.",
             group=GROUP,
             deps=[SCORES, UNSCORED, PANEL, BASELINE, CONTACTS, OPTED_OUT],
         ),
         table_spec(
             EXCLUSIONS,
-            "The alerted customers of each week who are not listed: contacted or held out of late, or opted out.",
+            "The alerted customers of each week who are not listed: contacted or held out of late, opted out, or "
+            "without an action that pays.",
             group=GROUP,
             deps=[SCORES, CONTACTS, OPTED_OUT],
         ),
@@ -116,35 +126,33 @@ def retention_targets(
     is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "recent_spend"))
     excluded = alerted.filter(is_excluded).select([*KEYS, "reason"])
     candidates = alerted.filter(pc.and_not(is_observed, is_excluded)).drop_columns("reason")
-    listed = retention_list(candidates, capacity)
     segments = {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)}
     wording = Wording(policy.feature_rules, segments)
     explanations = [
-        _explained(lakehouse, tracking, inputs[SCORES], listed, made_with, wording)
+        _explained(lakehouse, tracking, inputs[SCORES], candidates, made_with, wording)
         for made_with in sorted({(number, version) for _, number, version in scored})
     ]
-    targets = reduce(DataFrame.unionByName, explanations).withColumn(
-        "suggested_action", suggested_action(policy.retention.actions)
-    )
+    told = reduce(DataFrame.unionByName, explanations).toArrow()
+    listed = retention_list(told, capacity, policy)
+    excluded = pa.concat_tables([excluded, without_action(told, listed, capacity).cast(excluded.schema)])
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         written, kept_off = staged[TARGETS].toArrow(), staged[EXCLUSIONS].select(*KEYS).toArrow()
-        return audited(target_outcomes(written, kept_off, alerted, capacity), TARGETS, policy)
+        return audited(target_outcomes(written, kept_off, alerted, capacity, policy), TARGETS, policy)
 
     listed_at = F.lit(datetime.now(UTC)).alias("listed_at")
-    columns = [name for name in NOTES if name in targets.columns]
+    columns = [name for name in NOTES if name in listed.column_names]
     commits = lakehouse.replace_dates(
         {
             EXCLUSIONS: lakehouse.frame(excluded).select("*", listed_at).coalesce(1),
-            # Explained on as many cores as there are, and written as a file a date.
-            TARGETS: targets.select(*columns, *STAMPS, listed_at).repartition("as_of"),
+            TARGETS: lakehouse.frame(listed).select(*columns, *STAMPS, listed_at).repartition("as_of"),
         },
         "as_of",
         dates,
         audit=audit,
         metadata={"inputs": inputs},
     )
-    files = bullets(list(_exports(lakehouse, dates)))
+    files = bullets(list(_exports(lakehouse, dates, policy)))
     for commit in commits:
         yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "csv": files}, NOTES)
 
@@ -247,15 +255,15 @@ def _explained(
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
     scores_version: int,
-    listed: pa.Table,
+    candidates: pa.Table,
     made_with: tuple[str, int],
     wording: Wording,
 ) -> DataFrame:
-    """Those listed by the scores of one version of the model and of the panel, with the reasons."""
+    """Those candidates that one version of the model scored of one of the panel, with the reasons."""
     number, panel_version = made_with
     model = imported_trees(tracking.exported_trees(number))
-    is_of_version = [pc.equal(listed.column(name), value) for name, value in zip(STAMPS, made_with, strict=True)]
-    rows = listed.filter(pc.and_(*is_of_version))
+    is_of_version = [pc.equal(candidates.column(name), value) for name, value in zip(STAMPS, made_with, strict=True)]
+    rows = candidates.filter(pc.and_(*is_of_version))
     references = {}
     for day in pc.unique(rows.column("as_of")).to_pylist():
         panel = lakehouse.arrow(PANEL, ["customer_id", *model.features], panel_version, dates=("as_of", [day]))
@@ -266,10 +274,10 @@ def _explained(
     return told.drop(*[feature.name for feature in FEATURES], *TOLD_COLUMNS)
 
 
-def _exports(lakehouse: LakehouseResource, dates: Sequence[date]) -> Iterator[str]:
+def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnPolicy) -> Iterator[str]:
     """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies."""
     shown = ["rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"]
-    shown.append("suggested_action")
+    shown += ["suggested_action"] if policy.economics is None else ["suggested_action", "expected_profit"]
     for day in dates:
         listed = lakehouse.arrow(TARGETS, [*shown, "reasons", "is_holdout"], dates=("as_of", [day])).sort_by("rank")
         rows = [
@@ -325,4 +333,4 @@ def _last_lists_outcomes(
         )
     )
     capacity = _capacity(lakehouse, policy, versions, dates)
-    return target_outcomes(targets, excluded, scores.filter(scores.column("is_alert")), capacity)
+    return target_outcomes(targets, excluded, scores.filter(scores.column("is_alert")), capacity, policy)

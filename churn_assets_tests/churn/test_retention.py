@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.outcomes import Outcome
-from churn_assets.churn.policy import Action, Calendar, ChurnPolicy, Retention
+from churn_assets.churn.policy import Calendar, ChurnPolicy, Retention
 from churn_assets.churn.retention import (
     TARGET_RULES,
     as_doubles,
@@ -22,7 +22,6 @@ from churn_assets.churn.retention import (
     exclusions,
     is_held_out,
     retention_list,
-    suggested_action,
     target_outcomes,
 )
 
@@ -43,6 +42,8 @@ def candidates(customers: int = 60, week: date = WEEK) -> list[dict[str, Any]]:
             "churn_probability": 0.3 + 0.6 * ((number * 37) % customers) / customers,
             "recent_spend": float(10 + (number * 53) % 97),
             "is_holdout": number % 5 == 0,
+            "risk_tier": "high",
+            "reasons": [{"feature": "recency_days"}],
         }
         for number in range(customers)
     ]
@@ -59,7 +60,7 @@ def test_the_list_is_the_most_valuable_at_risk_until_the_capacity_is_used_up() -
     everyone = candidates()
     expected = sorted(everyone, key=lambda row: (-value(row), -row["churn_probability"], row["customer_id"]))
     for order in (everyone, everyone[::-1], expected[::-1]):
-        listed = retention_list(pa.Table.from_pylist(order), {WEEK: 10}).to_pylist()
+        listed = retention_list(pa.Table.from_pylist(order), {WEEK: 10}, ChurnPolicy()).to_pylist()
         assert [row["customer_id"] for row in listed] == [row["customer_id"] for row in expected[: len(listed)]]
         assert [row["rank"] for row in listed] == list(range(1, len(listed) + 1))
         assert [row["value_at_risk"] for row in listed] == [value(row) for row in expected[: len(listed)]]
@@ -72,9 +73,9 @@ def test_the_list_is_the_most_valuable_at_risk_until_the_capacity_is_used_up() -
 def test_each_week_has_a_list_of_its_own() -> None:
     other = date(2025, 12, 22)
     both = [{**row, "is_holdout": False} for row in [*candidates(), *candidates(week=other)]]
-    listed = retention_list(pa.Table.from_pylist(both), {WEEK: 7, other: 3})
+    listed = retention_list(pa.Table.from_pylist(both), {WEEK: 7, other: 3}, ChurnPolicy())
     assert Counter(listed.column("as_of").to_pylist()) == {WEEK: 7, other: 3}
-    nobody = retention_list(pa.Table.from_pylist(both).slice(0, 0), {WEEK: 7, other: 3})
+    nobody = retention_list(pa.Table.from_pylist(both).slice(0, 0), {WEEK: 7, other: 3}, ChurnPolicy())
     assert (len(nobody), nobody.schema) == (0, listed.schema)
 
 
@@ -183,31 +184,6 @@ def test_who_was_held_out_is_taken_from_the_list_where_the_contacts_do_not_say(s
     assert campaign_members(contacts, None).count() == 3
 
 
-# --- what to offer ---
-
-
-def test_the_first_action_that_fits_is_suggested(spark: SparkSession) -> None:
-    actions = (
-        Action(action="call", risk_tier="high", min_value_at_risk=100.0),
-        Action(action="apology", reason="late_order_ratio"),
-        Action(action="reminder"),
-    )
-    rows = spark.createDataFrame(
-        [
-            ("call", "high", 100.0, [("late_order_ratio",)]),
-            ("apology", "high", 99.0, [("recency_days",), ("late_order_ratio",)]),
-            ("apology", "medium", 500.0, [("late_order_ratio",)]),
-            # It is about the same as the feature that the action names.
-            ("apology", "medium", 500.0, [("recent_delay_minutes",)]),
-            ("reminder", "medium", 500.0, [("recency_days",)]),
-            ("reminder", "high", 1.0, []),
-        ],
-        "expected string, risk_tier string, value_at_risk double, reasons array<struct<feature: string>>",
-    )
-    for row in rows.withColumn("suggested", suggested_action(actions)).collect():
-        assert row.suggested == row.expected
-
-
 # --- the rules of the table ---
 
 
@@ -216,7 +192,7 @@ Spoil = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 def good_list() -> list[dict[str, Any]]:
     """Of forty alerted customers fifteen contacts and the hold-outs among them."""
-    rows = retention_list(pa.Table.from_pylist(candidates(40)), {WEEK: 15}).to_pylist()
+    rows = retention_list(pa.Table.from_pylist(candidates(40)), {WEEK: 15}, ChurnPolicy()).to_pylist()
     for row in rows:
         raw = math.log(row["churn_probability"] / (1 - row["churn_probability"])) / 2
         reason = {"feature": "x", "value": 1.0, "usual": 2.0, "contribution": raw / 2, "sentence": ""}
@@ -230,7 +206,9 @@ def outcomes_of(
     schema = pa.Table.from_pylist(good_list()).schema
     alerted = pa.Table.from_pylist(candidates(40))
     kept_off = pa.table({"customer_id": pa.array(excluded, pa.string()), "as_of": [WEEK] * len(excluded)})
-    outcomes = target_outcomes(pa.Table.from_pylist(targets, schema), kept_off, alerted, {WEEK: capacity})
+    outcomes = target_outcomes(
+        pa.Table.from_pylist(targets, schema), kept_off, alerted, {WEEK: capacity}, ChurnPolicy()
+    )
     assert tuple(outcome.rule for outcome in outcomes) == TARGET_RULES
     return {outcome.rule: outcome for outcome in outcomes if not outcome.is_passed}
 
@@ -253,6 +231,8 @@ def test_a_good_list_breaks_no_rule() -> None:
         (only(2, "value_at_risk", None), "ranking"),
         (only(2, "value_at_risk", math.nan), "ranking"),
         (only(2, "recent_spend", math.nan), "ranking"),
+        # A list that ranks by profit is held to that, and one without says so.
+        (lambda rows: [{**row, "ranked_by": "expected_profit"} for row in rows], "ranking"),
         (only(2, "customer_id", "stranger"), "exclusions"),
         (only(2, "raw_score", 9.0), "additivity"),
         (only(2, "raw_score", -1e6), "additivity"),
@@ -266,6 +246,20 @@ def test_a_good_list_breaks_no_rule() -> None:
 )
 def test_a_broken_list_breaks_its_rule(spoil: Spoil, rule: str) -> None:
     assert rule in outcomes_of(spoil(good_list()))
+
+
+def test_lists_of_before_they_said_what_they_rank_by_are_held_to_the_value_at_risk() -> None:
+    ranked = pa.Table.from_pylist(good_list()).drop_columns(["ranked_by", "expected_profit"])
+    nobody = pa.table({"customer_id": pa.array([], pa.string()), "as_of": pa.array([], pa.date32())})
+    alerted = pa.Table.from_pylist(candidates(40))
+
+    def broken(targets: pa.Table) -> set[str]:
+        outcomes = target_outcomes(targets, nobody, alerted, {WEEK: 15}, ChurnPolicy())
+        return {outcome.rule for outcome in outcomes if not outcome.is_passed}
+
+    assert broken(ranked) == set()
+    ranks = ranked.column_names.index("rank")
+    assert broken(ranked.set_column(ranks, "rank", ranked.column("rank").combine_chunks()[::-1])) == {"ranking"}
 
 
 def test_an_excluded_customer_on_the_list_breaks_the_rule() -> None:

@@ -101,17 +101,19 @@ def test_each_engine_gets_stores_of_its_own_and_alerts_nobody(tmp_path: Path, mo
 
 
 @pytest.mark.system
-def test_the_command_runs_a_project_twice_apart_and_finds_it_equal(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("java")
+def test_the_command_runs_a_project_on_two_engines_apart_and_finds_it_equal(tmp_path: Path) -> None:
     project = tiny_project(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "churn_assets.cli", "engines", "sail", "sail"],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CHURN_PROJECT": str(project)},
+        [sys.executable, "-m", "churn_assets.cli", "engines", "sail", "local"],
+        env={"SPARK_LOCAL_IP": "127.0.0.1", "HOME": str(tmp_path), "CHURN_PROJECT": str(project)}
+        | {name: os.environ[name] for name in ("PATH", "JAVA_HOME") if name in os.environ},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == DONE, done.stdout
-    assert "sail and sail are equal in all" in done.stdout
+    assert "sail and local are equal in all" in done.stdout
     assert len(re.findall(r"the lifecycle took \d+ s, exit code 0", done.stdout)) == 2
     assert not {"lakehouse", "mlflow"} & {entry.name for entry in (project / "data").iterdir()}
 

@@ -12,6 +12,8 @@ import deltalake
 import pytest
 from pyspark.sql import functions as F
 
+from churn_assets.churn.policy import Economics, Offer
+from churn_assets.churn.retention import NO_ACTION_PAYS
 from churn_assets.churn.tables import OPT_OUTS
 from churn_assets.defs.campaigns import EFFECT, OUTCOMES
 from churn_assets.defs.features import BASELINE, PANEL
@@ -166,6 +168,32 @@ def test_a_week_without_scores_is_refused_and_the_lists_stay(changeable: Project
     assert f"- {unscored}\n" in cause
     assert str(last) not in cause
     assert [changeable.lakehouse.version(table) for table in LISTS] == versions
+
+
+def test_with_economics_the_list_is_by_profit_within_what_there_is_of_each_action(changeable: Project) -> None:
+    last, few = weeks(changeable)[-1], 3
+    offers = {action.action: Offer(contact_cost=0.5, acceptance=0.1) for action in changeable.policy.retention.actions}
+    offers["reminder"] = Offer(contact_cost=0.1, acceptance=0.2, weekly_capacity=few)
+    sections = {
+        "economics": Economics(margin=0.3, lifetime_days=120, actions=offers),
+        "retention": changeable.policy.retention.model_copy(update={"rank_by": "expected_profit"}),
+    }
+    project = changeable.under(changeable.policy.model_copy(update=sections))
+    result = project.score(last, last, *LISTS)
+    assert result.success, causes_of(result)
+    assert set(checks_of(result).values()) == {True}
+    listed = sorted((row for row in rows(project) if row["as_of"] == last), key=lambda row: row["rank"])
+    profits = [row["expected_profit"] for row in listed]
+    assert profits == sorted(profits, reverse=True)
+    assert min(profits) > 0
+    assert sum(row["suggested_action"] == "reminder" and not row["is_holdout"] for row in listed) == few
+    reasons = {row["reason"] for row in rows(project, EXCLUSIONS) if row["as_of"] == last}
+    assert NO_ACTION_PAYS in reasons
+    with Path(project.lakehouse.root, EXPORTS, f"{last}.csv").open(encoding="utf-8", newline="") as lines:
+        told = [float(row["expected_profit"]) for row in csv.DictReader(lines)]
+    assert told == [round(row["expected_profit"], 4) for row in listed if not row["is_holdout"]]
+    earlier = [row for row in rows(project) if row["as_of"] != last]
+    assert {row["ranked_by"] for row in earlier} == {"value_at_risk"}
 
 
 def test_a_week_in_which_nobody_is_alerted_has_an_empty_list(changeable: Project) -> None:

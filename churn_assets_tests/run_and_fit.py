@@ -1,4 +1,4 @@
-"""A program of `test_cluster`: Spark itself learns from a project's training rows, wherever the environment has it."""
+"""A program of `test_cluster`: `churn-assets run`, then Spark itself learns from the rows it trained on."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.trees import exported_trees
+from churn_assets.cli import main
+from churn_assets.commands.terminal import DONE
 from churn_assets.definitions import default_resources
 from churn_assets.defs.splits import TRAIN
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -26,4 +28,7 @@ def described_fit(settings: Settings) -> str:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(described_fit(settings_from_env()), encoding="utf-8")
+    exit_code = main(["run"])
+    if exit_code == DONE:
+        Path(sys.argv[1]).write_text(described_fit(settings_from_env()), encoding="utf-8")
+    sys.exit(exit_code)
