@@ -30,9 +30,9 @@ def main() -> None:
     lines = [
         f"# Refresh, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"The demo with {CUSTOMERS:,} customers from {START}. A week more of orders is refreshed, then every date of the",
-        "same orders is computed again (`rebuild`); both give the same rows. Seconds are of the two assets with these",
-        "dates, their audits and commits; medians. The whole job also lands and cleans all orders.",
+        f"The demo with {CUSTOMERS:,} customers from {START}. A week more of orders is refreshed, then every date of",
+        "the same orders is computed again (`rebuild`); both give the same rows. Seconds are of the two assets with",
+        "these dates, their audits and commits; medians. The whole job also lands and cleans all orders.",
         "",
         "| weeks | orders to | one week more | rebuild | ratio | the job: one week more | rebuild | peak memory |",
         "|-|-|-|-|-|-|-|-|",
