@@ -136,6 +136,7 @@ def not_by_dates(lakehouse: LakehouseResource) -> ChurnPolicy:
         (others_wrote, "does not say what it was computed from"),
         (not_by_dates, "was not laid out by its dates"),
     ],
+    ids=["another_policy", "somebody_is_forgotten", "orders_are_gone", "others_wrote", "not_by_dates"],
 )
 def test_what_cannot_be_told_is_rebuilt(
     lakehouse: LakehouseResource,
