@@ -24,6 +24,7 @@ SILVER = (
 )
 STATES = f"{SILVER}, {REVIEW_STATES} array<struct<known_at: timestamp, reviewed_at: timestamp, review_score: double>>"
 BEGIN, DAYS = datetime(2025, 1, 1), 125
+RARE = range(12, 18)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WEEKLY = ChurnPolicy()
 POLICIES = {
@@ -49,8 +50,9 @@ class Shop:
 
     def orders_of(self, day: int) -> Iterator[Row]:
         for customer in range(18):
-            # Some come and go, so that not everybody is eligible always.
-            if self.rng.random() < 0.35 * (customer % 4 != day // 40):
+            # Some come and go, so that not everybody is eligible always; of others each order decides a label.
+            often = 0.02 if customer in RARE else 0.35
+            if self.rng.random() < often * (customer % 4 != day // 40):
                 yield self.order(f"C{customer}", BEGIN + day * DAY + self.rng.random() * DAY)
 
     def order(self, customer: str, at: datetime) -> Row:
@@ -91,7 +93,18 @@ def a_week_more(shop: Shop) -> None:
 
 
 def a_late_order(shop: Shop) -> None:
-    shop.rows.append(shop.order("C3", BEGIN + shop.rng.random() * shop.days * DAY))
+    shop.rows.append(shop.order(f"C{shop.rng.choice(RARE)}", BEGIN + shop.rng.randint(70, 110) * DAY + HOUR))
+
+
+def a_first_order(shop: Shop) -> None:
+    """Before all others: the customer has been there for longer at every date, beyond all windows."""
+    shop.rows.append(shop.order("C3", BEGIN + timedelta(microseconds=shop.rng.randint(1, 9))))
+
+
+def a_lost_label(shop: Shop) -> None:
+    """The orders of some weeks of one customer are gone."""
+    gone = (BEGIN + 75 * DAY, BEGIN + 110 * DAY)
+    shop.rows = [row for row in shop.rows if row["customer_id"] != "C8" or not gone[0] <= row["ordered_at"] < gone[1]]
 
 
 def a_deleted_order(shop: Shop) -> None:
@@ -146,6 +159,8 @@ def nothing(shop: Shop) -> None:
 
 CHANGES = (
     a_late_order,
+    a_first_order,
+    a_lost_label,
     another_delivery,
     another_promise,
     another_subtotal,
