@@ -21,6 +21,9 @@ java: ## find Java 17 or newer, which Spark needs and Sail does not, or install 
 chromium: ## find Chromium, for the browser test, or install it where apt can, or say what to type
 	@scripts/ensure-chromium
 
+postgres: ## find Postgres, for its test, or install it where apt can, or say what to type
+	@scripts/ensure-postgres
+
 demo: export CHURN_AUTOMATION = on
 demo: run ## the whole lifecycle on a simulated food-delivery company (the shipped sources.toml)
 
@@ -66,4 +69,4 @@ mutations: $(INSTALLED) ## ways to break the code on purpose, listed (ARGS='--ru
 clean: ## remove what these targets made: .venv, the data they wrote, caches
 	@scripts/clean
 
-.PHONY: help install java chromium demo run doctor dev test check lint types imports definitions format bench mutations clean
+.PHONY: help install java chromium postgres demo run doctor dev test check lint types imports definitions format bench mutations clean

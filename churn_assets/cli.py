@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import NoReturn, TextIO
 
-from churn_assets.commands.terminal import FAILED, INTERRUPTED, UNEVALUATED, output_to, show
+from churn_assets.commands.terminal import FAILED, INTERRUPTED, UNEVALUATED, output_to, show, silence_at_exit
 from churn_assets.engines.choice import ENGINES, UnknownEngineError
 from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home, settings_from_env
 
@@ -90,7 +90,9 @@ def _logged(arguments: argparse.Namespace, settings: Settings) -> int:
         log.parent.mkdir(parents=True, exist_ok=True)
         os.environ["DAGSTER_HOME"] = str(prepare_dagster_home(settings))
         with output_to(log) as terminal:
-            return _told(arguments, settings, terminal, log)
+            code = _told(arguments, settings, terminal, log)
+        silence_at_exit(log)
+        return code
     except OSError as refused:
         show(
             f"{refused.filename or log}: {refused.strerror}.\n"

@@ -1,13 +1,13 @@
 """The one place that assembles: stages in flow order, resources from the environment, jobs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import Names, Promotion
-from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES
+from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES, SourceTable
 from churn_assets.defs import (
     alerts,
     automation,
@@ -22,6 +22,8 @@ from churn_assets.defs import (
     lakehouse,
     maintenance,
     monitoring,
+    panel_contract,
+    ready_features,
     registry,
     retention,
     risk_report,
@@ -48,7 +50,8 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
     Raises InvalidPolicyError or InvalidSourcesError.
     """
     pyspark = pyspark or spark_resource(settings)
-    policy = load_policy(settings.policy_file)
+    sources = load_sources(settings.sources_file)
+    policy = load_policy(settings.policy_file, sources.catalogue)
     if not settings.is_automated:
         policy = policy.model_copy(update={"promotion": Promotion(mode="manual")})
     made = stores(settings, pyspark, names_of(policy, settings.names))
@@ -59,9 +62,7 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
         "alerts": alerts_resource(settings),
         "policy": policy,
         "deployment": settings.is_automated,
-        "sources": SourceCatalog(
-            load_sources(settings.sources_file), settings.project, f"{root}/{demo.FOLDER}", scratch=f"{root}/held"
-        ),
+        "sources": SourceCatalog(sources, settings.project, f"{root}/{demo.FOLDER}", scratch=f"{root}/held"),
     }
 
 
@@ -144,30 +145,21 @@ def jobs_to_run(resources: Mapping[str, Any]) -> Iterator[tuple[str, str | None]
 
 def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
     """All assets, checks and jobs on the given resources (those of `default_resources`, or a test's)."""
-    sources: SourceCatalog = resources["sources"]
+    is_demo = resources["sources"].sources.demo is not None
     is_automated = resources.get("deployment", False)
     status = dg.DefaultSensorStatus.RUNNING if is_automated else dg.DefaultSensorStatus.STOPPED
-    is_demo = sources.sources.demo is not None
-    landing = [
-        lakehouse.source_asset(
-            table,
-            [dg.AssetKey([demo.FOLDER, table.name])] if is_demo and table.name in demo.MEANINGS else [],
-            group=group,
-        )
-        # What only the retention lists heed is landed right before them.
-        for tables, group in ((SOURCE_TABLES, lakehouse.GROUP), (RETENTION_TABLES, scoring.GROUP))
-        for table in tables
-    ]
-    stages = [*([demo] if is_demo else []), *STAGES, *SERVING_STAGES]
+    assets, checks = _front(resources)
+    # What only the retention lists heed is landed right before them.
+    assets += [_landing(table, scoring.GROUP, is_demo=is_demo) for table in RETENTION_TABLES]
+    stages = [*TRAINING_STAGES, *SERVING_STAGES]
     return dg.Definitions(
         assets=freshness.with_freshness_policies(
-            [*landing, *dg.load_assets_from_modules(stages, include_specs=True)], resources["policy"]
+            _among_themselves([*assets, *dg.load_assets_from_modules(stages, include_specs=True)]), resources["policy"]
         ),
         asset_checks=[
-            *[lakehouse.source_schema_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
-            *[lakehouse.match_check(table) for table in (REVIEWS, CUSTOMERS, *RETENTION_TABLES)],
-            *[lakehouse.readable_values_check(table) for table in (*SOURCE_TABLES, *RETENTION_TABLES)],
-            *dg.load_asset_checks_from_modules(stages),
+            *checks,
+            *_landing_checks(RETENTION_TABLES),
+            *dg.load_asset_checks_from_modules([panel_contract, *stages]),
             *freshness.checks,
         ],
         jobs=[
@@ -195,6 +187,58 @@ def build_defs(resources: Mapping[str, Any]) -> dg.Definitions:
         # One process, so one JVM for a run instead of one for each of its steps.
         executor=dg.in_process_executor,
     )
+
+
+def _front(resources: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The assets and checks that lead to the panel: of a ready feature table, of orders, or of the demo's."""
+    catalogue = resources["policy"].catalogue
+    if catalogue.delivered is not None:
+        assets, checks = ready_features.front(catalogue)
+        return [*assets], [*checks]
+    is_demo = resources["sources"].sources.demo is not None
+    stages = [*([demo] if is_demo else []), lakehouse, features]
+    landing = [_landing(table, lakehouse.GROUP, is_demo=is_demo) for table in SOURCE_TABLES]
+    matches = [lakehouse.match_checks(tables) for tables in ((REVIEWS, CUSTOMERS), RETENTION_TABLES)]
+    return (
+        [*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
+        [
+            *_landing_checks(SOURCE_TABLES),
+            *matches,
+            *dg.load_asset_checks_from_modules(stages),
+            panel_contract.as_rebuilt_check(),
+        ],
+    )
+
+
+def _landing_checks(tables: Sequence[SourceTable]) -> list[dg.AssetChecksDefinition]:
+    of_each = (lakehouse.source_schema_check, lakehouse.readable_values_check)
+    return [check(table) for check in of_each for table in tables]
+
+
+def _landing(table: SourceTable, group: str, *, is_demo: bool) -> dg.AssetsDefinition:
+    simulated = [dg.AssetKey([demo.FOLDER, table.name])] if is_demo and table.name in demo.MEANINGS else []
+    return lakehouse.source_asset(table, simulated, group=group)
+
+
+def _among_themselves(assets: Sequence[Any]) -> list[Any]:
+    """`assets` without dependencies on what is not among them: a ready feature table has no orders before it."""
+    specs = {id(each): [each] if isinstance(each, dg.AssetSpec) else list(each.specs) for each in assets}
+    keys = {spec.key for of_asset in specs.values() for spec in of_asset}
+
+    def present(spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(deps=[dep for dep in spec.deps if dep.asset_key in keys])
+
+    def is_whole(of_asset: Sequence[dg.AssetSpec]) -> bool:
+        return all(dep.asset_key in keys for spec in of_asset for dep in spec.deps)
+
+    return [
+        each
+        if is_whole(specs[id(each)])
+        else present(each)
+        if isinstance(each, dg.AssetSpec)
+        else each.map_asset_specs(present)
+        for each in assets
+    ]
 
 
 @dg.definitions

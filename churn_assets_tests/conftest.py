@@ -27,8 +27,10 @@ from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import Settings, prepare_dagster_home, settings_from_env
+from churn_assets.resources.sources import load_sources
 from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
+from churn_assets_tests import feature_tables
 
 # For tests of what happens around a model, not of the model: few rows, and a gate nearly any model passes.
 TINY_POLICY = """
@@ -136,7 +138,7 @@ class Project:
     def at(folder: Path) -> "Project":
         """The project whose policy.toml and sources.toml lie in `folder`."""
         settings = settings_from_env({"CHURN_PROJECT": str(folder), **ENGINE})
-        return Project(settings, load_policy(settings.policy_file))
+        return Project(settings, load_policy(settings.policy_file, load_sources(settings.sources_file).catalogue))
 
     @staticmethod
     def create(folder: Path, *, policy: str, sources: str) -> "Project":
@@ -303,6 +305,18 @@ def listed(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
         return result
 
     return built_once(tmp_path_factory, "listed", build)
+
+
+@pytest.fixture(scope="session")
+def delivered(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A ready feature table without orders carried through the whole flow, with version 1 in production."""
+
+    def build(folder: Path) -> ExecuteInProcessResult:
+        project = Project.create(folder, policy=TINY_POLICY, sources=feature_tables.FEATURES)
+        feature_tables.write(feature_tables.visits(), folder)
+        return project.run(LIFECYCLE)
+
+    return built_once(tmp_path_factory, "delivered", build)
 
 
 JAVA_ADVICE = "Java is missing, which Spark needs. Next step: make java, or set JAVA_HOME"

@@ -137,13 +137,14 @@ def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interfa
     interface.asset_graph()
     interface.keep("asset_graph")
     interface.watch(interface.materialize_all(LIFECYCLE), "Success")
-    assert project.alias("production") == "2"
+    # The model is the one that serves.
+    assert project.alias("production") == "1"
     interface.check("recall_churn", "recall_gate")
     expect(interface.page.get_by_text("Passed").first).to_be_visible()
     interface.keep("check_passed")
     interface.picture("recall_churn", "precision_recall")
     interface.keep("evaluation")
-    interface.model_version("2")
+    interface.model_version("1")
     interface.keep("mlflow_version")
 
     before = project.versions()
@@ -165,4 +166,4 @@ def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interfa
     assert {name: version for name, version in project.versions().items() if version != before[name]} == {
         PANEL: (before[PANEL] or 0) + 1
     }
-    assert project.alias("production") == "2"
+    assert project.alias("production") == "1"

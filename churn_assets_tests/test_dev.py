@@ -40,6 +40,11 @@ def test_a_job_launched_from_the_interface_runs_and_ctrl_c_ends_everything(liste
         warnings = {*MONITORING_CHECKS, "model_beats_single_features"}
         assert {evaluation.check_name for evaluation in found if not evaluation.passed} <= warnings
 
+        # The addresses stay the last that is said: what sensors say at each tick is in the log alone.
+        said, log = (tmp_path / "dev.log").read_text(), served.project.settings.data / "logs" / "dagster-server.log"
+        assert said.rstrip().endswith("Ctrl-C ends both."), said
+        assert "SensorDaemon" in log.read_text(errors="replace")
+
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 3
         served.process.send_signal(signal.SIGINT)

@@ -43,13 +43,14 @@ HISTORY = COMMANDS + "test_history.py::test_the_command_needs_no_jvm_and_shows_n
 REPRODUCE = COMMANDS + "test_reproduce.py::test_an_older_version_comes_out_the_same_after_the_tables_have_moved_on"
 DOCTOR = HERE + "test_the_doctor_says_what_the_page_shows"
 YOUR_DATA = "churn_assets_tests/test_your_data.py::test_what_the_page_shows_is_what_the_commands_say"
-ENGINES = COMMANDS + "test_engines.py::test_the_command_runs_a_project_twice_apart_and_finds_it_equal"
+ENGINES = COMMANDS + "test_engines.py::test_the_command_runs_a_project_on_two_engines_apart_and_finds_it_equal"
 PROMOTE = "churn_assets_tests/test_environments.py::test_the_command_promotes_what_serves_here_in_the_named_environment"
 RUN_CONFIG = HERE + "test_jobs_take_the_run_config_that_pages_give_them"
 SNIPPETS = HERE + "test_python_snippets_say_what_the_page_says"
 CLUSTER = "churn_assets_tests/test_cluster.py::test_every_table_has_the_same_rows"
 
 # Command, without variables before it and `.venv/bin/` -> what runs it: a test, or a step of .ci/run.
+KILLS = "churn_assets_tests/test_kills.py::test_every_point_names_a_function_there_is_and_there_are_enough_of_them"
 COVERED_BY = {
     "git clone <this repository> churn_assets && cd churn_assets": HERE + "test_a_clone_tells_what_can_be_typed",
     "make help": HERE + "test_a_clone_tells_what_can_be_typed",
@@ -67,6 +68,9 @@ COVERED_BY = {
     "make install PYTHON=python3.12": "churn_assets_tests/test_packaging.py::test_an_unfit_python_is_refused_by_name",
     "make java": ".ci/run: make java",
     "make chromium": ".ci/run: make chromium",
+    "python scripts/kills": KILLS,
+    "scripts/kills": KILLS,
+    "make postgres": ".ci/run: make postgres",
     "make check": ".ci/run: make check",
     "make format": ".ci/run: make check",
     "make test": ".ci/run: make test",
@@ -86,6 +90,7 @@ COVERED_BY = {
     "churn-assets doctor --sources": YOUR_DATA,
     "scripts/pharmacy my_pharmacy": YOUR_DATA,
     "churn-assets engines": ENGINES,
+    "churn-assets engines sail local": ENGINES,
     "churn-assets engines sail connect": ENGINES,
     "dagster dev -w workspace.yaml": (
         "churn_assets_tests/test_definitions.py::test_dagster_validates_what_the_workspace_file_names"
@@ -127,6 +132,7 @@ TARGETS = {
     "clean": "scripts/clean",
     "java": "scripts/ensure-java",
     "chromium": "scripts/ensure-chromium",
+    "postgres": "scripts/ensure-postgres",
     "check": "scripts/validate-definitions",
     "format": "-m ruff format .",
     "test": "-m pytest",

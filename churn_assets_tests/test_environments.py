@@ -84,7 +84,7 @@ def test_a_whole_lifecycle_under_other_names_leaves_the_other_environment_as_it_
         "PASS",
     )
     run = staging.tracking.client.get_run(str(version.run_id))
-    assert run.data.tags["mlflow.runName"] == "nightly XGBoost"
+    assert run.data.tags["mlflow.runName"] == f"nightly XGBoost crisis_aware {run.data.params['test_as_of']}"
     experiment = staging.tracking.client.get_experiment(run.info.experiment_id)
     assert experiment.name == "/Shared/Staging"
     assert "staging.food_delivery.quickbite version 1" in history(staging.resources["promotions"])

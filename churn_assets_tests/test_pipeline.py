@@ -17,7 +17,8 @@ from pyspark.sql import functions as F
 from sklearn.metrics import average_precision_score
 
 from churn_assets.churn import models
-from churn_assets.commands.summary import summary
+from churn_assets.churn.ledger import Action
+from churn_assets.commands.summary import Ending, summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
@@ -80,7 +81,7 @@ def test_the_readme_shows_what_a_run_shows(flow: Flow, tmp_path: Path) -> None:
     week = project.weeks()[-1]
     assert project.score(week, week).success
     begun = datetime.fromtimestamp(0, UTC)
-    text = summary(project.resources, project.settings, begun_at=begun, is_success=True, log=tmp_path / "log")
+    text = summary(project.resources, project.settings, begun_at=begun, ending=Ending.SUCCESS, log=tmp_path / "log")
     shown = {_without_moments(line) for line in text.splitlines()}
     (block,) = re.findall(r"```text\n(Rows\n.*?)```", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert [line for line in block.splitlines() if _without_moments(line) not in shown] == []
@@ -196,7 +197,7 @@ def test_one_finished_mlflow_run_traces_the_training(flow: Flow) -> None:
     project = flow.project
     (run,) = mlflow_runs(project)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "XGBoost_Crisis_Aware_Pipeline"
+    assert run.info.run_name == f"XGBoost_Crisis_Aware_Pipeline crisis_aware {run.data.params['test_as_of']}"
     experiment = project.tracking.client.get_experiment(run.info.experiment_id)
     assert experiment.name == "/Shared/QuickBite_Churn_Prediction"
     assert run.data.params["feature_set"] == project.policy.model.feature_set
@@ -291,11 +292,17 @@ def test_a_second_run_adds_a_version_to_every_table_and_keeps_the_first(flow: Fl
     assert again.project.lakehouse.row_count("recall_churn") == 2
 
 
-def test_a_second_run_puts_version_2_in_production(flow: Flow, again: Flow) -> None:
-    assert (again.project.alias("staging"), again.project.alias("production")) == ("2", "2")
-    assert materializations_of(again.lifecycle)["production_churn_model"].metadata["previous_version"].value == 1
-    assert len(mlflow_runs(again.project)) == 2
-    assert flow.project.alias("production") == "1"
+def test_a_second_run_registers_and_promotes_nothing_because_the_model_is_the_same(again: Flow) -> None:
+    assert (again.project.alias("staging"), again.project.alias("production")) == ("1", "1")
+    (version,) = again.project.tracking.client.search_model_versions(f"name='{SERVED}'")
+    assert str(version.version) == "1"
+    made = materializations_of(again.lifecycle)["registered_churn_model"].metadata
+    assert (made["is_unchanged"].value, made["version"].value) == (True, 1)
+    first, second = again.project.resources["promotions"].state().ledger
+    assert (second.action, second.subject.version, second.previous_version) == (Action.UNCHANGED, "1", "1")
+    # The ledger says which training it was, and that it had earned its place.
+    assert {first.subject.run_id, second.subject.run_id} == {run.info.run_id for run in mlflow_runs(again.project)}
+    assert second.subject.verdict == "PASS"
 
 
 def test_the_runs_are_in_dagsters_history(flow: Flow) -> None:

@@ -72,7 +72,7 @@ def leaks(folder: Path) -> list[tuple[str, str]]:
 def trained(context: dg.AssetExecutionContext, tracking: TrackingResource) -> None:
     import mlflow
 
-    with tracking.training_run(context, "xgboost"):
+    with tracking.training_run(context, "xgboost", "a test"):
         mlflow.log_param("max_depth", 5)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.intervals import Floats
-from churn_assets.churn.policy import Action, ChurnPolicy
+from churn_assets.churn.policy import ChurnPolicy
 
 Places = NDArray[np.intp]
 NO_ACTION = -1
@@ -37,14 +37,17 @@ class Allocation:
     list_price: float
 
 
-def fitting_actions(listed: pa.Table, actions: Sequence[Action]) -> NDArray[np.bool_]:
+def fitting_actions(listed: pa.Table, policy: ChurnPolicy) -> NDArray[np.bool_]:
     """Whose conditions are met, (customers, actions). In: risk_tier, value_at_risk, reasons.
 
     A condition on a reason is met by every reason about the same as that feature.
     """
+    actions = policy.retention.actions
+    # A reason that only orders give fits nobody of a ready feature table.
+    known = {**FEATURE_OF, **policy.catalogue.of}
     reasons = listed.column("reasons").combine_chunks()
     told, whose = pc.struct_field(pc.list_flatten(reasons), "feature"), pc.list_parent_indices(reasons).to_numpy()
-    about = np.array([FEATURE_OF[feature].about for feature in told.to_pylist()], dtype=object)
+    about = np.array([known[feature].about for feature in told.to_pylist()], dtype=object)
     fits = np.ones((len(listed), len(actions)), dtype=bool)
     for place, action in enumerate(actions):
         if action.risk_tier is not None:
@@ -52,7 +55,7 @@ def fitting_actions(listed: pa.Table, actions: Sequence[Action]) -> NDArray[np.b
         if action.min_value_at_risk is not None:
             fits[:, place] &= listed.column("value_at_risk").to_numpy() >= action.min_value_at_risk
         if action.reason is not None:
-            fits[:, place] &= np.isin(np.arange(len(listed)), whose[about == FEATURE_OF[action.reason].about])
+            fits[:, place] &= np.isin(np.arange(len(listed)), whose[about == known[action.reason].about])
     return fits
 
 
@@ -76,7 +79,7 @@ def expected_profits(listed: pa.Table, policy: ChurnPolicy) -> Floats:
     days = economics.lifetime_days / policy.windows.observation_days
     value = listed.column("recent_spend").to_numpy() * economics.margin * days
     probability = listed.column("churn_probability").to_numpy()
-    fits, profits = fitting_actions(listed, actions), []
+    fits, profits = fitting_actions(listed, policy), []
     for name, offer in economics.actions.items():
         does_fit = fits[:, [action.action == name for action in actions]].any(axis=1)
         earned = probability * offer.acceptance * (value - offer.offer_cost)

@@ -20,7 +20,7 @@ from churn_assets.churn.calendar import (
     watermark_of,
 )
 from churn_assets.churn.errors import ClockError
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 
 FRESH, GAPS, AFTER, VOLUME = "orders_are_fresh", "orders_without_gaps", "orders_after_the_watermark", "usual_volume"
@@ -91,17 +91,28 @@ def arrival_outcomes(
     load: Load, earlier: Sequence[Load], strays: Sequence[str], now: datetime, policy: ChurnPolicy
 ) -> list[Outcome]:
     """ARRIVAL_RULES of the latest load. earlier: those before; strays: ids of orders after the watermark; now: UTC."""
-    days = judged_days(load.counts, policy)
-    watermark = watermark_of(days, policy)
-    # Where the data are historical or simulated, they were loaded after the day they are looked at from.
-    loaded_at = min(load.loaded_at, now)
-    after = _after(days, watermark, loaded_at.date(), policy)
+    days, watermark, loaded_at, after = _seen(load, now, policy)
     return [
         _fresh_outcome(watermark, loaded_at, now, after, policy),
         _gaps_outcome(low_runs(days, watermark), watermark, policy),
         _after_outcome(load.counts, watermark, loaded_at, after, strays),
         _volume_outcome(load, earlier, loaded_at.date(), policy),
     ]
+
+
+def fresh_outcome(load: Load, now: datetime, policy: ChurnPolicy) -> Outcome:
+    """The first of `arrival_outcomes`."""
+    _, watermark, loaded_at, after = _seen(load, now, policy)
+    return _fresh_outcome(watermark, loaded_at, now, after, policy)
+
+
+def _seen(load: Load, now: datetime, policy: ChurnPolicy) -> tuple[list[Day], date, datetime, Span]:
+    """The load's days, the last complete one, when it was loaded, and what came after that day."""
+    days = judged_days(load.counts, policy)
+    watermark = watermark_of(days, policy)
+    # Where the data are historical or simulated, they were loaded after the day they are looked at from.
+    loaded_at = min(load.loaded_at, now)
+    return days, watermark, loaded_at, _after(days, watermark, loaded_at.date(), policy)
 
 
 def _after(days: Sequence[Day], watermark: date, until: date, policy: ChurnPolicy) -> Span:
@@ -135,7 +146,23 @@ def _fresh_outcome(watermark: date, loaded_at: datetime, now: datetime, after: S
         f"at most {_days(limits.warn_lag_days)} before a load, beyond {_days(limits.fail_lag_days)} an error; at most "
         f"{_days(limits.max_age_days)} before now, or no week is scored"
     )
-    return Outcome(FRESH, not is_late and not is_failed, observed, allowed, is_warning=not is_failed)
+    return Outcome(
+        FRESH,
+        not is_late and not is_failed,
+        observed,
+        allowed,
+        is_warning=not is_failed,
+        figures=(
+            _lag("lag_days", "before the load", lag, limits.warn_lag_days, not is_late and lag <= limits.fail_lag_days),
+            _lag("age_days", "before now", age, limits.max_age_days, stale is None),
+        ),
+    )
+
+
+def _lag(key: str, what: str, days: float, most: float, is_met: bool) -> Figure:
+    # Beyond the limit and met: that no order came is no more than chance.
+    found, allowed = told_apart(days, most, ",.1f")
+    return Figure(key, f"last complete day, {what}", f"{found} days", f"at most {allowed} days", is_met, days, most)
 
 
 def _gaps_outcome(runs: Sequence[Span], watermark: date, policy: ChurnPolicy) -> Outcome:
@@ -145,8 +172,10 @@ def _gaps_outcome(runs: Sequence[Span], watermark: date, policy: ChurnPolicy) ->
         kind = "gap" if run.days >= rules.min_gap_days else "few orders"
         told.append(f"{kind} {run}: {run.orders:,} orders, {run.usual:,.0f} are usual")
     allowed = f"at least {rules.min_day_share:.0%} of what is usual on such a day, but by chance"
+    figures = (none_of("days with far fewer orders than usual", sum(run.days for run in runs)),)
     if not told:
-        return Outcome(GAPS, True, f"no day before {watermark} has far fewer orders than usual", allowed)
+        observed = f"no day before {watermark} has far fewer orders than usual"
+        return Outcome(GAPS, True, observed, allowed, figures=figures)
     gaps = [run for run in runs if run.days >= rules.min_gap_days]
     effects, remedy = "", f"holidays = [{', '.join(str(run.first) for run in runs[:3])}]"
     if gaps:
@@ -160,7 +189,8 @@ def _gaps_outcome(runs: Sequence[Span], watermark: date, policy: ChurnPolicy) ->
         f"{'; '.join(told[:MAX_KEYS])}{effects}. Next step: land the missing orders; or, if nobody could order then, "
         f"say so in policy.toml: [calendar] {remedy}"
     )
-    return Outcome(GAPS, False, observed, allowed, tuple(map(str, runs[:MAX_KEYS])), is_warning=True)
+    keys = tuple(map(str, runs[:MAX_KEYS]))
+    return Outcome(GAPS, False, observed, allowed, keys, is_warning=True, figures=figures)
 
 
 def days_after(counts: Mapping[date, DayCount], watermark: date, loaded_on: date) -> list[date]:
@@ -187,8 +217,12 @@ def _after_outcome(
 
 @dataclass(frozen=True)
 class _Volume:
-    """A figure beside what it usually is. is_warning, is_failure: beyond those limits, and beyond chance."""
+    """A figure beside what it usually is. is_warning, is_failure: beyond those limits, and beyond chance.
 
+    key: of the series that its ratio is one of; none where it is of one day.
+    """
+
+    key: str
     what: str
     value: float
     usual: float
@@ -197,24 +231,35 @@ class _Volume:
 
     @property
     def text(self) -> str:
-        ratio = self.value / self.usual
-        return f"{self.what}: {self.value:,.0f}, usual {self.usual:,.0f} ({ratio:.0%})"
+        return f"{self.what}: {self.value:,.0f}, usual {self.usual:,.0f} ({self.ratio:.0%})"
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.usual
+
+    def figure(self, allowed: str) -> Figure:
+        is_met = not self.is_warning and not self.is_failure
+        told = f"{self.ratio:.0%} ({self.value:,.0f} to {self.usual:,.0f})"
+        return Figure(self.key, f"{self.what} to usual", told, allowed, is_met, self.ratio)
 
 
 def _volume_outcome(load: Load, earlier: Sequence[Load], loaded_on: date, policy: ChurnPolicy) -> Outcome:
     limits = policy.freshness
-    figures = [*_of_days(load, loaded_on, policy), *_of_load(load, earlier, policy)]
+    of_days, of_load = list(_of_days(load, loaded_on, policy)), list(_of_load(load, earlier, policy))
+    figures = [*of_days, *of_load]
     alarms = [each for each in figures if each.is_warning or each.is_failure]
+    of_usual = f"{limits.warn_below:.0%} to {limits.warn_above:.0%}"
     allowed = (
-        f"{limits.warn_below:.0%} to {limits.warn_above:.0%} of what is usual (beyond {limits.fail_below:.0%} and "
-        f"{limits.fail_above:.0%} an error); days of earlier loads within {limits.warn_load_change:.0%} (beyond "
-        f"{limits.fail_load_change:.0%} an error)"
+        f"{of_usual} of what is usual (beyond {limits.fail_below:.0%} and {limits.fail_above:.0%} an error); days of "
+        f"earlier loads within {limits.warn_load_change:.0%} (beyond {limits.fail_load_change:.0%} an error)"
     )
     if not figures:
         return Outcome(VOLUME, True, "nothing came before that it could be compared with", allowed)
     observed = "; ".join(each.text for each in (alarms or figures)[:MAX_KEYS])
     is_warning = not any(each.is_failure for each in alarms)
-    return Outcome(VOLUME, not alarms, observed, allowed, is_warning=bool(alarms) and is_warning)
+    told = [each.figure(of_usual) for each in of_days]
+    told += [each.figure(f"within {limits.warn_load_change:.0%} of 100%") for each in of_load]
+    return Outcome(VOLUME, not alarms, observed, allowed, is_warning=bool(alarms) and is_warning, figures=tuple(told))
 
 
 def _of_days(load: Load, loaded_on: date, policy: ChurnPolicy) -> Iterator[_Volume]:
@@ -226,19 +271,19 @@ def _of_days(load: Load, loaded_on: date, policy: ChurnPolicy) -> Iterator[_Volu
         if not judged:
             continue
         week = Span(days[0].day, days[-1].day)
-        yield _against_usual(
-            f"{noun} of {week}", sum(day.orders for day in judged), sum(day.usual or 0.0 for day in judged), policy
-        )
+        orders, usual = sum(day.orders for day in judged), sum(day.usual or 0.0 for day in judged)
+        yield _against_usual(f"{noun.replace(' ', '_')}_to_usual", f"{noun} of {week}", orders, usual, policy)
         for day in judged:
-            of_day = _against_usual(f"{noun} of {day.day}", day.orders, day.usual or 0.0, policy)
+            of_day = _against_usual("", f"{noun} of {day.day}", day.orders, day.usual or 0.0, policy)
             if of_day.is_warning or of_day.is_failure:
                 yield of_day
 
 
-def _against_usual(what: str, value: float, usual: float, policy: ChurnPolicy) -> _Volume:
+def _against_usual(key: str, what: str, value: float, usual: float, policy: ChurnPolicy) -> _Volume:
     limits, ratio = policy.freshness, value / usual
     is_beyond_chance = surprise(value, usual) > BEYOND_CHANCE
     return _Volume(
+        key,
         what,
         value,
         usual,
@@ -271,4 +316,5 @@ def _of_load(load: Load, earlier: Sequence[Load], policy: ChurnPolicy) -> Iterat
         by_change = sorted(pairs, key=lambda pair: abs(pair[0] / pair[1] - 1))
         now, then = by_change[len(by_change) // 2]
         change = abs(now / then - 1)
-        yield _Volume(what, now, then, change > limits.warn_load_change, change > limits.fail_load_change)
+        is_warning, is_failure = change > limits.warn_load_change, change > limits.fail_load_change
+        yield _Volume(what.replace(" ", "_").replace(",", ""), what, now, then, is_warning, is_failure)

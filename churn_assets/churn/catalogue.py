@@ -6,14 +6,16 @@ How the snapshots that they read come about is in `observed.py` and `features.py
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import inf, isfinite
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from churn_assets.churn import wording
+from churn_assets.churn.delivered import Delivered
 from churn_assets.churn.errors import InvalidCatalogueError
 from churn_assets.churn.measures import days_since, own_gap_days, quintile, rating_or_mean
 from churn_assets.churn.observed import KEYS, SNAPSHOT_COLUMNS, FeatureRules
@@ -25,8 +27,16 @@ Riskier = Literal["more", "less"]
 FeatureSet = Literal["seed", "extended", "crisis_aware"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SETS: tuple[FeatureSet, ...] = get_args(FeatureSet)
-# Columns that stand beside the features in one table or another.
-RESERVED = frozenset({*KEYS, "label", "fold"})
+# Columns that stand beside the features in one table or another, and what is watched beside them.
+RESERVED = frozenset(
+    {
+        *KEYS,
+        *("label", "fold", "churn_probability", "is_alert", "is_unseen", "risk_tier", "risk_score", "rank"),
+        *("is_holdout", "is_observed", "recent_spend", "value_at_risk", "suggested_action", "reason", "reasons"),
+        *("raw_score", "base_score", "other_contributions", "model_version", "features_version", "listed_at"),
+        *("score", "outcome", "rows", "labels", "copies", "ranked_by", "expected_profit"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +49,9 @@ class Feature:
     sentence needs beside the value. riskier: which side of the usual the sentence gives as a reason; without it any
     value is one that differs. decimals: with how many the sentence shows the usual, so that what differs is seen to.
     topic: what it is about; features of one topic are told once, by one of them. parts: where its digits are figures of
-    their own, their names. grows: whether it counts all history, so that time alone moves everybody's: no drift.
+    their own, their names. value_names: what its values stand for, where that is known by itself; the customers of each
+    are then judged apart, under the name `parted_as`. grows: whether it counts all history, so that time alone moves
+    everybody's: no drift.
     """
 
     name: str
@@ -53,6 +65,8 @@ class Feature:
     value: Callable[[FeatureRules], Column]
     sentence: Sentence
     tells: tuple[str, ...] = ()
+    value_names: Mapping[float, str] = field(default_factory=dict)
+    parted_as: str = ""
     riskier: Riskier | None = None
     decimals: int = 1
     topic: str = ""
@@ -83,7 +97,7 @@ class Feature:
 
 def declared(*features: Feature) -> tuple[Feature, ...]:
     """The features in this order. Raises InvalidCatalogueError, which names each that is not sound, and why."""
-    problems = [problem for feature in features for problem in _problems(feature)]
+    problems = [problem for feature in features for problem in (*_problems(feature), *_uncomputable(feature))]
     counts = Counter(feature.name for feature in features)
     problems += [f"{name}: declared {count} times" for name, count in counts.items() if count > 1]
     problems += [
@@ -117,17 +131,21 @@ def _problems(feature: Feature) -> Iterator[str]:
         yield f"{name}: a {feature.kind} feature has the range 0 to 1, not {feature.low:g} to {feature.high:g}"
     for unknown_set in [each for each in feature.sets if each not in SETS]:
         yield f"{name}: feature set ({unknown_set}) must be one of {', '.join(SETS)}"
-    if not feature.reads:
-        yield f"{name}: reads is empty, and a feature of nothing tells nothing"
-    for part, columns in {"reads": feature.reads, "tells": feature.tells}.items():
-        for unknown in [each for each in columns if each not in SNAPSHOT_COLUMNS]:
-            yield f"{name}: {part} {unknown}, which is no column of the customer snapshots (SNAPSHOT_COLUMNS)"
     for part, text in {"meaning": feature.meaning, "formula": feature.formula}.items():
         if not text.strip():
             yield f"{name}: {part} is empty"
     for part, function in {"value": feature.value, "sentence": feature.sentence}.items():
         if not callable(function):
             yield f"{name}: {part} must be a function"
+
+
+def _uncomputable(feature: Feature) -> Iterator[str]:
+    name = feature.name
+    if not feature.reads:
+        yield f"{name}: reads is empty, and a feature of nothing tells nothing"
+    for part, columns in {"reads": feature.reads, "tells": feature.tells}.items():
+        for unknown in [each for each in columns if each not in SNAPSHOT_COLUMNS]:
+            yield f"{name}: {part} {unknown}, which is no column of the customer snapshots (SNAPSHOT_COLUMNS)"
 
 
 FEATURES = declared(
@@ -188,6 +206,7 @@ FEATURES = declared(
         formula="number of the segment in an append-only dimension, most frequent first; none: -1",
         value=lambda rules: F.col("segment_index"),
         sentence=wording.segment,
+        parted_as="segment",
     ),
     Feature(
         name="crisis_exposure_index",
@@ -200,6 +219,8 @@ FEATURES = declared(
         formula="1 if a known delivery came later after its promise than the policy's crisis delay, else 0",
         value=lambda rules: F.col("has_crisis_delivery").cast("double"),
         sentence=wording.crisis,
+        value_names={0.0: "not exposed", 1.0: "exposed"},
+        parted_as="crisis_exposure",
         riskier="more",
         topic="waiting",
     ),
@@ -332,3 +353,116 @@ FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATUR
 FEATURE_SETS: Mapping[FeatureSet, tuple[str, ...]] = {name: members(FEATURES, name) for name in SETS}
 # What sentences need of the snapshots beside the features.
 TOLD_COLUMNS = tuple(dict.fromkeys(column for feature in FEATURES for column in feature.tells))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The features of a panel, in their order. delivered: what is declared of one that others computed; else None."""
+
+    features: tuple[Feature, ...]
+    delivered: Delivered | None = None
+
+    @cached_property
+    def of(self) -> Mapping[str, Feature]:
+        """The features by name."""
+        return {feature.name: feature for feature in self.features}
+
+    @property
+    def has_orders(self) -> bool:
+        """Whether orders lie behind the panel."""
+        return self.delivered is None
+
+    @property
+    def has_rule(self) -> bool:
+        """Whether the scores of a baseline rule belong to the panel."""
+        return self.delivered is None or self.delivered.has_rule
+
+    @property
+    def attestations(self) -> tuple[str, ...]:
+        """What is believed because somebody vouches for it, as sentences; nothing of what this code computes."""
+        sentence = None if self.delivered is None else self.delivered.attestation
+        return () if sentence is None else (sentence,)
+
+    def named_set(self) -> dict[str, str]:
+        """What stands for the policy's feature set where columns are declared; empty where the sets are this code's."""
+        return {} if self.delivered is None else {"feature_set": "declared"}
+
+    @property
+    def told_columns(self) -> tuple[str, ...]:
+        """What sentences need of the snapshots beside the features."""
+        return tuple(dict.fromkeys(column for feature in self.features for column in feature.tells))
+
+    def declaration(self) -> dict[str, Any]:
+        """What was declared outside of this code, for digests; empty for the features that this code computes."""
+        if self.delivered is None:
+            return {}
+        columns = [
+            {
+                **{name: getattr(feature, name) for name in ("name", "low", "high", "kind", "meaning")},
+                "is_used": bool(feature.sets),
+                "names": sorted(feature.value_names.items()),
+            }
+            for feature in self.features
+        ]
+        return {"columns": columns, **self.delivered.declaration()}
+
+    def __reduce__(self) -> Any:
+        # By its name: where it is sent to, the same code has the same features.
+        return "CATALOGUE" if self is CATALOGUE else (Catalogue, (self.features, self.delivered))
+
+
+# The features that are computed from orders.
+CATALOGUE = Catalogue(FEATURES)
+
+
+def as_delivered(
+    name: str,
+    *,
+    low: float,
+    high: float,
+    kind: Kind,
+    meaning: str,
+    is_used: bool = True,
+    names: Mapping[float, str] | None = None,
+) -> Feature:
+    """A column of a ready feature table as a feature: of every set, or of none where no model shall use it.
+
+    Its sentence is made of its meaning. A yes-or-no, and a category whose values have names, are judged by parts.
+    """
+    value_names = dict(names or ({0.0: "no", 1.0: "yes"} if kind == "binary" else {}))
+    return Feature(
+        name=name,
+        low=low,
+        high=high,
+        kind=kind,
+        sets=SETS if is_used else (),
+        reads=(name,),
+        meaning=meaning,
+        formula="as delivered",
+        value=partial(_delivered_value, name),
+        sentence=wording.Told(meaning, kind, value_names),
+        # Its sentence sees to it that what it shows differs.
+        decimals=9,
+        value_names=value_names,
+        parted_as=name,
+    )
+
+
+def _delivered_value(name: str, rules: FeatureRules) -> Column:
+    return F.col(name)
+
+
+def delivered_catalogue(features: Sequence[Feature], delivered: Delivered) -> Catalogue:
+    """The catalogue of a ready feature table. Raises InvalidCatalogueError, which names each column and why."""
+    problems = [problem for feature in features for problem in _problems(feature)]
+    if not any(feature.sets for feature in features):
+        problems.append("no column is left for a model to use")
+    if delivered.value is not None and delivered.value not in {feature.name for feature in features}:
+        problems.append(f"value ({delivered.value}) must be one of the columns")
+    if problems:
+        raise InvalidCatalogueError(
+            "The declared columns of the feature table are not sound.",
+            problems,
+            next_step="mend them under [features.columns] in sources.toml",
+        )
+    return Catalogue(tuple(features), delivered)

@@ -4,7 +4,7 @@ Nothing here looks at as-of dates; what a row means for a snapshot is decided in
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -79,31 +79,35 @@ def clean(
 ) -> Cleaned:
     """Raw source tables (any convertible types) to silver; times after `now` (aware, UTC) are impossible.
 
-    hold: keeps a frame that is read several times, so that it is computed once. Asks one query at once: who has an
-    impossible pace, and whose segment nothing decides. Raises SourceSchemaError if a table does not fit, and
-    UndecidedSegmentsError.
+    hold: keeps a frame that is read several times, so that it is computed once. Asks one query at once, see
+    `_asked_first`. Raises SourceSchemaError if a table does not fit, and UndecidedSegmentsError.
     """
     order_rows = _keyed(orders, ORDERS, keys=("order_id", "customer_id"), now=now, at="ordered_at")
     order_rows = order_rows.withColumn("is_cancelled", F.coalesce("is_cancelled", F.lit(False)))
     review_rows = _keyed(reviews, REVIEWS, keys=("order_id",), now=now, at="reviewed_at")
     customer_rows = _keyed(customers, CUSTOMERS, keys=("customer_id",))
-    paced = _asked_first(order_rows, customer_rows, customers, policy.cleaning.max_orders_per_day)
-    order_rows, customer_rows = _with_pace(order_rows, paced), _with_pace(customer_rows, paced)
+    # Read five times: to make them canonical each time took a young JVM a fifth of what silver takes (2026-11-29).
+    keyed_orders = hold(order_rows.select("key", "rule", *ORDERS.column_names))
+    asked = _asked_first(keyed_orders, review_rows, customer_rows, customers, policy.cleaning.max_orders_per_day)
+    order_rows, customer_rows = _with_pace(order_rows, asked.paced), _with_pace(customer_rows, asked.paced)
 
-    judged_orders = hold(_judged_orders(_one_of_each(order_rows, ORDERS), policy))
-    judged_reviews = _judged_reviews(_one_of_each(review_rows, REVIEWS), judged_orders)
-    judged_customers = _one_of_each(customer_rows, CUSTOMERS)
-    set_aside = [
-        *_set_aside(order_rows, judged_orders, orders, ORDERS),
-        *_set_aside(review_rows, judged_reviews, reviews, REVIEWS),
-        *_set_aside(customer_rows, judged_customers, customers, CUSTOMERS),
+    one_of_orders = _one_of_each(_with_pace(keyed_orders, asked.paced), ORDERS)
+    judged_orders = hold(_judged_orders(one_of_orders, policy))
+    one_of_reviews, judged_customers = (
+        hold(_one_of_each(rows, table)) if table in asked.contested else _each(rows, table)
+        for rows, table in ((review_rows, REVIEWS), (customer_rows, CUSTOMERS))
+    )
+    judged_reviews = _judged_reviews(one_of_reviews, judged_orders)
+    told = [
+        _told(order_rows, judged_orders, orders, ORDERS),
+        _told(review_rows, judged_reviews, reviews, REVIEWS),
+        _told(customer_rows, judged_customers, customers, CUSTOMERS),
     ]
-    silver = _with_review(_kept(judged_orders), _one_of_each(review_rows, REVIEWS))
+    set_aside = _set_aside(hold(reduce(DataFrame.unionByName, told)))
+    silver = _with_review(_kept(judged_orders), one_of_reviews)
     if "updated_at" in reviews.columns:
         silver = _with_review_states(silver, review_rows)
-    return Cleaned(
-        silver, _kept(judged_customers).select(*CUSTOMER_FACTS), reduce(DataFrame.unionByName, set_aside), paced
-    )
+    return Cleaned(silver, _kept(judged_customers).select(*CUSTOMER_FACTS), set_aside, asked.paced)
 
 
 def _keyed(
@@ -144,10 +148,20 @@ def _source_row(raw: DataFrame, table: SourceTable) -> Column:
     return as_json(raw.schema, {name: _carried(table, name) for name in raw.columns})
 
 
-def _asked_first(orders: DataFrame, customers: DataFrame, raw_customers: DataFrame, most: int) -> dict[str, int]:
-    """The customers with more than `most` orders on one day, each with the most of any day.
+@dataclass(frozen=True)
+class _Asked:
+    """paced: as of `Cleaned`. contested: of reviews and customers the tables in which keys have several rows."""
 
-    In: orders and customers `_keyed`. Raises UndecidedSegmentsError.
+    paced: Mapping[str, int]
+    contested: Collection[SourceTable]
+
+
+def _asked_first(
+    orders: DataFrame, reviews: DataFrame, customers: DataFrame, raw_customers: DataFrame, most: int
+) -> _Asked:
+    """Who has more than `most` orders on one day; whose segment nothing decides; where keys are contested.
+
+    In: orders, reviews and customers `_keyed`. Raises UndecidedSegmentsError.
     """
     # Rows of one order are counted as one, but only of the days that have as many rows: these are few.
     dated = _kept(orders).select("customer_id", F.col("ordered_at").cast("date").alias("day"), "key")
@@ -155,21 +169,39 @@ def _asked_first(orders: DataFrame, customers: DataFrame, raw_customers: DataFra
     busy = dated.groupBy(*by_day).agg(F.count(F.lit(1)).alias("rows")).where(F.col("rows") > most)
     of_busy = dated.join(busy, by_day, "left_semi").distinct().groupBy(*by_day).agg(F.count(F.lit(1)).alias("orders"))
     paced = of_busy.where(F.col("orders") > most).groupBy("customer_id").agg(F.max("orders").alias("orders"))
-    rival_rows = (
+    of_customers = (
         _kept(customers)
-        .groupBy(F.col("key").alias("undecided"))
-        .agg(F.count("updated_at").alias("times"), F.min("segment").alias("one"), F.max("segment").alias("other"))
-        .where("times = 0 and one <> other")
-        .select("undecided", "one", "other")
+        .groupBy("key")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.count("updated_at").alias("times"),
+            F.min("segment").alias("one"),
+            F.max("segment").alias("other"),
+        )
+        .where("rows > 1")
     )
-    names = ["customer_id", "undecided", "one", "other"]
+    is_undecided = (F.col("times") == 0) & (F.col("one") != F.col("other"))
+    rivals = {"undecided": F.col("key"), "one": F.col("one"), "other": F.col("other")}
+    # Of keys that are decided one row is left.
+    told = of_customers.select(
+        F.lit(CUSTOMERS.name).alias("contested"),
+        *[F.when(is_undecided, value).alias(name) for name, value in rivals.items()],
+    ).distinct()
+    of_reviews = _kept(reviews).groupBy("key").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
+    told = united(told, of_reviews.select(F.lit(REVIEWS.name).alias("contested")).distinct())
     # Sail's union gives text of a kind that cannot be collected (pysail 0.7.2); a cast makes it text again.
-    texts = [F.col(name).cast("string").alias(name) for name in names]
-    found = united(paced, rival_rows).select("orders", *texts).collect()
-    rivals = sorted((row["undecided"], row["one"], row["other"]) for row in found if row["undecided"] is not None)
-    if rivals:
-        raise undecided(rivals, raw_customers.schema)
-    return {row["customer_id"]: row["orders"] for row in found}
+    texts = [F.col(name).cast("string").alias(name) for name in ("customer_id", "contested", *rivals)]
+    found = united(paced, told).select("orders", *texts).collect()
+    undecided_rows = sorted(
+        (row["undecided"], row["one"], row["other"]) for row in found if row["undecided"] is not None
+    )
+    if undecided_rows:
+        raise undecided(undecided_rows, raw_customers.schema)
+    contested = {row["contested"] for row in found}
+    return _Asked(
+        {row["customer_id"]: row["orders"] for row in found if row["customer_id"] is not None},
+        [table for table in (REVIEWS, CUSTOMERS) if table.name in contested],
+    )
 
 
 def undecided(rivals: Sequence[tuple[str, str, str]], schema: T.StructType) -> UndecidedSegmentsError:
@@ -199,18 +231,23 @@ def _with_pace(rows: DataFrame, paced: Mapping[str, int]) -> DataFrame:
     return marked.withColumn("rule", rule).drop("paced", "is_paced")
 
 
+def _each(rows: DataFrame, table: SourceTable) -> DataFrame:
+    """As `_one_of_each`, of rows none of which shares its key with another."""
+    alone = rows.where("rule is null or rule = 'impossible_pace'")
+    return alone.select("key", "rule", *table.column_names, F.lit(False).alias("is_contested"), F.lit(1).alias("alike"))
+
+
 def _one_of_each(rows: DataFrame, table: SourceTable) -> DataFrame:
     """Of the rows of each key the one that stays; in canonical columns, with key, rule, is_contested and alike.
 
     is_contested: whether the key has other rows. alike: how many rows are the same in all canonical columns. A row of
     an impossible pace gives way to any other.
     """
-    rows = rows.where("rule is null or rule = 'impossible_pace'").select("key", "rule", *table.column_names)
+    each = _each(rows, table)
     # Only keys of several rows are ordered: a window over all took three times as long and carried the whole table
     # through a sort (1.8 million orders on Sail, 2026-11-28).
-    contested = rows.groupBy("key").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
-    marked = rows.join(contested, "key", "left")
-    alone = marked.where("rows is null").select("*", F.lit(False).alias("is_contested"), F.lit(1).alias("alike"))
+    contested = each.groupBy("key").agg(F.count(F.lit(1)).alias("rows")).where("rows > 1")
+    marked = each.join(contested, "key", "left")
     of_key = Window.partitionBy("key")
     best_first = of_key.orderBy("rule", *_best_first(table))
     # Those of rank 1 are the same in every column.
@@ -220,8 +257,7 @@ def _one_of_each(rows: DataFrame, table: SourceTable) -> DataFrame:
     first = ranked.withColumns(
         {"is_contested": F.lit(True), "alike": F.count_if(F.col("rank") == 1).over(of_key).cast("int")}
     ).where("place = 1")
-    names = ["key", "rule", *table.column_names, "is_contested", "alike"]
-    return alone.select(*names).unionByName(first.select(*names))
+    return marked.where("rows is null").select(each.columns).unionByName(first.select(each.columns))
 
 
 def _best_first(table: SourceTable) -> list[Column]:
@@ -313,10 +349,11 @@ def _kept(judged: DataFrame) -> DataFrame:
     return judged.where("rule is null")
 
 
-def _set_aside(rows: DataFrame, judged: DataFrame, raw: DataFrame, table: SourceTable) -> list[DataFrame]:
-    """The rows with a rule or a repair, which exclude each other; in two parts.
+def _told(rows: DataFrame, judged: DataFrame, raw: DataFrame, table: SourceTable) -> DataFrame:
+    """The rows with a rule or a repair, which exclude each other, and those of which one stays by the whole row alone.
 
     rows: `_keyed`, with all raw columns, which no sort carries. judged: of each key the row that stays, and its rule.
+    Out: source_table, rule, repair, row_key, source_row; is_tied: alike in all canonical columns, one of them stays.
     """
     if "repair" not in judged.columns:
         judged = judged.withColumn("repair", F.lit(None).cast("string"))
@@ -325,54 +362,53 @@ def _set_aside(rows: DataFrame, judged: DataFrame, raw: DataFrame, table: Source
     with_staying = rows.join(stays, F.col("key") == F.col(_of_staying("key")), "left")
     is_same = reduce(and_, [F.col(name).eqNullSafe(F.col(_of_staying(name))) for name in table.column_names])
     is_state = reduce(and_, [F.col(name) == F.col(_of_staying(name)) for name in IDENTITY[table]], F.lit(True))
-    staying_rule, staying_repair = F.col(_of_staying("rule")), F.col(_of_staying("repair"))
     is_unbroken = F.col("rule").isNull()
-    # Of rows alike in all canonical columns one stays: the first by the whole row.
-    is_tied = is_unbroken & is_same & (F.col(_of_staying("alike")) > 1)
-    place = F.row_number().over(Window.partitionBy("row_key").orderBy("source_row"))
-
-    def told(found: DataFrame, rule: Column, repair: Column) -> DataFrame:
-        return found.select(
+    rule = _first_broken(
+        (~is_unbroken, F.col("rule")),
+        (F.col(_of_staying("key")).isNull(), F.lit(None)),
+        (is_same, F.col(_of_staying("rule"))),
+        (is_state, "superseded"),
+        (F.lit(True), "duplicate_key"),
+    )
+    told = {
+        "told_rule": rule,
+        "told_repair": F.when(is_unbroken & is_same, F.col(_of_staying("repair"))),
+        "is_tied": F.coalesce(is_unbroken & is_same & (F.col(_of_staying("alike")) > 1), F.lit(False)),
+    }
+    is_told = F.col("told_rule").isNotNull() | F.col("told_repair").isNotNull() | F.col("is_tied")
+    return (
+        with_staying.withColumns(told)
+        .where(is_told)
+        .select(
             F.lit(table.name).alias("source_table"),
-            rule.alias("rule"),
-            repair.alias("repair"),
+            F.col("told_rule").alias("rule"),
+            F.col("told_repair").alias("repair"),
             F.col(table.column_names[0]).alias("row_key"),
             _source_row(raw, table).alias("source_row"),
+            "is_tied",
         )
-
-    others = told(
-        with_staying.where(F.coalesce(~is_tied, F.lit(True))),
-        _first_broken(
-            (F.col("rule").isNotNull(), F.col("rule")),
-            (F.col(_of_staying("key")).isNull(), F.lit(None)),
-            (is_same, staying_rule),
-            (is_state, "superseded"),
-            (F.lit(True), "duplicate_key"),
-        ),
-        F.when(is_unbroken & is_same, staying_repair),
     )
-    tied = told(with_staying.where(is_tied), staying_rule, staying_repair).withColumn("place", place)
-    is_copy = F.col("place") > 1
-    tied = tied.select(
-        "source_table",
-        F.when(is_copy, "superseded").otherwise(F.col("rule")).alias("rule"),
-        F.when(~is_copy, F.col("repair")).alias("repair"),
-        "row_key",
-        "source_row",
-    )
-    return [_with_disposition(part) for part in (others, tied)]
 
 
 def _of_staying(name: str) -> str:
     return f"staying {name}"
 
 
-def _with_disposition(told: DataFrame) -> DataFrame:
+def _set_aside(told: DataFrame) -> DataFrame:
+    """What `_told` tells of all tables, as of `Cleaned`. Of the tied rows of a key the first by the whole row stays."""
+    columns = ["source_table", "rule", "repair", "row_key", "source_row"]
+    place = F.row_number().over(Window.partitionBy("source_table", "row_key").orderBy("source_row"))
+    tied = told.where("is_tied").withColumn("is_copy", place > 1)
+    copies = {
+        "rule": F.when(F.col("is_copy"), "superseded").otherwise(F.col("rule")),
+        "repair": F.when(~F.col("is_copy"), F.col("repair")),
+    }
+    rows = told.where("not is_tied").select(*columns).unionByName(tied.withColumns(copies).select(*columns))
     disposition = F.when(F.col("rule").isNull(), REPAIRED)
     for rule, name in DISPOSITIONS.items():
         disposition = disposition.when(F.col("rule") == rule, name)
     broken = F.coalesce("rule", "repair")
-    return told.where(broken.isNotNull()).select(
+    return rows.where(broken.isNotNull()).select(
         "source_table",
         disposition.otherwise(QUARANTINED).alias("disposition"),
         broken.alias("rule"),

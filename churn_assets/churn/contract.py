@@ -3,6 +3,7 @@
 The same functions audit rows before they are published and check the table as it stands, whoever wrote it.
 """
 
+from calendar import monthrange
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +18,13 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.calendar import AsOfCalendar, each_date
-from churn_assets.churn.catalogue import FEATURES, Feature
+from churn_assets.churn.catalogue import CATALOGUE, FEATURES, Catalogue, Feature
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, REVIEW_STATES, SUPERSEDED
+from churn_assets.churn.delivered import Delivered, Step
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.churn.features import customer_snapshots, feature_panel, of_active_customers
 from churn_assets.churn.labels import with_labels
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, told_apart
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 from churn_assets.churn.tables import SourceTable, check_source_schema, united
@@ -44,25 +46,34 @@ PANEL_CHECKS = (*PANEL_RULES, NO_FUTURE_LEAKAGE)
 WITHOUT_THE_FUTURE = "the features are the same without all that happened from the date on"
 COMPUTED_AGAIN = "the rows are those that the orders give when the date is computed again"
 
-PANEL_SCHEMA = T.StructType(
-    [
-        T.StructField("customer_id", T.StringType()),
-        T.StructField("as_of", T.DateType()),
-        *[T.StructField(feature.name, T.DoubleType()) for feature in FEATURES],
-        T.StructField("label", T.DoubleType()),
-    ]
-)
+
+def panel_schema(catalogue: Catalogue) -> T.StructType:
+    """The columns of `ml_churn_features` with the features of this catalogue."""
+    return T.StructType(
+        [
+            T.StructField("customer_id", T.StringType()),
+            T.StructField("as_of", T.DateType()),
+            *[T.StructField(feature.name, T.DoubleType()) for feature in catalogue.features],
+            T.StructField("label", T.DoubleType()),
+        ]
+    )
+
+
+PANEL_SCHEMA = panel_schema(CATALOGUE)
 
 
 def panel_outcomes(
-    panel: DataFrame, rules: Collection[str] = PANEL_RULES, calendar: AsOfCalendar | None = None
+    panel: DataFrame,
+    rules: Collection[str] = PANEL_RULES,
+    catalogue: Catalogue = CATALOGUE,
+    calendar: AsOfCalendar | None = None,
 ) -> list[Outcome]:
     """Those of the `rules` of `ml_churn_features` that are asked for, from one query over `panel`.
 
     Only for each broken rule there is another, which finds its first offenders. calendar: that of the orders; None
     where they are not known: then the panel has to have a snapshot a week.
     """
-    return _outcomes_by(_facts(panel, rules), panel, rules, calendar)
+    return _outcomes_by(_facts(panel, rules, catalogue), panel, rules, catalogue, calendar)
 
 
 @dataclass(frozen=True)
@@ -92,23 +103,76 @@ def audit_outcomes(
     whole = panel if standing is None else panel.unionByName(standing.rows)
     is_seen = standing is not None and standing.bounds is not None
     judged = panel if is_seen else whole
-    facts = _facts(judged, PANEL_RULES)
+    facts = _facts(judged, PANEL_RULES, CATALOGUE)
     if facts is not None and standing is not None:
         facts = facts.beside(standing)
-    outcomes = _outcomes_by(facts, judged, PANEL_RULES, calendar)
+    outcomes = _outcomes_by(facts, judged, PANEL_RULES, CATALOGUE, calendar)
     if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return [*outcomes, unevaluable_future("columns are missing")]
     return [*outcomes, _future_outcome_at(facts.latest_labelled, whole, silver, policy)]
+
+
+def require_whole_dates(rows: DataFrame, column: str) -> None:
+    """Raises SourceSchemaError if the times in `column` have a time of day: a snapshot is of 00:00 UTC.
+
+    To cut it off would have features of the day be known before it began.
+    """
+    kind = rows.schema[column].dataType
+    if isinstance(kind, T.StringType):
+        # 00:00 of any zone but UTC is a time of day too.
+        is_late = F.trim(column).rlike("[ T].*[1-9]")
+    elif isinstance(kind, (T.TimestampType, T.TimestampNTZType)):
+        is_late = F.date_trunc("day", F.col(column)) != F.col(column)
+    else:
+        return
+    late = rows.where(is_late).count()
+    if late:
+        raise SourceSchemaError(
+            "A snapshot is of a date, at 00:00 UTC.",
+            [f"{column}: {late:,} rows have a time of day"],
+            next_step=f"map {column} by `select` to the first date after all that the features know",
+        )
+
+
+def delivered_outcomes(panel: DataFrame, catalogue: Catalogue, today: date) -> list[Outcome]:
+    """All rules of a ready feature table: whether it has seen the future, which its rows cannot tell, is last."""
+    assert catalogue.delivered is not None, "a catalogue of features that others compute"
+    facts = _facts(panel, PANEL_RULES, catalogue)
+    outcomes = _outcomes_by(facts, panel, PANEL_RULES, catalogue)
+    labelled = [row["as_of"] for row in facts.dates if row["labels"] and row["as_of"]] if facts else []
+    return [*outcomes, attested_outcome(catalogue.delivered, max(labelled, default=None), today)]
+
+
+def attested_outcome(delivered: Delivered, last_labelled: date | None, today: date) -> Outcome:
+    """Whether a panel without orders may be believed not to have seen the future: somebody has to vouch for it.
+
+    last_labelled: the latest as-of date with a label. One whose outcome window is not over yet disproves who vouches.
+    """
+    allowed = f"{WITHOUT_THE_FUTURE}, or somebody attests it by name; no label before its outcome is known"
+    if delivered.attestation is None:
+        observed = (
+            "not evaluable: there are no orders to see it by, and nobody attests it (attested_by and attested_reason "
+            "under [features] in sources.toml)"
+        )
+        return Outcome(NO_FUTURE_LEAKAGE, False, observed, allowed)
+    last_known = delivered.last_known(today)
+    if last_labelled is not None and last_known is not None and last_labelled > last_known:
+        observed = (
+            f"labels at {last_labelled}, whose outcome of {delivered.outcome_days} days nobody can know on {today}; "
+            f"yet {delivered.attestation}"
+        )
+        return Outcome(NO_FUTURE_LEAKAGE, False, observed, allowed)
+    return Outcome(NO_FUTURE_LEAKAGE, True, delivered.attestation, allowed)
 
 
 def _not_evaluable(rule: str) -> Outcome:
     return Outcome(rule, False, "not evaluable: key or label column is missing", "key and label columns are there")
 
 
-def panel_schema_outcome(schema: T.StructType) -> Outcome:
-    """Whether `ml_churn_features` has the columns of PANEL_SCHEMA and no others."""
+def panel_schema_outcome(schema: T.StructType, catalogue: Catalogue = CATALOGUE) -> Outcome:
+    """Whether `ml_churn_features` has the columns of `panel_schema` and no others."""
     actual = {field.name: field.dataType.simpleString() for field in schema}
-    wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA}
+    wanted = {field.name: field.dataType.simpleString() for field in panel_schema(catalogue)}
     wrong = [
         f"{name}: {actual.get(name, 'missing')} instead of {kind}"
         for name, kind in wanted.items()
@@ -145,15 +209,15 @@ class _Facts:
         return replace(self, dates=[*self.dates, *dates], bounds=bounds)
 
 
-def _facts(panel: DataFrame, rules: Collection[str]) -> _Facts | None:
+def _facts(panel: DataFrame, rules: Collection[str], catalogue: Catalogue) -> _Facts | None:
     """None where the panel lacks what the rules are told by. What the `rules` do not ask for is left out."""
     if not {"customer_id", "as_of", "label"} <= set(panel.columns):
         return None
-    panel = _with_dates(panel)
+    panel, features = _with_dates(panel), _present(panel, catalogue)
     of_rows = [rule for rule in OFFENDERS_ALLOWED if rule != ONE_ROW_EACH]
     passes = []
     if set(rules) - {COLUMNS_AND_TYPES, ONE_ROW_EACH}:
-        passes.append(_by_date(panel))
+        passes.append(_by_date(panel, features))
     if ONE_ROW_EACH in rules:
         passes.append(_copies(panel).agg(F.coalesce(F.sum("copies"), F.lit(0)).alias(ONE_ROW_EACH)))
     rows = [row.asDict() for row in reduce(united, passes).collect()] if passes else []
@@ -161,8 +225,7 @@ def _facts(panel: DataFrame, rules: Collection[str]) -> _Facts | None:
     offenders = {rule: sum(row[rule] for row in dates) for rule in of_rows}
     offenders[ONE_ROW_EACH] = sum(row.get(ONE_ROW_EACH) or 0 for row in rows)
     bounds = {
-        feature.name: [row[f"{end} {feature.name}"] for row in dates for end in ("low", "high")]
-        for feature in _present(panel)
+        feature.name: [row[f"{end} {feature.name}"] for row in dates for end in ("low", "high")] for feature in features
     }
     return _Facts(dates, offenders, bounds)
 
@@ -172,14 +235,14 @@ def _with_dates(panel: DataFrame) -> DataFrame:
     return panel.withColumn("as_of", F.col("as_of").cast("string").try_cast("date"))
 
 
-def _present(panel: DataFrame) -> list[Feature]:
-    return [feature for feature in FEATURES if feature.name in panel.columns]
+def _present(panel: DataFrame, catalogue: Catalogue) -> list[Feature]:
+    return [feature for feature in catalogue.features if feature.name in panel.columns]
 
 
-def _by_date(panel: DataFrame) -> DataFrame:
+def _by_date(panel: DataFrame, features: Sequence[Feature]) -> DataFrame:
     """For each as_of: rows, labels, offenders of each rule that a row breaks by itself, the features' bounds."""
-    offenders = [F.count_if(condition).alias(rule) for rule, condition in _broken(panel).items()]
-    values = {feature.name: F.col(feature.name).try_cast("double") for feature in _present(panel)}
+    offenders = [F.count_if(condition).alias(rule) for rule, condition in _broken(features).items()]
+    values = {feature.name: F.col(feature.name).try_cast("double") for feature in features}
     bounds = [bound.alias(f"{end} {name}") for name, value in values.items() for end, bound in _ends(value).items()]
     counts = [F.count(F.lit(1)).alias("rows"), F.count("label").alias("labels")]
     return panel.groupBy("as_of").agg(*counts, *offenders, *bounds)
@@ -191,11 +254,11 @@ def _ends(value: Column) -> dict[str, Column]:
     return {"low": F.min(known), "high": F.max(known)}
 
 
-def _broken(panel: DataFrame) -> dict[str, Column]:
+def _broken(features: Sequence[Feature]) -> dict[str, Column]:
     """Whether a row breaks each rule that it can break by itself."""
     has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
     is_outside = F.lit(False)
-    for feature in _present(panel):
+    for feature in features:
         value = F.col(feature.name).try_cast("double")
         has_null |= value.isNull() | F.isnan(value)
         is_outside |= F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False))
@@ -212,13 +275,13 @@ def _copies(panel: DataFrame) -> DataFrame:
     return panel.groupBy("customer_id", "as_of").agg(F.count(F.lit(1)).alias("copies")).where("copies > 1")
 
 
-def _first_offenders(panel: DataFrame, rule: str) -> list[str]:
+def _first_offenders(panel: DataFrame, rule: str, catalogue: Catalogue) -> list[str]:
     """The first keys of rows that break the rule, one for each row."""
     panel = _with_dates(panel)
     if rule == ONE_ROW_EACH:
         offenders = _copies(panel)
     else:
-        offenders = panel.where(_broken(panel)[rule]).withColumn("copies", F.lit(1))
+        offenders = panel.where(_broken(_present(panel, catalogue))[rule]).withColumn("copies", F.lit(1))
     first = offenders.select(_key().alias("key"), "copies").orderBy("key").limit(MAX_KEYS).collect()
     return sorted(row["key"] for row in first for _ in range(row["copies"]))[:MAX_KEYS]
 
@@ -235,46 +298,76 @@ def _is_within(value: Column, feature: Feature) -> Column:
     return within & value.isin(0.0, 1.0) if feature.kind == "binary" else within
 
 
-OFFENDERS_ALLOWED = {
-    "no_nulls": "0 null or NaN values in keys and features",
-    "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in FEATURES),
-    ONE_ROW_EACH: "1 row for each customer and date",
-    "label_is_binary": "label 0, 1 or null (not yet known)",
-}
+def offenders_allowed(catalogue: Catalogue) -> dict[str, str]:
+    """What the rules that rows can break allow, in words."""
+    return {
+        "no_nulls": "0 null or NaN values in keys and features",
+        "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in catalogue.features),
+        ONE_ROW_EACH: "1 row for each customer and date",
+        "label_is_binary": "label 0, 1 or null (not yet known)",
+    }
+
+
+OFFENDERS_ALLOWED = offenders_allowed(CATALOGUE)
 
 
 def _outcomes_by(
-    facts: _Facts | None, panel: DataFrame, rules: Collection[str], calendar: AsOfCalendar | None
+    facts: _Facts | None,
+    panel: DataFrame,
+    rules: Collection[str],
+    catalogue: Catalogue,
+    calendar: AsOfCalendar | None = None,
 ) -> list[Outcome]:
-    outcomes = [panel_schema_outcome(panel.schema)]
+    outcomes = [panel_schema_outcome(panel.schema, catalogue)]
     if facts is None:
         outcomes += [_not_evaluable(rule) for rule in PANEL_RULES if rule != COLUMNS_AND_TYPES]
     else:
         outcomes += [
-            *[_offenders_outcome(facts, panel, rule) for rule in OFFENDERS_ALLOWED if rule in rules],
-            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], calendar),
+            *[_offenders_outcome(facts, panel, rule, catalogue) for rule in OFFENDERS_ALLOWED if rule in rules],
+            _empty_snapshot_outcome([row["as_of"] for row in facts.dates], _step(catalogue), calendar),
             _informative_outcome(facts.bounds),
         ]
     return [outcome for outcome in outcomes if outcome.rule in rules]
 
 
-def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str) -> Outcome:
+def _offenders_outcome(facts: _Facts, panel: DataFrame, rule: str, catalogue: Catalogue) -> Outcome:
     rows = facts.offenders[rule]
-    keys = _first_offenders(panel, rule) if rows else []
-    return Outcome(rule, rows == 0, f"{rows:,} offending rows", OFFENDERS_ALLOWED[rule], tuple(keys))
+    keys = _first_offenders(panel, rule, catalogue) if rows else []
+    observed, figures = f"{rows:,} offending rows", (none_of("offending rows", rows),)
+    return Outcome(rule, rows == 0, observed, offenders_allowed(catalogue)[rule], tuple(keys), figures=figures)
 
 
-def _empty_snapshot_outcome(as_of: Collection[date | None], calendar: AsOfCalendar | None) -> Outcome:
+def _step(catalogue: Catalogue) -> Step | None:
+    return None if catalogue.delivered is None else catalogue.delivered.every
+
+
+def _empty_snapshot_outcome(
+    as_of: Collection[date | None], step: Step | None, calendar: AsOfCalendar | None
+) -> Outcome:
+    """step: that is declared of a ready feature table, whose dates may begin at any day; else the calendar decides."""
     dates = sorted(day for day in as_of if day is not None)
     step_days, skipped = (7, frozenset()) if calendar is None else (calendar.step_days, calendar.skipped)
-    every = "day" if step_days == 1 else "week"
-    allowed = f"at least 1 row at a date every {every} from the first to the last, but after a gap or a closure"
+    every: Step = step or ("day" if step_days == 1 else "week")
+    allowed = f"at least 1 row at a date every {every} from the first to the last"
+    # Of a ready table nobody here knows a gap or a closure.
+    allowed += "" if step else ", but after a gap or a closure"
     if not dates:
         return Outcome("no_empty_snapshot", False, "no rows at all", allowed)
-    expected = set(each_date(dates[0], dates[-1], step_days)) - skipped
+    expected = set(dates_between(dates[0], dates[-1], every)) - skipped
     missing = sorted(expected ^ set(dates))
     observed = f"{len(dates)} snapshots from {dates[0]} to {dates[-1]}, {len(missing)} missing or off the calendar"
     return Outcome("no_empty_snapshot", not missing, observed, allowed, tuple(str(day) for day in missing[:MAX_KEYS]))
+
+
+def dates_between(first: date, last: date, step: Step) -> list[date]:
+    """The dates from `first` on, one each step, up to `last`; of months that are too short the last day."""
+    if step == "month":
+        months = range((last.year - first.year) * 12 + last.month - first.month + 1)
+        turned = [divmod(first.month - 1 + month, 12) for month in months]
+        ends = [(first.year + year, number + 1) for year, number in turned]
+        days = [date(year, month, min(first.day, monthrange(year, month)[1])) for year, month in ends]
+        return [day for day in days if day <= last]
+    return list(each_date(first, last, 7 if step == "week" else 1))
 
 
 def _informative_outcome(bounds: Mapping[str, Sequence[float | None]]) -> Outcome:
@@ -346,7 +439,8 @@ def _same_outcome(
     first = broken.select("customer_id").orderBy("customer_id").limit(MAX_KEYS).collect() if rows else []
     observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
     offenders = tuple(f"{key} at {as_of}" for key in sorted(str(row["customer_id"]) for row in first))
-    return Outcome(rule, rows == 0, observed, allowed, offenders)
+    figures = (none_of("differing customers", rows),)
+    return Outcome(rule, rows == 0, observed, allowed, offenders, figures=figures)
 
 
 def unevaluable_future(reason: str) -> Outcome:
@@ -395,7 +489,12 @@ def split_outcomes(train: DataFrame, test: DataFrame, panel: DataFrame, outcome_
     names = sorted(row["customer_id"] for row in first)
     return [
         Outcome(
-            "disjoint_customers", not names, f"{len(names)} shared (at most {MAX_KEYS} counted)", "0", tuple(names)
+            "disjoint_customers",
+            not names,
+            f"{len(names)} shared (at most {MAX_KEYS} counted)",
+            "0",
+            tuple(names),
+            figures=(none_of("shared customers", customers),),
         ),
         _later_outcome(trained[0], trained[-1], first_test, outcome_days),
         _share_outcome(test_rows, counts["panel"].get(first_test, 0)),
@@ -434,9 +533,9 @@ def _share_outcome(test_rows: int, eligible: int) -> Outcome:
     # Four standard deviations of a fair hash: 1 in 16,000 splits would be refused by chance.
     slack = 4 * sqrt(expected * (1 - expected) / max(eligible, 1))
     is_near = eligible > 0 and abs(share - expected) <= slack
-    return Outcome(
-        "test_share", is_near, f"{share:.1%} of {eligible:,} customers", f"{expected:.0%} ± {slack:.1%} at this number"
-    )
+    observed, allowed = f"{share:.1%} of {eligible:,} customers", f"{expected:.0%} ± {slack:.1%} at this number"
+    figure = Figure("test_share", "test customers", f"{share:.1%}", allowed, is_near, share)
+    return Outcome("test_share", is_near, observed, allowed, figures=(figure,))
 
 
 def row_accounting(
@@ -456,13 +555,18 @@ def row_accounting(
         quarantined, total = gone[QUARANTINED], kept[table] + sum(gone.values())
         parts = " + ".join([f"{kept[table]:,} kept", *[f"{rows:,} {name}" for name, rows in gone.items()]])
         observed = f"{count:,} in; {parts} = {total:,}"
-        outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, "the sum equals the rows in"))
+        figure = none_of("lost rows", count - total)
+        allowed = "the sum equals the rows in"
+        outcomes.append(Outcome(f"{table}_accounted_for", total == count, observed, allowed, figures=(figure,)))
         shares[table] = quarantined / count if count else 0.0
-    told = {table: told_apart(share, max_quarantined_share, ".2%")[0] for table, share in shares.items()}
-    observed = ", ".join(f"{table} {share}" for table, share in told.items())
+    figures = tuple(
+        share_up_to(f"{table}_quarantined_share", f"{table} set aside", share, max_quarantined_share, ".2%")
+        for table, share in shares.items()
+    )
+    observed = ", ".join(f"{table} {figure.observed}" for table, figure in zip(shares, figures, strict=True))
     is_low = max(shares.values()) <= max_quarantined_share
     allowed = f"at most {100 * max_quarantined_share:g}% of a table"
-    return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True)]
+    return [*outcomes, Outcome("quarantined_share", is_low, observed, allowed, is_warning=True, figures=figures)]
 
 
 def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, policy: ChurnPolicy) -> Outcome:
@@ -471,7 +575,8 @@ def pace_outcome(customers: int, busiest: Sequence[tuple[str, int]], rows: int, 
     observed = f"{customers:,} customers with more, {rows:,} rows set aside with them"
     allowed = f"at most {most} orders of a customer on one day; if people order more, raise cleaning.max_orders_per_day"
     keys = tuple(f"{customer} ({orders:,} on one day)" for customer, orders in busiest)
-    return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True)
+    figures = (none_of("customers of an impossible pace", customers),)
+    return Outcome("impossible_pace", customers == 0, observed, allowed, keys, is_warning=True, figures=figures)
 
 
 def by_disposition(by_rule: Mapping[tuple[str, str, str], int]) -> dict[tuple[str, str], int]:
@@ -523,8 +628,14 @@ def repaired_outcome(
     lines = rule_remedies(rows_in, by_rule, REPAIRED, policy)
     repaired = sum(rows for (_, disposition, _), rows in by_rule.items() if disposition == REPAIRED)
     observed = "; ".join(lines.values()) or f"{repaired:,} delivery times set aside"
-    allowed = f"at most {100 * policy.cleaning.max_repaired_share:g}% of the orders by one rule"
-    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True)
+    most = policy.cleaning.max_repaired_share
+    allowed = f"at most {100 * most:g}% of the orders by one rule"
+    figures = tuple(
+        share_up_to(f"{rule}_share", f"{table} repaired by {rule}", rows / rows_in[table], most, ".2%")
+        for (table, disposition, rule), rows in sorted(by_rule.items())
+        if disposition == REPAIRED
+    )
+    return Outcome("repaired_share", not lines, observed, allowed, is_warning=True, figures=figures)
 
 
 def readable_values(table: SourceTable, unreadable: Sequence[str]) -> Outcome:

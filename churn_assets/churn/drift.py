@@ -18,13 +18,12 @@ from pyspark import sql
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of
 from churn_assets.churn.intervals import Floats
 
 # The subject that is no feature: the churn probability.
 SCORE = "score"
-BY_VALUE = frozenset(feature.name for feature in FEATURES if feature.is_by_value)
 # That a training date which differs from the others does not do so by chance.
 SPREAD_CONFIDENCE = 0.999
 # Bins of their own: no value at all, and (of subjects binned by value) a value the training data do not have.
@@ -115,7 +114,13 @@ PROFILE_COLUMNS = (
 PROFILE_SCHEMA = arrow_schema(PROFILE_COLUMNS)
 
 
-def profiles(column: ColumnOf, subjects: Sequence[str], model_version: str, trained_until: date) -> list[Profile]:
+def profiles(
+    column: ColumnOf,
+    subjects: Sequence[str],
+    model_version: str,
+    trained_until: date,
+    catalogue: Catalogue = CATALOGUE,
+) -> list[Profile]:
     """What the training data look like, a profile for each subject.
 
     In: customer_id, as_of and `subjects` (doubles), a row for each customer and as-of date. One column at a time is in
@@ -123,10 +128,11 @@ def profiles(column: ColumnOf, subjects: Sequence[str], model_version: str, trai
     """
     customers = pc.count_distinct(column("customer_id"), mode="all").as_py()
     dates = column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    by_value = {feature.name for feature in catalogue.features if feature.is_by_value}
     training_profiles = []
     for subject in subjects:
         values = column(subject).to_numpy()
-        bins = _bins(values[~np.isnan(values)], is_by_value=subject in BY_VALUE)
+        bins = _bins(values[~np.isnan(values)], is_by_value=subject in by_value)
         of_dates = _counts_by_date(dates, bins.bins_of(values))
         pooled: Counter[int] = sum(of_dates, Counter())
         spread = _spread(scaled(pooled, customers), of_dates)

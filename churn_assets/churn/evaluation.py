@@ -17,13 +17,15 @@ from churn_assets.churn.intervals import (
     widest_wilson_interval,
 )
 from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
-from churn_assets.churn.outcomes import told_apart
+from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
 
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
 CHALLENGER, RULE, ORDER_COUNT, CHAMPION = "challenger", "rule", "total_orders", "champion"
+# Stands in for the rule where there is none: the one feature that ranks the judged customers best.
+SINGLE_FEATURE = "single_feature"
 # The chance of no purchase by BG/NBD (`purchase_model`), which learns from no label.
 PURCHASES = "purchase_model"
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
@@ -130,7 +132,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The verdict, each reason for it, what else to know, and the figures it rests on."""
+    """The verdict, each reason for it, what else to know, and the figures it rests on.
+
+    criteria: what the gate asks, each beside what was found, unless nothing could be decided.
+    """
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -139,6 +144,7 @@ class Evaluation:
     slices: tuple[Slice, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     leakage: tuple[LeakageCanary, ...] = ()
+    criteria: tuple[Figure, ...] = ()
 
 
 def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
@@ -295,27 +301,59 @@ def judge(
     if scored is None or missing:
         shown = _nothing() if scored is None or _has_gaps(scored) else (scored.labels, scored.scores, scored.is_alert)
         nothing_said = ("nothing was scored",)
-        return Evaluation(
-            Verdict.NOT_EVALUABLE, tuple(missing) or nothing_said, (), figures(*shown, policy.gate.confidence)
-        )
+        reasons = (*(missing or nothing_said), *policy.catalogue.attestations)
+        return Evaluation(Verdict.NOT_EVALUABLE, reasons, (), figures(*shown, policy.gate.confidence))
     observed = figures(scored.labels, scored.scores, scored.is_alert, policy.gate.confidence)
     comparisons = compare(scored, policy)
     canaries = tuple(single_feature_aucs(scored.features, scored.labels))
-    criteria = [
-        *(_gate_criteria(observed, policy) if has_threshold else [(False, _no_threshold(policy))]),
+    criteria = (
+        *(_gate_criteria(observed, policy) if has_threshold else [_no_threshold(policy)]),
         *(_comparison_criterion(comparison, comparisons, policy) for comparison in comparisons),
         *_leakage_criteria(observed, canaries, policy),
-    ]
-    verdict = Verdict.PASS if all(is_met for is_met, _ in criteria) else Verdict.FAIL
+    )
+    judged = (reason(criterion, policy) for criterion in criteria)
     return Evaluation(
-        verdict,
-        tuple(f"{'met' if is_met else 'missed'}: {text}" for is_met, text in criteria),
+        Verdict.PASS if all(criterion.is_met for criterion in criteria) else Verdict.FAIL,
+        (*judged, *policy.catalogue.attestations),
         tuple(_warnings(scored, policy)),
         observed,
         slice_figures(scored, policy),
         comparisons,
         canaries,
+        criteria,
     )
+
+
+MET = "met: "
+
+
+def reason(criterion: Figure, policy: ChurnPolicy) -> str:
+    """A criterion in one line."""
+    return f"{MET if criterion.is_met else 'missed: '}{criterion.sentence(policy.gate.confidence)}"
+
+
+# What helps where a criterion is missed, by what its key begins with.
+REMEDIES = {
+    "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it",
+    "recall": "more weeks of orders, more features, or a lower gate.min_recall, if the team can work with it; what is "
+    "attainable is in docs/feasibility.md",
+    "precision": "a smaller alerts.budget alerts the surest alone; or a lower gate.precision_floor",
+    "alert_share": "the customers of the test week differ from the validation's; train again on a later week",
+    "pr_auc_over_": "the model adds too little to that ranking on these data; more weeks of orders or more features "
+    "(docs/add_a_feature.md) may, else go by that ranking",
+    "single_feature_roc_auc": "look at how that feature is computed: it tells the outcome; then mend it",
+    "roc_auc": "look at the features: together they tell the outcome, as nothing that is known by then can",
+}
+
+
+def remedy(key: str) -> str:
+    """What helps where the criterion of that key is missed; a further feature that tells the outcome has no key."""
+    return next(text for begin, text in REMEDIES.items() if (key or "single_feature_roc_auc").startswith(begin))
+
+
+def shortcomings(reasons: Sequence[str]) -> list[str]:
+    """Those of a verdict's reasons that speak against the model."""
+    return [each for each in reasons if not each.startswith(MET)]
 
 
 def _nothing() -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -346,33 +384,53 @@ def _missing(scored: Scored) -> Iterator[str]:
             yield f"some scores of {NAMES[name]} are missing or NaN"
 
 
-def _no_threshold(policy: ChurnPolicy) -> str:
-    return (
-        f"no threshold on the validation fold keeps alerts within {policy.alerts.budget:.0%} of customers and "
-        f"precision at {policy.gate.precision_floor:.0%} or more"
-    )
+def _no_threshold(policy: ChurnPolicy) -> Figure:
+    kept = f"alerts within {policy.alerts.budget:.0%} of customers, precision {policy.gate.precision_floor:.0%} or more"
+    return Figure("threshold", "threshold on the validation fold", "none that keeps both", kept, is_met=False)
 
 
-def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[tuple[bool, str]]:
-    gate, confidence = policy.gate, f"{policy.gate.confidence:.0%}"
-    allowed_alerts = policy.alerts.budget * BUDGET_TOLERANCE
+def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
+    gate, allowed_alerts = policy.gate, policy.alerts.budget * BUDGET_TOLERANCE
     recall, low, high = (value or 0.0 for value in (observed.recall.value, observed.recall.low, observed.recall.high))
     precision, share_ = observed.precision.value or 0.0, observed.alert_share.value or 0.0
     lower, least = told_apart(low, gate.min_recall, ".3f")
     right, floor = told_apart(precision, gate.precision_floor, ".3f")
     alerts, most = told_apart(share_, allowed_alerts, ".1%")
     return [
-        (
+        Figure(
+            "recall",
+            "recall",
+            f"{recall:.3f}",
+            f"at least {least} (lower end)",
             low >= gate.min_recall,
-            f"recall {recall:.3f}, {confidence} interval {lower} to {high:.3f}; lower needs {least}",
+            recall,
+            gate.min_recall,
+            f"{lower} to {high:.3f}",
         ),
-        (precision >= gate.precision_floor, f"precision {right}; needs {floor}"),
-        (share_ <= allowed_alerts, f"alerts {alerts} of customers; allowed {most}"),
+        Figure(
+            "precision",
+            "precision",
+            right,
+            f"at least {floor}",
+            precision >= gate.precision_floor,
+            precision,
+            gate.precision_floor,
+        ),
+        Figure(
+            "alert_share",
+            "customers alerted",
+            alerts,
+            f"at most {most}",
+            share_ <= allowed_alerts,
+            share_,
+            allowed_alerts,
+        ),
     ]
 
 
 NAMES = {
     RULE: "the retention team's rule",
+    SINGLE_FEATURE: "the best single feature",
     ORDER_COUNT: "the count of orders alone",
     PURCHASES: "the purchase model",
     CHAMPION: "the champion",
@@ -388,41 +446,45 @@ def strongest_rival(differences: Mapping[str, float | None]) -> str | None:
     return min(known, key=lambda rival: known[rival], default=None)
 
 
-def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> tuple[bool, str]:
-    """The first champion must gain over the rule. Beyond that, no rival may be better by more than the margin."""
+def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> Figure:
+    """The first champion must gain over the rule, or without one over the best single feature. Beyond that, no rival
+    may be better by more than the margin."""
     is_first = all(other.rival != CHAMPION for other in all_)
-    has_to_gain = is_first and comparison.rival == RULE
+    has_to_gain = is_first and comparison.rival in (RULE, SINGLE_FEATURE)
     needed = policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
     strongest = strongest_rival({other.rival: other.difference.value for other in all_})
-    low, name = comparison.difference.low, NAMES[comparison.rival]
-    if low is None:
-        return False, f"PR-AUC against {name}: {comparison.rows:,} customers are too few to compare on"
-    is_met = low > needed if has_to_gain else low >= needed
+    key, what = f"pr_auc_over_{comparison.rival}", f"PR-AUC over {NAMES[comparison.rival]}"
+    bound = "more than" if has_to_gain else "at least"
+    value, low = comparison.difference.value, comparison.difference.low
+    if low is None or value is None:
+        few = f"too few customers to compare on: {comparison.rows:,}"
+        return Figure(key, what, few, f"{bound} {needed:+.3f} (lower end)", is_met=False, limit=needed)
     lower, least = told_apart(low, needed, "+.3f")
-    is_strongest = comparison.rival == strongest
-    return is_met, (
-        f"PR-AUC {comparison.challenger_pr_auc:.3f} against {comparison.pr_auc:.3f} of {name}, difference "
-        f"{comparison.difference.value:+.3f}, {policy.gate.confidence:.0%} interval {lower} to "
-        f"{comparison.difference.high:+.3f}; lower needs {'more than' if has_to_gain else 'at least'} {least}"
-        f"{'; the strongest rival' if is_strongest else ''}"
+    return Figure(
+        key,
+        f"{what} (strongest)" if comparison.rival == strongest else what,
+        f"{value:+.3f}",
+        f"{bound} {least} (lower end)",
+        low > needed if has_to_gain else low >= needed,
+        value,
+        needed,
+        f"{lower} to {comparison.difference.high:+.3f}",
     )
 
 
-def _leakage_criteria(
-    observed: Figures, canaries: Sequence[LeakageCanary], policy: ChurnPolicy
-) -> Iterator[tuple[bool, str]]:
-    limit, highest = policy.leakage.max_single_feature_auc, max(canaries, key=lambda canary: canary.roc_auc)
-    leaking = [canary for canary in canaries if canary.roc_auc > limit] or [highest]
-    roc_aucs = ", ".join(f"{canary.feature} {told_apart(canary.roc_auc, limit, '.3f')[0]}" for canary in leaking)
-    # As many decimals as the one nearest to it needs.
-    allowed = max((told_apart(canary.roc_auc, limit, ".3f")[1] for canary in leaking), key=len)
-    yield (
-        highest.roc_auc <= limit,
-        f"no look into the future: ROC-AUC of one feature alone {roc_aucs}; allowed {allowed}",
-    )
+def _leakage_criteria(observed: Figures, canaries: Sequence[LeakageCanary], policy: ChurnPolicy) -> Iterator[Figure]:
+    limit = policy.leakage.max_single_feature_auc
+    by_area = sorted(canaries, key=lambda canary: -canary.roc_auc)
+    for place, canary in enumerate(by_area):
+        if place == 0 or canary.roc_auc > limit:
+            found, allowed = told_apart(canary.roc_auc, limit, ".3f")
+            what = f"no look ahead: ROC-AUC of {canary.feature} alone"
+            key = "single_feature_roc_auc" if place == 0 else ""
+            yield Figure(key, what, found, f"at most {allowed}", canary.roc_auc <= limit, canary.roc_auc, limit)
     limit, roc_auc = policy.leakage.max_model_auc, observed.roc_auc.value or 0.0
     found, allowed = told_apart(roc_auc, limit, ".3f")
-    yield roc_auc <= limit, f"the label is not computable from the features: ROC-AUC {found}; allowed {allowed}"
+    what = "label not computable: ROC-AUC"
+    yield Figure("roc_auc", what, found, f"at most {allowed}", roc_auc <= limit, roc_auc, limit)
 
 
 # Feature -> the direction in which it is riskier.

@@ -1,13 +1,14 @@
 """The evaluation as it is recorded: a row of `recall_churn` per judgement, which promotion reads again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
 from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_schema, struct_of
 from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
+from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
 
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
@@ -20,6 +21,11 @@ _COMPARISON = struct_of(
     *(Column("rival", "string"), Column("rows", "long")),
     *of_kind("double", "pr_auc", "challenger_pr_auc", *_DIFFERENCE, "recall", "challenger_recall"),
 )
+_CRITERION = struct_of(
+    *of_kind("string", "key", "what", "observed", "allowed", "interval"),
+    *of_kind("double", "value", "limit"),
+    Column("is_met", "boolean"),
+)
 _SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
 # The recall_churn table: one row per evaluation.
 EVALUATION_SCHEMA = spark_schema(
@@ -29,6 +35,7 @@ EVALUATION_SCHEMA = spark_schema(
         Column("data_versions", map_of("string", "long")),
         *of_kind("string", "champion", "evaluation", "verdict"),
         *of_kind(list_of("string"), "reasons", "warnings"),
+        Column("criteria", list_of(_CRITERION)),
         *of_kind("double", "threshold", "alert_budget"),
         *_FIGURES,
         Column("rule_pr_auc", "double"),
@@ -59,6 +66,7 @@ class RecordedEvaluation:
     verdict: Verdict
     reasons: Sequence[str]
     evidence: Evidence
+    criteria: Sequence[Figure] = ()
 
 
 def evaluation_row(
@@ -96,6 +104,7 @@ def evaluation_row(
         "verdict": evaluation.verdict.value,
         "reasons": list(evaluation.reasons),
         "warnings": list(evaluation.warnings),
+        "criteria": [asdict(criterion) for criterion in evaluation.criteria],
         "threshold": threshold,
         "alert_budget": policy.alerts.budget,
         **evaluation.figures.flat(),
@@ -118,4 +127,9 @@ def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, ru
         return None
     row = max(of_run, key=itemgetter("evaluated_at"))
     evidence = Evidence(row["model_digest"], row["policy_digest"], dict(row["data_versions"]), row["champion"])
-    return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence)
+    return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence, recorded_criteria(row))
+
+
+def recorded_criteria(row: Mapping[str, Any]) -> tuple[Figure, ...]:
+    """What the gate asked of the model of a row; none where an earlier version of this project judged it."""
+    return tuple(Figure(**criterion) for criterion in row.get("criteria") or ())

@@ -1,6 +1,6 @@
 """Can a verdict be reached at all? Each candidate churn definition against the data, before anything is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any
@@ -13,7 +13,7 @@ from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
-from churn_assets.churn.outcomes import Outcome, told_apart
+from churn_assets.churn.outcomes import Figure, Outcome, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
 
@@ -122,7 +122,7 @@ def feasibility(
         assert attainable is not None
         if width > gate.max_recall_interval:
             reasons.append(_too_few(judged, width, churners, policy))
-        best = wilson_interval(round(attainable * judged), round(judged), gate.confidence)[0] if judged >= 1 else 0.0
+        best, _ = _best_interval(attainable, judged, policy)
         if attainable < gate.min_recall:
             found, least = told_apart(attainable, gate.min_recall, ".0%")
             reasons.append(
@@ -151,6 +151,13 @@ def feasibility(
     )
 
 
+def _best_interval(attainable: float, judged: float, policy: ChurnPolicy) -> tuple[float, float]:
+    """Of the recall of a perfect ranking."""
+    if judged < 1:
+        return 0.0, 1.0
+    return wilson_interval(round(attainable * judged), round(judged), policy.gate.confidence)
+
+
 def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) -> str:
     gate = policy.gate
     wide, allowed = told_apart(width, gate.max_recall_interval, ".2f")
@@ -164,7 +171,7 @@ def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) ->
     return reason
 
 
-def feasible_outcome(feasibilities: Sequence[Feasibility]) -> Outcome:
+def feasible_outcome(feasibilities: Sequence[Feasibility], policy: ChurnPolicy) -> Outcome:
     """Whether the policy's definition is feasible; if not, why, and which others are."""
     chosen = next(candidate for candidate in feasibilities if candidate.is_chosen)
     others = [
@@ -173,7 +180,40 @@ def feasible_outcome(feasibilities: Sequence[Feasibility]) -> Outcome:
     observed = f"{chosen.verdict}: {chosen.definition}: {_numbers(chosen)}"
     if not chosen.is_feasible:
         observed += f"; {'; '.join(chosen.reasons)}. Feasible on these data: {', or '.join(others) or 'no candidate'}"
-    return Outcome("churn_definition_is_feasible", chosen.is_feasible, observed, "a feasible churn definition")
+    return Outcome(
+        "churn_definition_is_feasible",
+        chosen.is_feasible,
+        observed,
+        "a feasible churn definition",
+        figures=tuple(_figures(chosen, policy)),
+    )
+
+
+def _figures(chosen: Feasibility, policy: ChurnPolicy) -> Iterator[Figure]:
+    gate, churners, eligible = policy.gate, chosen.churners, chosen.eligible
+    is_mixed = 0 < churners < eligible
+    allowed = "more than 0, and fewer than all"
+    yield Figure("churners", "churners", f"{churners:,} of {eligible:,}", allowed, is_mixed, churners)
+    yield share_up_to(
+        "widest_recall_interval",
+        f"width of the recall's interval with {chosen.expected_test_churners:,.0f} churners to judge on",
+        chosen.widest_recall_interval,
+        gate.max_recall_interval,
+        ".2f",
+    )
+    if chosen.attainable_recall is not None:
+        low, high = _best_interval(chosen.attainable_recall, chosen.expected_test_churners, policy)
+        lower, least = told_apart(low, gate.min_recall, ".2f")
+        yield Figure(
+            "attainable_recall",
+            f"recall of a perfect ranking, alerting {policy.alerts.budget:.0%} of the customers",
+            f"{chosen.attainable_recall:.2f}",
+            f"at least {least} (lower end)",
+            min(chosen.attainable_recall, low) >= gate.min_recall,
+            chosen.attainable_recall,
+            gate.min_recall,
+            f"{lower} to {high:.2f}",
+        )
 
 
 def _numbers(candidate: Feasibility) -> str:

@@ -9,13 +9,18 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
-from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, Scored
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
+from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, SINGLE_FEATURE, Scored
+from churn_assets.churn.intervals import Floats
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_prior import PurchasePrior
+from churn_assets.churn.ranking import roc_auc
 from churn_assets.churn.trees import BoostedTrees
 
 NO_SEGMENT = "(none)"
+# Whose names are in a table of their own, which only grows.
+SEGMENT = "segment_index"
 
 
 def held_out_scores(model: BoostedTrees, test: DataFrame, threshold: float | None) -> DataFrame:
@@ -48,29 +53,60 @@ def crossfit_scores(
 
 
 def scored(
-    rows: pd.DataFrame, features: Sequence[str], segments: Mapping[float, str], champion: pd.Series | None = None
+    rows: pd.DataFrame,
+    features: Sequence[str],
+    segments: Mapping[float, str],
+    champion: pd.Series | None = None,
+    catalogue: Catalogue = CATALOGUE,
 ) -> Scored:
     """The judged rows as arrays, ordered by customer.
 
-    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score, and the
-    purchase model's no_purchase. champion: its scores by customer_id; a customer it lacks has NaN. segments: names of
-    the segment numbers.
+    rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score if there is
+    a rule, and the purchase model's no_purchase if there are orders. champion: its scores by customer_id; a customer it
+    lacks has NaN. segments: names of the segment numbers.
     """
     ordered = rows.sort_values("customer_id", ignore_index=True)
-    names = ordered["segment_index"].map(lambda number: segments.get(number, NO_SEGMENT))
-    exposure = np.where(ordered["crisis_exposure_index"] == 1.0, "exposed", "not exposed")
+    labels, values = ordered["label"].to_numpy(dtype=float), _floats(ordered, features)
+    rivals = {}
+    if catalogue.has_rule:
+        rivals[RULE] = ordered["risk_score"].to_numpy(dtype=float)
+    elif (best := _best_single_feature(values, labels)) is not None:
+        rivals[SINGLE_FEATURE] = best
+    if "total_orders" in catalogue.of:
+        # The fewer orders, the riskier.
+        rivals[ORDER_COUNT] = -ordered["total_orders"].to_numpy(dtype=float)
+    if catalogue.has_orders:
+        rivals[PURCHASES] = ordered["no_purchase"].to_numpy(dtype=float)
     return Scored(
-        labels=ordered["label"].to_numpy(dtype=float),
+        labels=labels,
         scores=ordered["churn_probability"].to_numpy(dtype=float),
         is_alert=ordered["is_alert"].to_numpy(dtype=bool),
-        rivals={
-            RULE: ordered["risk_score"].to_numpy(dtype=float),
-            # The fewer orders, the riskier.
-            ORDER_COUNT: -ordered["total_orders"].to_numpy(dtype=float),
-            PURCHASES: ordered["no_purchase"].to_numpy(dtype=float),
-        },
-        features={name: ordered[name].to_numpy(dtype=float) for name in features},
-        slices={"segment": names.to_numpy(dtype=str), "crisis_exposure": exposure},
+        rivals=rivals,
+        features=values,
+        slices=_slices(ordered, segments, catalogue),
         is_unseen=ordered["is_unseen"].to_numpy(dtype=bool),
         champion=None if champion is None else ordered["customer_id"].map(champion).to_numpy(dtype=float),
     )
+
+
+def _floats(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, Floats]:
+    return {name: rows[name].to_numpy(dtype=float) for name in names}
+
+
+def _best_single_feature(values: Mapping[str, Floats], labels: Floats) -> Floats | None:
+    """The feature that ranks these very customers best, in the direction that does; None where nothing can be ranked.
+
+    Chosen on the rows that judge, which flatters it: whoever has no rule to beat has to beat more than one.
+    """
+    if not (np.isin(labels, (0.0, 1.0)).all() and 0 < labels.sum() < len(labels)):
+        return None
+    ranked = {name: (roc_auc(of, labels) or 0.5) - 0.5 for name, of in values.items()}
+    best = max(ranked, key=lambda name: abs(ranked[name]))
+    return values[best] if ranked[best] >= 0 else -values[best]
+
+
+def _slices(rows: pd.DataFrame, segments: Mapping[float, str], catalogue: Catalogue) -> dict[str, np.ndarray]:
+    """The part that each row belongs to, for every feature whose values have names."""
+    named = [each for each in catalogue.features if each.parted_as and (each.value_names or each.name == SEGMENT)]
+    parts = {each.parted_as: rows[each.name].map(dict(each.value_names or segments)) for each in named}
+    return {name: of_rows.fillna(NO_SEGMENT).to_numpy(dtype=str) for name, of_rows in parts.items()}

@@ -77,12 +77,13 @@ def _is_silent_for(days: Column) -> Column:
 
 @dataclass(frozen=True)
 class SnapshotShares:
-    """Of the eligible customers of one as-of date: the share that left (None until known), and that met the crisis."""
+    """Of the eligible customers of one as-of date: the share that left (None until known), and that met the crisis
+    (None where nothing tells)."""
 
     as_of: date
     customers: int
     churn: float | None
-    crisis: float
+    crisis: float | None
 
 
 SHARED_BY = ("as_of", "crisis_exposure_index", "label")
@@ -99,22 +100,25 @@ def known_churn_rate(counts: Mapping[tuple[Any, ...], int]) -> float:
 
 def shares_of(counts: Mapping[tuple[Any, ...], int]) -> list[SnapshotShares]:
     """By rising as-of date. counts: the rows of the panel by their values of SHARED_BY."""
-    by_date: dict[date, list[tuple[float, float | None, int]]] = {}
+    by_date: dict[date, list[tuple[float | None, float | None, int]]] = {}
     for (as_of, crisis, left), rows in counts.items():
         by_date.setdefault(as_of, []).append((crisis, left, rows))
     return [_shares_at(as_of, by_date[as_of]) for as_of in sorted(by_date)]
 
 
-def _shares_at(as_of: date, counts: Sequence[tuple[float, float | None, int]]) -> SnapshotShares:
+def _shares_at(as_of: date, counts: Sequence[tuple[float | None, float | None, int]]) -> SnapshotShares:
     customers = sum(rows for _, _, rows in counts)
     known = sum(rows for _, left, rows in counts if left is not None)
     churners = sum(left * rows for _, left, rows in counts if left is not None)
-    in_crisis = sum(crisis * rows for crisis, _, rows in counts)
-    return SnapshotShares(as_of, customers, churners / known if known else None, in_crisis / customers)
+    met = [(crisis, rows) for crisis, _, rows in counts if crisis is not None]
+    in_crisis = sum(crisis * rows for crisis, rows in met) / customers if met else None
+    return SnapshotShares(as_of, customers, churners / known if known else None, in_crisis)
 
 
 def definition(policy: ChurnPolicy) -> str:
-    """The policy's churn definition in words."""
+    """The policy's churn definition in words; of a ready feature table the one it is delivered with."""
+    if (delivered := policy.catalogue.delivered) is not None:
+        return delivered.label or "no label"
     days, churn = policy.windows.outcome_days, policy.churn
     return {
         "inactivity": f"no order for {days} days",
@@ -131,6 +135,8 @@ def label_reads(policy: ChurnPolicy) -> Mapping[str, tuple[str, ...]]:
 
 def setting(policy: ChurnPolicy) -> str:
     """What to write into policy.toml for the policy's churn definition."""
+    if policy.catalogue.delivered is not None:
+        return "as delivered"
     return f'churn.definition = "{policy.churn.definition}", windows.outcome_days = {policy.windows.outcome_days}'
 
 

@@ -13,13 +13,14 @@ from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of, of
 
 
 class Action(StrEnum):
-    """What was decided. All but REFUSED and COPIED move the alias `production`."""
+    """What was decided. All but REFUSED, UNCHANGED and COPIED move the alias `production`."""
 
     PROMOTED = "promoted"  # the recorded evaluation had earned it
     OVERRIDDEN = "overridden"  # a person promoted in spite of the reasons against
     ROLLED_BACK = "rolled back"
     REPAIRED = "repaired"  # an interrupted move was finished
     REFUSED = "refused"
+    UNCHANGED = "unchanged"  # a training gave the model that serves, so there was nothing to decide
     COPIED = "copied"  # to another environment, in which it was promoted
 
 
@@ -61,7 +62,7 @@ class Decision:
 
     @property
     def is_move(self) -> bool:
-        return self.action not in (Action.REFUSED, Action.COPIED)
+        return self.action not in (Action.REFUSED, Action.UNCHANGED, Action.COPIED)
 
     def row(self) -> dict[str, Any]:
         """As a row of LEDGER_SCHEMA."""

@@ -11,7 +11,6 @@ from pyspark.errors import UnsupportedOperationException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
@@ -79,7 +78,7 @@ def train_churn_model(
     of the customers to serve.
     Raises UntrainableError.
     """
-    features = FEATURE_SETS[policy.model.feature_set]
+    features = policy.features
     weights = policy.model.class_weights
     trees = fit_churn_model(
         train, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder

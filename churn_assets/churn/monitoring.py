@@ -24,10 +24,9 @@ from churn_assets.churn.drift import (
 )
 from churn_assets.churn.evaluation import BUDGET_TOLERANCE
 from churn_assets.churn.intervals import Estimate, share
-from churn_assets.churn.outcomes import told_apart
+from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
 
-SEGMENT = "segment_index"
 # What became of whoever was scored is counted as the bins of a subject of its own; that of an alert is ALERTED higher.
 OUTCOME = "outcome"
 UNKNOWN, STAYED, LEFT, ALERTED = range(4)
@@ -59,8 +58,9 @@ class Status(StrEnum):
 class Measurement:
     """One figure of one scored week; see MEASUREMENT_SCHEMA.
 
-    subject: the feature of a psi, or "score"; else empty. low, high: the confidence interval of a share. rows: what the
-    figure is of. is_in_sample: the version has learned from the outcomes of this date, so its figures flatter it.
+    subject: the feature of a psi, or "score"; which of several categories; else empty. low, high: the confidence
+    interval of a share. rows: what the figure is of. is_in_sample: the version has learned from the outcomes of this
+    date, so its figures flatter it.
     """
 
     as_of: date
@@ -102,6 +102,21 @@ class Measurement:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
         return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
 
+    @property
+    def figure(self) -> Figure:
+        """Beside its first limit."""
+        if self.value is None:
+            return Figure(self.key, self.name, "not yet known", self.allowed, is_met=True, limit=self.limit_warn)
+        found, _ = told_apart(self.value, self.limit_warn, ".3f")
+        interval = "" if self.low is None or self.high is None else f"{self.low:.3f} to {self.high:.3f}"
+        return Figure(
+            self.key, self.name, found, self.allowed, not self.is_alarm, self.value, self.limit_warn, interval
+        )
+
+    @property
+    def key(self) -> str:
+        return f"{self.metric.value}_{self.subject}" if self.subject else self.metric.value
+
     def row(self) -> dict[str, Any]:
         return asdict(self) | {"metric": self.metric.value, "status": self.status.value}
 
@@ -115,7 +130,7 @@ MEASUREMENT_COLUMNS = (
     Column("as_of", "date", "the scored week"),
     Column("model_version", "string", "the version that scored it"),
     Column("metric", "string", "what is measured"),
-    Column("subject", "string", "the feature of a psi, or score; else empty"),
+    Column("subject", "string", "the feature of a psi, or score; the category of several; else empty"),
     Column("value", "double", "the figure; null where it is not yet known or undefined"),
     Column("low", "double", "lower end of a share's confidence interval"),
     Column("high", "double", "upper end"),
@@ -207,6 +222,7 @@ def measurements(
     known: the profiles of every version that scored a week.
     """
     figures: list[Measurement] = []
+    categories = [feature.name for feature in policy.catalogue.features if feature.kind == "category"]
     for week in weeks:
         of_version = [profile for profile in known if profile.model_version == week.model_version]
         is_in_sample = week.as_of <= max(profile.trained_until for profile in of_version)
@@ -219,7 +235,7 @@ def measurements(
             actual = counts.get((week.as_of, profile.subject), {})
             figures.append(_stability(measure, profile, actual, policy.monitoring, confidence))
         figures += [
-            _unseen_share(measure, counts.get((week.as_of, SEGMENT), {}), policy),
+            *_unseen_shares(measure, {name: counts.get((week.as_of, name), {}) for name in categories}, policy),
             _alert_share(measure, week, policy),
             *_realised(measure, week, policy),
         ]
@@ -250,6 +266,14 @@ def _stability(
         limit_fail=fail,
         status=_status(value, warn, fail),
     )
+
+
+def _unseen_shares(measure: Measure, counts: Mapping[str, BinCounts], policy: ChurnPolicy) -> list[Measurement]:
+    """That of each category; of one alone nobody has to be told which it is."""
+    return [
+        _unseen_share(partial(measure, subject=name if len(counts) > 1 else ""), actual, policy)
+        for name, actual in counts.items()
+    ]
 
 
 def _unseen_share(measure: Measure, actual: BinCounts, policy: ChurnPolicy) -> Measurement:

@@ -1,8 +1,9 @@
 """What a check finds: the outcome of one rule, with what was observed, what is allowed and who offends."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from churn_assets.churn.errors import BrokenContractError
 
@@ -10,8 +11,34 @@ MAX_KEYS = 10
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One figure beside what it may be.
+
+    key: the same whenever it is measured again, so that its values over time are one series. what: in words. observed,
+    interval, allowed: as they are told; value, limit: as numbers, None where there is none.
+    """
+
+    key: str
+    what: str
+    observed: str
+    allowed: str
+    is_met: bool
+    value: float | None = None
+    limit: float | None = None
+    interval: str = ""
+
+    def sentence(self, confidence: float) -> str:
+        """The figure in one line; `confidence` is that of the interval."""
+        interval = f", {confidence:.0%} interval {self.interval}" if self.interval else ""
+        return f"{self.what} {self.observed}{interval}; allowed: {self.allowed}"
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """One rule's result. keys: up to ten offenders ("customer at date"). is_warning: no reason to stop."""
+    """One rule's result. keys: up to ten offenders ("customer at date"). is_warning: no reason to stop.
+
+    figures: what it was judged by, where these are numbers.
+    """
 
     rule: str
     is_passed: bool
@@ -19,6 +46,27 @@ class Outcome:
     allowed: str
     keys: tuple[str, ...] = ()
     is_warning: bool = False
+    figures: tuple[Figure, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> "Outcome":
+        figures = tuple(Figure(**figure) for figure in record.get("figures", ()))
+        return Outcome(**{**record, "keys": tuple(record["keys"]), "figures": figures})
+
+
+def none_of(what: str, number: int) -> Figure:
+    """The figure of a rule that nothing may break; `what` in the plural, its key with underscores."""
+    return Figure(what.replace(" ", "_"), what, f"{number:,}", "0", number == 0, number, 0)
+
+
+def share_up_to(key: str, what: str, share: float, limit: float, form: str) -> Figure:
+    """The figure of a share (0 to 1) that has a maximum; `form` as `told_apart` takes it."""
+    observed, allowed = told_apart(share, limit, form)
+    return Figure(key, what, observed, f"at most {allowed}", share <= limit, share, limit)
 
 
 def told_apart(value: float, limit: float, form: str) -> tuple[str, str]:
@@ -37,7 +85,8 @@ def told_apart(value: float, limit: float, form: str) -> tuple[str, str]:
 
 def of_customers(rule: str, number: int, keys: Iterable[str], allowed: str) -> Outcome:
     """The outcome of a rule that so many customers break, the first of them by `keys`."""
-    return Outcome(rule, number == 0, f"{number:,} offending customers", allowed, tuple(keys))
+    figure = none_of("offending customers", number)
+    return Outcome(rule, number == 0, f"{number:,} offending customers", allowed, tuple(keys), figures=(figure,))
 
 
 def require(outcomes: Sequence[Outcome], table: str) -> None:
@@ -48,7 +97,8 @@ def require(outcomes: Sequence[Outcome], table: str) -> None:
             f"The new rows of {table} break {len(broken)} rule(s) and were not published; "
             "the table stays at its last good version.",
             broken,
-            next_step="look at the named rows in the silver table, or at the code that computes these columns",
+            next_step="look at the named rows where they come from (the silver table, or the one under [features] in "
+            "sources.toml), or at what computes these columns",
         )
 
 

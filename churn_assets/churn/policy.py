@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
 
-from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, FeatureSet
+from churn_assets.churn.catalogue import CATALOGUE, FEATURE_OF, Catalogue, FeatureSet, members
 from churn_assets.churn.observed import FeatureRules
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -418,7 +418,10 @@ class Units(Section):
 
 
 class ChurnPolicy(Section):
-    """All business rules of one installation."""
+    """All business rules of one installation, about the features of a catalogue: given as context of the validation,
+    else those that are computed from orders."""
+
+    _catalogue: Catalogue = PrivateAttr(default=CATALOGUE)
 
     windows: Windows = Windows()
     churn: Churn = Churn()
@@ -446,10 +449,29 @@ class ChurnPolicy(Section):
     units: Units = Units()
 
     @model_validator(mode="after")
-    def reasons_of_actions_are_features(self) -> "ChurnPolicy":
-        unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *FEATURE_OF)]
+    def fits_its_catalogue(self, info: ValidationInfo) -> "ChurnPolicy":
+        self._catalogue = (info.context or {}).get("catalogue", CATALOGUE)
+        # An action for a reason that only orders give fits nobody of a ready feature table; no more is wrong with it.
+        known = {**FEATURE_OF, **self.catalogue.of}
+        unknown = [each.reason for each in self.retention.actions if each.reason not in (None, *known)]
         if unknown:
-            raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(FEATURE_OF)}")
+            raise ValueError(f"retention.actions: reason ({unknown[0]}) must be a feature: {', '.join(known)}")
+        delivered = self.catalogue.delivered
+        if delivered is not None and self.retention.max_unmatched_opt_outs is not None:
+            raise ValueError(
+                "retention.max_unmatched_opt_outs must be left out with [features] in sources.toml: opt-outs are "
+                "matched with orders and customers, of which there are none"
+            )
+        if delivered is not None and self.economics is not None:
+            raise ValueError(
+                "economics must be left out with [features] in sources.toml: it counts what customers spend in the "
+                "observation window, which nobody here knows of such a table"
+            )
+        if delivered is not None and delivered.outcome_days not in (None, self.windows.outcome_days):
+            raise ValueError(
+                f"windows.outcome_days ({self.windows.outcome_days}) must be the outcome_days of [features] in "
+                f"sources.toml ({delivered.outcome_days}): a split by another number learns from outcomes unknown then"
+            )
         return self
 
     @model_validator(mode="after")
@@ -467,7 +489,7 @@ class ChurnPolicy(Section):
 
     @model_validator(mode="after")
     def every_snapshot_is_built(self) -> "ChurnPolicy":
-        if (self.calendar.snapshots, self.automation.refresh) == ("daily", "weekly"):
+        if self.catalogue.has_orders and (self.calendar.snapshots, self.automation.refresh) == ("daily", "weekly"):
             raise ValueError(
                 'automation.refresh ("weekly") must be "daily", or left out, where calendar.snapshots is "daily"'
             )
@@ -476,7 +498,25 @@ class ChurnPolicy(Section):
     @property
     def refresh(self) -> Literal["weekly", "daily"]:
         """How often the features are built."""
-        return self.automation.refresh or self.calendar.snapshots
+        return self.automation.refresh or self.as_of_dates.snapshots
+
+    @property
+    def as_of_dates(self) -> Calendar:
+        """The calendar of the panel's dates: a ready feature table declares itself whether it has one a day."""
+        delivered = self.catalogue.delivered
+        if delivered is None:
+            return self.calendar
+        return self.calendar.model_copy(update={"snapshots": "daily" if delivered.every == "day" else "weekly"})
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The features that the rules are about."""
+        return self._catalogue
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features that the model uses, in the catalogue's order."""
+        return members(self.catalogue.features, self.model.feature_set)
 
     @property
     def days_between_lists(self) -> int:
@@ -486,7 +526,14 @@ class ChurnPolicy(Section):
     @property
     def lists_of_a_week(self) -> int:
         """How many lists share what can be done in a week."""
-        return 7 // self.calendar.step_days
+        return 7 // self.as_of_dates.step_days
+
+    @property
+    def ranked_by(self) -> Literal["value_at_risk", "expected_profit", "churn_probability"]:
+        """What the lists rank by: where a ready feature table declares no value, the probability alone."""
+        delivered = self.catalogue.delivered
+        is_unvalued = delivered is not None and delivered.value is None
+        return "churn_probability" if is_unvalued else self.retention.rank_by
 
     @property
     def feature_rules(self) -> FeatureRules:
@@ -507,13 +554,16 @@ class ChurnPolicy(Section):
         """
         left_out: Any = {"model": KNOBS} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
         rules = self.model_dump(mode="json", exclude=left_out)
-        return _digest(rules | {"features": FEATURE_SETS[self.model.feature_set]})
+        return _digest(rules | {"features": self.features} | self.catalogue.declaration())
 
     def panel_digest(self, code: str) -> str:
         """A short hash of what decides the rows of the panel: what is an order, a feature, a churner.
 
-        code: a hash of the code that computes the values; nothing in `churn/` reads files, so the caller has it.
+        code: a hash of the code that computes the values; nothing in `churn/` reads files, so the caller has it. Of a
+        panel that others computed it is what they declare.
         """
+        if declaration := self.catalogue.declaration():
+            return _digest(declaration)
         rules = self.model_dump(mode="json", include=PANEL_SECTIONS)
         return _digest(rules | {"features": list(FEATURE_OF), "code": code})
 

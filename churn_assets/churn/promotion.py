@@ -3,7 +3,7 @@
 from datetime import date
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.evaluation import Verdict, shortcomings
 from churn_assets.churn.evaluations import Evidence, RecordedEvaluation
 
 
@@ -18,7 +18,7 @@ def refusals(required: Evidence, recorded: RecordedEvaluation | None) -> list[st
     evaluated = recorded.evidence
     reasons = []
     if recorded.verdict is not Verdict.PASS:
-        reasons.append(f"the recorded verdict is {recorded.verdict.value}: {'; '.join(recorded.reasons)}")
+        reasons.append(f"the recorded verdict is {recorded.verdict.value}: {'; '.join(shortcomings(recorded.reasons))}")
     if evaluated.model_digest != required.model_digest:
         reasons.append(f"the evaluation judged model {evaluated.model_digest[:12]}, not {required.model_digest[:12]}")
     if evaluated.policy_digest != required.policy_digest:

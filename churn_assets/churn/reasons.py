@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import types as T
 
-from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue, Feature
 from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind, spark_schema, struct_of
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.shap_values import Explainer
@@ -49,7 +49,7 @@ class Reference:
     parts: Mapping[str, Sequence[float]]
 
 
-def reference(scored: pa.Table, model: BoostedTrees) -> Reference:
+def reference(scored: pa.Table, model: BoostedTrees, catalogue: Catalogue = CATALOGUE) -> Reference:
     """The reference of one as-of date. In: the model's features of every customer scored then, none null.
 
     What is usual is the mean, for with these customers on average the contributions compare. No order of the rows
@@ -60,9 +60,9 @@ def reference(scored: pa.Table, model: BoostedTrees) -> Reference:
     with ThreadPoolExecutor() as pool:
         visits = list(pool.map(lambda tree: tree.visits(values), model.trees))
     parts = {
-        name: [_mean(part) for part in _digits(of, len(FEATURE_OF[name].parts)).T]
+        name: [_mean(part) for part in _digits(of, len(catalogue.of[name].parts)).T]
         for name, of in of_features.items()
-        if FEATURE_OF[name].parts
+        if catalogue.of[name].parts
     }
     return Reference({name: _mean(of) for name, of in of_features.items()}, visits, parts)
 
@@ -86,24 +86,30 @@ def _rounded(value: float, places: int) -> Decimal:
 
 
 def explained(
-    listed: DataFrame, model: BoostedTrees, references: Mapping[date, Reference], wording: Wording
+    listed: DataFrame,
+    model: BoostedTrees,
+    references: Mapping[date, Reference],
+    wording: Wording,
+    catalogue: Catalogue = CATALOGUE,
 ) -> DataFrame:
     """`listed` with EXPLANATION: the margin of each customer as a sum, and up to three reasons that raised it most.
 
-    In: as_of, the model's features, TOLD_COLUMNS and more. A reason is what the features of one topic contribute, told
-    by that one of them which raised the margin most and has a sentence that is true of this customer; a topic that
-    nothing true can be said of is none. base_score + contributions of the reasons + other_contributions = raw_score,
-    which is half the log-odds of the churn probability.
+    In: as_of, the model's features, the catalogue's `told_columns` and more. A reason is what the features of one topic
+    contribute, told by that one of them which raised the margin most and has a sentence that is true of this customer;
+    a topic that nothing true can be said of is none. base_score + contributions of the reasons + other_contributions =
+    raw_score, which is half the log-odds of the churn probability.
     """
 
     def of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        # The catalogue itself is sent, which is by its name; features hold functions that would be sent whole.
+        features = [catalogue.of[name] for name in model.features]
         explainers = {
             day: Explainer(model.trees, reference.visits, len(model.features)) for day, reference in references.items()
         }
         for batch in batches:
             for day in pc.unique(batch["as_of"]).to_pylist():
                 rows = batch.filter(pc.equal(batch["as_of"], pa.scalar(day, pa.date32())))
-                yield _explained(rows, model.features, explainers[day], references[day], wording)
+                yield _explained(rows, features, explainers[day], references[day], wording)
 
     schema = T.StructType([*listed.schema, *spark_schema(EXPLANATION)])
     return listed.mapInArrow(of_batches, schema)
@@ -111,20 +117,20 @@ def explained(
 
 def _explained(
     rows: pa.RecordBatch,
-    features: Sequence[str],
+    features: Sequence[Feature],
     explainer: Explainer,
     usual: Reference,
     wording: Wording,
 ) -> pa.RecordBatch:
-    values = np.column_stack([rows[name].to_numpy(zero_copy_only=False) for name in features])
+    values = np.column_stack([rows[feature.name].to_numpy(zero_copy_only=False) for feature in features])
     contributions = explainer.contributions(values)
-    topics = [FEATURE_OF[name].about for name in features]
+    topics = {feature.name: feature.about for feature in features}
     reasons, others = [], []
     for row, shares in zip(rows.to_pylist(), contributions, strict=True):
-        told = _reasons(features, topics, row, shares, usual, wording)
-        about = {FEATURE_OF[reason["feature"]].about for reason in told}
+        told = _reasons(features, row, shares, usual, wording)
+        about = {topics[reason["feature"]] for reason in told}
         reasons.append(told)
-        others.append(float(shares[[topic not in about for topic in topics]].sum()))
+        others.append(float(shares[[topic not in about for topic in topics.values()]].sum()))
     found = {
         "raw_score": explainer.base + contributions.sum(axis=1),
         "base_score": np.full(len(others), explainer.base),
@@ -138,14 +144,14 @@ def _explained(
 
 
 def _reasons(
-    features: Sequence[str],
-    topics: Sequence[str],
+    features: Sequence[Feature],
     row: Mapping[str, Any],
     shares: Floats,
     usual: Reference,
     wording: Wording,
 ) -> list[dict[str, Any]]:
     """At most MOST_REASONS of one customer, the largest first; of equals that of the earlier feature."""
+    topics = [feature.about for feature in features]
     of_topic = {topic: float(shares[[each == topic for each in topics]].sum()) for topic in dict.fromkeys(topics)}
     told: list[dict[str, Any]] = []
     for topic in sorted(of_topic, key=lambda topic: -of_topic[topic]):
@@ -154,11 +160,11 @@ def _reasons(
             break
         for number in sorted(members, key=lambda number: -shares[number]):
             value = _compared(features[number], row, usual)
-            sentence = FEATURE_OF[features[number]].reason(value, wording)
+            sentence = features[number].reason(value, wording)
             if sentence is not None:
                 told.append(
                     {
-                        "feature": features[number],
+                        "feature": features[number].name,
                         "value": value.own,
                         "usual": value.reference,
                         "contribution": of_topic[topic],
@@ -169,8 +175,8 @@ def _reasons(
     return told
 
 
-def _compared(name: str, row: Mapping[str, Any], usual: Reference) -> Compared:
-    feature, own = FEATURE_OF[name], float(row[name])
+def _compared(feature: Feature, row: Mapping[str, Any], usual: Reference) -> Compared:
+    name, own = feature.name, float(row[feature.name])
     digits = _digits(np.array([own]), len(feature.parts))[0].tolist()
     parts = zip(feature.parts, zip(digits, usual.parts.get(name, ()), strict=True), strict=True)
     return Compared(own, usual.values[name], {column: _number(row[column]) for column in feature.tells}, dict(parts))

@@ -21,7 +21,7 @@ from churn_assets.churn.actions import (
     first_fitting,
     fitting_actions,
 )
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, of_customers
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS
 
@@ -102,9 +102,10 @@ def retention_list(candidates: pa.Table, capacity: Mapping[date, int], policy: C
 
     In: `candidates`, customer_id, as_of, churn_probability, recent_spend, is_holdout, risk_tier, reasons and more;
     `capacity_by_date`. By value at risk, the churn probability times the spend of the observation window, until the
-    capacity is used up; or, by `retention.rank_by`, those whom actions earn most with. Whoever is held out keeps the
-    rank but takes no one's place. suggested_action: the first that fits; with [economics], of those that earn anything
-    the ones that earn most in all within their capacities, null where none is left. expected_profit: of that action.
+    capacity is used up; or, by `retention.rank_by`, those whom actions earn most with; where nobody's spend is known
+    (null) by the probability alone. Whoever is held out keeps the rank but takes no one's place. suggested_action: the
+    first that fits; with [economics], of those that earn anything the ones that earn most in all within their
+    capacities, null where none is left. expected_profit: of that action.
     """
     value = pc.multiply(candidates.column("churn_probability"), candidates.column("recent_spend"))
     valued = candidates.append_column("value_at_risk", value)
@@ -114,7 +115,7 @@ def retention_list(candidates: pa.Table, capacity: Mapping[date, int], policy: C
 
 
 def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> pa.Table:
-    is_by_profit = policy.retention.rank_by == "expected_profit"
+    is_by_profit = policy.ranked_by == "expected_profit"
     by = ("expected_profit", "value_at_risk") if is_by_profit else ("value_at_risk", "churn_probability")
     order = [*((name, "descending") for name in by), ("customer_id", "ascending")]
     if is_by_profit:
@@ -125,7 +126,7 @@ def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> pa.Tabl
         is_contact = ~by_value.column("is_holdout").to_numpy()
         contacts_before = np.cumsum(is_contact) - is_contact
         ranked = _offered(by_value.filter(contacts_before < capacity), policy)
-    ranked = ranked.append_column("ranked_by", pa.array([policy.retention.rank_by] * len(ranked), pa.string()))
+    ranked = ranked.append_column("ranked_by", pa.array([policy.ranked_by] * len(ranked), pa.string()))
     return ranked.append_column("rank", pa.array(np.arange(1, len(ranked) + 1), pa.int32()))
 
 
@@ -133,7 +134,7 @@ def _offered(customers: pa.Table, policy: ChurnPolicy, most: int | None = None) 
     """`customers` of one date with suggested_action and expected_profit; `most` of them get one."""
     if policy.economics is None:
         names = [action.action for action in policy.retention.actions]
-        places = first_fitting(fitting_actions(customers, policy.retention.actions))
+        places = first_fitting(fitting_actions(customers, policy))
         profit = pa.nulls(len(customers), pa.float64())
     else:
         names = list(policy.economics.actions)
@@ -190,7 +191,8 @@ def target_outcomes(
         _offenders(
             _keys(_misplaced(targets)),
             "ranking",
-            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit",
+            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit; "
+            "without spend by probability",
         ),
         _offenders(
             [*twice, *unwanted, *strangers, *forgotten],
@@ -231,12 +233,20 @@ def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: C
             if most is not None and contacts[day, action] > most
         ]
     largest = max((by_day[day] for day in capacity), default=0)
+    fullest = max(capacity, key=lambda day: by_day[day] - capacity[day], default=None)
+    figures = []
+    if fullest is not None:
+        told, most = by_day[fullest], capacity[fullest]
+        figures.append(
+            Figure("to_contact", f"to contact, {fullest}", f"{told:,}", f"at most {most:,}", told <= most, told, most)
+        )
     return Outcome(
         "capacity",
         not over,
         "; ".join(over) or f"at most {largest:,} to contact",
         "the week's capacity",
         tuple(over[:MAX_KEYS]),
+        figures=tuple(figures),
     )
 
 
@@ -248,13 +258,16 @@ def _misplaced(targets: pa.Table) -> pa.Table:
     _, firsts, numbers = np.unique(dates, return_index=True, return_inverse=True)
     # Whoever is excluded or of no capacity has no rank; a hold-out has one.
     place = np.arange(1, len(ranked) + 1) - firsts[numbers]
-    value, rank = ranked.column("value_at_risk"), ranked.column("rank")
+    value, rank, spend = ranked.column("value_at_risk"), ranked.column("rank"), ranked.column("recent_spend")
     ranking = ranked.column("ranking")
     before = pa.array(np.roll(ranking.to_numpy(), 1), mask=place == 1)
-    exact = pc.multiply(ranked.column("churn_probability"), ranked.column("recent_spend"))
+    exact = pc.multiply(ranked.column("churn_probability"), spend)
     off, most_off = pc.abs(pc.subtract(value, exact)), pc.multiply(pc.max_element_wise(pc.abs(exact), 1.0), ROUNDING)
+    is_unvalued = _is_ranked_by(ranked, "churn_probability")
     faults = [
-        value.is_null(),
+        # There is a value just where there is a spend, and the list is not ranked without.
+        pc.xor(value.is_null(), is_unvalued),
+        pc.xor(value.is_null(), spend.is_null()),
         # Not "greater": NaN is neither.
         pc.invert(pc.less_equal(off, most_off)),
         ranking.is_null(),
@@ -266,10 +279,17 @@ def _misplaced(targets: pa.Table) -> pa.Table:
 
 def _ranking_value(targets: pa.Table) -> pa.ChunkedArray:
     """What each list ranks by, as it says itself; lists of before it was said rank by the value at risk."""
+    value = targets.column("value_at_risk")
+    for other in ("expected_profit", "churn_probability"):
+        if other in targets.column_names:
+            value = pc.if_else(_is_ranked_by(targets, other), targets.column(other), value)
+    return value
+
+
+def _is_ranked_by(targets: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
     if "ranked_by" not in targets.column_names:
-        return targets.column("value_at_risk")
-    is_by_profit = pc.fill_null(pc.equal(targets.column("ranked_by"), "expected_profit"), fill_value=False)
-    return pc.if_else(is_by_profit, targets.column("expected_profit"), targets.column("value_at_risk"))
+        return pa.array(np.zeros(len(targets), dtype=bool))
+    return pc.fill_null(pc.equal(targets.column("ranked_by"), name), fill_value=False)
 
 
 def _is_additive(targets: pa.Table) -> NDArray[np.bool_]:

@@ -9,8 +9,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from churn_assets.churn.catalogue import FEATURES, Feature
-from churn_assets.churn.contract import PANEL_SCHEMA
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue, Feature
+from churn_assets.churn.contract import panel_schema
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
 from churn_assets.churn.policy import Scoring
 
@@ -24,10 +24,10 @@ ALLOWED = {
 SCORE_RULES = tuple(ALLOWED)
 
 
-def feature_problems(schema: T.StructType, features: Sequence[str]) -> list[str]:
+def feature_problems(schema: T.StructType, features: Sequence[str], catalogue: Catalogue = CATALOGUE) -> list[str]:
     """What keeps a model of `features` from scoring a panel of this schema: each key or feature not as declared."""
     actual = {field.name: field.dataType.simpleString() for field in schema}
-    wanted = {field.name: field.dataType.simpleString() for field in PANEL_SCHEMA if field.name != "label"}
+    wanted = {field.name: field.dataType.simpleString() for field in panel_schema(catalogue) if field.name != "label"}
     unknown = [f"{name}: the model's feature is not in the catalogue" for name in features if name not in wanted]
     return unknown + [
         f"{name}: {actual.get(name, 'missing')} instead of {wanted[name]}"
@@ -36,23 +36,24 @@ def feature_problems(schema: T.StructType, features: Sequence[str]) -> list[str]
     ]
 
 
-def scorable(panel: DataFrame, features: Sequence[str]) -> DataFrame:
+def scorable(panel: DataFrame, features: Sequence[str], catalogue: Catalogue = CATALOGUE) -> DataFrame:
     """(customer_id, as_of, `features`) of the rows of the panel whose features are all known and in range."""
-    return panel.where(_is_scorable(features)).select(*KEYS, *features)
+    return panel.where(_is_scorable(features, catalogue)).select(*KEYS, *features)
 
 
-def unscorable(panel: DataFrame, features: Sequence[str]) -> DataFrame:
+def unscorable(panel: DataFrame, features: Sequence[str], catalogue: Catalogue = CATALOGUE) -> DataFrame:
     """(customer_id, as_of, reason) of all other rows of the panel: each feature at fault, with its value."""
-    faults = ", ".join(_fault(feature) for feature in FEATURES if feature.name in features)
+    faults = ", ".join(_fault(feature) for feature in catalogue.features if feature.name in features)
     # An exchange between: in one stage Spark compiles neither, and a million good rows took 1.9 s instead of 0.4.
-    few = panel.where(~_is_scorable(features)).repartition("customer_id")
+    few = panel.where(~_is_scorable(features, catalogue)).repartition("customer_id")
     return few.select(*KEYS, F.expr(f"concat_ws('; ', {faults})").alias("reason"))
 
 
-def _is_scorable(features: Sequence[str]) -> Column:
+def _is_scorable(features: Sequence[str], catalogue: Catalogue) -> Column:
     # Apart from the reason: to make that text for every row only to see that it is empty took longer than the scores.
     # As SQL, here and below: each part of a Column is a call into the JVM, and there are hundreds.
-    known = [f"coalesce({_is_within(feature)}, false)" for feature in FEATURES if feature.name in features]
+    used = [catalogue.of[name] for name in features]
+    known = [f"coalesce({_is_within(feature)}, false)" for feature in used]
     return F.expr(" AND ".join(known))
 
 

@@ -54,7 +54,7 @@ def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
 
     Raises NoLabelledSnapshotError.
     """
-    labelled = [day for day in labelled if policy.calendar.judges(day)]
+    labelled = [day for day in labelled if policy.as_of_dates.judges(day)]
     if not labelled:
         days = policy.windows.outcome_days
         raise NoLabelledSnapshotError(

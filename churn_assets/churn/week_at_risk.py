@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import date
 from math import fsum
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.retention import NO_ACTION_PAYS, as_doubles
 from churn_assets.churn.scoring import TIERS
@@ -20,15 +21,16 @@ class Part:
     """Of a week's scored customers, or a part of them.
 
     expected_leavers: the churn probabilities summed, of all of them. alerted_spend: what those with an alert spent in
-    the observation window; value_at_risk: that times their churn probability, summed; in the shop's currency.
+    the observation window; value_at_risk: that times their churn probability, summed; in the shop's currency. Both are
+    None where nobody's spend is known.
     """
 
     name: str
     customers: int
     alerts: int
     expected_leavers: float
-    alerted_spend: float
-    value_at_risk: float
+    alerted_spend: float | None
+    value_at_risk: float | None
 
     @property
     def alert_share(self) -> float:
@@ -51,7 +53,7 @@ class Offer:
 
     action: str
     customers: int
-    value_at_risk: float
+    value_at_risk: float | None
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class WeekAtRisk:
         return sum(offer.customers for offer in self.offers)
 
     @property
-    def listed_value_at_risk(self) -> float:
-        return sum(offer.value_at_risk for offer in self.offers)
+    def listed_value_at_risk(self) -> float | None:
+        return _sum([offer.value_at_risk for offer in self.offers])
 
 
 def week_at_risk(
@@ -84,15 +86,17 @@ def week_at_risk(
     *,
     excluded: int,
     segments: Mapping[int, str],
+    catalogue: Catalogue = CATALOGUE,
 ) -> WeekAtRisk:
     """The figures of one week, each sum exact before it is rounded, so that no order of the rows changes a digit.
 
     In, of that week: `scores`, customer_id, churn_probability, is_alert, risk_tier; `snapshots`, customer_id, spend
-    (decimal), segment_index; `targets`, is_holdout, value_at_risk, suggested_action, reasons; how many customers are
-    excluded from the list. The names of the segments.
+    (decimal or double; null where it is not known) and perhaps segment_index; `targets`, is_holdout, value_at_risk,
+    suggested_action, reasons; how many customers are excluded from the list. The names of the segments.
     """
     valued = scores.join(snapshots, "customer_id", join_type="inner")
-    by_segment = _parts(valued, valued.column("segment_index").cast(pa.int64()))
+    has_segments = "segment_index" in snapshots.column_names
+    by_segment = _parts(valued, valued.column("segment_index").cast(pa.int64())) if has_segments else []
     tiers = {part.name: part for part in _parts(valued, valued.column("risk_tier"))}
     everyone = _parts(valued, pa.array(["all"] * len(valued)))
     named = [replace(part, name=segments.get(int(part.name), "(none)")) for part in by_segment]
@@ -100,8 +104,8 @@ def week_at_risk(
         as_of,
         everyone[0] if everyone else Part("all", 0, 0, 0.0, 0.0, 0.0),
         [tiers[tier] for tier in TIERS if tier in tiers],
-        sorted(named, key=lambda part: (-part.value_at_risk, part.name)),
-        _drivers(targets),
+        sorted(named, key=lambda part: (-(part.value_at_risk or 0.0), part.name)),
+        _drivers(targets, catalogue),
         _offers(targets),
         sum(targets.column("is_holdout").to_pylist()),
         excluded,
@@ -115,36 +119,43 @@ def _parts(valued: pa.Table, by: pa.ChunkedArray | pa.Array) -> list[Part]:
     for name in pc.unique(by):
         is_part = pc.equal(by, name).to_numpy(zero_copy_only=False)
         is_alerted = is_part & is_alert
+        is_known = not np.isnan(spend[is_part]).any()
         parts.append(
             Part(
                 str(name.as_py()),
                 customers=int(is_part.sum()),
                 alerts=int(is_alerted.sum()),
                 expected_leavers=fsum(probability[is_part]),
-                alerted_spend=fsum(spend[is_alerted]),
-                value_at_risk=fsum((probability * spend)[is_alerted]),
+                alerted_spend=fsum(spend[is_alerted]) if is_known else None,
+                value_at_risk=fsum((probability * spend)[is_alerted]) if is_known else None,
             )
         )
     return parts
 
 
-def _drivers(targets: pa.Table) -> list[Driver]:
+def _drivers(targets: pa.Table, catalogue: Catalogue) -> list[Driver]:
     reasons = targets.column("reasons").to_pylist()
     counted = Counter(reason["feature"] for of_customer in reasons for reason in of_customer)
     drivers = [
-        Driver(feature, FEATURE_OF[feature].meaning, customers, customers / len(reasons))
+        Driver(feature, catalogue.of[feature].meaning, customers, customers / len(reasons))
         for feature, customers in counted.items()
     ]
     return sorted(drivers, key=lambda driver: (-driver.customers, driver.feature))
 
 
 def _offers(targets: pa.Table) -> list[Offer]:
-    values: dict[str, list[float]] = {}
+    values: dict[str, list[float | None]] = {}
     for row in targets.select(["is_holdout", "suggested_action", "value_at_risk"]).to_pylist():
         if not row["is_holdout"]:
             values.setdefault(row["suggested_action"] or NO_ACTION_PAYS, []).append(row["value_at_risk"])
-    offers = [Offer(action, len(of_action), fsum(of_action)) for action, of_action in values.items()]
-    return sorted(offers, key=lambda offer: (-offer.value_at_risk, offer.action))
+    offers = [Offer(action, len(of_action), _sum(of_action)) for action, of_action in values.items()]
+    return sorted(offers, key=lambda offer: (-(offer.value_at_risk or 0.0), offer.action))
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known."""
+    known = [value for value in values if value is not None]
+    return fsum(known) if len(known) == len(values) else None
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def lateness(value: Compared, said: Wording) -> str | None:
 
 def segment(value: Compared, said: Wording) -> str:
     name = said.segments.get(round(value.own))
-    return f"is of segment {name}" if name else "is of no known segment"
+    return f"belongs to the {name} segment" if name else "belongs to no known segment"
 
 
 def crisis(value: Compared, said: Wording) -> str:
@@ -115,3 +115,32 @@ def missed(value: Compared, said: Wording) -> str:
 def delay(value: Compared, said: Wording) -> str:
     waited = f"waited {counted(value.own, 'minute', 'minutes')} past the promise"
     return f"{waited} in {said.rules.eligibility_days} days; usual is {value.reference:,.0f}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """The sentence of a feature of which only the meaning is known; None where the value reads as the usual one does.
+
+    names: what values that are names stand for.
+    """
+
+    meaning: str
+    kind: str
+    names: Mapping[float, str]
+
+    def __call__(self, value: Compared, said: Wording) -> str | None:
+        if self.kind == "category":
+            return f"{self.meaning}: {self.names.get(value.own, f'{value.own:g}')}"
+        if self.kind == "binary":
+            answer = "yes" if value.own else "no"
+            return f"{self.meaning}: {answer}; yes for {one_in(value.reference)} of all customers"
+        as_said = one_in if self.kind == "share" else shortened
+        own, usual = as_said(value.own), as_said(value.reference)
+        return None if own == usual else f"{self.meaning}: {own}; usual is {usual}"
+
+
+def shortened(number: float) -> str:
+    """A number as people say it: 1,250, 12, 3.4, 0.07."""
+    if number == round(number) or abs(number) >= 10:
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if abs(number) >= 1 else f"{number:.2g}"

@@ -23,7 +23,14 @@ from packaging.requirements import Requirement
 
 from churn_assets.commands.terminal import DONE, FAILED, show
 from churn_assets.engines.addresses import public, shown
-from churn_assets.resources.settings import Settings, engine_of, prepare_dagster_home
+from churn_assets.resources.settings import (
+    DRIVER_ADVICE,
+    Settings,
+    engine_of,
+    is_database_server,
+    prepare_dagster_home,
+    require_database,
+)
 
 LIMIT_SECONDS = 8.0
 JAVA, FREE_BYTES = 17, 2 * 1024**3
@@ -65,7 +72,8 @@ def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[F
         except Wrong as wrong:
             findings.append(Finding(name, str(wrong), wrong.fix, wrong.is_warning))
         except FuturesTimeoutError:
-            findings.append(Finding(name, f"no answer within {LIMIT_SECONDS:g} s", "look whether the place answers"))
+            slow = "try again: the machine was busy" if name in LOCAL else "look whether the place answers"
+            findings.append(Finding(name, f"no answer within {LIMIT_SECONDS:g} s", slow))
         except Exception as broken:  # noqa: BLE001 - whatever stops one probe is a finding, not the end of the others
             findings.append(Finding(name, f"{type(broken).__name__}: {broken}", "mend what this message names"))
     pool.shutdown(wait=False, cancel_futures=True)
@@ -167,6 +175,16 @@ def mlflow(settings: Settings) -> str:
             urllib.request.urlopen(f"{public(uri).rstrip('/')}/health", timeout=LIMIT_SECONDS / 2).close()
         except OSError as silent:
             raise Wrong(f"{shown(uri)}: {silent}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
+    if is_database_server(uri):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            require_database(uri)
+        except ImportError as missing:
+            raise Wrong(f"{shown(uri)}: {missing}", DRIVER_ADVICE) from missing
+        except SQLAlchemyError as silent:
+            said = str(silent).replace(uri, shown(uri)).splitlines()[0]
+            raise Wrong(f"{shown(uri)}: {said}", "start that server, or correct MLFLOW_TRACKING_URI") from silent
     return f"{shown(uri)}; artifacts: {_writable(settings.artifact_root, 'CHURN_ARTIFACTS')}"
 
 
@@ -194,6 +212,10 @@ def configuration(settings: Settings) -> str:
         if sources.sources.demo is None:
             sources.state()
             observed = f"{observed}, the source tables are there (columns: not probed)"
+        delivered = sources.sources.catalogue.delivered
+        if delivered is not None and delivered.attestation is None:
+            fix = "set attested_by and attested_reason under [features] in sources.toml (docs/feature_tables.md)"
+            raise Wrong("nobody vouches for the feature table, so nothing will be trained on it", fix)
     except ChurnError as invalid:
         raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
     return observed
@@ -248,6 +270,10 @@ PROBES: tuple[Probe, ...] = (
     dagster_home,
     ports,
 )
+
+
+# They ask this machine alone; the others may wait for a server or a disk elsewhere.
+LOCAL = frozenset(probe.__name__ for probe in (engine, java, python_and_packages, xgboost, memory, ports))
 
 
 def report(findings: Sequence[Finding]) -> str:

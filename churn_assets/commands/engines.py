@@ -27,6 +27,7 @@ from churn_assets.delta.tables import row_count
 from churn_assets.engines.choice import chosen_engine
 from churn_assets.resources.configuration import load_policy, names_of
 from churn_assets.resources.settings import Settings, engine_of, settings_from_env
+from churn_assets.resources.sources import load_sources
 from churn_assets.resources.spark import spark_resource
 
 # What is another at every run, on one engine too: when it was, and the numbers that it was given.
@@ -156,7 +157,7 @@ def _run(environment: dict[str, str]) -> Ran:
 
 
 def _stores(settings: Settings) -> Mapping[str, Any]:
-    names = names_of(load_policy(settings.policy_file), settings.names)
+    names = names_of(load_policy(settings.policy_file, load_sources(settings.sources_file).catalogue), settings.names)
     return stores(settings, spark_resource(settings), names)
 
 

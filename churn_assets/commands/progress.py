@@ -7,13 +7,14 @@ from typing import Any, TextIO
 
 import dagster as dg
 from dagster import DagsterEventType, EventLogEntry
+from dagster._core.errors import DagsterAssetCheckFailedError
 
 from churn_assets.defs.failures import in_words, is_interruption
 
 STAGE_NAMES = {
     "demo": "Demo lakehouse: simulate QuickBite",
     "lakehouse": "Lakehouse: land the source tables, clean them into silver",
-    "features": "Features: baseline rule and feature panel",
+    "features": "Features: the panel, a row for each customer and date",
     "feasibility": "Feasibility: compare churn definitions before anything is trained",
     "splits": "Splits: train and test",
     "training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
@@ -24,6 +25,8 @@ STAGE_NAMES = {
 }
 
 
+# Checks whose answer is the outcome of the run, and not that anything went wrong; what each looked at.
+VERDICTS = {"churn_definition_is_feasible": "Feasibility of churn definitions", "recall_gate": "Evaluation"}
 ENDS = (DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED)
 
 
@@ -58,7 +61,12 @@ class StageProgress:
 
     def _show_check(self, evaluation: Any) -> None:
         self._checks[evaluation.passed] += 1
-        if not evaluation.passed:
+        if not evaluation.passed and evaluation.check_name in VERDICTS:
+            print(
+                f"    {evaluation.check_name}: no pass; see {VERDICTS[evaluation.check_name]}, below",
+                file=self._terminal,
+            )
+        elif not evaluation.passed:
             word = "failed" if evaluation.severity is dg.AssetCheckSeverity.ERROR else "warning"
             text = f"{word}: check {evaluation.check_name}: {evaluation.description}"
             print(fill(text, 110, initial_indent="    ", subsequent_indent="      "), file=self._terminal)
@@ -67,7 +75,7 @@ class StageProgress:
         step = str(event.step_key).removeprefix("food_delivery__")
         if event.event_type is DagsterEventType.STEP_SUCCESS and event.step_key not in self._check_steps:
             print(f"    {step:<48} {event.step_success_data.duration_ms / 1000:6.1f} s", file=self._terminal)
-        elif event.event_type is DagsterEventType.STEP_FAILURE:
+        elif event.event_type is DagsterEventType.STEP_FAILURE and not is_check_failure(event):
             print(f"    {step:<48} FAILED\n{cause_of(event)}", file=self._terminal)
         self._open[stage] -= 1
         if self._open[stage] == 0 and stage in self._begun:
@@ -99,6 +107,20 @@ def cause_of(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     text = "interrupted" if is_interruption(error) else in_words(error)
     return "\n".join(f"      {line}" for line in text.splitlines())
+
+
+def is_check_failure(event: dg.DagsterEvent) -> bool:
+    """Whether a step failed by a blocking check alone, which has told what it found."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
+
+
+def is_verdict(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a run ended early by nothing but the answer of one of VERDICTS."""
+    failures = [event for event in result.all_events if event.event_type is DagsterEventType.STEP_FAILURE]
+    found = [each for each in result.get_asset_check_evaluations() if each.blocking and not each.passed]
+    stopped_by = {each.check_name for each in found if each.severity is dg.AssetCheckSeverity.ERROR}
+    return bool(stopped_by) and stopped_by <= VERDICTS.keys() and all(map(is_check_failure, failures))
 
 
 def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:

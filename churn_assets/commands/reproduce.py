@@ -2,7 +2,7 @@
 
 import argparse
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,6 @@ from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.policy import Names, Promotion
-from churn_assets.churn.tables import SOURCE_TABLES
 from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import LIFECYCLE, STAGES, build_defs, default_resources, stores
@@ -21,7 +20,7 @@ from churn_assets.defs import registry
 from churn_assets.defs.erasures import forgotten_since
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.lakehouse import SEGMENTS, SILVER, landed
+from churn_assets.defs.lakehouse import SEGMENTS, SILVER
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.running_code import checkout_commit
 from churn_assets.resources.settings import Settings
@@ -63,9 +62,10 @@ def reproduce(
     version: str,
     listen: Listener,
 ) -> Reproduction:
-    """Runs the flow from silver to the evaluation again, in a folder of its own: no table, run or alias is touched.
+    """Runs the flow up to the evaluation again, in a folder of its own: no table, run or alias is touched.
 
-    The source tables are read at the versions the training rests on, under the policy and the settings it recorded.
+    The source tables, or the panel if others delivered it, are read at the versions the training rests on, under the
+    policy and the settings it recorded.
     listen: given definitions and job, what is to hear of the run's events. Raises UnreproducibleVersionError and
     MissingTableError, if the log of a table no longer holds a version.
     """
@@ -73,17 +73,26 @@ def reproduce(
     tracking: TrackingResource = resources["tracking"]
     trained = _trained(tracking, version)
     recorded = _figures(lakehouse, trained)
-    inputs = lakehouse.inputs(SILVER, lakehouse.inputs(PANEL, trained.evidence.data_versions[PANEL])[SILVER])
+    panel_version = trained.evidence.data_versions[PANEL]
+    behind = lakehouse.inputs(PANEL, panel_version)
+    is_delivered = SILVER not in behind
+    inputs = {PANEL: panel_version, **behind} if is_delivered else lakehouse.inputs(SILVER, behind[SILVER])
     with TemporaryDirectory(prefix="churn-reproduction-") as folder:
         apart = _apart(settings, Path(folder))
         # Nothing is promoted there: a process started ahead to try the version would outlive the folder it looks into.
-        policy = tracking.policy_of(trained.run_id).model_copy(update={"promotion": Promotion(mode="manual")})
+        recorded_policy = tracking.policy_of(trained.run_id, resources["policy"].catalogue)
+        policy = recorded_policy.model_copy(update={"promotion": Promotion(mode="manual")})
         again = {**resources, **stores(apart, resources["pyspark"], Names()), "policy": policy}
-        for table in SOURCE_TABLES:
-            again["lakehouse"].write(landed(table), lakehouse.read(landed(table), inputs[landed(table)]))
-        # Numbers of segments never change, so today's are those of then, with later ones behind them.
-        again["lakehouse"].write(SEGMENTS, lakehouse.read(SEGMENTS))
-        run_id = _run(again, trained, listen)
+        for table, of_table in inputs.items():
+            kept = lakehouse.commit_metadata(table, of_table)
+            noted = {name: kept[name] for name in ("panel_digest",) if name in kept}
+            # Each is the first version there.
+            noted |= {"inputs": dict.fromkeys(behind, 0)} if is_delivered and table == PANEL else {}
+            again["lakehouse"].write(table, lakehouse.read(table, of_table), metadata=noted)
+        if not is_delivered:
+            # Numbers of segments never change, so today's are those of then, with later ones behind them.
+            again["lakehouse"].write(SEGMENTS, lakehouse.read(SEGMENTS))
+        run_id = _run(again, trained, listen, [*inputs])
         reproduced = _figures(again["lakehouse"], again["tracking"].trained_model(run_id))
     forgotten = len(forgotten_since(lakehouse, trained.trained_at))
     return Reproduction(version, inputs, trained.code_commit, recorded, reproduced, forgotten)
@@ -129,12 +138,13 @@ def _run(
     resources: Mapping[str, Any],
     trained: TrainedModel,
     listen: Listener,
+    given: Sequence[str],
 ) -> str:
-    """The MLflow run of the flow from silver to the evaluation."""
+    """The MLflow run of the flow from the tables `given` to the evaluation."""
     defs = build_defs(resources)
     job = defs.resolve_job_def(LIFECYCLE)
     stages = dg.AssetSelection.groups(*[stage.GROUP for stage in STAGES if stage is not registry])
-    chosen = stages - dg.AssetSelection.assets(*[landed(table).split("/") for table in SOURCE_TABLES])
+    chosen = stages - dg.AssetSelection.assets(*[table.split("/") for table in given])
     run_id = str(uuid.uuid4())
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_event_listener(run_id, listen(defs, job))

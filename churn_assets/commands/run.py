@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,6 +18,7 @@ from churn_assets.resources.settings import Settings
 
 if TYPE_CHECKING:
     import dagster as dg
+    from dagster._core.remote_origin import RemoteJobOrigin
 
     from churn_assets.resources.spark import EngineResource
 
@@ -86,21 +88,24 @@ def run_jobs(
 
     start_ahead(pyspark)
     import dagster as dg
+    from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-    from churn_assets.commands.progress import StageProgress, was_interrupted
-    from churn_assets.commands.summary import closing
+    from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
+    from churn_assets.commands.summary import Ending, closing
     from churn_assets.definitions import build_defs, default_resources, jobs_to_run
+    from churn_assets.resources.abandoned_runs import process_tags
 
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
     _look_ahead(resources)
-    begun_at, is_success = datetime.now(UTC), True
+    begun_at, ending = datetime.now(UTC), Ending.SUCCESS
     if chosen is not None:
         _require(defs, chosen)
     jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
     with dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
+            origin = _counted_as_launched(instance, name)
             job = defs.resolve_job_def(name)
             progress = StageProgress(defs, job, terminal)
             instance.add_event_listener(run_id, progress.show)
@@ -112,17 +117,36 @@ def run_jobs(
                     raise_on_error=False,
                     partition_key=partition_key,
                     run_config=None if chosen is None else chosen.config,
+                    # Whose process it is from its first moment: killed before a resource noted it, it would seem to
+                    # go on.
+                    tags={REPOSITORY_LABEL_TAG: origin.repository_origin.get_label(), **process_tags(run_id)},
                 )
             except dg.DagsterExecutionInterruptedError:  # between two steps
                 return INTERRUPTED
             if was_interrupted(result):
                 # A session interrupted in the middle of an answer gives no more right ones: nothing is asked of it.
                 return INTERRUPTED
-            is_success = result.success
-            if not is_success:
+            if not result.success:
+                ending = Ending.VERDICT if is_verdict(result) else Ending.FAILURE
                 break
-    print(closing(resources, settings, begun_at=begun_at, is_success=is_success, log=log), file=terminal)
-    return DONE if is_success else FAILED
+    print(closing(resources, settings, begun_at=begun_at, ending=ending, log=log), file=terminal)
+    return DONE if ending is Ending.SUCCESS else FAILED
+
+
+def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> "RemoteJobOrigin":
+    """The next run belongs to the code location that Dagster's pages show, as a run launched from there does; to which.
+
+    One that belongs to none is in no job's history and on no timeline (Dagster 1.13); `execute_in_process` asks for no
+    origin, but gets the run from this method.
+    """
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+
+    location = RegisteredCodeLocationOrigin("churn_assets.definitions")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, SINGLETON_REPOSITORY_NAME), job)
+    created = partial(type(instance).create_run_for_job, instance, remote_job_origin=origin)
+    instance.create_run_for_job = created  # type: ignore[method-assign]
+    return origin
 
 
 def _look_ahead(resources: Mapping[str, Any]) -> None:
@@ -153,6 +177,7 @@ def _require_place(root: str) -> None:
 def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:
     """Raises UnknownJobError and InvalidRunConfigError, before anything of the job is begun."""
     import dagster as dg
+    from dagster._core.errors import DagsterConfigMappingFunctionError
 
     jobs = {job.name: job for job in map(defs.resolve_job_def, [each.name for each in defs.jobs or []])}
     known = sorted(name for name, job in jobs.items() if job.partitions_def is None)
@@ -163,6 +188,10 @@ def _require(defs: "dg.Definitions", chosen: ChosenJob) -> None:
         )
     try:
         dg.validate_run_config(jobs[chosen.name], chosen.config)
+    except DagsterConfigMappingFunctionError as unfilled:
+        if isinstance(unfilled.__cause__, ChurnError):
+            raise unfilled.__cause__ from None
+        raise
     except dg.DagsterInvalidConfigError as invalid:
         raise InvalidRunConfigError(
             f"The job {chosen.name} does not take this run config.",

@@ -10,9 +10,12 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from churn_assets.churn.catalogue import Catalogue
+from churn_assets.churn.contract import ONE_ROW_EACH, delivered_outcomes, require_whole_dates
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.plain_text import in_one_line
-from churn_assets.churn.tables import ORDERS, RETENTION_TABLES, SOURCE_TABLES, SourceTable, as_canonical
+from churn_assets.churn.tables import ORDERS, RETENTION_TABLES, SourceTable, as_canonical
 from churn_assets.commands.doctor import Finding, report
 from churn_assets.commands.terminal import DONE, FAILED
 from churn_assets.definitions import default_resources
@@ -28,22 +31,34 @@ ROWS_SHOWN = 10
 # A cell of the rows that are shown, and a line of the picture.
 CELL, WIDTH = 24, 72
 LEVELS = "▁▂▃▄▅▆▇█"
+# Of these nothing is set aside: they are refused whole.
+READY = ("features", "baseline")
 KEYS: Mapping[str, tuple[str, ...]] = {
     "orders": ("order_id",),
     "reviews": ("order_id",),
     "customers": ("customer_id",),
+    "features": ("customer_id", "as_of"),
+    "baseline": ("customer_id", "as_of"),
     "campaign_contacts": ("customer_id", "as_of"),
     "opt_outs": ("customer_id",),
 }
 # The time that says when a row of a table happened.
-MOMENTS = {"orders": "ordered_at", "reviews": "reviewed_at", "campaign_contacts": "contacted_at"}
+MOMENTS = {
+    "orders": "ordered_at",
+    "reviews": "reviewed_at",
+    "features": "as_of",
+    "baseline": "as_of",
+    "campaign_contacts": "contacted_at",
+}
 # Where the ids of a table have to be known. A customer who never ordered is nothing unusual.
 MATCHED_WITH = {
     "orders": ("customers",),
     "reviews": ("orders",),
     "customers": ("orders",),
-    "campaign_contacts": ("orders", "customers"),
-    "opt_outs": ("orders", "customers"),
+    "features": (),
+    "baseline": ("features",),
+    "campaign_contacts": ("orders", "customers", "features"),
+    "opt_outs": ("orders", "customers", "features"),
 }
 # Below that share of rows that match, the ids are written in two ways rather than that some are unknown.
 USUAL_SHARE = 0.9
@@ -64,7 +79,7 @@ class Probed:
 
 def probed(spark: "SparkSession", sources: SourceCatalog) -> Iterator[Probed]:
     """Each configured table; a table that cannot be read does not keep the others from being probed."""
-    tables = [table for table in (*SOURCE_TABLES, *RETENTION_TABLES) if sources.is_configured(table)]
+    tables = [table for table in (*sources.sources.panel_tables, *RETENTION_TABLES) if sources.is_configured(table)]
     found = {table.name: _probed(spark, sources, table) for table in tables}
     for each in found.values():
         with _told(each):
@@ -81,13 +96,18 @@ def _probed(spark: "SparkSession", sources: SourceCatalog, table: SourceTable) -
         absent = [column.name for column in table.columns if column.name not in opened.rows.columns]
         found.lines.append(f"absent     {', '.join(absent) or 'none'}")
         found.lines.extend(_first_rows(opened.rows))
-        fix = (
-            f"say under [{table.name}.convert] in sources.toml how these values are written; as it is they are null, "
-            "and their rows go by the rules of cleaning"
+        is_refused = table.name in READY
+        fix = f"say under [{table.name}.convert] in sources.toml how these values are written; as it is " + (
+            "the table is refused" if is_refused else "they are null, and their rows go by the rules of cleaning"
         )
-        found.findings.extend(Finding(table.name, str(each), fix, is_warning=True) for each in opened.unreadable)
+        found.findings.extend(
+            Finding(table.name, str(each), fix, is_warning=not is_refused) for each in opened.unreadable
+        )
         canonical = as_canonical(opened.rows, table)
         _count(found, canonical)
+        if table.name == "features":
+            found.findings.extend(_against_the_declaration(canonical, sources.sources.catalogue))
+            require_whole_dates(opened.rows, "as_of")
         if table == ORDERS:
             found.lines.extend(orders_by_day(_days(canonical)))
         found.canonical = canonical
@@ -137,23 +157,26 @@ def _count(found: Probed, canonical: "DataFrame") -> None:
     distinct = canonical.where(has_key).select(*keys).distinct().count()
     name = " and ".join(keys)
     found.lines.append(f"rows       {counted['rows']:,}, {distinct:,} different {name}")
+    is_refused = table.name in READY
     if counted["rows"] > counted["with_key"]:
         found.findings.append(
             Finding(
                 table.name,
                 f"{counted['rows'] - counted['with_key']:,} of {counted['rows']:,} rows have no {name}",
-                "map the key by `select`; rows without one are quarantined",
-                is_warning=True,
+                "map the key by `select`" + ("" if is_refused else "; rows without one are quarantined"),
+                is_warning=not is_refused,
             )
         )
     if twice := counted["with_key"] - distinct:
+        set_aside = (
+            ", or map updated_at: of rows that contradict each other the first stays and the others are set aside"
+        )
         found.findings.append(
             Finding(
                 table.name,
                 f"{name} is there more than once in {twice:,} of {counted['rows']:,} rows",
-                "make one row of each by `select` (GROUP BY), or map updated_at: of rows that contradict each other "
-                "the first stays and the others are set aside",
-                is_warning=True,
+                "make one row of each by `select` (GROUP BY)" + ("" if is_refused else set_aside),
+                is_warning=not is_refused,
             )
         )
     if table.name in MOMENTS and counted["first"] is not None:
@@ -167,6 +190,15 @@ def _count(found: Probed, canonical: "DataFrame") -> None:
                     is_warning=True,
                 )
             )
+
+
+def _against_the_declaration(features: "DataFrame", catalogue: Catalogue) -> list[Finding]:
+    """What keeps a ready feature table from being published, beside what the keys alone tell."""
+    rows = features if "label" in features.columns else features.selectExpr("*", "CAST(NULL AS double) AS label")
+    outcomes = delivered_outcomes(rows, catalogue, datetime.now(UTC).date())
+    fix = "mend the table, or what [features] in sources.toml declares of it (docs/feature_tables.md)"
+    told = broken_rules(outcome for outcome in outcomes if outcome.rule != ONE_ROW_EACH)
+    return [Finding("features", each, fix) for each in told]
 
 
 def _days(orders: "DataFrame") -> Counter[date]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
+from enum import Enum
 from math import fsum
 from pathlib import Path
 from textwrap import fill
@@ -11,9 +12,10 @@ from typing import Any
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
-from churn_assets.churn.evaluation import strongest_rival
+from churn_assets.churn.evaluation import remedy, strongest_rival
+from churn_assets.churn.evaluations import recorded_criteria
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
-from churn_assets.churn.ledger import before, serving, since_when, version_named
+from churn_assets.churn.ledger import Action, before, moment, serving, since_when, version_named
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import TIERS
@@ -27,20 +29,27 @@ from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES, UNSCORED
+from churn_assets.pages.tables import criteria_lines
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.promotions import PromotionsResource
-from churn_assets.resources.settings import CHECKOUT, Settings
+from churn_assets.resources.promotions import LEDGER, PromotionsResource
+from churn_assets.resources.settings import CHECKOUT, Settings, mlflow_page
 from churn_assets.resources.tracking import PRODUCTION, STAGING
 
 
-def closing(
-    resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, is_success: bool, log: Path
-) -> str:
+class Ending(Enum):
+    """How a run ended, in words. VERDICT: by the answer to whether churn can be predicted here, or well enough."""
+
+    SUCCESS = "The lifecycle ran to its end."
+    VERDICT = "The run came to a verdict, and nothing after it was made: what serves stayed as it was."
+    FAILURE = "The run FAILED; what failed is named above. What the tables and the registry hold now:"
+
+
+def closing(resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, ending: Ending, log: Path) -> str:
     """`summary`, or where to look after a failure that leaves nobody to ask."""
     try:
-        return summary(resources, settings, begun_at=begun_at, is_success=is_success, log=log)
+        return summary(resources, settings, begun_at=begun_at, ending=ending, log=log)
     except Exception as broken:  # What ended the run, such as a dead JVM, ends the summary too.
-        if is_success:
+        if ending is Ending.SUCCESS:
             raise
         name = type(broken).__name__
         return (
@@ -49,9 +58,7 @@ def closing(
         )
 
 
-def summary(
-    resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, is_success: bool, log: Path
-) -> str:
+def summary(resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, ending: Ending, log: Path) -> str:
     """What the tables and the registry hold after a run, in words; parts that do not exist yet are left out.
 
     begun_at: when the run began (aware); an evaluation from before is shown as an earlier run's.
@@ -62,9 +69,7 @@ def summary(
     lines = [
         "",
         "─" * 78,
-        "The lifecycle ran to its end."
-        if is_success
-        else "The run FAILED; what failed is named above. What the tables and the registry hold now:",
+        ending.value,
     ]
     if all(lakehouse.has(table) for table in (SILVER, SILVER_CUSTOMERS, QUARANTINE)):
         lines += ["", "Rows", *_row_lines(lakehouse)]
@@ -81,7 +86,7 @@ def summary(
         lines += ["", "Retention list", *_list_lines(lakehouse)]
     if lakehouse.has(MONITORING):
         lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
-    lines += ["", "Next", *_next_lines(settings, lakehouse, is_success, log), "─" * 78]
+    lines += ["", "Next", *_next_lines(resources, settings, begun_at, ending, log), "─" * 78]
     return "\n".join(lines)
 
 
@@ -125,10 +130,10 @@ def _panel_lines(lakehouse: LakehouseResource) -> list[str]:
 
 
 def _feasibility_lines(lakehouse: LakehouseResource) -> list[str]:
-    lines = []
-    for row in sorted(lakehouse.records(FEASIBILITY), key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
+    lines, rows = [], lakehouse.records(FEASIBILITY)
+    for row in sorted(rows, key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
         verdict = FEASIBLE if row["is_feasible"] else NOT_FEASIBLE
-        own = " (the policy's)" if row["is_chosen"] else ""
+        own = " (the policy's)" if row["is_chosen"] and len(rows) > 1 else ""
         to_judge_on = f"{row['expected_test_churners']:,.0f} to judge on"
         counted = f"{row['churners']:,} of {row['eligible']:,} customers, {to_judge_on}"
         lines.append(f"  {verdict:<12}  {row['definition']}{own}: {counted}")
@@ -140,8 +145,10 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     row = max(lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"])
     is_of_this_run = row["evaluated_at"] >= begun_at
     title = "Evaluation" if is_of_this_run else "Evaluation (of an earlier run: this one did not get there)"
-    reasons = [*row["reasons"], *[f"warning: {warning}" for warning in row["warnings"]]]
-    shown = [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
+    criteria = recorded_criteria(row)
+    reasons = [*([] if criteria else row["reasons"]), *[f"warning: {warning}" for warning in row["warnings"]]]
+    shown = [f"    {line}" for line in (criteria_lines(criteria) if criteria else [])]
+    shown += [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
     lines = [title, f"  {row['verdict']}", *shown]
     if row["recall"] is not None and row["precision"] is not None:
         interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)
@@ -183,6 +190,9 @@ def _model_lines(promotions: PromotionsResource) -> list[str]:
     if last is not None and state.disagreement is None:
         replaced = "" if last.previous_version is None else f"; {before(last)}"
         lines.append(f"  {since_when(last)}{replaced}")
+    latest = state.ledger[-1] if state.ledger else None
+    if latest is not None and latest.action is Action.UNCHANGED:
+        lines.append(f"  unchanged at {moment(latest)}: {latest.reasons[0]}")
     if waiting is not None and str(waiting.version) != state.champion:
         lines.append(f"  version {waiting.version}, alias {STAGING}, does not serve")
     return lines
@@ -212,10 +222,11 @@ def _list_lines(lakehouse: LakehouseResource) -> list[str]:
     of_week = ("as_of", [latest])
     listed = lakehouse.arrow(TARGETS, ["is_holdout", "value_at_risk"], dates=of_week).to_pylist()
     values = [row["value_at_risk"] for row in listed if not row["is_holdout"]]
+    worth = "ranked by risk" if None in values else f"worth {fsum(values):,.0f} at risk"
     excluded = lakehouse.arrow(EXCLUSIONS, ["as_of"], dates=of_week)
     others = f"{len(listed) - len(values):,} held out, {len(excluded):,} excluded"
     lines = [
-        f"  week {latest}: {len(values):,} to contact, worth {fsum(values):,.0f} at risk; {others}",
+        f"  week {latest}: {len(values):,} to contact, {worth}; {others}",
         f"  {lakehouse.path(f'{EXPORTS}/{latest}.csv')}",
     ]
     effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []
@@ -243,17 +254,55 @@ def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
     return lines
 
 
-def _next_lines(settings: Settings, lakehouse: LakehouseResource, is_success: bool, log: Path) -> list[str]:
-    make_dev = "make dev" if settings.project == CHECKOUT else f"make dev CHURN_PROJECT={settings.project}"
-    lines = [
-        f"  {make_dev}",
-        "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks",
-        "      MLflow  on http://127.0.0.1:5000: the training run with its model card, the model versions",
-        "  churn-assets history",
-        "      which version serves, since when, on which data, and every decision",
-        f"  {lakehouse.root}",
-        "      the Delta tables",
-        f"  {lakehouse.root}/{FOLDER}/{REPORT}.html",
-        "      the risk report, once a week is scored: one page for a browser, a phone or paper",
-    ]
-    return lines if is_success else [*lines, f"  {log}", "      the whole output of the run"]
+def _next_lines(
+    resources: Mapping[str, Any], settings: Settings, begun_at: datetime, ending: Ending, log: Path
+) -> Iterator[str]:
+    """What to do about an early end, and where to look: only what is there."""
+    lakehouse: LakehouseResource = resources["lakehouse"]
+    if ending is Ending.VERDICT:
+        yield from _advice(lakehouse, begun_at)
+    if ending is Ending.FAILURE:
+        yield from (f"  {log}", "      the whole output of the run")
+    is_judged = lakehouse.has(EVALUATIONS)
+    yield f"  make dev{'' if settings.project == CHECKOUT else f' CHURN_PROJECT={settings.project}'}"
+    yield "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks"
+    if is_judged:
+        yield "      MLflow  on " + mlflow_page("http://127.0.0.1:5000", "experiments")
+        yield "      the training run with its model card, the model versions"
+    if lakehouse.has(LEDGER):
+        yield "  churn-assets history"
+        yield "      which version serves, since when, on which data, and every decision"
+    if lakehouse.has(SILVER):
+        yield from (f"  {lakehouse.root}", "      the Delta tables")
+    report = f"{FOLDER}/{REPORT}.html"
+    if lakehouse.holds_file(report):
+        page = "the risk report: one page for a browser, a phone or paper"
+        yield from (f"  {lakehouse.root}/{report}", f"      {page}")
+
+
+def _advice(lakehouse: LakehouseResource, begun_at: datetime) -> Iterator[str]:
+    """What to do about the verdict that ended the run."""
+    candidates = lakehouse.records(FEASIBILITY)
+    chosen = next(row for row in candidates if row["is_chosen"])
+    if not chosen["is_feasible"]:
+        yield "  policy.toml"
+        feasible = [row for row in candidates if row["is_feasible"]]
+        if feasible:
+            yield "      these churn definitions would work; write one of them:"
+            yield from (f"        {row['definition']}: {row['setting']}" for row in feasible)
+        else:
+            yield "      no churn definition of those compared would work; more weeks of orders, a larger"
+            yield '      alerts.budget or gate.evaluation = "crossfit" may help: docs/feasibility.md'
+        return
+    rows = [row for row in lakehouse.records(EVALUATIONS) if row["evaluated_at"] >= begun_at]
+    if not rows:
+        return
+    row = max(rows, key=lambda row: row["evaluated_at"])
+    short = [criterion for criterion in recorded_criteria(row) if not criterion.is_met]
+    if short:
+        yield "  what was short:"
+    for criterion in short:
+        yield f"      {criterion.what}: {criterion.observed}, allowed {criterion.allowed}"
+        yield fill(remedy(criterion.key), 110, initial_indent="        ", subsequent_indent="        ")
+    if not short:
+        yield "  mend what kept the model from being judged, named above; then the same command again"

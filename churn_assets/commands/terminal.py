@@ -1,5 +1,6 @@
 """The terminal of a command: people see what is written for them, and a log file takes all that libraries print."""
 
+import atexit
 import locale
 import os
 import sys
@@ -44,6 +45,19 @@ def show(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         write_to_nobody(sys.stdout.fileno())
+
+
+def silence_at_exit(log: Path) -> None:
+    """What libraries print while the process ends goes to `log`: whoever has read the last line has read all."""
+
+    def silence() -> None:
+        with suppress(OSError):
+            descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+            for stream in (1, 2):
+                os.dup2(descriptor, stream)
+
+    # The last that is registered is called first.
+    atexit.register(silence)
 
 
 @contextmanager

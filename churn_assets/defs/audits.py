@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -20,7 +19,7 @@ RULE_MODULES = (contract, retention, scoring)
 def audited(outcomes: Sequence[Outcome], table: str, policy: ChurnPolicy) -> dict[str, Any]:
     """The audit's outcomes as the commit is to keep them. Raises BrokenContractError, which stops the commit."""
     require(outcomes, table)
-    return {"rules": rules_digest(policy), "outcomes": [asdict(outcome) for outcome in outcomes]}
+    return {"rules": rules_digest(policy), "outcomes": [outcome.record() for outcome in outcomes]}
 
 
 def remembered_outcomes(
@@ -33,12 +32,14 @@ def remembered_outcomes(
     audit = lakehouse.audit(versions)
     if audit is None or audit["rules"] != rules_digest(policy):
         return []
-    return [Outcome(**{**outcome, "keys": tuple(outcome["keys"])}) for outcome in audit["outcomes"]]
+    return [Outcome.of(record) for record in audit["outcomes"]]
 
 
 def rules_digest(policy: ChurnPolicy) -> str:
-    """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy."""
-    return hashlib.sha256(f"{_code_digest()} {policy.model_dump_json()}".encode()).hexdigest()[:16]
+    """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy, and of
+    features that others compute what is declared."""
+    declared = f"{policy.model_dump_json()} {policy.catalogue.declaration()}"
+    return hashlib.sha256(f"{_code_digest()} {declared}".encode()).hexdigest()[:16]
 
 
 @cache

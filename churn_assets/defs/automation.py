@@ -14,7 +14,7 @@ from churn_assets.churn import retraining
 from churn_assets.churn.contract import PANEL_CHECKS
 from churn_assets.churn.ledger import Decision, serving
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import PANEL
+from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.monitoring import DECISIONS
 from churn_assets.delta.tables import MissingFileError, MissingTableError
 from churn_assets.resources.abandoned_runs import end_vanished_runs
@@ -175,9 +175,10 @@ def _going_on(instance: dg.DagsterInstance, jobs: Sequence[str]) -> str | None:
     description="Refreshes the features when the source tables have moved. Off by default: the schedule does it.",
 )
 def refresh_on_new_orders(
-    context: dg.SensorEvaluationContext, sources: dg.ResourceParam[SourceCatalog]
+    context: dg.SensorEvaluationContext, lakehouse: LakehouseResource, sources: dg.ResourceParam[SourceCatalog]
 ) -> dg.RunRequest | dg.SkipReason:
-    state = sources.state()
+    # What another tool writes there is seen by the sensor that retrains.
+    state = sources.state(own=[lakehouse.path(table) for table in (PANEL, BASELINE)])
     if state is None:
         return dg.SkipReason(
             "A source is a catalog table, whose changes cannot be seen without Spark: use the schedule."

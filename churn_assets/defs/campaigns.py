@@ -55,7 +55,7 @@ def campaign_effect(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.MaterializeResult]:
     """Compares, for every list, those to contact with those held out."""
-    inputs = lakehouse.pin(CONTACTS, PANEL)
+    inputs, before = lakehouse.pin(CONTACTS, PANEL), lakehouse.version(EFFECT)
     panel = lakehouse.read(PANEL, inputs[PANEL])
     snapshots = lakehouse.dates(PANEL, "as_of", inputs[PANEL])
     outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS]), panel, snapshots)
@@ -63,7 +63,7 @@ def campaign_effect(
     written = lakehouse.write(OUTCOMES, outcomes, metadata={"inputs": inputs})
     effects = campaign_effects(lakehouse.counts(OUTCOMES, COUNTED_BY, written.version), policy)
     rows = pa.Table.from_pylist([effect.row() for effect in effects], EFFECT_SCHEMA)
-    commit = lakehouse.overwrite(EFFECT, rows, metadata={"inputs": {OUTCOMES: written.version}})
+    commit = lakehouse.overwrite(EFFECT, rows, since=before, metadata={"inputs": {OUTCOMES: written.version}})
     statements = [f"{effect.as_of}: {effect.statement}" for effect in effects if effect.risk_tier == ALL_TIERS]
     yield table_result(written, {"inputs": inputs}, NOTES)
     yield table_result(

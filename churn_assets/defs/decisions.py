@@ -10,7 +10,7 @@ from churn_assets.churn.ledger import Decision, Subject, serving, since_when, ve
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.promotion import PromotionRefusedError
 from churn_assets.defs.results import OWNERS, check_result
-from churn_assets.pages.tables import decisions_table
+from churn_assets.pages.tables import decisions_list
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
@@ -51,6 +51,12 @@ def reconcile(context: Context, promotions: PromotionsResource) -> None:
     if repaired is not None:
         context.log.warning(f"Version {repaired.subject.version}: {repaired.reasons[0]}")
         context.log_event(_materialization(promotions))
+
+
+def record(context: Context, promotions: PromotionsResource, decision: Decision) -> None:
+    """Writes a decision that moves nothing into the ledger, and tells Dagster of it."""
+    promotions.record(decision)
+    context.log_event(_materialization(promotions))
 
 
 def record_refusal(
@@ -115,7 +121,7 @@ def _materialization(promotions: PromotionsResource) -> dg.AssetMaterialization:
         "dagster/row_count": len(state.ledger),
         "dagster/table_name": LEDGER.replace("/", "."),
         "delta_version": state.ledger_version if state.ledger_version is not None else "none",
-        "decisions": dg.MetadataValue.md(decisions_table(reversed(state.ledger[-10:]))),
+        "decisions": dg.MetadataValue.md(decisions_list(reversed(state.ledger[-10:]))),
     }
     tags = {"dagster/data_version": str(state.ledger_version)}
     return dg.AssetMaterialization(LEDGER.split("/"), metadata=metadata, tags=tags)

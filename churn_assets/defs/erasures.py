@@ -13,6 +13,7 @@ from churn_assets.churn.erasures import ERASURE_SCHEMA, KEYS_OF_FRAME, KINDS, er
 from churn_assets.churn.errors import ChurnError
 from churn_assets.delta.erasing import Erasure
 from churn_assets.pages import markdown
+from churn_assets.resources.abandoned_runs import end_vanished_runs
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
 
@@ -72,6 +73,7 @@ def _require_erasable(context: dg.OpExecutionContext, customers: frozenset[str],
         raise UnforgettableError(
             "The reason names a customer, and the ledger keeps it for years.", next_step="write it without the id"
         )
+    end_vanished_runs(context.instance)
     others = [
         f"{run.run_id} of {run.job_name}"
         for run in context.instance.get_runs(dg.RunsFilter(statuses=list(GOING_ON)))

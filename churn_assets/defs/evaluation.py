@@ -24,16 +24,17 @@ from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
-from churn_assets.churn.purchase_histories import histories_of, history_columns
+from churn_assets.churn.purchase_histories import histories_of
 from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import SEGMENTS
-from churn_assets.defs.results import OWNERS, as_metadata, bullets, check_result, table_result
+from churn_assets.defs.origins import origin_of
+from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_split_outcomes
 from churn_assets.defs.training import latest_training_run
+from churn_assets.pages import markdown
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets.pages.pictures import (
@@ -44,7 +45,7 @@ from churn_assets.pages.pictures import (
     precision_recall,
     score_distribution,
 )
-from churn_assets.pages.tables import figures_table
+from churn_assets.pages.tables import criteria_table, figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -108,6 +109,8 @@ def recall_churn(
             "verdict_reasons": "\n".join(evaluation.reasons),
             "strongest_rival": strongest or "undefined",
         },
+        judged_on=(TEST, trained.evidence.data_versions[TEST]),
+        description=_described(evaluation, trained),
         pictures=pictures,
         texts={"model_card.md": card, "model_card.html": page},
     )
@@ -121,7 +124,7 @@ def recall_churn(
         {
             **tracking.link(trained.run_id),
             "verdict": evaluation.verdict.value,
-            "reasons": bullets(evaluation.reasons),
+            **_reasons(evaluation),
             "warnings": bullets(evaluation.warnings or ["none"]),
             **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
@@ -135,6 +138,19 @@ def recall_churn(
             "test_inputs": dict(trained.evidence.data_versions),
         },
     )
+
+
+def _described(evaluation: Evaluation, trained: TrainedModel) -> str:
+    why = criteria_table(evaluation.criteria) if evaluation.criteria else markdown.bullets(evaluation.reasons)
+    judged_at = f"**{evaluation.verdict.value}**, judged on customers of {trained.dates.test} that it never saw."
+    return f"{judged_at}\n\n{why}\n\nIts model card is the artifact `model_card.html` of the source run."
+
+
+def _reasons(evaluation: Evaluation) -> dict[str, dg.MetadataValue]:
+    """Why the verdict is what it is; what could not be decided has no criteria."""
+    if evaluation.criteria:
+        return {"criteria": dg.MetadataValue.md(criteria_table(evaluation.criteria)), **as_numbers(evaluation.criteria)}
+    return {"reasons": bullets(evaluation.reasons)}
 
 
 def _judged(
@@ -156,7 +172,7 @@ def _judged(
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
     try:
-        rows = _with_rival(rows, trained, policy)
+        rows = _with_rival(rows, trained, policy) if policy.catalogue.has_orders else rows
     except UnfittablePurchaseModelError as unfittable:
         obstacles.append(f"the purchase model, a rival, cannot be asked: {'; '.join(unfittable.problems)}")
         rows = rows.assign(no_purchase=np.nan)
@@ -169,7 +185,8 @@ def _judged(
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
-    return judged.scored(rows, trained.features, _segment_names(lakehouse), champion_scores), obstacles
+    segments = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy).segments()
+    return judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue), obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -199,9 +216,8 @@ def _challenger_rows(
         rows = judged.crossfit_scores(
             rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
         )
-    baseline = lakehouse.read(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    rule = baseline.select("customer_id", "as_of", "risk_score", *history_columns())
-    return rows.join(rule, ["customer_id", "as_of"], "left").toPandas()
+    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
+    return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
 
 def _with_rival(rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy) -> pd.DataFrame:
@@ -245,10 +261,6 @@ def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
             f"{policy.digest}",
             next_step=f"materialize {MODEL_ARTIFACT} again",
         )
-
-
-def _segment_names(lakehouse: LakehouseResource) -> Mapping[float, str]:
-    return {row["segment_index"]: row["segment"] for row in lakehouse.records(SEGMENTS)}
 
 
 def _pictures(
@@ -345,8 +357,9 @@ def recall_gate(
 ) -> dg.AssetCheckResult:
     trained = tracking.trained_model(latest_training_run(context.instance))
     against, recorded = standing(lakehouse, tracking, policy, trained)
-    observed = "; ".join(against or [Verdict.PASS.value, *(recorded.reasons if recorded else ())])
-    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS"))
+    criteria = () if recorded is None else tuple(recorded.criteria)
+    observed = "; ".join(against) or f"{Verdict.PASS.value}: all {len(criteria)} criteria are met"
+    return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS", figures=criteria))
 
 
 @dg.asset_check(

@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 from dagster._utils.error import serializable_error_info_from_exc_info
 
+from churn_assets.resources.settings import DRIVER_ADVICE
+
 INTERRUPTED = dg.DagsterExecutionInterruptedError.__name__
 OURS = "churn_assets."
 DOCTOR = "`churn-assets doctor` shows what is wrong and its fix"
@@ -20,6 +22,7 @@ NEXT_STEPS = (
         r"No space left on device|database or disk is full|File too large|quota exceeded|StorageFull",
         "free space on that disk, then the same again; nothing unfinished was kept",
     ),
+    (r"No module named '(psycopg|dagster_postgres)", DRIVER_ADVICE),
     (r"database is locked", "let the other process that holds the database end, then the same again"),
     (
         r"^(mlflow|requests|urllib3)\.|Max retries exceeded",

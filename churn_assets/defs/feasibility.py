@@ -9,13 +9,14 @@ from churn_assets.churn.feasibility import (
     FEASIBILITY_SCHEMA,
     Feasibility,
     feasible_outcome,
-    label_feasibility,
     require_feasible,
 )
 from churn_assets.churn.outcomes import broken_rules
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.features import BASELINE, PANEL, stored_outcomes
-from churn_assets.defs.lakehouse import SILVER, stored_calendar
+from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.origins import origin_of
+from churn_assets.defs.panel_contract import stored_outcomes
 from churn_assets.defs.results import OWNERS, TABLE_KINDS, check_evaluation, check_result, table_result
 from churn_assets.pages.tables import feasibility_table
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -36,15 +37,12 @@ def churn_label_feasibility(
     context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.MaterializeResult:
     """Each candidate churn definition: how many churners it gives, how sure a recall would be, what is attainable."""
-    inputs = lakehouse.pin(PANEL)
+    inputs, before = lakehouse.pin(PANEL), lakehouse.version(FEASIBILITY)
     require_checked_panel(context, lakehouse, inputs[PANEL], policy)
     inputs |= lakehouse.inputs(PANEL, inputs[PANEL])
-    silver = lakehouse.read(SILVER, inputs[SILVER])
-    candidates = label_feasibility(
-        lakehouse.read(BASELINE, inputs[BASELINE]), silver, stored_calendar(lakehouse, inputs[SILVER], policy), policy
-    )
+    candidates = origin_of(lakehouse, inputs[PANEL], policy).candidates()
     rows = pa.Table.from_pylist([row.row(policy) for row in candidates], FEASIBILITY_SCHEMA)
-    commit = lakehouse.overwrite(FEASIBILITY, rows, metadata={"inputs": inputs})
+    commit = lakehouse.overwrite(FEASIBILITY, rows, since=before, metadata={"inputs": inputs})
     chosen = next(row for row in candidates if row.is_chosen)
     return table_result(
         commit,
@@ -100,7 +98,9 @@ def require_feasible_definition(lakehouse: LakehouseResource, panel_version: int
     blocking=True,
     description="The policy's churn definition gives enough churners for a verdict, and an attainable recall.",
 )
-def churn_definition_is_feasible(lakehouse: LakehouseResource) -> dg.AssetCheckResult:
+def churn_definition_is_feasible(
+    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.AssetCheckResult:
     rows = lakehouse.records(FEASIBILITY)
     candidates = [Feasibility(**{name: row[name] for name in row if name != "policy_digest"}) for row in rows]
-    return check_result(feasible_outcome(candidates))
+    return check_result(feasible_outcome(candidates, policy))

@@ -31,7 +31,7 @@ def deadline_cron(policy: ChurnPolicy, table: str = PANEL) -> str:
 
     Those beyond the panel follow its snapshots, however often it is built.
     """
-    return policy.calendar.cron(DEADLINE_HOUR, policy.refresh if table == PANEL else policy.calendar.snapshots)
+    return policy.calendar.cron(DEADLINE_HOUR, policy.refresh if table == PANEL else policy.as_of_dates.snapshots)
 
 
 def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[Any]:
@@ -39,12 +39,12 @@ def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[
 
     Dagster goes by what it has seen materialized; the check goes by the table's log.
     """
-    due = {
-        dg.AssetKey(table.split("/")): dg.FreshnessPolicy.cron(
-            deadline_cron=deadline_cron(policy, table), lower_bound_delta=IN_TIME
-        )
-        for table in WAITED_FOR
+    crons = {table: deadline_cron(policy, table) for table in WAITED_FOR}
+    # One of each: Dagster looks at a thousand moments of a cron for its shortest interval.
+    of_cron = {
+        cron: dg.FreshnessPolicy.cron(deadline_cron=cron, lower_bound_delta=IN_TIME) for cron in set(crons.values())
     }
+    due = {dg.AssetKey(table.split("/")): of_cron[cron] for table, cron in crons.items()}
     return list(
         dg.map_asset_specs(
             lambda spec: spec.replace_attributes(freshness_policy=due[spec.key]) if spec.key in due else spec, assets

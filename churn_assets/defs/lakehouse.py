@@ -1,6 +1,6 @@
 """Stage 1: the source tables as they arrive, and silver with everything that had to be set aside."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
@@ -21,6 +21,7 @@ from churn_assets.churn.arrivals import (
     Load,
     arrival_outcomes,
     days_after,
+    fresh_outcome,
     require_past,
     require_true_clock,
 )
@@ -48,8 +49,16 @@ from churn_assets.churn.contract import (
     source_schema_outcome,
 )
 from churn_assets.churn.errors import UndecidedSegmentsError
-from churn_assets.churn.matching import known_keys, match_outcome, match_rule, named_keys, strangers_of
-from churn_assets.churn.outcomes import MAX_KEYS, Outcome
+from churn_assets.churn.matching import (
+    Matches,
+    counted_keys,
+    known_keys,
+    match_outcome,
+    match_rule,
+    matches,
+    named_keys,
+)
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import (
     CUSTOMERS,
@@ -65,12 +74,14 @@ from churn_assets.defs.results import (
     OWNERS,
     ColumnNote,
     as_metadata,
+    as_numbers,
     check_result,
     described,
     same_columns,
     table_result,
     table_spec,
 )
+from churn_assets.delta.commits import TableCommit
 from churn_assets.pages.pictures import drawn, orders_by_day
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
@@ -146,40 +157,54 @@ def source_schema_check(table: SourceTable) -> dg.AssetChecksDefinition:
     return schema_fits
 
 
-def match_check(table: SourceTable) -> dg.AssetChecksDefinition:
-    """The check that the rows of `table` name orders (reviews) or customers that exist."""
-    what = "orders" if table is REVIEWS else "customers"
-    others = [each for each in (ORDERS, CUSTOMERS) if each is not table]
+def match_checks(tables: Sequence[SourceTable]) -> dg.AssetChecksDefinition:
+    """The checks that the rows of `tables` name orders (reviews) or customers that exist; they are counted together."""
 
-    @dg.asset_check(
-        asset=landed(table).split("/"),
-        name=match_rule(table),
-        # Blocks where its outcome is an error, which the policy asks for: retention.max_unmatched_opt_outs.
-        blocking=table is OPT_OUTS,
-        additional_deps=[landed(each).split("/") for each in others],
-        description=f"The {table.name.replace('_', ' ')} are of {what} that exist, but for the policy's share; keys "
-        "that are spelled nearly as a known one are named.",
+    def spec(table: SourceTable) -> dg.AssetCheckSpec:
+        what = "orders" if table is REVIEWS else "customers"
+        return dg.AssetCheckSpec(
+            match_rule(table),
+            asset=landed(table).split("/"),
+            # Blocks where its outcome is an error, which the policy asks for: retention.max_unmatched_opt_outs.
+            blocking=table is OPT_OUTS,
+            additional_deps=[landed(each).split("/") for each in (ORDERS, CUSTOMERS) if each is not table],
+            description=f"The {table.name.replace('_', ' ')} are of {what} that exist, but for the policy's share; "
+            "keys that are spelled nearly as a known one are named.",
+        )
+
+    @dg.multi_asset_check(
+        name="_and_".join(table.name for table in tables) + "__match", specs=[*map(spec, tables)], can_subset=True
     )
-    def rows_match(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
-        return check_result(match_of(lakehouse, table, policy))
+    def rows_match(
+        context: dg.AssetCheckExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+    ) -> Iterator[dg.AssetCheckResult]:
+        asked = {key.name for key in context.selected_asset_check_keys}
+        of_asked = [table for table in tables if match_rule(table) in asked]
+        for table, outcome in zip(of_asked, matches_of(lakehouse, of_asked, policy), strict=True):
+            yield check_result(outcome, landed(table))
 
     return rows_match
 
 
-def match_of(lakehouse: LakehouseResource, table: SourceTable, policy: ChurnPolicy) -> Outcome:
-    """Whether the landed rows of `table` are of orders or customers that exist."""
-    rows, orders, customers = (lakehouse.read(landed(each)) for each in (table, ORDERS, CUSTOMERS))
-    strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
-    named, known = named_keys(rows, table), known_keys(orders, customers, table)
-    with lakehouse.held(strangers_of(named, known)) as strangers:
-        return match_outcome(
-            table,
-            named,
-            strangers,
-            known,
-            max_share=policy.cleaning.max_unmatched_share if strict is None else strict,
-            is_warning=strict is None,
-        )
+def matches_of(lakehouse: LakehouseResource, tables: Sequence[SourceTable], policy: ChurnPolicy) -> list[Outcome]:
+    """Whether the landed rows of each of `tables` are of orders or customers that exist."""
+    orders, customers = (lakehouse.read(landed(each)) for each in (ORDERS, CUSTOMERS))
+    relations = {
+        table.name: (named_keys(lakehouse.read(landed(table)), table), known_keys(orders, customers, table))
+        for table in tables
+        if lakehouse.row_count(landed(table))
+    }
+    found: Mapping[str, Matches] = {}
+    if relations:
+        with lakehouse.held(counted_keys(relations)) as counted:
+            found = matches(counted, {name: known for name, (_, known) in relations.items()})
+    outcomes = []
+    for table in tables:
+        strict = policy.retention.max_unmatched_opt_outs if table is OPT_OUTS else None
+        limit = policy.cleaning.max_unmatched_share if strict is None else strict
+        of_table = found.get(table.name, Matches())
+        outcomes.append(match_outcome(table, of_table, max_share=limit, is_warning=strict is None))
+    return outcomes
 
 
 @dg.multi_asset(
@@ -215,7 +240,8 @@ def silver(
     """Cleans the source tables: every row is kept, cancelled, superseded or quarantined."""
     try:
         with ExitStack() as held:
-            yield from _silver(lakehouse, policy, lambda rows: held.enter_context(lakehouse.held(rows)))
+            seen_from = looked_at(sources, policy)
+            yield from _silver(lakehouse, policy, seen_from, lambda rows: held.enter_context(lakehouse.held(rows)))
     except UndecidedSegmentsError as refused:
         # What is landed has the mapped columns alone; what there is to choose by lies in the source.
         source = sources.sources.customers
@@ -226,7 +252,10 @@ def silver(
 
 
 def _silver(
-    lakehouse: LakehouseResource, policy: ChurnPolicy, hold: Callable[[DataFrame], DataFrame]
+    lakehouse: LakehouseResource,
+    policy: ChurnPolicy,
+    seen_from: datetime,
+    hold: Callable[[DataFrame], DataFrame],
 ) -> Iterator[dg.MaterializeResult]:
     inputs, now = lakehouse.pin(*[landed(table) for table in SOURCE_TABLES]), datetime.now(UTC)
     _require_true_clock(lakehouse, inputs[landed(ORDERS)], now, policy)
@@ -239,14 +268,16 @@ def _silver(
     metadata = {"inputs": inputs}
     customers = lakehouse.write(SILVER_CUSTOMERS, cleaned.customers, metadata=metadata)
     counted = lakehouse.counts(SILVER_CUSTOMERS, ["segment"], customers.version)
-    known = lakehouse.records(SEGMENTS) if lakehouse.has(SEGMENTS) else []
+    before = lakehouse.version(SEGMENTS)
+    known = [] if before is None else lakehouse.records(SEGMENTS, before)
     numbers = cleaning.numbered_segments(
         {segment: count for (segment,), count in counted.items()},
         {row["segment"]: row["segment_index"] for row in known},
     )
     # The dimension before the orders: it only ever grows, so the next run would do the same after a failure behind it.
     dimension = [{"segment": segment, "segment_index": number} for segment, number in numbers.items()]
-    segments = lakehouse.overwrite(SEGMENTS, pa.Table.from_pylist(dimension, SEGMENT_SCHEMA), metadata=metadata)
+    numbered = pa.Table.from_pylist(dimension, SEGMENT_SCHEMA)
+    segments = lakehouse.overwrite(SEGMENTS, numbered, since=before, metadata=metadata)
     orders = cleaning.with_segments(cleaned.orders, lakehouse.read(SILVER_CUSTOMERS, customers.version), numbers)
     source_rows = lakehouse.row_count(landed(ORDERS), inputs[landed(ORDERS)])
     silver_commit = lakehouse.write(
@@ -259,7 +290,27 @@ def _silver(
     picture = _orders_picture(stored_days(lakehouse, silver_commit.version), policy)
     for commit in (silver_commit, customers, segments, set_aside):
         shown = picture if commit is silver_commit else {}
-        yield table_result(commit, {"inputs": inputs, **shown}, _notes_of(commit.table))
+        told = as_numbers(_plotted(lakehouse, policy, commit, seen_from))
+        yield table_result(commit, {"inputs": inputs, **told, **shown}, _notes_of(commit.table))
+
+
+def _plotted(
+    lakehouse: LakehouseResource, policy: ChurnPolicy, commit: TableCommit, now: datetime
+) -> tuple[Figure, ...]:
+    """The checks' figures that a table itself reports too: Dagster plots those of assets over time, not of checks."""
+    if commit.table == QUARANTINE:
+        return row_accounting(*_accounts(lakehouse), policy.cleaning.max_quarantined_share)[-1].figures
+    if commit.table != SILVER or not commit.rows:
+        return ()
+    return fresh_outcome(stored_load(lakehouse, commit.version), now, policy).figures
+
+
+def _accounts(lakehouse: LakehouseResource) -> tuple[dict[str, int], dict[str, int], dict[tuple[str, str], int]]:
+    """Of each source table the rows that came in, those kept, and those set aside by disposition."""
+    inputs = lakehouse.inputs(SILVER)
+    rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
+    by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
+    return rows_in, rows_kept(lakehouse), by_disposition(by_rule)
 
 
 def _require_true_clock(lakehouse: LakehouseResource, orders_version: int, now: datetime, policy: ChurnPolicy) -> None:
@@ -351,11 +402,9 @@ def silver_accounting(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """Counts what came in against what was kept or set aside."""
-    inputs = lakehouse.inputs(SILVER)
-    rows_in = {table.name: lakehouse.row_count(landed(table), inputs[landed(table)]) for table in SOURCE_TABLES}
+    rows_in, kept, set_aside = _accounts(lakehouse)
     by_rule = lakehouse.counts(QUARANTINE, ["source_table", "disposition", "rule"])
-    largest_share = policy.cleaning.max_quarantined_share
-    for outcome in row_accounting(rows_in, rows_kept(lakehouse), by_disposition(by_rule), largest_share):
+    for outcome in row_accounting(rows_in, kept, set_aside, policy.cleaning.max_quarantined_share):
         is_share = outcome.rule == "quarantined_share"
         remedies = rule_remedies(rows_in, by_rule, cleaning.QUARANTINED, policy) if is_share else {}
         told = replace(outcome, observed="; ".join([outcome.observed, *remedies.values()]))

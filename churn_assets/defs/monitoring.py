@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
-from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.catalogue import Catalogue
 from churn_assets.churn.errors import UnprofiledVersionError
 from churn_assets.churn.monitoring import (
     MEASUREMENT_COLUMNS,
@@ -24,7 +24,16 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import OWNERS, TABLE_KINDS, as_metadata, bullets, check_result, described, table_result
+from churn_assets.defs.results import (
+    OWNERS,
+    TABLE_KINDS,
+    as_metadata,
+    as_numbers,
+    bullets,
+    check_result,
+    described,
+    table_result,
+)
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.defs.splits import TRAIN
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
@@ -53,7 +62,9 @@ CHECKS = {
     owners=OWNERS,
     code_version="1",
 )
-def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) -> dg.MaterializeResult:
+def training_profiles(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.MaterializeResult:
     """How the training data of each version that scored a week are distributed: each feature, and its own scores.
 
     Made once for a version, from the table versions it was trained on, and appended.
@@ -63,7 +74,7 @@ def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) 
     version = lakehouse.version(PROFILES)
     profiled = set() if version is None else {row["model_version"] for row in lakehouse.records(PROFILES, version)}
     new = sorted(scoring - profiled)
-    rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking)]
+    rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking, policy.catalogue)]
     if rows or version is None:
         version = lakehouse.append_after(PROFILES, version, pa.Table.from_pylist(rows, drift.PROFILE_SCHEMA))
     return table_result(
@@ -71,7 +82,9 @@ def training_profiles(lakehouse: LakehouseResource, tracking: TrackingResource) 
     )
 
 
-def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingResource) -> list[drift.Profile]:
+def _profiles_of(
+    number: str, lakehouse: LakehouseResource, tracking: TrackingResource, catalogue: Catalogue
+) -> list[drift.Profile]:
     registered = tracking.version(number)
     if registered is None:
         raise UnprofiledVersionError(
@@ -83,7 +96,7 @@ def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingRe
     version = trained.evidence.data_versions[TRAIN]
     until = max(trained.dates.train)
     known = set(lakehouse.table_schema(TRAIN, version).names)
-    features = [feature.name for feature in FEATURES if feature.name in known and not feature.grows]
+    features = [feature.name for feature in catalogue.features if feature.name in known and not feature.grows]
 
     def column(name: str) -> pa.ChunkedArray:
         return lakehouse.arrow(TRAIN, [name], version).column(name)
@@ -92,7 +105,7 @@ def _profiles_of(number: str, lakehouse: LakehouseResource, tracking: TrackingRe
     scored = tracking.load_scorer(registered).score(lakehouse.read(TRAIN, version).where(is_validation()))
     scores = scored.select("customer_id", "as_of", F.col("churn_probability").alias(drift.SCORE)).toArrow()
     return [
-        *drift.profiles(column, features, number, until),
+        *drift.profiles(column, features, number, until, catalogue),
         *drift.profiles(scores.column, [drift.SCORE], number, until),
     ]
 
@@ -111,14 +124,14 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     Features and labels are those of the latest panel, so a correction that came later counts; probabilities and alerts
     are those that were served.
     """
-    inputs = lakehouse.pin(PANEL, SCORES, PROFILES)
+    inputs, before = lakehouse.pin(PANEL, SCORES, PROFILES), lakehouse.version(MONITORING)
     panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
     weeks, counted = watched(scores, panel, versions, profiles)
     figures = measurements(weeks, counted, profiles, policy)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
-    commit = lakehouse.overwrite(MONITORING, rows, metadata={"inputs": inputs})
+    commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
     alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
     counts = Counter(each.status.value for each in figures)
     return table_result(
@@ -126,6 +139,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
         {
             "inputs": inputs,
             "weeks": len(weeks),
+            **as_numbers(each.figure for each in _of_latest_weeks(figures)),
             **{status.value: counts[status.value] for status in Status},
             "alarms": bullets(alarms or ["none"]),
             "population_stability": as_metadata(
@@ -141,6 +155,15 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
         },
         described(MEASUREMENT_COLUMNS),
     )
+
+
+def _of_latest_weeks(figures: Sequence[Measurement]) -> Iterator[Measurement]:
+    """Of each figure the latest week for which it is known."""
+    latest: dict[str, Measurement] = {}
+    for each in sorted(figures, key=lambda each: each.as_of):
+        if each.value is not None:
+            latest[each.name] = each
+    yield from latest.values()
 
 
 @dg.asset(
@@ -159,7 +182,7 @@ def retrain_decision(lakehouse: LakehouseResource, policy: dg.ResourceParam[Chur
     inputs = lakehouse.pin(MONITORING)
     rows = lakehouse.records(MONITORING, inputs[MONITORING])
     # "Two weeks in a row" are two weeks, where every day is scored too.
-    figures = [Measurement.of(row) for row in rows if policy.calendar.judges(row["as_of"])]
+    figures = [Measurement.of(row) for row in rows if policy.as_of_dates.judges(row["as_of"])]
     version = lakehouse.version(DECISIONS)
     made = [] if version is None else lakehouse.records(DECISIONS, version)
     as_of = max((each.as_of for each in figures), default=None)
@@ -202,14 +225,15 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
         "realised_precision": [m for m in figures if m.metric is Metric.REALISED_PRECISION],
     }
     for name, of_check in chosen.items():
-        yield check_result(_outcome(name, of_check), MONITORING)
+        yield check_result(_outcome(name, of_check, has_weeks=bool(figures)), MONITORING)
 
 
-def _outcome(name: str, figures: Sequence[Measurement]) -> Outcome:
+def _outcome(name: str, figures: Sequence[Measurement], *, has_weeks: bool) -> Outcome:
     """Of the latest week with a known figure; the keys are the earlier failures."""
     known = [each for each in figures if each.status is not Status.NOT_YET_KNOWN]
     if not known:
-        observed = "no label of a scored week is known yet" if figures else "no week has been scored yet"
+        absent = "no week has such a figure: no feature is a category" if has_weeks else "no week has been scored yet"
+        observed = "no label of a scored week is known yet" if figures else absent
         return Outcome(name, True, observed, "the policy's limits, once there is something to compare")
     as_of = max(each.as_of for each in known)
     latest = sorted((each for each in known if each.as_of == as_of), key=_used_up, reverse=True)
@@ -221,7 +245,8 @@ def _outcome(name: str, figures: Sequence[Measurement]) -> Outcome:
         f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
     )
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
-    return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning)
+    figures_ = tuple(each.figure for each in latest)
+    return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning, figures_)
 
 
 def _used_up(each: Measurement) -> float:

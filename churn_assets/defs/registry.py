@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, ValidationInfo, field_validator
@@ -10,18 +10,31 @@ from pydantic import Field, ValidationInfo, field_validator
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, promoted_digest, rejection, serving
+from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.plain_text import controls
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import PromotionRefusedError
-from churn_assets.defs.decisions import POLICY, PRODUCTION_MODEL, REGISTERED, carry_out, reconcile, refuse, subject_of
+from churn_assets.defs.decisions import (
+    POLICY,
+    PRODUCTION_MODEL,
+    REGISTERED,
+    carry_out,
+    reconcile,
+    record,
+    refuse,
+    subject_of,
+)
 from churn_assets.defs.evaluation import EVALUATIONS, standing
-from churn_assets.defs.results import OWNERS, as_metadata
+from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versions
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, STAGING, TrackingResource
 from churn_assets.resources.trained_models import TrainedModel
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 GROUP = "registry"
 SHOWN_VERSIONS = 30
@@ -33,7 +46,7 @@ SHOWN_VERSIONS = 30
     group_name=GROUP,
     kinds={"mlflow"},
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def registered_churn_model(
     context: dg.AssetExecutionContext,
@@ -42,9 +55,14 @@ def registered_churn_model(
     promotions: PromotionsResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
-    """The version of the latest training run, under alias `staging`; only a model that passed is registered."""
+    """The version of the latest training run, under alias `staging`; only a model that passed is registered.
+
+    A model that serves already is no other version: the ledger says "unchanged", and `staging` names the one that
+    serves.
+    """
     trained = tracking.trained_model(latest_training_run(context.instance))
-    champion = promotions.state().champion
+    state = promotions.state()
+    champion = state.champion
     against, recorded = standing(lakehouse, tracking, policy, trained)
     if trained.served_digest != trained.evidence.model_digest:
         against = [*against, "the check serving_contract did not see it load and score the same in a new process"]
@@ -57,11 +75,26 @@ def registered_churn_model(
             dagster_run_id=context.run.run_id,
         )
         refuse(context, promotions, decision, against, "Registration")
-    version = tracking.register(trained, {**trained.tags(), "verdict": "PASS"}, context.run.run_id)
+    version = _serving_twin(tracking, state, trained)
+    is_unchanged = version is not None
+    if version is None:
+        version = tracking.register(trained, {**trained.tags(), "verdict": "PASS"}, context.run.run_id)
+    else:
+        tracking.set_alias(STAGING, str(version.version))
+        decision = decision_now(
+            Action.UNCHANGED,
+            subject_of(trained, version, recorded),
+            champion,
+            reasons=[f"the training gave the model that serves as version {version.version}: nothing to decide"],
+            decided_by=POLICY,
+            dagster_run_id=context.run.run_id,
+        )
+        record(context, promotions, decision)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version.version)),
         metadata={
             **tracking.link(trained.run_id, version),
+            "is_unchanged": is_unchanged,
             "registered_model": tracking.registered_model,
             "version": int(version.version),
             "alias": STAGING,
@@ -71,6 +104,15 @@ def registered_churn_model(
             ),
         },
     )
+
+
+def _serving_twin(tracking: TrackingResource, state: State, trained: TrainedModel) -> "ModelVersion | None":
+    """The version in production, if it is just this model out of another training; None if it is not, or if registry
+    and ledger disagree about what serves."""
+    champion = tracking.version_under(PRODUCTION)
+    if champion is None or champion.run_id == trained.run_id or state.disagreement is not None:
+        return None
+    return champion if tracking.digest_of(champion) == trained.evidence.model_digest else None
 
 
 def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -> list[JudgedVersion]:
@@ -92,19 +134,18 @@ def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -
     description="The version under `staging` names its run, data versions and verdict, and they agree with the run.",
 )
 def version_is_traceable(tracking: TrackingResource) -> dg.AssetCheckResult:
-    version = tracking.version_under(STAGING)
+    version, rule, allowed = (
+        tracking.version_under(STAGING),
+        "version_is_traceable",
+        "the version's tags equal its run's",
+    )
     if version is None:
-        return dg.AssetCheckResult(
-            passed=False, metadata={"observed": "no version", "allowed": f"alias {STAGING} is set"}
-        )
+        return check_result(Outcome(rule, False, "no version", f"alias {STAGING} is set"))
     recorded = tracking.trained_model_of(version).tags() | {"verdict": "PASS"}
     differing = sorted(name for name, value in recorded.items() if version.tags.get(name) != value)
-    return dg.AssetCheckResult(
-        passed=not differing,
-        metadata={
-            "observed": f"version {version.version} of {version.run_id}; other tags: {', '.join(differing) or 'none'}",
-            "allowed": "the version's tags equal its run's",
-        },
+    observed = f"version {version.version} of {version.run_id}; other tags: {', '.join(differing) or 'none'}"
+    return check_result(
+        Outcome(rule, not differing, observed, allowed, figures=(none_of("other tags", len(differing)),))
     )
 
 
@@ -147,8 +188,10 @@ def production_churn_model(
             decided_by=POLICY,
             dagster_run_id=context.run.run_id,
         )
-        if challenger.against:
-            refuse(context, promotions, decision, challenger.against, f"Promotion of version {challenger.version}")
+        # Of what serves nothing is to be decided, whatever became of policy and data since.
+        against = challenger.against if not is_serving else [each for each in [state.obstacle] if each]
+        if against:
+            refuse(context, promotions, decision, against, f"Promotion of version {challenger.version}")
         if not is_serving:
             carry_out(context, promotions, tracking, decision, challenger.trained)
     now = promotions.state()
@@ -207,7 +250,7 @@ def promote(
         Action.OVERRIDDEN if challenger.against else Action.PROMOTED,
         challenger.subject,
         state.champion,
-        reasons=challenger.against or challenger.reasons,
+        reasons=[*challenger.against, *policy.catalogue.attestations] if challenger.against else challenger.reasons,
         decided_by=config.approver,
         statement=config.reason,
         dagster_run_id=context.run.run_id,
@@ -258,12 +301,50 @@ def roll_back(
     report_serving(context, promotions, tracking)
 
 
-@dg.job(description="A person promotes the version under alias staging; approver and reason go into the ledger.")
+class UnfilledFieldError(ChurnError):
+    """A person launched a job without saying what only a person can say."""
+
+
+def asked_of(op: str, **fields: dg.Field) -> dg.ConfigMapping:
+    """The run config of a job of one op that a person launches: just these fields, of which none of text may be blank.
+
+    Dagster's Launchpad opens with them, and refuses the launch where one is blank; the op's own config would be looked
+    at within the run alone.
+    """
+
+    def filled(config: dict[str, Any]) -> dict[str, Any]:
+        given = config["ops"][op]["config"]
+        blank = [name for name, value in given.items() if isinstance(value, str) and not value.strip()]
+        if blank:
+            raise UnfilledFieldError(
+                f"Nothing is launched: {' and '.join(blank)} must be filled in.",
+                next_step="write them in the Launchpad, or into the file of run config",
+            )
+        return config
+
+    schema = {"ops": {op: dg.Field({"config": dg.Field(fields)})}}
+    return dg.ConfigMapping(config_fn=filled, config_schema=schema)
+
+
+APPROVER, REASON = (
+    dg.Field(str, default_value="", description=DecisionConfig.model_fields[name].description)
+    for name in ("approver", "reason")
+)
+VERSION = dg.Field(int, is_required=False, description=RollbackConfig.model_fields["version"].description)
+
+
+@dg.job(
+    description="A person promotes the version under alias staging; approver and reason go into the ledger.",
+    config=asked_of("promote", approver=APPROVER, reason=REASON),
+)
 def promote_staging_model() -> None:
     promote()
 
 
-@dg.job(description="Lets an earlier version serve again; approver and reason go into the ledger.")
+@dg.job(
+    description="Lets an earlier version serve again; approver and reason go into the ledger.",
+    config=asked_of("roll_back", approver=APPROVER, reason=REASON, version=VERSION),
+)
 def rollback_production_model() -> None:
     roll_back()
 

@@ -1,6 +1,6 @@
 """What every stage reports to Dagster in the same way: table specs, table results and check results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,11 @@ import dagster as dg
 from pyspark.sql.types import StructType
 
 from churn_assets.churn.columns import Column
-from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.outcomes import Figure, Outcome
 from churn_assets.delta.commits import TableCommit
 from churn_assets.pages import markdown
 from churn_assets.pages.pictures import Picture
+from churn_assets.pages.tables import criteria_table
 
 OWNERS = ["team:retention-ml"]
 TABLE_KINDS = {"pyspark", "delta"}
@@ -92,19 +93,36 @@ def bullets(lines: Sequence[str]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(markdown.bullets(lines))
 
 
+def as_numbers(figures: Iterable[Figure]) -> dict[str, Any]:
+    """Each figure that is one of a series, and its limit, as numbers: Dagster plots an asset's over time."""
+    shown: dict[str, Any] = {}
+    for figure in figures:
+        for key, value in ((figure.key, figure.value), (f"{figure.key}_allowed", figure.limit)):
+            if figure.key and value is not None:
+                shown[key] = dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
+    return shown
+
+
+def outcome_metadata(outcome: Outcome) -> dict[str, Any]:
+    """What Dagster shows of a check: in words, its figures as a table and as numbers, and who offends."""
+    metadata: dict[str, Any] = {"observed": outcome.observed, "allowed": outcome.allowed}
+    if outcome.figures:
+        metadata |= {"figures": dg.MetadataValue.md(criteria_table(outcome.figures)), **as_numbers(outcome.figures)}
+    if outcome.keys:
+        metadata["offending_keys"] = list(outcome.keys)
+    return metadata
+
+
 def check_result(
     outcome: Outcome, table: str | None = None, more: Mapping[str, dg.MetadataValue] | None = None
 ) -> dg.AssetCheckResult:
     """One rule's outcome; `table` where one function reports on several tables or rules; `more`: metadata beside it."""
-    metadata: dict[str, Any] = {"observed": outcome.observed, "allowed": outcome.allowed, **(more or {})}
-    if outcome.keys:
-        metadata["offending_keys"] = list(outcome.keys)
     severity = dg.AssetCheckSeverity.WARN if outcome.is_warning else dg.AssetCheckSeverity.ERROR
     return dg.AssetCheckResult(
         passed=outcome.is_passed,
         severity=severity,
         description=f"observed: {outcome.observed}; allowed: {outcome.allowed}",
-        metadata=metadata,
+        metadata={**outcome_metadata(outcome), **(more or {})},
         asset_key=None if table is None else table.split("/"),
         check_name=None if table is None else outcome.rule,
     )

@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.catalogue import FEATURES, TOLD_COLUMNS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.plain_text import as_csv, unprotected
@@ -34,7 +33,8 @@ from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
-from churn_assets.defs.lakehouse import SEGMENTS, landed, match_of
+from churn_assets.defs.lakehouse import landed, matches_of
+from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
 from churn_assets.defs.scoring import GROUP, SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -45,6 +45,7 @@ EXCLUSIONS = "food_delivery/retention_exclusions"
 CONTACTS, OPTED_OUT = landed(CAMPAIGN_CONTACTS), landed(OPT_OUTS)
 # The versions of the model and of the panel that a week was scored with.
 STAMPS = ("model_version", "features_version")
+VALUES = ("recent_spend", "value_at_risk")
 # Beside the tables, not within one: vacuum removes files that a table does not know.
 EXPORTS = "exports/retention_targets"
 RULE_MEANINGS = {
@@ -57,7 +58,10 @@ NOTES = {
     **same_columns([*KEYS, "churn_probability", "risk_tier"], SCORES, {}),
     "rank": ColumnNote("1 is the customer to contact first, by what ranked_by names"),
     "is_holdout": ColumnNote("not to be contacted, so that the effect of contacting the others can be measured"),
-    "recent_spend": ColumnNote("subtotals of the observation window, summed", [(BASELINE, "spend")]),
+    "recent_spend": ColumnNote(
+        "subtotals of the observation window, summed, or the value a ready feature table declares; null without one",
+        [(BASELINE, "spend")],
+    ),
     "value_at_risk": ColumnNote(
         "churn probability times recent spend", [(SCORES, "churn_probability"), (BASELINE, "spend")]
     ),
@@ -123,13 +127,11 @@ def retention_targets(
             next_step=f"materialize {SCORES} for these weeks",
         )
     alerted = _alerted(lakehouse, policy, inputs, dates)
-    is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "recent_spend"))
+    is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "is_observed"))
     excluded = alerted.filter(is_excluded).select([*KEYS, "reason"])
-    candidates = alerted.filter(pc.and_not(is_observed, is_excluded)).drop_columns("reason")
-    segments = {int(row["segment_index"]): row["segment"] for row in lakehouse.records(SEGMENTS)}
-    wording = Wording(policy.feature_rules, segments)
+    candidates = alerted.filter(pc.and_not(is_observed, is_excluded)).drop_columns(["reason", "is_observed"])
     explanations = [
-        _explained(lakehouse, tracking, inputs[SCORES], candidates, made_with, wording)
+        _explained(lakehouse, tracking, policy, inputs[SCORES], candidates=candidates, made_with=made_with)
         for made_with in sorted({(number, version) for _, number, version in scored})
     ]
     told = reduce(DataFrame.unionByName, explanations).toArrow()
@@ -154,7 +156,8 @@ def retention_targets(
     )
     files = bullets(list(_exports(lakehouse, dates, policy)))
     for commit in commits:
-        yield table_result(commit, {"inputs": inputs, "weeks": len(dates), "csv": files}, NOTES)
+        metadata = {"inputs": inputs, "weeks": len(dates), "ranked_by": policy.ranked_by, "csv": files}
+        yield table_result(commit, metadata, NOTES)
 
 
 def _require_matched_opt_outs(lakehouse: LakehouseResource, policy: ChurnPolicy) -> None:
@@ -164,7 +167,7 @@ def _require_matched_opt_outs(lakehouse: LakehouseResource, policy: ChurnPolicy)
     """
     if policy.retention.max_unmatched_opt_outs is None:
         return
-    outcome = match_of(lakehouse, OPT_OUTS, policy)
+    (outcome,) = matches_of(lakehouse, [OPT_OUTS], policy)
     if not outcome.is_passed:
         raise UnlistableWeekError(
             f"Whoever opted out may be on the list: {outcome.observed}; allowed {outcome.allowed}. Earlier lists stay.",
@@ -205,7 +208,7 @@ def _alerted(
     panels = sorted({version for *_, version in _scored(lakehouse, versions[SCORES], dates)})
     observed = reduce(
         partial(DataFrame.unionByName, allowMissingColumns=True),
-        [_observed(lakehouse, version, dates) for version in panels],
+        [_observed(lakehouse, version, dates, policy) for version in panels],
     )
     rows = alerted.join(excluded, [*KEYS], "left").join(observed, [*KEYS, "features_version"], "left")
     return rows.withColumn("is_holdout", is_held_out(policy)).toArrow()
@@ -222,42 +225,28 @@ def from_lists(rows: DataFrame) -> DataFrame:
     return rows.withColumn("customer_id", unprotected(F.col("customer_id")))
 
 
-def baseline_behind(lakehouse: LakehouseResource, panel_version: int) -> int:
-    """The version of the snapshots that a version of the panel was computed from.
-
-    Raises UnlistableWeekError where nobody knows it.
-    """
-    version = lakehouse.inputs(PANEL, panel_version).get(BASELINE)
-    if version is None:
-        raise UnlistableWeekError(
-            f"Version {panel_version} of {PANEL} does not record what it was computed from, so the customers' spend is "
-            "unknown; what was made of earlier versions stays.",
-            next_step=f"materialize {PANEL} and score these weeks again",
-        )
-    return version
-
-
-def _observed(lakehouse: LakehouseResource, panel_version: int, dates: Sequence[date]) -> DataFrame:
-    """What a list needs of a version of the panel and of the snapshots behind it."""
-    snapshots = of_dates(lakehouse.read(BASELINE, baseline_behind(lakehouse, panel_version)), dates)
+def _observed(
+    lakehouse: LakehouseResource, panel_version: int, dates: Sequence[date], policy: ChurnPolicy
+) -> DataFrame:
+    """What a list needs of a version of the panel and of what is behind it."""
     panel = of_dates(lakehouse.read(PANEL, panel_version), dates)
-    features = [feature.name for feature in FEATURES if feature.name in panel.columns]
-    # Through text: not every engine's cast of a decimal is correctly rounded.
-    spend = F.col("spend").cast("string").cast("double").alias("recent_spend")
+    features = [feature.name for feature in policy.catalogue.features if feature.name in panel.columns]
     return (
-        snapshots.select(*KEYS, spend, *TOLD_COLUMNS)
+        origin_of(lakehouse, panel_version, policy)
+        .observed(dates)
         .join(panel.select(*KEYS, *features), [*KEYS])
-        .withColumn("features_version", F.lit(panel_version).cast("long"))
+        .withColumns({"features_version": F.lit(panel_version).cast("long"), "is_observed": F.lit(True)})
     )
 
 
 def _explained(
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
+    policy: ChurnPolicy,
     scores_version: int,
+    *,
     candidates: pa.Table,
     made_with: tuple[str, int],
-    wording: Wording,
 ) -> DataFrame:
     """Those candidates that one version of the model scored of one of the panel, with the reasons."""
     number, panel_version = made_with
@@ -269,24 +258,34 @@ def _explained(
         panel = lakehouse.arrow(PANEL, ["customer_id", *model.features], panel_version, dates=("as_of", [day]))
         scored = lakehouse.arrow(SCORES, ["customer_id"], scores_version, dates=("as_of", [day]))
         is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
-        references[day] = reference(panel.filter(is_scored), model)
-    told = explained(lakehouse.frame(rows), model, references, wording)
-    return told.drop(*[feature.name for feature in FEATURES], *TOLD_COLUMNS)
+        references[day] = reference(panel.filter(is_scored), model, policy.catalogue)
+    names = origin_of(lakehouse, panel_version, policy).segments()
+    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()})
+    told = explained(lakehouse.frame(rows), model, references, wording, policy.catalogue)
+    return told.drop(*policy.catalogue.of, *policy.catalogue.told_columns)
 
 
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnPolicy) -> Iterator[str]:
-    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies."""
-    shown = ["rank", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"]
-    shown += ["suggested_action"] if policy.economics is None else ["suggested_action", "expected_profit"]
+    """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies.
+
+    Each row says of which week it is, what it is ranked by, and in which currency amounts are. The ranks run from 1
+    without a hole: the table's own count whoever is held out.
+    """
+    money = ["recent_spend", "value_at_risk", *([] if policy.economics is None else ["expected_profit"])]
+    shown = ["ranked_by", "customer_id", "risk_tier", "churn_probability", *money, "currency", "suggested_action"]
     for day in dates:
-        listed = lakehouse.arrow(TARGETS, [*shown, "reasons", "is_holdout"], dates=("as_of", [day])).sort_by("rank")
+        told = [name for name in shown if name != "currency"]
+        listed = lakehouse.arrow(TARGETS, ["rank", *told, "reasons", "is_holdout"], dates=("as_of", [day]))
+        unknown = [name for name in VALUES if len(listed) and not pc.any(listed.column(name).is_valid()).as_py()]
+        contacts = [row for row in listed.sort_by("rank").to_pylist() if not row["is_holdout"]]
         rows = [
-            {name: row[name] for name in shown} | _sentences(row["reasons"])
-            for row in listed.to_pylist()
-            if not row["is_holdout"]
+            {**row, "week": day, "rank": place, "currency": policy.units.currency} | _sentences(row["reasons"])
+            for place, row in enumerate(contacts, start=1)
         ]
-        content = pd.DataFrame(rows, columns=[*shown, *_sentences([])]).round(4)
-        yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", as_csv(content))
+        content = pd.DataFrame(rows, columns=["week", "rank", *shown, *_sentences([])])
+        content = content.round({"churn_probability": 4} | dict.fromkeys(money, 2))
+        # A list that is ranked by risk alone says so by having no value.
+        yield lakehouse.write_file(f"{EXPORTS}/{day}.csv", as_csv(content.drop(columns=unknown)))
 
 
 def _sentences(reasons: Sequence[Mapping[str, str]]) -> dict[str, str | None]:

@@ -6,17 +6,17 @@ from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.evaluation import Verdict
-from churn_assets.churn.labels import SHARED_BY, definition, known_churn_rate, shares_of
+from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import SEGMENTS
 from churn_assets.defs.monitoring import DECISIONS, MONITORING
+from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS
-from churn_assets.defs.retention import EXCLUSIONS, TARGETS, baseline_behind
+from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -57,25 +57,25 @@ def churn_risk_report(
     as_of, of_week = latest, ("as_of", [latest])
     scores = lakehouse.arrow(SCORES, [*SCORED, *STAMPS], inputs[SCORES], dates=of_week)
     version, panel = (scores.column(name)[0].as_py() for name in STAMPS)
+    origin = origin_of(lakehouse, panel, policy)
     week = week_at_risk(
         as_of,
         scores.select(SCORED),
-        lakehouse.arrow(
-            BASELINE, ["customer_id", "spend", "segment_index"], baseline_behind(lakehouse, panel), dates=of_week
-        ),
+        origin.spend(as_of),
         lakehouse.arrow(TARGETS, LISTED, inputs[TARGETS], dates=of_week),
         excluded=len(lakehouse.arrow(EXCLUSIONS, ["customer_id"], inputs[EXCLUSIONS], dates=of_week)),
-        segments={int(row["segment_index"]): str(row["segment"]) for row in lakehouse.records(SEGMENTS)},
+        segments={int(number): name for number, name in origin.segments().items()},
+        catalogue=policy.catalogue,
     )
-    by_date = lakehouse.counts(PANEL, SHARED_BY, panel)
+    by_date = origin.counted()
     high, medium = policy.scoring.least_probabilities(known_churn_rate(by_date))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
         week=week,
         trend=shares_of(by_date),
         outcome_days=policy.windows.outcome_days,
-        observation_days=policy.windows.observation_days,
-        eligibility_days=policy.windows.eligibility_days,
+        population=origin.population(),
+        worth=origin.worth(),
         crisis_delay_minutes=policy.crisis_delay_minutes,
         churn_definition=definition(policy),
         least_high_probability=high,
@@ -87,6 +87,7 @@ def churn_risk_report(
         is_retrain=_is_retrain(lakehouse),
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
+        catalogue=policy.catalogue,
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
@@ -99,7 +100,9 @@ def churn_risk_report(
             "customers": week.everyone.customers,
             "alerts": week.everyone.alerts,
             "expected_leavers": week.everyone.expected_leavers,
-            "value_at_risk": week.everyone.value_at_risk,
+            "value_at_risk": "no value is declared"
+            if week.everyone.value_at_risk is None
+            else week.everyone.value_at_risk,
             "to_contact": week.to_contact,
         }
     )

@@ -8,7 +8,6 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.arrivals import stale_orders
-from churn_assets.churn.calendar import ONE_DAY
 from churn_assets.churn.errors import UnscorableWeekError
 from churn_assets.churn.labels import known_churn_rate
 from churn_assets.churn.outcomes import Outcome
@@ -26,7 +25,8 @@ from churn_assets.churn.scoring import (
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.decisions import PRODUCTION_MODEL
 from churn_assets.defs.features import PANEL, SNAPSHOTS, add_snapshots
-from churn_assets.defs.lakehouse import SILVER, looked_at, stored_load
+from churn_assets.defs.lakehouse import looked_at
+from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.sources import SourceCatalog
@@ -103,7 +103,7 @@ def churn_scores(
     # Before the model: MLflow loads it into a session that is there, and in a process of its own there is none yet.
     panel = lakehouse.read(PANEL, inputs[PANEL])
     scorer = tracking.load_scorer(version)
-    against = feature_problems(panel.schema, scorer.features)
+    against = feature_problems(panel.schema, scorer.features, policy.catalogue)
     if against:
         raise UnscorableWeekError(
             f"The features of {PANEL} are not those of version {version.version}; earlier scores stay.",
@@ -111,8 +111,8 @@ def churn_scores(
             next_step=f"materialize {PANEL}, or train and promote a version on these features",
         )
     eligible = of_dates(panel, dates)
-    scored = scorer.score(scorable(eligible, scorer.features))
-    unscored = unscorable(eligible, scorer.features)
+    scored = scorer.score(scorable(eligible, scorer.features, policy.catalogue))
+    unscored = unscorable(eligible, scorer.features, policy.catalogue)
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         return audited(score_outcomes(staged[SCORES], staged[UNSCORED], eligible), SCORES, policy)
@@ -145,10 +145,8 @@ def require_fresh(
     latest = max(lakehouse.dates(PANEL, "as_of", panel_version))
     if latest not in dates:
         return
-    silver_version = lakehouse.inputs(PANEL, panel_version).get(SILVER)
-    # Whoever made a panel of unknown orders knew them up to its latest date.
-    known = latest - ONE_DAY if silver_version is None else stored_load(lakehouse, silver_version).watermark(policy)
-    stale = stale_orders(known, now, policy)
+    known = origin_of(lakehouse, panel_version, policy).complete_until(latest)
+    stale = None if known is None else stale_orders(known, now, policy)
     if stale is not None:
         raise UnscorableWeekError(
             f"The week of {latest} is not scored, because its orders are stale; earlier scores stay.",
@@ -208,10 +206,10 @@ def scoring_schedule(policy: ChurnPolicy) -> dg.ScheduleDefinition:
     @dg.schedule(
         name="scheduled_scoring",
         job_name=SCORING,
-        cron_schedule=policy.calendar.cron(SCORING_HOUR, policy.calendar.snapshots),
+        cron_schedule=policy.calendar.cron(SCORING_HOUR, policy.as_of_dates.snapshots),
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description=f"Scores the latest snapshot, {policy.calendar.snapshots} at 06:00 UTC.",
+        description=f"Scores the latest snapshot, {policy.as_of_dates.snapshots} at 06:00 UTC.",
     )
     def scheduled_scoring(
         context: dg.ScheduleEvaluationContext, lakehouse: LakehouseResource

@@ -10,20 +10,18 @@ import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
-from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_histories import purchase_histories
-from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
+from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
 from churn_assets.churn.trees import model_digest
 from churn_assets.defs.feasibility import FEASIBILITY, require_feasible_definition
-from churn_assets.defs.features import PANEL, other_rules
-from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.origins import PanelOrigin, origin_of
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.splits import TEST, TRAIN, stored_dates
 from churn_assets.pages.pictures import drawn, feature_importances, precision_recall
@@ -105,7 +103,7 @@ def churn_pipeline_model(
         )
     versions |= lakehouse.inputs(TRAIN)
     # Asked again here, because a blocking check only blocks within its own run.
-    other = other_rules(lakehouse, versions[PANEL], policy)
+    other = origin_of(lakehouse, versions[PANEL], policy).other_rules()
     if other is not None:
         raise StalePanelError(
             f"Version {versions[PANEL]} of {PANEL} was built under other rules or by other code than now.",
@@ -113,15 +111,16 @@ def churn_pipeline_model(
             next_step=f"materialize {PANEL} and what is upstream of it again",
         )
     require_feasible_definition(lakehouse, versions[PANEL], policy)
-    features = FEATURE_SETS[policy.model.feature_set]
+    features = policy.features
     train = lakehouse.read(TRAIN, versions[TRAIN])
     panel = lakehouse.read(PANEL, versions[PANEL])
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     hyperparameters = hyperparameters_of(config, policy)
-    purchases = _purchase_model(context, lakehouse, versions[PANEL], dates)
+    purchases = _purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates)
     prior = prior_of(purchases, policy.windows.outcome_days)
-    with tracking.training_run(context, hyperparameters.estimator) as run_id:
+    about = f"{policy.model.feature_set} {dates.test}"
+    with tracking.training_run(context, hyperparameters.estimator, about) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         rows = lakehouse.row_count(TRAIN, versions[TRAIN])
@@ -152,16 +151,13 @@ def churn_pipeline_model(
     )
 
 
-def _purchase_model(
-    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, panel_version: int, dates: SplitDates
-) -> PurchaseModel | None:
+def _purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, dates: SplitDates) -> PurchaseModel | None:
     """What is known of churn without a label, from all orders behind the panel before the test date.
 
     None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
     """
-    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, panel_version)[SILVER])
     try:
-        return fit_purchase_model(purchase_histories(silver, dates.test))
+        return origin.purchase_model(dates.test)
     except UnfittablePurchaseModelError as unfittable:
         context.log.warning("No purchase model: %s", unfittable)
         return None
@@ -178,7 +174,7 @@ def _logged(
     purchases: PurchaseModel | None,
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
-    features, importances = FEATURE_SETS[policy.model.feature_set], model.trees.importances()
+    features, importances = policy.features, model.trees.importances()
     rules = policy.model_dump(mode="json")
     validated = {} if model.threshold is None else asdict(model.threshold)
     validated.pop("value", None)
@@ -191,6 +187,7 @@ def _logged(
         params={
             **policy.model.model_dump(),
             **asdict(hyperparameters),
+            **policy.catalogue.named_set(),
             "features": json.dumps(list(features)),
             "purchase_model": json.dumps(None if purchases is None else asdict(purchases)),
             "test_as_of": dates.test,
@@ -201,6 +198,7 @@ def _logged(
         },
         metrics={f"validation_{name}": value for name, value in validated.items()},
         inputs=inputs,
+        validated_on=TRAIN,
         documents={
             POLICY_FILE: rules,
             THRESHOLD_FILE: {"threshold": model.threshold_value, **validated},

@@ -99,6 +99,8 @@ def publish(
     if_empty: raised if a table would have no row. Raises UndatedRowsError for rows without a date, ValueError for rows
     of other dates, OvertakenError if another run wrote a table, or the same dates of it, since this one began to.
     """
+    from deltalake import Schema
+
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     if replaced is not None and replaced.days is not None:
         noted["dates"] = replaced.days
@@ -130,13 +132,14 @@ def publish(
     commits: list[TableCommit] = []
     for table, rows in tables.items():
         schema, path = _nullable(rows.schema), paths[table]
+        delta_schema = Schema.from_json(schema.json())
         try:
             version = None
             if mode == "overwrite" and replaced is None:
-                version = _commit_what_is_new(path, staged[table], actions[table], schema, noted, begun[table])
+                version = _commit_what_is_new(path, staged[table], actions[table], delta_schema, noted, begun[table])
             if version is None:
                 version = commit_files(
-                    path, actions[table], schema, mode=mode, metadata=noted, replaced=replaced, begun=begun[table]
+                    path, actions[table], delta_schema, mode=mode, metadata=noted, replaced=replaced, begun=begun[table]
                 )
         except OvertakenError:
             # It is known that no version has these files, nor those of the tables behind.
@@ -149,20 +152,20 @@ def publish(
 
 
 def _commit_what_is_new(
-    path: str, staged: str, actions: list[Any], schema: "StructType", metadata: Mapping[str, Any], begun: int | None
+    path: str, staged: str, actions: list[Any], schema: "Schema", metadata: Mapping[str, Any], begun: int | None
 ) -> int | None:
     """A version with the files of the one before and those rows of folder `staged` alone that this lacks.
 
     So a refresh takes the room of what it brings. None where a row is gone or changed, or there are too many to read.
     """
     import pyarrow.parquet as pq
-    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import DeltaError
 
     if begun is None:
         return None
-    delta, delta_schema, rows = DeltaTable(python_uri(path)), Schema.from_json(schema.json()), _rows_of(actions)
-    is_like = delta.schema() == delta_schema and not delta.metadata().partition_columns
+    delta, rows = DeltaTable(python_uri(path)), _rows_of(actions)
+    is_like = delta.schema() == schema and not delta.metadata().partition_columns
     if not is_like or not 0 < row_count(delta) <= rows <= COMPARED_ROWS:
         return None
     _require_unwritten(path, begun, delta.version(), None)
@@ -184,7 +187,7 @@ def _commit_what_is_new(
         delta.create_write_transaction(
             _add_actions(place, f"{write_id}/new"),
             "append",
-            delta_schema,
+            schema,
             commit_properties=CommitProperties(custom_metadata=noted, max_commit_retries=0),
         )
     except DeltaError:
@@ -201,7 +204,7 @@ def _commit_what_is_new(
 def commit_files(
     path: str,
     actions: list[Any],
-    schema: "StructType",
+    schema: "Schema",
     *,
     mode: str,
     metadata: Mapping[str, Any],
@@ -212,15 +215,15 @@ def commit_files(
 
     metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
     overwrite removes. begun: the version that was the latest when the rows began to be computed, None for no table.
-    Raises UnsupportedTableError for a table partitioned otherwise, unless all its dates are replaced, and
-    OvertakenError, with nothing committed, if what an overwrite removes has been written by another since.
+    An overwrite of all rows lays the table out as these are. Raises UnsupportedTableError for a table partitioned
+    otherwise of which rows stay, and OvertakenError, with nothing committed, if what an overwrite removes has been
+    written by another since.
     """
-    from deltalake import CommitProperties, DeltaTable, Schema
+    from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import DeltaError
     from deltalake.transaction import create_table_with_add_actions
 
     uri = python_uri(path)
-    delta_schema = Schema.from_json(schema.json())
     partition_by = None if replaced is None else [replaced.by]
     days = None if replaced is None else replaced.days
     # Others may write other dates meanwhile, unless what these are rests on them.
@@ -230,7 +233,7 @@ def commit_files(
         try:
             create_table_with_add_actions(
                 uri,
-                delta_schema,
+                schema,
                 actions,
                 mode=mode,
                 partition_by=partition_by,
@@ -246,19 +249,19 @@ def commit_files(
     delta = DeltaTable(uri)
     opened_at = delta.version()
     is_partitioned_so = delta.metadata().partition_columns == (partition_by or [])
-    if not is_partitioned_so and replaced is not None and days is None:
+    if not is_partitioned_so and mode == "overwrite" and days is None:
         _require_unwritten(path, begun, opened_at, None)
         create("overwrite")
         return _version_of(path, metadata["write_id"], opened_at)
     if not is_partitioned_so:
-        # Its partition values would be lost, and with them the dates of all rows.
+        # The partition values of the rows that stay would be lost, and with them their dates.
         raise UnsupportedTableError(
             f"{path} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
             f"and the rows are written by {partition_by or 'nothing'}.",
             next_step="write dated tables by their dates, and others whole",
         )
     if mode == "append":
-        _add_missing_columns(delta, delta_schema)
+        _add_missing_columns(delta, schema)
     if mode == "overwrite":
         _require_unwritten(path, begun, opened_at, own_days)
     # What is removed is what this opened version holds: the very next version is taken, or none.
@@ -268,11 +271,9 @@ def commit_files(
     try:
         if days == []:
             # With no date to name, all would be removed.
-            delta.create_write_transaction(actions, "append", delta_schema, partition_by, commit_properties=properties)
+            delta.create_write_transaction(actions, "append", schema, partition_by, commit_properties=properties)
         else:
-            delta.create_write_transaction(
-                actions, mode, delta_schema, partition_by, filters, commit_properties=properties
-            )
+            delta.create_write_transaction(actions, mode, schema, partition_by, filters, commit_properties=properties)
     except DeltaError:
         if latest_version(path) == opened_at or _is_committed(path, metadata["write_id"], opened_at):
             raise
@@ -316,7 +317,6 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
 
     Needs no JVM. Raises OvertakenError if the table has moved on since `version`.
     """
-    import pyarrow.parquet as pq
     from deltalake import CommitProperties, DeltaTable, Schema
     from deltalake.exceptions import DeltaError
     from deltalake.transaction import create_table_with_add_actions
@@ -324,10 +324,7 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
     noted = {**metadata, "write_id": uuid.uuid4().hex}
     properties = CommitProperties(custom_metadata=noted, max_commit_retries=0)
     uri, staged, schema = python_uri(path), f"{path}/{noted['write_id']}", Schema.from_arrow(rows.schema)
-    filesystem, folder = filesystem_of(staged)
-    filesystem.create_dir(folder, recursive=True)
-    pq.write_table(rows, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
-    actions = _add_actions(staged, noted["write_id"])
+    actions = _staged_actions(rows, staged)
     try:
         if version is None:
             create_table_with_add_actions(
@@ -345,21 +342,39 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
     return 0 if version is None else version + 1
 
 
-def overwrite(path: str, rows: "pa.Table", metadata: Mapping[str, Any]) -> int:
-    """Makes `rows`, a small table, all the rows of the table at `path`; the version that has them. Needs no JVM."""
-    from deltalake import CommitProperties, write_deltalake
+def overwrite(path: str, rows: "pa.Table", metadata: Mapping[str, Any], *, since: int | None) -> int:
+    """Makes `rows`, a small table, all the rows of the table at `path`; the version that has them. Needs no JVM.
+
+    since: the version that was the latest when the rows began to be computed, None for no table. Raises OvertakenError,
+    with nothing left behind, if another wrote the table after it.
+    """
+    from deltalake import Schema
 
     noted = {**metadata, "write_id": uuid.uuid4().hex}
-    before = latest_version(path)
-    write_deltalake(
-        python_uri(path),
-        rows,
-        mode="overwrite",
-        schema_mode="overwrite",
-        configuration=TABLE_PROPERTIES,
-        commit_properties=CommitProperties(custom_metadata=noted),
-    )
-    return _version_of(path, noted["write_id"], -1 if before is None else before)
+    staged, schema = f"{path}/{noted['write_id']}", Schema.from_arrow(rows.schema)
+    actions = _staged_actions(rows, staged)
+    try:
+        return commit_files(path, actions, schema, mode="overwrite", metadata=noted, begun=since)
+    except OvertakenError:
+        delete_folder(staged)
+        raise
+
+
+def _staged_actions(rows: "pa.Table", staged: str) -> list[Any]:
+    """The actions of `rows` in one file of folder `staged`, of none for no rows. A failure leaves no folder."""
+    import pyarrow.parquet as pq
+
+    if not len(rows):
+        return []
+    filesystem, folder = filesystem_of(staged)
+    try:
+        filesystem.create_dir(folder, recursive=True)
+        pq.write_table(rows, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
+        return _add_actions(staged, staged.rsplit("/", 1)[1])
+    except BaseException:
+        # Not a handler: whatever stopped the write goes on.
+        delete_folder(staged)
+        raise
 
 
 def _version_of(path: str, write_id: str, since: int) -> int:

@@ -104,7 +104,8 @@ def _hashable(batch: "pa.RecordBatch") -> "dict[str, pd.Series[Any]]":
         if pa.types.is_temporal(kind):
             column = column.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
         elif pa.types.is_nested(kind) or pa.types.is_decimal(kind):
-            column = pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())
+            texts = zip(_exact(column), column.is_valid().to_pylist(), strict=True)
+            column = pa.array([text if is_valid else None for text, is_valid in texts], pa.string())
         is_text = pa.types.is_string(column.type) or pa.types.is_binary(column.type)
         columns[f"{name} is null"] = pd.Series(column.is_null().to_numpy(zero_copy_only=False))
         filled = column.fill_null("" if is_text else False if pa.types.is_boolean(column.type) else 0)
@@ -135,6 +136,14 @@ def _sorted(table: "pa.Table") -> "pa.Table":
     return table.sort_by([(name, "ascending") for name in flat]) if flat else table
 
 
-def _exact(column: "pa.ChunkedArray") -> list[str]:
-    """Each value as text that tells any two apart: the shortest that reads back as the same double, also in lists."""
-    return [repr(value) for value in column.to_pylist()]
+def _exact(column: "pa.Array | pa.ChunkedArray") -> list[str]:
+    """Each value as text that tells any two apart: the shortest that reads back as the same double, also in lists.
+
+    The order of a map's entries says nothing, and engines write them in orders of their own.
+    """
+    import pyarrow as pa
+
+    values = column.to_pylist()
+    if pa.types.is_map(column.type):
+        return [repr(None if entries is None else sorted(entries)) for entries in values]
+    return [repr(value) for value in values]

@@ -56,20 +56,27 @@ def orders_of(root: str, customers: Collection[str]) -> set[str]:
     filesystem, _ = filesystem_of(root)
     found: set[str] = set()
     for path in _files(root):
-        if path.endswith(".parquet") and f"/{LOG}/" not in path:
-            names = pq.read_schema(path, filesystem=filesystem).names
-            if set(KEYS) <= set(names):
-                rows = pq.ParquetFile(path, filesystem=filesystem).read(columns=list(KEYS))
-                is_theirs = _has_key(rows, "customer_id", Erasure(frozenset(customers)).keys("customer_id"))
-                found |= {str(each).strip(" ") for each in rows.filter(is_theirs)["order_id"].to_pylist() if each}
+        if _tells_whose(filesystem, path):
+            rows = pq.ParquetFile(path, filesystem=filesystem).read(columns=list(KEYS))
+            is_theirs = _has_key(rows, "customer_id", Erasure(frozenset(customers)).keys("customer_id"))
+            found |= {str(each).strip(" ") for each in rows.filter(is_theirs)["order_id"].to_pylist() if each}
     return found
+
+
+def _tells_whose(filesystem: Any, path: str) -> bool:
+    """Whether a file has orders with their customers."""
+    import pyarrow.parquet as pq
+
+    is_of_rows = path.endswith(".parquet") and f"/{LOG}/" not in path
+    return is_of_rows and set(KEYS) <= set(pq.read_schema(path, filesystem=filesystem).names)
 
 
 def erase(root: str, erasure: Erasure) -> dict[str, int]:
     """Takes the rows out of every file under `root`; how many rows or places, by file. Again: what an end left over."""
     filesystem, folder = filesystem_of(root)
     erased: dict[str, int] = {}
-    for path in list(_files(root)):
+    # What says whose an order is goes last: whoever is killed and asks again has to find the orders again.
+    for path in sorted(_files(root), key=lambda path: _tells_whose(filesystem, path)):
         # A checksum holds no text, and may have gone with its file's old content.
         if f"/{LOG}/" in path or path.endswith(".crc"):
             continue
@@ -185,17 +192,20 @@ def _mend_log(filesystem: Any, table: str, erasure: Erasure) -> None:
     from deltalake import DeltaTable
     from pyarrow.fs import FileSelector
 
-    is_mended = False
+    changed: dict[str, str] = {}
     for info in filesystem.get_file_info(FileSelector(f"{table}/{LOG}")):
         if info.path.endswith(".json"):
             entries = [json.loads(line) for line in (_text(filesystem, info.path) or "").splitlines()]
             mended = [_mended(filesystem, table, entry, erasure) for entry in entries]
             if mended != entries:
-                lines = "\n".join(json.dumps(entry, separators=(",", ":"), ensure_ascii=False) for entry in mended)
-                _replace(filesystem, info.path, lines.encode())
-                is_mended = True
-    if is_mended:
+                changed[info.path] = "\n".join(
+                    json.dumps(entry, separators=(",", ":"), ensure_ascii=False) for entry in mended
+                )
+    if changed:
+        # First: once the log is as it should be, nothing would tell the next attempt that they are not.
         _remove_checkpoints(filesystem, table)
+        for path, lines in changed.items():
+            _replace(filesystem, path, lines.encode())
         if "://" not in table and type(filesystem).__name__ == "LocalFileSystem":
             DeltaTable(table).create_checkpoint()
 

@@ -34,6 +34,13 @@ def holds_files(path: str) -> bool:
     return any(file.type == FileType.File and not file.base_name.startswith(("_", ".")) for file in found)
 
 
+def is_file(path: str) -> bool:
+    from pyarrow.fs import FileType
+
+    filesystem, place = filesystem_of(path)
+    return bool(filesystem.get_file_info(place).type == FileType.File)
+
+
 def delete_folder(path: str) -> None:
     """Deletes the folder with all that is in it; one that is not there is none to delete."""
     from pyarrow.fs import FileType

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
     NAMES,
@@ -23,7 +22,7 @@ from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 from churn_assets.pages.markdown import Markdown, bullets, escaped, table
-from churn_assets.pages.tables import UNKNOWN, figures_table
+from churn_assets.pages.tables import UNKNOWN, criteria_table, figures_table
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,8 @@ def _purpose(policy: ChurnPolicy) -> Iterator[str]:
     )
     yield "Not for:"
     unscored = f"without an order in the {policy.windows.eligibility_days} days before the as-of date nobody is scored"
+    if policy.catalogue.delivered is not None:
+        unscored = "who is not in the feature table is not scored"
     yield bullets(
         [
             "prices, credit, or any decision to a customer's disadvantage;",
@@ -117,6 +118,13 @@ def _purpose(policy: ChurnPolicy) -> Iterator[str]:
 
 def _label(policy: ChurnPolicy) -> Iterator[str]:
     windows = policy.windows
+    if policy.catalogue.delivered is not None:
+        yield (
+            f"A churner, as the label is delivered: **{escaped(definition(policy))}**, in the {windows.outcome_days} "
+            "days from the as-of date. Neither this nor that no feature knows what came after can be seen here; it is"
+        )
+        yield bullets(policy.catalogue.attestations or ["vouched for by nobody"])
+        return
     yield f"A churner, by the policy's definition `{policy.churn.definition}`: **{definition(policy)}**."
     every = f"always a {policy.calendar.weekday.capitalize()}"
     if policy.calendar.snapshots == "daily":
@@ -157,7 +165,7 @@ def _features(facts: CardFacts) -> Iterator[str]:
         yield "The importances are not known, for the model could not be read."
     rows = []
     for name in sorted(facts.features, key=lambda name: -importances.get(name, 0.0)):
-        feature = FEATURE_OF[name]
+        feature = facts.policy.catalogue.of[name]
         importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
         rows.append([Markdown(f"`{name}`"), importance, feature.meaning, feature.formula, feature.range_text])
     yield table(["feature", "importance", "meaning", "formula", "range"], rows)
@@ -165,7 +173,7 @@ def _features(facts: CardFacts) -> Iterator[str]:
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:
     yield f"{evaluation.verdict.value}, because:"
-    yield bullets(evaluation.reasons)
+    yield criteria_table(evaluation.criteria) if evaluation.criteria else bullets(evaluation.reasons)
     if evaluation.warnings:
         yield "Warnings:"
         yield bullets(evaluation.warnings)

@@ -156,9 +156,10 @@ def churn_by_date(
     axes = figure.add_subplot()
     dates = [snapshot.as_of for snapshot in snapshots]
     churn = [np.nan if snapshot.churn is None else snapshot.churn for snapshot in snapshots]
-    exposed = np.array([snapshot.crisis for snapshot in snapshots])
+    exposed = np.array([snapshot.crisis or 0.0 for snapshot in snapshots])
     late = f"had a delivery over {crisis_delay_minutes:g} minutes late"
-    axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=late)  # type: ignore[arg-type]
+    if all(snapshot.crisis is not None for snapshot in snapshots):
+        axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=late)  # type: ignore[arg-type]
     axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label="left within the outcome window")  # type: ignore[arg-type]
     axes.set(title="Churn rate by as-of date", ylabel="share of eligible customers")
     axes.set_ylim(bottom=0)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from churn_assets.churn.catalogue import FEATURE_OF
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
@@ -25,14 +25,15 @@ VERDICT_WORDS = {
 class RiskReport:
     """What the page shows. effects: sentences; alarms: figures beyond a limit; empty where there is nothing to tell.
 
-    is_retrain: whether the model should be trained again; None where that is not decided.
+    is_retrain: whether the model should be trained again; None where that is not decided. population: who the customers
+    are. worth: what their value is, behind "what the customers"; None where none is known.
     """
 
     week: WeekAtRisk
     trend: Sequence[SnapshotShares]
     outcome_days: int
-    observation_days: int
-    eligibility_days: int
+    population: str
+    worth: str | None
     crisis_delay_minutes: float
     churn_definition: str
     least_high_probability: float
@@ -44,6 +45,11 @@ class RiskReport:
     is_retrain: bool | None
     model: ServingModel
     made_from: Sequence[str]
+    catalogue: Catalogue = CATALOGUE
+
+    @property
+    def is_crisis_known(self) -> bool:
+        return all(snapshot.crisis is not None for snapshot in self.trend)
 
     def money(self, amount: float) -> str:
         return f"{amount:,.0f} {self.currency}".rstrip()
@@ -63,7 +69,7 @@ def risk_report_page(report: RiskReport) -> str:
         narrow_picture=narrow.data_uri,
         trend_text=trend_text(report.trend),
         model_text=model_text(report.model),
-        watched=watched_text(report.alarms, report.is_retrain),
+        watched=watched_text(report.alarms, report.is_retrain, report.catalogue),
     )
 
 
@@ -97,21 +103,24 @@ def model_text(model: ServingModel) -> str:
     )
 
 
-def watched_text(alarms: Sequence[Measurement], is_retrain: bool | None) -> list[str]:
+def watched_text(alarms: Sequence[Measurement], is_retrain: bool | None, catalogue: Catalogue = CATALOGUE) -> list[str]:
     """What monitoring says of the week, a sentence each, and whether the model should be trained again."""
-    sentences = [alarm_text(alarm) for alarm in alarms] or ["This week's customers are as the model knows them."]
+    sentences = [alarm_text(alarm, catalogue) for alarm in alarms] or [
+        "This week's customers are as the model knows them."
+    ]
     if is_retrain is not None:
         sentences.append("The model should be trained again." if is_retrain else "The model need not be trained again.")
     return sentences
 
 
-def alarm_text(alarm: Measurement) -> str:
+def alarm_text(alarm: Measurement, catalogue: Catalogue = CATALOGUE) -> str:
     """A figure beyond a limit, in an executive's words."""
     far = "far " if alarm.status is Status.FAIL else ""
     if alarm.metric is Metric.PSI:
         if alarm.subject == SCORE:
             return f"The probabilities of leaving are spread {far}otherwise than when the model was trained."
-        return f"Customers differ {far}more than usual from those the model learned from: {_meaning(alarm.subject)}."
+        meaning = _meaning(alarm.subject, catalogue)
+        return f"Customers differ {far}more than usual from those the model learned from: {meaning}."
     figures = f"{alarm.value:.1%}; the company's policy"
     return {
         Metric.ALERT_SHARE: f"More customers are at risk than the team can contact: {figures} allows "
@@ -125,6 +134,6 @@ def alarm_text(alarm: Measurement) -> str:
     }[alarm.metric]
 
 
-def _meaning(subject: str) -> str:
-    feature = FEATURE_OF.get(subject)
+def _meaning(subject: str, catalogue: Catalogue) -> str:
+    feature = catalogue.of.get(subject)
     return subject if feature is None else feature.meaning

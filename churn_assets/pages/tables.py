@@ -3,13 +3,37 @@
 from collections.abc import Iterable, Sequence
 
 from churn_assets.churn.catalogue import Feature
-from churn_assets.churn.evaluation import Evaluation
+from churn_assets.churn.evaluation import Evaluation, shortcomings
 from churn_assets.churn.feasibility import Feasibility
 from churn_assets.churn.intervals import Estimate
-from churn_assets.churn.ledger import Decision
+from churn_assets.churn.ledger import Decision, before, headline, moment
+from churn_assets.churn.outcomes import Figure
 from churn_assets.pages.markdown import Markdown, escaped, table
 
 UNKNOWN = "–"
+
+
+def criteria_table(criteria: Sequence[Figure]) -> Markdown:
+    """What was found beside what is allowed, and whether that is met."""
+    header, *rows = _criteria(criteria)
+    return table(header, rows)
+
+
+def criteria_lines(criteria: Sequence[Figure]) -> list[str]:
+    """The same table for a terminal, a line for each row."""
+    rows = _criteria(criteria)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return ["  ".join(row).rstrip() for row in padded]
+
+
+def _criteria(criteria: Sequence[Figure]) -> list[list[str]]:
+    """The header and the rows; no column for intervals where there is none."""
+    rows = [["", "observed", "interval", "allowed", ""]]
+    rows += [
+        [each.what, each.observed, each.interval, each.allowed, "met" if each.is_met else "MISSED"] for each in criteria
+    ]
+    return rows if any(each.interval for each in criteria) else [[*row[:2], *row[3:]] for row in rows]
 
 
 def figures_table(evaluation: Evaluation) -> Markdown:
@@ -68,17 +92,18 @@ def features_table(features: Iterable[Feature]) -> Markdown:
     return table(["feature", "meaning", "formula"], ([each.name, each.meaning, each.formula] for each in features))
 
 
-def decisions_table(decisions: Iterable[Decision]) -> Markdown:
-    """Decisions of the ledger, in the order given."""
-    rows = (
-        [
-            f"{made.decided_at:%Y-%m-%d %H:%M:%S}",
-            made.action.value,
-            made.subject.version or UNKNOWN,
-            made.previous_version or UNKNOWN,
-            made.decided_by,
-            made.statement or "; ".join(made.reasons),
-        ]
-        for made in decisions
-    )
-    return table(["when (UTC)", "action", "version", "before", "who", "why"], rows)
+def decisions_list(decisions: Iterable[Decision]) -> Markdown:
+    """Decisions of the ledger, in the order given, each in three lines: what, after what, and why."""
+    lines = []
+    for made in decisions:
+        verdict = made.subject.verdict or "not asked for"
+        lines.append(f"- {escaped(f'{moment(made)} {headline(made)}')}")
+        lines.append(f"  - {escaped(f'{before(made)}; verdict {verdict}')}")
+        lines.append(f"  - {escaped(made.statement or _why(made.reasons))}")
+    return Markdown("\n".join(lines))
+
+
+def _why(reasons: Sequence[str]) -> str:
+    """What speaks against the model; where nothing does, how much speaks for it."""
+    against = shortcomings(reasons)
+    return "; ".join(against) if against or not reasons else f"all {len(reasons)} criteria are met"

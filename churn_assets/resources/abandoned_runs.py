@@ -30,11 +30,15 @@ def is_abandoned(run: "Run", instance: dg.DagsterInstance) -> bool:
     return _is_gone(json.loads(run.data.tags.get(PROCESS_TAG, "{}")))
 
 
+def process_tags(run_id: str) -> dict[str, str]:
+    """The tags of a Dagster run that this process executes."""
+    # With its id: a run that is launched again begins with the tags of the first.
+    return {DAGSTER_PROCESS_TAG: json.dumps(this_process() | {"run": run_id})}
+
+
 def note_process(run: dg.DagsterRun, instance: dg.DagsterInstance) -> None:
     """Notes with the Dagster run that it is executed by this process."""
-    # With its id: a run that is launched again begins with the tags of the first.
-    process = this_process() | {"run": run.run_id}
-    instance.add_run_tags(run.run_id, {DAGSTER_PROCESS_TAG: json.dumps(process)})
+    instance.add_run_tags(run.run_id, process_tags(run.run_id))
 
 
 def end_vanished_runs(instance: dg.DagsterInstance) -> list[str]:

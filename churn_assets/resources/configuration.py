@@ -7,16 +7,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.errors import ChurnError, InvalidPolicyError
 from churn_assets.churn.policy import ChurnPolicy, Names
 
 
-def load_policy(path: Path) -> ChurnPolicy:
-    """The policy in the TOML file `path`.
+def load_policy(path: Path, catalogue: Catalogue = CATALOGUE) -> ChurnPolicy:
+    """The policy in the TOML file `path`, about the features of `catalogue`.
 
     Raises InvalidPolicyError, naming every wrong key with what was found and what is allowed.
     """
-    return validated(ChurnPolicy, read_toml(path, InvalidPolicyError), path, InvalidPolicyError)
+    content = read_toml(path, InvalidPolicyError)
+    return validated(ChurnPolicy, content, path, InvalidPolicyError, context={"catalogue": catalogue})
 
 
 def names_of(policy: ChurnPolicy, environment: Mapping[str, str]) -> Names:
@@ -40,10 +42,20 @@ def read_toml(path: Path, error: type[ChurnError]) -> dict[str, Any]:
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
-def validated(model: type[Parsed], content: Mapping[str, Any], path: Path, error: type[ChurnError]) -> Parsed:
-    """`content` as a `model`; raises `error` with a line for each wrong key: where, what was found, what is allowed."""
+def validated(
+    model: type[Parsed],
+    content: Mapping[str, Any],
+    path: Path,
+    error: type[ChurnError],
+    *,
+    context: Mapping[str, Any] | None = None,
+) -> Parsed:
+    """`content` as a `model`; raises `error` with a line for each wrong key: where, what was found, what is allowed.
+
+    context: what the model's validation needs beside.
+    """
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context=dict(context or {}))
     except ValidationError as invalid:
         problems = [_problem(dict(detail)) for detail in invalid.errors()]
         raise error(

@@ -18,7 +18,7 @@ from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
 from churn_assets.delta.erasing import Erasure, erase, orders_of
 from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
-from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, write_file
+from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, is_file, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -293,9 +293,19 @@ class LakehouseResource(dg.ConfigurableResource):
         write_file(path, content)
         return path
 
-    def overwrite(self, table: str, rows: "pa.Table", *, metadata: Mapping[str, Any] | None = None) -> TableCommit:
-        """As `write` for the rows of a small table. Needs no JVM."""
-        return self.commit(table, commits.overwrite(self.path(table), rows, self._noted(metadata)))
+    def holds_file(self, name: str) -> bool:
+        """Whether `write_file` has written that file."""
+        return is_file(f"{self._root}/{name}")
+
+    def overwrite(
+        self, table: str, rows: "pa.Table", *, since: int | None, metadata: Mapping[str, Any] | None = None
+    ) -> TableCommit:
+        """As `write` for the rows of a small table. Needs no JVM.
+
+        since: its version when the rows began to be computed, None for no table. Raises OvertakenError, with nothing
+        left behind, if another wrote it after that.
+        """
+        return self.commit(table, commits.overwrite(self.path(table), rows, self._noted(metadata), since=since))
 
     def commit(self, table: str, version: int) -> TableCommit:
         """A committed version. Needs no JVM. Raises MissingTableError."""

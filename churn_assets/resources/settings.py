@@ -17,6 +17,9 @@ NAME_VARIABLES = {
     "registered_model": "CHURN_REGISTERED_MODEL",
     "table_prefix": "CHURN_TABLE_PREFIX",
 }
+CONNECT_SECONDS = 10
+# A bare postgresql:// means psycopg 3 since SQLAlchemy 2.1, and dagster-postgres brings psycopg2 (2026-11).
+DRIVER_ADVICE = "name the driver (postgresql+psycopg2://…) and install it: pip install 'churn_assets[postgres]'"
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -118,11 +121,32 @@ def make_store_folder(tracking_uri: str) -> None:
 
 
 def require_database(tracking_uri: str) -> None:
-    """Raises sqlite3.Error for a local sqlite store that cannot be one, which MLflow would try for 100 s (3.17)."""
+    """Asks a store that is a database at once, which MLflow would try for 100 s where it does not answer (3.17).
+
+    Raises sqlite3.Error, SQLAlchemyError, or ImportError for a driver that is not installed.
+    """
     file = _sqlite_file(tracking_uri)
     if file is not None:
         with closing(sqlite3.connect(file)) as database:
             database.execute("PRAGMA schema_version")
+    elif is_database_server(tracking_uri):
+        from sqlalchemy import create_engine, make_url
+        from sqlalchemy.exc import ArgumentError
+
+        if "@" in (make_url(tracking_uri).host or ""):
+            # The driver would tell what follows it as the name of a host.
+            raise ArgumentError("the password holds an @: write it as %40")
+        has_timeout = not tracking_uri.startswith("mssql")
+        engine = create_engine(tracking_uri, connect_args={"connect_timeout": CONNECT_SECONDS} if has_timeout else {})
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+
+
+def is_database_server(tracking_uri: str) -> bool:
+    """Whether MLflow's store is a database that a server holds."""
+    return tracking_uri.startswith(("postgresql", "mysql", "mssql"))
 
 
 def _sqlite_file(tracking_uri: str) -> Path | None:
@@ -150,3 +174,11 @@ def _is_simulated(settings: Settings) -> bool:
 def _absolute(place: str) -> str:
     """A URI as it is; a folder from the current one, because Spark and MLflow would each resolve it differently."""
     return place if "://" in place else str(Path(place).resolve())
+
+
+def mlflow_page(ui: str, page: str) -> str:
+    """The address of a page of MLflow's, such as `experiments`, in its view for model training.
+
+    Left to itself MLflow 3.17 opens its view for traces of language models, whatever an experiment holds (2026-11).
+    """
+    return f"{ui.rstrip('/')}/#/{page}?workflowType=machine_learning"

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.errors import (
     EmptySourceError,
     InvalidSourcesError,
@@ -42,6 +43,7 @@ from churn_assets.resources.converters import (
     unreadable_by_converters,
 )
 from churn_assets.resources.failed_casts import failed_casts
+from churn_assets.resources.feature_tables import BASELINE_TABLE, FeatureDeclaration, feature_table
 from churn_assets.resources.source_files import data_files, files_state
 from churn_assets.resources.source_reading import Scratch, SourceReading, reading_by, tables_named
 from churn_assets.resources.used_columns import ALL_COLUMNS, UsedColumns, used_columns
@@ -82,8 +84,13 @@ class Source(RawSource):
         return {**given, "format": "select", "path": "select"} if is_made else given
 
 
+class FeatureTable(Source, FeatureDeclaration):
+    """A ready feature table: where it lies, what its columns are, who vouches for it."""
+
+
 class Sources(BaseModel):
-    """The content of sources.toml: either `[demo]`, or `[orders]` and perhaps the optional tables.
+    """The content of sources.toml: `[demo]`, or `[orders]` and perhaps the optional tables, or `[features]` and
+    perhaps `[baseline]`.
 
     raw: further tables, for the selects of the others alone.
     """
@@ -94,19 +101,41 @@ class Sources(BaseModel):
     orders: Source | None = None
     reviews: Source | None = None
     customers: Source | None = None
+    features: FeatureTable | None = None
+    baseline: Source | None = None
     campaign_contacts: Source | None = None
     opt_outs: Source | None = None
     raw: Mapping[str, RawSource] = {}
 
     @model_validator(mode="after")
-    def demo_or_orders(self) -> "Sources":
-        tables = [table.name for table in (*SOURCE_TABLES, *RETENTION_TABLES)]
+    def one_beginning(self) -> "Sources":
+        tables = [table.name for table in (*SOURCE_TABLES, *RETENTION_TABLES)] + ["features", "baseline"]
         own = [name for name in tables if getattr(self, name) is not None]
-        if self.demo is None and self.orders is None:
-            raise ValueError("needs [orders], the one table that cannot be absent, or [demo]")
+        if self.demo is None and self.orders is None and self.features is None:
+            raise ValueError(
+                "needs [orders], the one table that cannot be absent, or [demo]; or [features], a ready feature table"
+            )
+        of_orders = [table.name for table in SOURCE_TABLES if getattr(self, table.name) is not None]
+        if self.features is not None and of_orders:
+            raise ValueError(f"has [features] and [{of_orders[0]}]: the panel comes from one of them, remove the other")
+        if self.baseline is not None and self.features is None:
+            raise ValueError("has [baseline] without [features]: of orders the rule is that of policy.toml")
         if self.demo is not None and own:
             raise ValueError(f"has [demo] and [{own[0]}]: remove [demo] to use your own tables")
         return self
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The features of the panel: those that are declared, else those that are computed from orders."""
+        return CATALOGUE if self.features is None else self.features.catalogue(has_rule=self.baseline is not None)
+
+    @property
+    def panel_tables(self) -> tuple[SourceTable, ...]:
+        """The source tables that the panel comes from."""
+        if self.features is None:
+            return SOURCE_TABLES
+        rule = () if self.baseline is None else (BASELINE_TABLE,)
+        return (feature_table(self.catalogue), *rule)
 
 
 def load_sources(path: Path) -> Sources:
@@ -168,9 +197,10 @@ class SourceCatalog:
     demo_root: str
     scratch: str = ""
 
-    def state(self) -> str | None:
+    def state(self, own: Collection[str] = ()) -> str | None:
         """A short text that changes when a source table does; None where only Spark could tell. Needs no JVM.
 
+        own: the paths of tables that are written here; where one of them is a source, each landing would be news.
         Raises MissingSourceError and UnreadableSourceError.
         """
         states: dict[str, Any] = {}
@@ -180,6 +210,8 @@ class SourceCatalog:
             if name in RAW_OF_LISTS or source.format == "select":
                 continue
             place = self._place(name, source)
+            if place.path.rstrip("/") in own:
+                continue
             with _told(name, source, place):
                 is_delta = source.format == "delta"
                 states[name] = (
@@ -266,7 +298,8 @@ class SourceCatalog:
         """All tables by the names that selects know them by, without `raw_`."""
         if self.sources.demo is not None:
             return {table.name: Source(format="delta", path=table.name) for table in SIMULATED}
-        named = {table.name: getattr(self.sources, table.name) for table in (*SOURCE_TABLES, *RETENTION_TABLES)}
+        tables = (*self.sources.panel_tables, *RETENTION_TABLES)
+        named = {table.name: getattr(self.sources, table.name) for table in tables}
         return {**self.sources.raw, **{name: source for name, source in named.items() if source is not None}}
 
     def _place(self, name: str, source: RawSource) -> Place:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import dagster as dg
 from dagster_mlflow import mlflow_tracking
 
+from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.errors import ChangedModelError, ChurnError
 from churn_assets.churn.policy import ChurnPolicy, Names
 from churn_assets.churn.promotion import PromotionRefusedError
@@ -26,7 +27,13 @@ from churn_assets.engines.addresses import public, whole
 from churn_assets.pages.pictures import Picture
 from churn_assets.resources.abandoned_runs import PROCESS_TAG, is_abandoned, this_process
 from churn_assets.resources.running_code import checkout_commit
-from churn_assets.resources.settings import make_store_folder, require_database
+from churn_assets.resources.settings import (
+    DRIVER_ADVICE,
+    is_database_server,
+    make_store_folder,
+    mlflow_page,
+    require_database,
+)
 from churn_assets.resources.trained_models import (
     DIGEST_TAG,
     MODEL_ARTIFACT,
@@ -50,6 +57,8 @@ if TYPE_CHECKING:
 LEARNERS = {"xgboost": "XGBoost", "gbt": "GBT"}
 STAGING, PRODUCTION = "staging", "production"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+# What MLflow shows as a description.
+NOTE_TAG = "mlflow.note.content"
 PAGE = 1000
 # Given explicitly: left to itself MLflow starts another JVM to find them out (33 s against 2 s, 2026-11).
 PINNED = ("pyspark", "mlflow", "numpy", "pandas")
@@ -94,18 +103,21 @@ class TrackingResource(dg.ConfigurableResource):
         """Raises UnusableStoreError."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
+        step = f"correct {TRACKING_VARIABLE}; `churn-assets doctor` looks at it"
         try:
             self._use_store()
             require_database(self._store)
             return MlflowClient(tracking_uri=self._store)
-        except (MlflowException, OSError, sqlite3.Error) as refused:
+        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError, ImportError) as refused:
             said = str(refused).replace(self._store, self.tracking_uri).splitlines()[0]
+            step = DRIVER_ADVICE if isinstance(refused, ImportError) else step
         # Outside of the handler, so that no trace of it is kept: MLflow's own words hold the address.
         raise UnusableStoreError(
             f"MLflow cannot use the store at {self.tracking_uri}.",
             [said],
-            next_step=f"correct {TRACKING_VARIABLE}; `churn-assets doctor` looks at it",
+            next_step=step,
         )
 
     @cached_property
@@ -116,8 +128,10 @@ class TrackingResource(dg.ConfigurableResource):
         return Probe(self._store)
 
     @contextmanager
-    def training_run(self, context: dg.AssetExecutionContext, estimator: str) -> Iterator[str]:
+    def training_run(self, context: dg.AssetExecutionContext, estimator: str, about: str) -> Iterator[str]:
         """Opens the MLflow run of this Dagster run, yields its id, and ends it with the true status.
+
+        Its name ends with what it is `about`, by which people tell it from the others in a list.
 
         A retry within the Dagster run goes on with its MLflow run. Runs that a killed process left open are closed.
         """
@@ -132,7 +146,7 @@ class TrackingResource(dg.ConfigurableResource):
             "mlflow_tracking_uri": self._store,
             "env": {},
             "extra_tags": {
-                "mlflow.runName": self.run_name.replace("{learner}", LEARNERS[estimator]),
+                "mlflow.runName": f"{self.run_name.replace('{learner}', LEARNERS[estimator])} {about}",
                 **self._origin(context),
             },
         }
@@ -163,7 +177,7 @@ class TrackingResource(dg.ConfigurableResource):
             "dagster_root_run_id": run.root_run_id or run.run_id,
             "dagster_run_url": address,
             # MLflow shows this as the run's description, in which alone a link can be clicked.
-            "mlflow.note.content": f"Trained by [Dagster run {run.run_id}]({address}).",
+            NOTE_TAG: f"Trained by [Dagster run {run.run_id}]({address}).",
             "code_commit": self.code_commit or checkout_commit(),
             PROCESS_TAG: json.dumps(this_process()),
         }
@@ -202,12 +216,13 @@ class TrackingResource(dg.ConfigurableResource):
 
         mlflow.log_params(dict(logged.params))
         mlflow.set_tags(provenance_tags(logged.evidence, logged.features, logged.threshold))
+        datasets = {}
         for table, path in logged.inputs.items():
             version = logged.evidence.data_versions[table]
             source = DeltaDatasetSource(path=path, delta_table_version=version)
             # The source leaves out version 0; the digest never does.
-            dataset = MetaDataset(source, name=table, digest=f"v{version}")  # type: ignore[abstract]
-            mlflow.log_input(dataset, context=table.rsplit("/", 1)[1])
+            datasets[table] = MetaDataset(source, name=table, digest=dataset_digest(version))  # type: ignore[abstract]
+            mlflow.log_input(datasets[table], context=table.rsplit("/", 1)[1])
         for name, content in logged.documents.items():
             mlflow.log_dict(dict(content), name)
         with _written(logged.pictures) as folder:
@@ -222,7 +237,7 @@ class TrackingResource(dg.ConfigurableResource):
             pip_requirements=[f"{package}=={version_of(package)}" for package in PINNED],
         )
         # Of the model and of the run alike: each has a page of its own in MLflow.
-        mlflow.log_metrics(dict(logged.metrics), model_id=logged_model.model_id)
+        mlflow.log_metrics(dict(logged.metrics), model_id=logged_model.model_id, dataset=datasets[logged.validated_on])
         mlflow.set_tag(FILES_TAG, self.files_digest(logged_model.model_uri))
 
     def files_digest(self, uri: str) -> str:
@@ -306,9 +321,10 @@ class TrackingResource(dg.ConfigurableResource):
         content: dict[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{name}")
         return content
 
-    def policy_of(self, run_id: str) -> ChurnPolicy:
-        """The policy a model was trained under."""
-        return ChurnPolicy.model_validate_json(json.dumps(self.document(run_id, POLICY_FILE)))
+    def policy_of(self, run_id: str, catalogue: Catalogue = CATALOGUE) -> ChurnPolicy:
+        """The policy a model was trained under, about the features of `catalogue`."""
+        document = json.dumps(self.document(run_id, POLICY_FILE))
+        return ChurnPolicy.model_validate_json(document, context={"catalogue": catalogue})
 
     def trained_model(self, run_id: str) -> TrainedModel:
         return TrainedModel.of(self.client.get_run(run_id))
@@ -335,10 +351,13 @@ class TrackingResource(dg.ConfigurableResource):
 
     def _run_of(self, version: "ModelVersion") -> "Run | None":
         """The run that trained the version; None once MLflow holds it no more."""
+        return self._run(str(version.run_id))
+
+    def _run(self, run_id: str) -> "Run | None":
         from mlflow.exceptions import MlflowException
 
         try:
-            return self.client.get_run(str(version.run_id))
+            return self.client.get_run(run_id)
         except MlflowException as missing:
             if missing.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
@@ -350,22 +369,28 @@ class TrackingResource(dg.ConfigurableResource):
         metrics: Mapping[str, float | None],
         tags: Mapping[str, str],
         *,
+        judged_on: tuple[str, int],
+        description: str,
         pictures: Mapping[str, Picture],
         texts: Mapping[str, str],
     ) -> None:
         """Adds figures, pictures and texts to a run that has ended; an undefined figure is not logged.
 
-        The figures are those of the logged model too.
+        The figures are those of the logged model too, which has a page of its own in MLflow, with the table and version
+        that it was judged on and the `description` (Markdown).
         """
         from mlflow.entities import Metric, RunTag
 
         now, model_id = int(time.time() * 1000), self._model_id(run_id)
+        table, version = judged_on
         logged = [
-            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            Metric(name, value, now, 0, model_id, table, dataset_digest(version), run_id)
             for name, value in metrics.items()
             if value is not None
         ]
         self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
+        if model_id is not None:
+            self.client.set_logged_model_tags(model_id, {NOTE_TAG: description})
         with _written(pictures) as folder:
             self.client.log_artifacts(run_id, folder)
         for name, text in texts.items():
@@ -474,14 +499,16 @@ class TrackingResource(dg.ConfigurableResource):
 
     def link(self, run_id: str, version: "ModelVersion | None" = None) -> dict[str, Any]:
         """Metadata that leads from a Dagster event to the MLflow run, and to the version if there is one."""
-        ui = self.mlflow_ui.rstrip("/")
+        run = self._run(run_id)
+        # Of a run by its id alone MLflow finds the experiment, and forgets which view was asked for.
+        page = f"runs/{run_id}" if run is None else f"experiments/{run.info.experiment_id}/runs/{run_id}"
         metadata: dict[str, Any] = {
             "mlflow_run_id": run_id,
-            "mlflow_run": dg.MetadataValue.url(f"{ui}/#/runs/{run_id}"),
+            "mlflow_run": dg.MetadataValue.url(mlflow_page(self.mlflow_ui, page)),
         }
         if version is not None:
-            address = f"{ui}/#/models/{self.registered_model}/versions/{version.version}"
-            metadata["mlflow_version"] = dg.MetadataValue.url(address)
+            page = f"models/{self.registered_model}/versions/{version.version}"
+            metadata["mlflow_version"] = dg.MetadataValue.url(mlflow_page(self.mlflow_ui, page))
         return metadata
 
     def _use_store(self) -> None:
@@ -492,11 +519,16 @@ class TrackingResource(dg.ConfigurableResource):
         mlflow.set_tracking_uri(self._store)
 
     def _ensure_experiment(self) -> None:
-        is_local = self.tracking_uri.startswith(("sqlite:", "postgresql", "mysql", "mssql"))
+        is_local = self.tracking_uri.startswith("sqlite:") or is_database_server(self.tracking_uri)
         if is_local and self.client.get_experiment_by_name(self.experiment) is None:
             # Without a location MLflow would put artifacts under the current folder.
             location = self.artifact_root if "://" in self.artifact_root else Path(self.artifact_root).as_uri()
             self.client.create_experiment(self.experiment, artifact_location=location)
+
+
+def dataset_digest(version: int) -> str:
+    """What stands for a version of a table in MLflow."""
+    return f"v{version}"
 
 
 def without_credentials(uri: str) -> str:

@@ -47,7 +47,8 @@ class LoggedTraining:
     """What a training leaves in its MLflow run.
 
     reference: rows of the features with the `churn_probability` the flow gave them, for the serving contract. inputs:
-    the folder or URI of each input table. documents, pictures: by the name of their file in the run.
+    the folder or URI of each input table. validated_on: the one that the metrics are of. documents, pictures: by the
+    name of their file in the run.
     """
 
     evidence: Evidence
@@ -58,6 +59,7 @@ class LoggedTraining:
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
     inputs: Mapping[str, str]
+    validated_on: str
     documents: Mapping[str, Mapping[str, Any]]
     pictures: Mapping[str, Picture]
 

@@ -82,7 +82,7 @@ def test_the_first_action_that_fits_is_suggested() -> None:
         ("medium", 0.5, 1000.0, (other,)): "reminder",
         ("high", 0.5, 2.0, ()): "reminder",
     }
-    suggested = first_fitting(fitting_actions(customers(*expected), ACTIONS))
+    suggested = first_fitting(fitting_actions(customers(*expected), policy()))
     assert [ACTIONS[place].action for place in suggested] == list(expected.values())
 
 

@@ -148,3 +148,10 @@ def test_which_duplicate_stays_does_not_depend_on_the_order_of_the_rows(spark: S
         result = cleaned(source_frames(spark, (rows, [], [])))
         kept += rows_of(result.orders)
     assert [(row["customer_id"], row["promised_at"], row["subtotal"]) for row in kept] == [("a", MOMENT, 3.0)] * 2
+
+
+def test_copies_of_an_order_and_of_its_review_leave_one_of_each(spark: SparkSession) -> None:
+    review = {"order_id": "o", "reviewed_at": MOMENT, "review_score": 3.0, "sentiment_category": "fine"}
+    rows = ([order("o")] * 2, [review] * 3, list[Row]())
+    aside = rows_of(cleaned(source_frames(spark, rows)).set_aside)
+    assert multiset(aside, ("source_table", "rule")) == {("orders", "superseded"): 1, ("reviews", "superseded"): 2}

@@ -13,9 +13,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy.stats import chi2
 
-from churn_assets.churn.catalogue import FEATURES
+from churn_assets.churn.catalogue import CATALOGUE, FEATURES
 from churn_assets.churn.drift import (
-    BY_VALUE,
     MISSING,
     SCORE,
     UNSEEN,
@@ -295,7 +294,7 @@ def test_ties_are_one_bin_and_the_others_hold_about_a_tenth() -> None:
 
 
 def test_named_numbers_are_binned_by_value_and_no_value_is_a_bin_of_its_own(spark: SparkSession) -> None:
-    assert "segment_index" in BY_VALUE
+    assert CATALOGUE.of["segment_index"].is_by_value
     profile = bins_of("segment_index", [0.0, 0.0, 3.0, -1.0, None, float("nan")])
     assert profile.bins == Bins(True, (-1.0, 0.0, 3.0))
     assert profile.counts == {1: 1, 2: 2, 3: 1, MISSING: 2}

@@ -310,9 +310,9 @@ def test_a_model_that_meets_every_criterion_passes_with_its_figures() -> None:
     ("scored", "told"),
     [
         # A recall of 0.45 is above 0.40, its lower bound is not.
-        (customers(45, 100), "recall 0.450, 95% interval 0.356 to 0.548; lower needs 0.400"),
-        (customers(50, 151), "precision 0.249; needs 0.250"),
-        (customers(100, 121), "alerts 22.1% of customers; allowed 22.0%"),
+        (customers(45, 100), "recall 0.450, 95% interval 0.356 to 0.548; allowed: at least 0.400 (lower end)"),
+        (customers(50, 151), "precision 0.249; allowed: at least 0.250"),
+        (customers(100, 121), "customers alerted 22.1%; allowed: at most 22.0%"),
     ],
     ids=["recall", "precision", "alerts"],
 )
@@ -348,7 +348,7 @@ def test_without_a_threshold_the_verdict_is_fail_and_says_what_no_threshold_coul
     assert evaluation.figures.alerts == 0
     (reason,) = missed(evaluation)
     assert "within 20%" in reason
-    assert "precision at 25%" in reason
+    assert "precision 25% or more" in reason
     # How the scores rank is judged all the same.
     assert len(evaluation.reasons) == 6
 
@@ -362,8 +362,8 @@ def test_the_first_champion_has_to_gain_over_the_rule() -> None:
     assert evaluation.verdict is Verdict.FAIL
     (reason,) = missed(evaluation)
     assert "the retention team's rule" in reason
-    assert "difference +0.000" in reason
-    assert "lower needs more than +0.000" in reason
+    assert "rule (strongest) +0.000, " in reason
+    assert "allowed: more than +0.000 (lower end)" in reason
     assert judged(level_with_rule, policy(min_gain_over_rule=-0.001)).verdict is Verdict.PASS
 
 
@@ -382,8 +382,8 @@ def test_a_gain_that_chance_explains_is_no_gain() -> None:
 def test_nobody_may_be_worse_than_a_rival_by_more_than_the_margin(rival: str, name: str) -> None:
     scored = customers(60, 100, rivals={RULE: np.zeros(1000), rival: ranked(90, 60)})
     (reason,) = missed(judged(scored, policy()))
-    assert f" of {name}, difference -" in reason
-    assert "lower needs at least -0.050" in reason
+    assert reason.startswith(f"missed: PR-AUC over {name} (strongest) -")
+    assert reason.endswith("allowed: at least -0.050 (lower end)")
     assert judged(scored, policy(max_shortfall=0.9)).verdict is Verdict.PASS
     level = customers(60, 100, rivals={RULE: np.zeros(1000), rival: ranked(60, 100)})
     assert judged(level, policy(max_shortfall=0.0)).verdict is Verdict.PASS
@@ -393,8 +393,8 @@ def test_the_verdict_says_which_rival_is_the_strongest_and_the_champion_is_one()
     rivals = {RULE: ranked(30, 200), ORDER_COUNT: ranked(20, 200), PURCHASES: ranked(50, 120)}
     for champion, strongest in ((None, "the purchase model"), (ranked(55, 100), "the champion")):
         evaluation = judged(customers(60, 100, rivals=rivals, champion=champion), policy())
-        (named,) = [reason for reason in evaluation.reasons if reason.endswith("; the strongest rival")]
-        assert f" of {strongest}, difference +" in named
+        (named,) = [reason for reason in evaluation.reasons if " (strongest) " in reason]
+        assert f"PR-AUC over {strongest} (strongest) +" in named
 
 
 def test_where_nothing_could_be_compared_no_rival_is_the_strongest() -> None:
@@ -416,7 +416,7 @@ def test_with_a_champion_nobody_may_be_better_by_more_than_the_margin(better: di
     assert evaluation.verdict is Verdict.FAIL
     (reason,) = missed(evaluation)
     assert name in reason
-    assert "lower needs at least -0.050" in reason
+    assert reason.endswith("allowed: at least -0.050 (lower end)")
     assert judged(customers(60, 100, **better), policy(max_shortfall=0.9)).verdict is Verdict.PASS
 
 
@@ -434,7 +434,8 @@ def test_a_champion_with_nobody_to_compare_it_on_is_not_beaten() -> None:
     scored = customers(60, 100, champion=ranked(10, 100), is_unseen=np.arange(1000) >= 100)
     evaluation = judged(scored, policy())
     (reason,) = missed(evaluation)
-    assert reason == "missed: PR-AUC against the champion: 900 customers are too few to compare on"
+    few = "too few customers to compare on: 900"
+    assert reason == f"missed: PR-AUC over the champion {few}; allowed: at least -0.050 (lower end)"
     undefined = evaluation.comparisons[-1]
     assert (undefined.pr_auc, undefined.challenger_pr_auc, undefined.recall, undefined.challenger_recall) == (None,) * 4
     assert undefined.difference == Estimate(None, None, None)
@@ -453,9 +454,7 @@ def test_a_feature_that_alone_ranks_too_well_in_either_direction_fails_and_is_na
     assert evaluation.verdict is Verdict.FAIL
     (reason,) = missed(evaluation)
     area = roc_auc_score(labels, direction * leak)
-    assert reason == (
-        f"missed: no look into the future: ROC-AUC of one feature alone next_order_at {area:.3f}; allowed 0.950"
-    )
+    assert reason == f"missed: no look ahead: ROC-AUC of next_order_at alone {area:.3f}; allowed: at most 0.950"
     assert {canary.feature: canary.roc_auc for canary in evaluation.leakage} == {
         "fair": pytest.approx(max(roc_auc_score(labels, fair), roc_auc_score(labels, -fair))),
         "next_order_at": pytest.approx(area),
@@ -465,18 +464,23 @@ def test_a_feature_that_alone_ranks_too_well_in_either_direction_fails_and_is_na
 def test_every_leaking_feature_is_named_and_of_fair_ones_the_best() -> None:
     labels = customers(60, 100).labels
     leaks = {"one": labels, "fair": np.arange(1000.0) % 7, "other": -labels}
-    (reason,) = missed(judged(customers(60, 100, features=leaks), policy()))
-    assert "one 1.000, other 1.000;" in reason
+    found = judged(customers(60, 100, features=leaks), policy())
+    told = [
+        f"missed: no look ahead: ROC-AUC of {name} alone 1.000; allowed: at most 0.950" for name in ("one", "other")
+    ]
+    assert missed(found) == told
+    # One of them is the series that is plotted.
+    assert [criterion.key for criterion in found.criteria][-3:] == ["single_feature_roc_auc", "", "roc_auc"]
     rules = policy().model_copy(update={"leakage": Leakage(max_single_feature_auc=1.0)})
     evaluation = judged(customers(60, 100, features=leaks), rules)
     assert evaluation.verdict is Verdict.PASS
-    assert any("one 1.000; allowed 1.000" in reason for reason in evaluation.reasons)
+    assert any("of one alone 1.000; allowed: at most 1.000" in reason for reason in evaluation.reasons)
 
 
 def test_a_model_that_computes_the_label_fails_though_no_single_feature_does() -> None:
     evaluation = judged(customers(100, 0), policy())
     assert evaluation.verdict is Verdict.FAIL
-    assert missed(evaluation) == ["missed: the label is not computable from the features: ROC-AUC 1.000; allowed 0.980"]
+    assert missed(evaluation) == ["missed: label not computable: ROC-AUC 1.000; allowed: at most 0.980"]
     rules = policy().model_copy(update={"leakage": Leakage(max_model_auc=1.0)})
     assert judged(customers(100, 0), rules).verdict is Verdict.PASS
 

@@ -136,8 +136,14 @@ def all_found(**feasible_days: bool) -> list[Feasibility]:
 
 
 def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_others() -> None:
-    outcome = feasible_outcome(all_found(days_7=True, days_14=True))
+    outcome = feasible_outcome(all_found(days_7=True, days_14=True), POLICY)
     assert (outcome.is_passed, outcome.is_warning) == (False, False)
+    # A perfect ranking finds all of 100 within the budget; what is short is their number.
+    assert [(figure.key, figure.is_met) for figure in outcome.figures] == [
+        ("churners", True),
+        ("widest_recall_interval", False),
+        ("attainable_recall", True),
+    ]
     assert outcome.observed.startswith(
         "NOT FEASIBLE: no order for 30 days: 100 churners among 10,000 customers at 2024-03-04 (1.00%); "
         "with 20 churners to judge on"
@@ -150,11 +156,11 @@ def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_
 
 
 def test_where_no_definition_is_feasible_it_says_so() -> None:
-    assert feasible_outcome(all_found()).observed.endswith("Feasible on these data: no candidate")
+    assert feasible_outcome(all_found(), POLICY).observed.endswith("Feasible on these data: no candidate")
 
 
 def test_a_feasible_definition_passes_with_its_numbers_and_advertises_no_other() -> None:
-    outcome = feasible_outcome(all_found(days_7=True, days_30=True))
+    outcome = feasible_outcome(all_found(days_7=True, days_30=True), POLICY)
     assert outcome.is_passed
     assert outcome.observed == (
         "FEASIBLE: no order for 30 days: 2,000 churners among 10,000 customers at 2024-03-04 (20.00%)"
@@ -163,7 +169,7 @@ def test_a_feasible_definition_passes_with_its_numbers_and_advertises_no_other()
 
 def test_a_definition_whose_outcome_nobody_knows_is_told_without_numbers() -> None:
     rows = [feasibility(candidate, POLICY, as_of=None, eligible=0, churners=0) for candidate in candidates(POLICY)]
-    observed = feasible_outcome(rows).observed
+    observed = feasible_outcome(rows, POLICY).observed
     assert "no order for 30 days: no customer to count; no outcome of 30 days is known yet" in observed
 
 

@@ -363,7 +363,7 @@ def test_features_that_are_all_constant_give_a_model_that_fails_for_knowing_noth
     evaluation = judged(catalogue_panel(spark, 300, **dict.fromkeys(NAMES, 1.0)), POLICY)
     assert evaluation.verdict is Verdict.FAIL
     assert evaluation.figures.roc_auc.value == 0.5
-    assert any(reason.startswith("missed: no threshold on the validation fold") for reason in evaluation.reasons)
+    assert any(reason.startswith("missed: threshold on the validation fold none") for reason in evaluation.reasons)
 
 
 def test_a_single_feature_is_enough_to_fit_and_to_judge(spark: SparkSession) -> None:

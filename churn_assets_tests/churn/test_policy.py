@@ -53,7 +53,7 @@ JUDGING_VALUES = {
     "model.class_weights": "balanced",
 }
 # These say who promotes what passed, when what runs, and what is made of scores and watched of them.
-RUNNING_VALUES = {
+RUNNING_VALUES: dict[str, Any] = {
     "freshness.warn_lag_days": 3.0,
     "freshness.fail_lag_days": 9.0,
     "freshness.max_age_days": 30.0,
@@ -72,11 +72,17 @@ RUNNING_VALUES = {
     "notices.warnings": ["all"],
     "scoring.tier_odds": [5.0, 2.0],
     "scoring.tier_probabilities": [0.6, 0.1],
+    "retention.rank_by": "expected_profit",
     "retention.holdout_share": 0.2,
     "retention.contact_pause_days": 60,
     "retention.weekly_capacity": 500,
     "retention.max_unmatched_opt_outs": 0.1,
     "retention.actions": [{"action": "reminder"}],
+    "economics": {
+        "margin": 0.2,
+        "lifetime_days": 180,
+        "actions": {action.action: {"acceptance": 0.1} for action in ChurnPolicy().retention.actions},
+    },
     "units.currency": "EUR",
     "model.estimator": "gbt",
     "model.max_depth": 3,
@@ -119,7 +125,8 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     content: dict[str, Any] = {last: value}
     for section in reversed(sections):
         content = {section: content}
-    return content
+    # A list by profit has to know it.
+    return content | {"economics": RUNNING_VALUES["economics"]} if key == "retention.rank_by" else content
 
 
 def leaves(section: Section, prefix: str = "") -> list[str]:
@@ -173,7 +180,7 @@ def test_the_digest_changes_with_the_members_of_the_chosen_feature_set_and_of_no
 ) -> None:
     before = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
     joined = {**FEATURE_SETS, "extended": (*FEATURE_SETS["extended"], "missed_orders")}
-    monkeypatch.setattr(policy, "FEATURE_SETS", joined)
+    monkeypatch.setattr(policy, "members", lambda _, name: joined[name])
     after = {name: ChurnPolicy(model=Model(feature_set=name)).digest for name in SETS}
     assert {name for name in SETS if before[name] != after[name]} == {"extended"}
 

@@ -136,6 +136,11 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
     assert latest is not None
     assert refusals(asked, latest) == []
     assert list(latest.reasons) == list(GOOD.reasons)
+    assert latest.criteria == GOOD.criteria
+    # As an earlier version recorded it.
+    (before,) = [recorded_evaluation([{**each, "criteria": None}], "model", "run") for each in table[:1]]
+    assert before is not None
+    assert before.criteria == ()
     for model, run_id in (("another", "run"), ("model", "another run")):
         other = recorded_evaluation(table, model, run_id)
         assert other is not None

@@ -29,8 +29,8 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
             "the last delivery came late; usual is 7 in 10",
         ),
         ("late_order_ratio", Compared(0.5, 0.1, {"late_deliveries": 0, "promised_deliveries": 0}), None),
-        ("segment_index", Compared(1, 0, {}), "is of segment Student"),
-        ("segment_index", Compared(-1, 0, {}), "is of no known segment"),
+        ("segment_index", Compared(1, 0, {}), "belongs to the Student segment"),
+        ("segment_index", Compared(-1, 0, {}), "belongs to no known segment"),
         (
             "crisis_exposure_index",
             Compared(1, 0.05, {}),

@@ -17,6 +17,7 @@ from churn_assets.commands.doctor import Finding, Probe, examine, report
 from churn_assets.engines import conformance
 from churn_assets.engines.conformance import Deviation
 from churn_assets.resources.settings import Settings, settings_from_env
+from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY
 
 
@@ -118,6 +119,13 @@ def test_a_lakehouse_that_is_a_file_is_wrong(settings: Settings, tmp_path: Path)
     )
 
 
+def test_a_database_without_a_driver_is_told_which_to_name(settings: Settings) -> None:
+    found = found_by(doctor.mlflow, replace(settings, tracking_uri="postgresql+asyncpg://churn:s3cret@127.0.0.1:9/x"))
+    assert "No module named 'asyncpg'" in found.observed
+    assert "postgresql+psycopg2://" in str(found.fix)
+    assert "s3cret" not in f"{found.observed} {found.fix}"
+
+
 def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
     assert "refused" in found_by(doctor.mlflow, replace(settings, tracking_uri="http://127.0.0.1:9")).observed
 
@@ -125,23 +133,34 @@ def test_an_mlflow_that_does_not_answer_is_wrong(settings: Settings) -> None:
 @pytest.mark.parametrize(
     "uri",
     [
-        "postgresql://churn:s3cret@db:5432/mlflow",
-        "postgresql://churn:s3/cret@db:5432/mlflow",
-        "postgresql://churn:s3@cret@db:5432/mlflow",
-        "postgresql://churn@db:5432/mlflow?password=s3cret",
+        "postgresql+psycopg2://churn:s3cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn:s3/cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn:s3@cret@127.0.0.1:9/mlflow",
+        "postgresql+psycopg2://churn@127.0.0.1:9/mlflow?password=s3cret",
     ],
 )
 def test_a_password_in_an_address_is_not_shown(settings: Settings, uri: str) -> None:
-    shown = doctor.mlflow(replace(settings, tracking_uri=uri))
-    assert shown.startswith("postgresql://…@db:5432/mlflow")
-    assert "s3" not in shown
-    assert "cret" not in shown
+    found = found_by(doctor.mlflow, replace(settings, tracking_uri=uri))
+    assert found.observed.startswith("postgresql+psycopg2://…@127.0.0.1:9/mlflow")
+    assert ("write it as %40" if "s3@cret" in uri else "refused") in found.observed
+    assert "cret" not in f"{found.observed} {found.fix}"
 
 
 def test_a_server_that_does_not_answer_is_told_without_its_password(settings: Settings) -> None:
     found = found_by(doctor.mlflow, replace(settings, tracking_uri="http://churn:s3cret@127.0.0.1:9"))
     assert found.observed.startswith("http://…@127.0.0.1:9: ")
     assert "s3cret" not in found.observed
+
+
+def test_a_feature_table_that_nobody_vouches_for_is_wrong(settings: Settings) -> None:
+    feature_tables.write(feature_tables.visits(customers=3, weeks=2), settings.project)
+    file = settings.project / "sources.toml"
+    file.write_text(feature_tables.FEATURES, encoding="utf-8")
+    assert "the source tables are there" in doctor.configuration(settings)
+    file.write_text(re.sub(r"attested_\w+ = .*\n", "", feature_tables.FEATURES), encoding="utf-8")
+    found = found_by(doctor.configuration, settings)
+    assert "nobody vouches for the feature table" in found.observed
+    assert "attested_by and attested_reason" in found.fix
 
 
 @pytest.mark.parametrize("name", ["policy.toml", "sources.toml"])
@@ -181,6 +200,10 @@ def test_neither_a_probe_that_raises_nor_one_that_hangs_stops_the_others(
 
     monkeypatch.setattr(doctor, "LIMIT_SECONDS", 0.1)
     shown = report(examine(settings, [raising, hanging, doctor.disk]))
+    assert "fix: look whether the place answers" in shown
+    # Not of a library, which is no place.
+    monkeypatch.setattr(doctor, "LOCAL", {"hanging"})
+    assert "fix: try again: the machine was busy" in report(examine(settings, [hanging]))
     assert "WRONG    raising: ZeroDivisionError: of all" in shown
     assert "WRONG    hanging: no answer" in shown
     assert "ok       disk" in shown

@@ -1,5 +1,6 @@
 """What a person sees who types `churn-assets run`: the stages, the outcome, and nothing of what libraries print."""
 
+import json
 import os
 import re
 import signal
@@ -10,17 +11,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from pyspark.sql import SparkSession
 
 from churn_assets.commands.progress import STAGE_NAMES
 from churn_assets.commands.run import run_jobs
-from churn_assets.commands.summary import closing, summary
+from churn_assets.commands.summary import Ending, _advice, closing, summary
 from churn_assets.commands.terminal import output_to
 from churn_assets.definitions import DEMO, LIFECYCLE, jobs_to_run
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, SCORING
+from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG, this_process
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import prepare_dagster_home
 from churn_assets.resources.spark import spark_resource
@@ -93,10 +97,15 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 @pytest.mark.system
 def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
     assert refused.exit_code == 1
-    assert re.search(r"failed: check recall_gate: .*FAIL: missed: recall 0\.\d+", refused.told)
-    assert re.search(r"^  FAIL\n    missed: recall 0\.\d{3}, 95% interval .*needs 0\.800$", refused.out, re.MULTILINE)
-    assert "The run FAILED" in refused.out
+    assert "recall_gate: no pass; see Evaluation, below" in refused.out
+    assert re.search(r"^    recall +0\.\d{3} .* at least 0\.800 \(lower end\) +MISSED$", refused.out, re.MULTILINE)
+    # A verdict is no failure of the run; what was short is told with what to do, and only what exists is named.
+    assert "The run came to a verdict" in refused.out
+    assert "FAILED" not in refused.out
+    assert re.search(r"what was short: recall: 0\.\d+, allowed at least 0\.800 \(lower end\) more weeks", refused.told)
+    assert "risk report" not in refused.out
     assert "no version is under alias production" in refused.out
+    assert refused.out.rstrip().splitlines()[-1].startswith("Took ")
 
 
 @pytest.mark.system
@@ -150,22 +159,35 @@ def test_a_definition_that_leaves_any_verdict_open_ends_the_run_before_training_
 ) -> None:
     project = Project.at(tiny_project(tmp_path, max_recall_interval=("0.99", "0.10")))
     monkeypatch.setenv("DAGSTER_HOME", str(prepare_dagster_home(project.settings)))
+    monkeypatch.setattr("churn_assets.resources.lakehouse.note_process", lambda *_: None)
     terminal = StringIO()
     code = run_jobs(project.settings, spark_resource(project.settings), terminal, tmp_path / "log")
     shown = Shown(code, terminal.getvalue(), "", "")
     assert shown.exit_code == 1
+    # In Dagster's overview and in the histories of its jobs these runs are as any other.
+    with project.instance() as instance:
+        runs = instance.get_runs()
+    assert {run.tags[REPOSITORY_LABEL_TAG] for run in runs} == {"__repository__@churn_assets.definitions"}
+    assert {run.remote_job_origin.job_name if run.remote_job_origin else "" for run in runs} == {DEMO, LIFECYCLE}
     begun = re.findall(r"^● (.+)$", shown.out, re.MULTILINE)
     names = list(STAGE_NAMES.values())
     assert begun == names[: names.index(STAGE_NAMES["feasibility"]) + 1]
-    assert re.search(
-        r"failed: check churn_definition_is_feasible: .*NOT FEASIBLE: no order for 30 days: \d+ churners among "
-        r".* with \d+ churners to judge on, the recall's 95% interval can be 0\.\d\d wide; allowed 0\.10",
-        shown.told,
-    )
+    assert shown.told.count("NOT FEASIBLE no order for 30 days (the policy's): ") == 1
+    assert "churn_definition_is_feasible: no pass; see Feasibility of churn definitions, below" in shown.out
+    reason = r"with \d+ churners to judge on, the recall's 95% interval can be 0\.\d\d wide; allowed 0\.10"
+    assert re.search(reason, shown.told)
+    assert "The run came to a verdict" in shown.out
+    assert "no churn definition of those compared would work" in shown.out
+    for absent in ("MLflow", "churn-assets history", "risk report"):
+        assert absent not in shown.out.partition("\nNext\n")[2], absent
     # All candidates are shown, so that another can be chosen.
     assert len(re.findall(r"^  NOT FEASIBLE  ", shown.out, re.MULTILINE)) == 7
     assert re.search(r"NOT FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers", shown.told)
     assert "no version is under alias production" in shown.out
+    # A run that is killed before any resource is there can be told from one that goes on.
+    with project.instance() as instance:
+        executed_by = [json.loads(run.tags[DAGSTER_PROCESS_TAG]) for run in instance.get_runs()]
+        assert executed_by == [this_process() | {"run": run.run_id} for run in instance.get_runs()]
 
 
 @pytest.mark.system
@@ -226,9 +248,9 @@ def test_the_terminal_is_given_back_after_a_failure(tmp_path: Path, capfd: pytes
 
 def test_the_summary_of_a_success_names_the_version_that_serves(built: Project) -> None:
     begun_at = datetime.fromtimestamp(0, tz=UTC)
-    text = summary(built.resources, built.settings, begun_at=begun_at, is_success=True, log=Path("run.log"))
+    text = summary(built.resources, built.settings, begun_at=begun_at, ending=Ending.SUCCESS, log=Path("run.log"))
     assert "The lifecycle ran to its end." in text
-    assert re.search(r"^Evaluation\n  PASS\n    met: recall", text, re.MULTILINE)
+    assert re.search(r"^Evaluation\n  PASS\n .*\n    recall .* met$", text, re.MULTILINE)
     assert "quickbite_churn_predictor: version 1, alias production" in text
 
 
@@ -245,7 +267,7 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(listed: Pro
     alerts = sum(row.is_alert for row in rows)
     tiers = Counter(row.risk_tier for row in rows)
     text = summary(
-        project.resources, project.settings, begun_at=datetime.now(UTC), is_success=True, log=Path("run.log")
+        project.resources, project.settings, begun_at=datetime.now(UTC), ending=Ending.SUCCESS, log=Path("run.log")
     )
     assert f"week {weeks[-1]}: {len(rows):,} scored by version 1, 0 not scorable" in text
     assert (
@@ -258,7 +280,7 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(listed: Pro
 
 def test_an_evaluation_from_before_the_run_is_shown_as_an_earlier_ones(built: Project) -> None:
     begun_at = datetime.now(UTC)
-    text = summary(built.resources, built.settings, begun_at=begun_at, is_success=False, log=Path("run.log"))
+    text = summary(built.resources, built.settings, begun_at=begun_at, ending=Ending.FAILURE, log=Path("run.log"))
     assert re.search(r"^Evaluation \(of an earlier run: .*\)\n  PASS$", text, re.MULTILINE)
     assert "The run FAILED" in text
     assert "run.log" in text
@@ -272,9 +294,39 @@ def test_a_failure_that_leaves_nobody_to_ask_still_says_where_to_look(
 
     monkeypatch.setattr(LakehouseResource, "records", dead)
     begun_at, log = datetime.now(UTC), Path("run.log")
-    text = closing(built.resources, built.settings, begun_at=begun_at, is_success=False, log=log)
+    text = closing(built.resources, built.settings, begun_at=begun_at, ending=Ending.FAILURE, log=log)
     assert "The run FAILED" in text
     assert "ConnectionRefusedError: the disk is gone" in text
     assert "Next step: look for the cause at the end of run.log" in text
     with pytest.raises(ConnectionRefusedError):
-        closing(built.resources, built.settings, begun_at=begun_at, is_success=True, log=log)
+        closing(built.resources, built.settings, begun_at=begun_at, ending=Ending.SUCCESS, log=log)
+
+
+def test_the_definitions_that_would_work_are_named_with_what_to_write(built: Project) -> None:
+    rows = built.lakehouse.records("food_delivery/label_feasibility")
+    others = {row["definition"]: row["setting"] for row in rows if row["is_feasible"] and not row["is_chosen"]}
+    assert others
+    asked = [{**row, "is_feasible": row["is_feasible"] and not row["is_chosen"]} for row in rows]
+    lakehouse = SimpleNamespace(records=lambda _: asked)
+    told = "\n".join(_advice(lakehouse, datetime.now(UTC)))  # type: ignore[arg-type]
+    assert all(f"{definition}: {setting}" in told for definition, setting in others.items())
+
+
+LATE = """
+import atexit, os, sys
+from pathlib import Path
+from churn_assets.commands.terminal import output_to, silence_at_exit
+atexit.register(lambda: os.write(2, b"a library's last words"))
+with output_to(Path(sys.argv[1])) as terminal:
+    print("Took 1 s in all.", file=terminal)
+silence_at_exit(Path(sys.argv[1]))
+"""
+
+
+def test_what_is_printed_while_the_process_ends_goes_to_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE, str(log)], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("Took 1 s in all.\n", "")
+    assert log.read_text(encoding="utf-8") == "a library's last words"

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
 from churn_assets.commands import source_probe
 from churn_assets.commands.source_probe import orders_by_day
+from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import TINY_POLICY, Project
 from churn_assets_tests.shops import SOURCES, shop, written
 
@@ -27,7 +29,9 @@ class Said:
 
 
 def said(folder: Path, sources: str = SOURCES) -> Said:
-    project = Project.create(folder, policy=TINY_POLICY, sources=sources)
+    project = Project.create(folder, policy=TINY_POLICY, sources=SOURCES)
+    # Afterwards, because the project is made of a file that can be read.
+    project.settings.sources_file.write_text(sources, encoding="utf-8")
     terminal = io.StringIO()
     code = source_probe.main(Namespace(), project.settings, terminal, folder / "log")
     return Said(code, f"{terminal.getvalue()}\n\n", project)
@@ -82,6 +86,26 @@ def test_a_table_that_cannot_be_read_is_wrong_and_the_others_are_probed(spark: S
     assert "[orders.convert]" in found.of("orders")
     assert "WRONG    reviews: Source table reviews: there is nothing at" in found.of("reviews")
     assert "ok       customers" in found.of("customers")
+
+
+def test_a_ready_feature_table_is_held_to_its_declaration(spark: SparkSession, tmp_path: Path) -> None:
+    good = feature_tables.visits(customers=30, weeks=8)
+    feature_tables.write(good, tmp_path)
+    found = said(tmp_path, feature_tables.FEATURES)
+    assert (found.code, "ok       features: nothing wrong is seen" in found.text) == (0, True), found.text
+    wrong = good.assign(days_since_visit=good["days_since_visit"] + 40)
+    feature_tables.write(pd.concat([wrong, wrong.head(1)]), tmp_path)
+    found = said(tmp_path, feature_tables.FEATURES.replace("attested_", "# attested_"))
+    assert found.code == 1
+    for fault in (
+        "customer_id and as_of is there more than once in 1 of 241 rows",
+        "ranges: observed 241 offending rows; allowed days_since_visit 0 to 30; ",
+        "no_future_leakage: observed not evaluable: there are no orders to see it by, and nobody attests it",
+    ):
+        assert f"WRONG    features: {fault}" in found.text, found.text
+    assert found.text.count("fix: ") == 3
+    # Of such a table nothing is set aside.
+    assert "set aside" not in found.text
 
 
 def test_a_wrong_file_is_told_as_by_every_command(tmp_path: Path) -> None:

@@ -330,7 +330,9 @@ def test_by_default_no_decision_is_asked_for(watched: Watched) -> None:
 
 
 def new_orders(sources: SourceCatalog, instance: dg.DagsterInstance, cursor: str | None) -> tuple[Any, str | None]:
-    with dg.build_sensor_context(instance, cursor=cursor, resources={"sources": sources}) as context:
+    lakehouse = LakehouseResource(root=str(sources.folder), pyspark=LazyPySparkResource(spark_config={}))
+    resources = {"lakehouse": lakehouse, "sources": sources}
+    with dg.build_sensor_context(instance, cursor=cursor, resources=resources) as context:
         return automation.refresh_on_new_orders(context), context.cursor
 
 
@@ -368,6 +370,17 @@ def test_files_restored_with_their_times_are_read_again_for_no_key_comes_back(tm
             asked_for.append(found)
     assert all(isinstance(found, dg.RunRequest) for found in asked_for)
     assert {found.run_key for found in asked_for} == {None}, "Dagster starts one run for a key, ever"
+
+
+def test_a_source_that_the_refresh_itself_writes_is_no_news(tmp_path: Path) -> None:
+    content = {"format": "delta", "path": PANEL, "columns": {"visits": {"meaning": "visits", "low": 0}}}
+    sources = SourceCatalog(Sources.model_validate({"features": content}), tmp_path, "")
+    with dg.instance_for_test() as instance:
+        deltalake.write_deltalake(str(tmp_path / PANEL), ROWS)
+        _, cursor = new_orders(sources, instance, None)
+        deltalake.write_deltalake(str(tmp_path / PANEL), ROWS, mode="overwrite")
+        landed, _ = new_orders(sources, instance, cursor)
+    assert landed.skip_message == "The source tables are as they were."
 
 
 def test_a_catalog_table_is_said_to_need_the_schedule(tmp_path: Path) -> None:

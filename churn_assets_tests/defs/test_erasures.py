@@ -1,19 +1,24 @@
 """A customer who was forgotten is nowhere, and does not come back."""
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import deltalake
 import pyarrow.parquet as pq
 import pytest
-from dagster import ExecuteInProcessResult
+from dagster import DagsterRunStatus, ExecuteInProcessResult
+from dagster._core.test_utils import create_run_for_test
 
 from churn_assets.commands.reproduce import comparison, reproduce
 from churn_assets.definitions import REFRESH
 from churn_assets.defs.erasures import ERASURES, FORGET
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER
 from churn_assets.defs.retention import TARGETS
+from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG
 from churn_assets_tests.conftest import Project, causes_of
 
 
@@ -53,6 +58,15 @@ def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(listed: Project,
         assert any(place in name for name in before), f"nothing to forget in {place}"
     source = deltalake.DeltaTable(lakehouse.path("demo/orders")).to_pyarrow_table()
     rows = {table: lakehouse.row_count(table) for table in lakehouse.tables()}
+    with project.instance() as instance:
+        # A run whose process was killed is nobody to wait for.
+        killed = {"host": socket.gethostname(), "pid": os.getpid(), "started": 0.0, "run": str(uuid4())}
+        create_run_for_test(
+            instance,
+            run_id=killed["run"],
+            status=DagsterRunStatus.STARTED,
+            tags={DAGSTER_PROCESS_TAG: json.dumps(killed)},
+        )
     result = forget(project, *ids)
     assert result.success, causes_of(result)
     assert holding(root, *ids) == []

@@ -68,6 +68,7 @@ def test_a_failure_that_an_asset_declares_speaks_for_itself() -> None:
         (ConnectionRefusedError(111, "Connection refused"), "the engine ended"),
         (dg.DagsterInvariantViolationError("$DAGSTER_HOME is not set"), "DAGSTER_HOME"),
         (MemoryError(), "more memory"),
+        (ModuleNotFoundError("No module named 'psycopg'"), "postgresql+psycopg2://"),
         (ZeroDivisionError("division by zero"), "log file"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",

@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 from churn_assets.churn.contract import ONE_ROW_EACH, PANEL_RULES, PANEL_SCHEMA, panel_outcomes
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import audited
-from churn_assets.defs.features import PANEL, stored_outcomes
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.panel_contract import stored_outcomes
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource

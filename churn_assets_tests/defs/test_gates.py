@@ -257,7 +257,7 @@ INJECTIONS: dict[str, tuple[object, str]] = {
     "food_delivery/silver_orders_enriched": (cleaning, "clean"),
     "food_delivery/gold_customer_churn_risk": (commits, "_add_actions"),
     PANEL: (commits, "_add_actions"),
-    "food_delivery/label_feasibility": (deltalake, "write_deltalake"),
+    "food_delivery/label_feasibility": (commits, "_add_actions"),
     "food_delivery/train_features": (splits, "held_out_rows"),
     "churn_pipeline_model": (TrackingResource, "log_training"),
     "recall_churn": (evaluation, "judge"),

@@ -3,8 +3,9 @@
 import pytest
 
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs import features
-from churn_assets.defs.features import PANEL, other_rules, stored_future_outcome
+from churn_assets.defs import origins
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.origins import origin_of
 from churn_assets.defs.panel_code import PANEL_MODULES, panel_code
 from churn_assets.resources.running_code import code_digest, sources
 from churn_assets_tests.conftest import Project
@@ -21,12 +22,12 @@ def test_the_hash_is_of_the_modules_that_compute_the_panel_and_of_no_others() ->
 
 def test_a_panel_of_other_code_is_no_ground_for_anything(built: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     version = built.lakehouse.pin(PANEL)[PANEL]
-    assert other_rules(built.lakehouse, version, built.policy) is None
-    monkeypatch.setattr(features, "panel_code", lambda: "other code")
-    other = other_rules(built.lakehouse, version, built.policy)
+    assert origin_of(built.lakehouse, version, built.policy).other_rules() is None
+    monkeypatch.setattr(origins, "panel_code", lambda: "other code")
+    other = origin_of(built.lakehouse, version, built.policy).other_rules()
     assert other is not None
     assert "features or their code" in other
     assert ChurnPolicy.panel_digest(built.policy, "other code") in other
-    outcome = stored_future_outcome(built.lakehouse, version, built.policy)
+    outcome = origin_of(built.lakehouse, version, built.policy).future_outcome()
     assert not outcome.is_passed
     assert "by other code than now" in outcome.observed

@@ -19,8 +19,9 @@ from churn_assets.churn.touched import TouchedDates
 from churn_assets.defs import refreshing
 from churn_assets.defs.audits import remembered_outcomes
 from churn_assets.defs.erasures import ERASURES
-from churn_assets.defs.features import BASELINE, PANEL, gold_customer_churn_risk, ml_churn_features, sampled_outcome
+from churn_assets.defs.features import BASELINE, PANEL, gold_customer_churn_risk, ml_churn_features
 from churn_assets.defs.lakehouse import SILVER
+from churn_assets.defs.origins import origin_of
 from churn_assets.delta.comparing import differing_columns
 from churn_assets.delta.tables import files_of
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -166,7 +167,7 @@ def test_a_date_that_was_wrongly_left_alone_is_told(
     shop = Shop(9, has_states=False)
     lakehouse.write(SILVER, shop.frame(spark))
     refreshed(lakehouse)
-    assert sampled_outcome(lakehouse, 0, POLICY).is_passed
+    assert origin_of(lakehouse, 0, POLICY).rebuilt_outcome().is_passed
     # Another segment at the first two dates alone; what the latest labelled date sees is told otherwise.
     early = min(
         (row for row in shop.rows if row["customer_id"] == "C2" and row["ordered_at"] >= BEGIN + 12 * DAY),
@@ -177,7 +178,7 @@ def test_a_date_that_was_wrongly_left_alone_is_told(
     nothing = TouchedDates(frozenset(), frozenset(), frozenset())
     monkeypatch.setattr(refreshing, "touched_dates", lambda *_: nothing)
     refreshed(lakehouse)
-    found = sampled_outcome(lakehouse, 1, POLICY)
+    found = origin_of(lakehouse, 1, POLICY).rebuilt_outcome()
     assert (found.rule, found.is_passed, found.is_warning) == (AS_REBUILT, False, False)
     assert "segment_index" in found.observed
     assert found.keys[0].startswith("C2 at ")

@@ -9,10 +9,12 @@ from urllib.parse import unquote, urlparse
 import dagster as dg
 import pytest
 from dagster import AssetKey, ExecuteInProcessResult
+from dagster._core.errors import DagsterConfigMappingFunctionError
 
 from churn_assets.churn.ledger import Decision
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import LIFECYCLE, build_defs
+from churn_assets.defs.registry import UnfilledFieldError
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import REGISTERED_MODEL
@@ -135,9 +137,13 @@ def test_in_automatic_mode_it_is_promoted_and_dagster_links_to_it(waiting: Proje
     assert waiting.alias("production") == "2"
     shown = reported(result)[PRODUCTION].metadata
     assert (shown["version"].value, shown["previous_version"].value) == (2, 1)
-    assert str(shown["mlflow_version"].value).endswith(f"/#/models/{REGISTERED_MODEL}/versions/2")
-    assert str(shown["mlflow_run"].value).endswith(f"/#/runs/{shown['mlflow_run_id'].value}")
-    assert "| promoted | 2 | 1 | policy |" in str(reported(result)[LEDGER].metadata["decisions"].value)
+    # In MLflow's view for model training.
+    view, run_id = "?workflowType=machine_learning", shown["mlflow_run_id"].value
+    assert str(shown["mlflow_version"].value).endswith(f"/#/models/{REGISTERED_MODEL}/versions/2{view}")
+    assert str(shown["mlflow_run"].value).endswith(f"/#/experiments/1/runs/{run_id}{view}")
+    latest = str(reported(result)[LEDGER].metadata["decisions"].value).splitlines()[:3]
+    assert latest[0].endswith(" UTC promoted: version 2, by policy")
+    assert latest[1:] == ["  - version 1 served before; verdict PASS", "  - all 9 criteria are met"]
     assert automatic(waiting).run(LIFECYCLE, PRODUCTION).success
     assert len(told(waiting)) == 2, "what serves already is not promoted again"
 
@@ -178,6 +184,23 @@ def test_a_verdict_that_is_no_pass_is_a_refusal_in_the_ledger(project: Project) 
     assert ledger_check(project).passed
 
 
+def test_a_model_that_serves_can_be_judged_anew_and_is_registered_and_promoted_by_nobody(project: Project) -> None:
+    other = project.under(changed(project.policy, "gate", min_recall=0.06))
+    assert other.run(LIFECYCLE, FEASIBILITY).success
+    result = other.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION)
+    assert result.success, causes_of(result)
+    latest = max(other.lakehouse.records(EVALUATION), key=lambda row: row["evaluated_at"])
+    assert latest["policy_digest"] == other.policy.digest
+    assert told(project) == [("promoted", "1", None), ("unchanged", "1", "1")]
+    assert (project.alias("production"), project.alias("staging")) == ("1", "1")
+    assert ledger_check(project).passed
+    # Where another hand moved the alias, nobody is sure of what serves: the model is another version, and waits.
+    project.tracking.client.delete_registered_model_alias(REGISTERED_MODEL, "production")
+    assert not other.run(LIFECYCLE, EVALUATION, REGISTERED, PRODUCTION).success
+    assert project.alias("staging") == "2"
+    assert project.alias("production") is None
+
+
 def test_a_version_no_longer_judged_as_things_are_is_refused_and_recorded(waiting: Project) -> None:
     other = automatic(waiting)
     other = other.under(changed(other.policy, "gate", min_recall=0.06))
@@ -195,7 +218,9 @@ def test_a_model_that_never_served_in_a_process_of_its_own_is_not_registered(pro
         event = instance.get_latest_materialization_event(AssetKey(LEDGER.split("/")))
     assert event is not None
     assert event.asset_materialization is not None
-    assert "| refused | – | 1 | policy |" in str(event.asset_materialization.metadata["decisions"].value)
+    told_of = str(event.asset_materialization.metadata["decisions"].value)
+    assert "UTC refused: the model of MLflow run " in told_of
+    assert "did not see it load" in told_of
 
 
 # --- a person decides ---
@@ -218,9 +243,11 @@ def test_a_person_promotes_with_name_and_reason(waiting: Project) -> None:
 @pytest.mark.parametrize("job", [PROMOTE, ROLL_BACK])
 @pytest.mark.parametrize("blank", ["approver", "reason"])
 def test_nobody_decides_without_name_and_reason(waiting: Project, job: str, blank: str) -> None:
-    result = launch(waiting, job, **{blank: " "})
-    assert not result.success
-    assert blank in "\n".join(causes_of(result))
+    # At the launch, before there is a run.
+    with pytest.raises(DagsterConfigMappingFunctionError) as refused:
+        launch(waiting, job, **{blank: " "})
+    assert isinstance(refused.value.__cause__, UnfilledFieldError)
+    assert f"Nothing is launched: {blank} must be filled in." in str(refused.value.__cause__)
     assert told(waiting) == [("promoted", "1", None)]
 
 
@@ -365,4 +392,4 @@ def test_an_evaluation_finishes_an_interrupted_promotion_before_it_compares(
         assert not project.run(LIFECYCLE, PRODUCTION).success
     result = project.run(LIFECYCLE, MODEL, EVALUATION, REGISTERED, PRODUCTION)
     assert result.success, causes_of(result)
-    assert told(project)[1:] == [("promoted", "2", "1"), ("repaired", "2", "1"), ("promoted", "3", "2")]
+    assert told(project)[1:] == [("promoted", "2", "1"), ("repaired", "2", "1"), ("unchanged", "2", "2")]

@@ -17,7 +17,7 @@ from churn_assets.churn.retention import NO_ACTION_PAYS
 from churn_assets.churn.tables import OPT_OUTS
 from churn_assets.defs.campaigns import EFFECT, OUTCOMES
 from churn_assets.defs.features import BASELINE, PANEL
-from churn_assets.defs.lakehouse import match_of
+from churn_assets.defs.lakehouse import matches_of
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
@@ -83,13 +83,18 @@ def test_the_csv_file_is_the_list_without_whoever_is_held_out(listed: Project) -
     for week in weeks(listed):
         file = Path(listed.lakehouse.root, EXPORTS, f"{week}.csv")
         with file.open(encoding="utf-8", newline="") as lines:
-            found = [(int(row["rank"]), row["customer_id"], row["reason_1"]) for row in csv.DictReader(lines)]
-        expected = [
-            (row["rank"], row["customer_id"], "".join(reason["sentence"] for reason in row["reasons"][:1]))
-            for row in rows(listed)
-            if row["as_of"] == week and not row["is_holdout"]
+            found = list(csv.DictReader(lines))
+        contacts = [row for row in rows(listed) if row["as_of"] == week and not row["is_holdout"]]
+        contacts.sort(key=lambda row: row["rank"])
+        assert [(row["customer_id"], row["reason_1"]) for row in found] == [
+            (row["customer_id"], "".join(reason["sentence"] for reason in row["reasons"][:1])) for row in contacts
         ]
-        assert found == sorted(expected)
+        # Ranks without a hole, money to cents, and each row says of which week it is, ranked by what, in what currency.
+        assert [int(row["rank"]) for row in found] == list(range(1, len(found) + 1))
+        said = {(row["week"], row["ranked_by"], row["currency"]) for row in found}
+        assert said == {(str(week), "value_at_risk", listed.policy.units.currency)}
+        for name in ("recent_spend", "value_at_risk"):
+            assert [row[name] for row in found] == [str(round(row[name], 2)) for row in contacts]
         assert sorted(path.name for path in file.parent.iterdir()) == [f"{day}.csv" for day in weeks(listed)]
 
 
@@ -142,14 +147,14 @@ def test_opt_outs_of_nobody_are_counted_named_and_where_the_policy_asks_stop_the
     ids = sorted({row["customer_id"] for row in rows(changeable, SCORES)})[:20]
     asked = [*ids[:5], *(f" {each} " for each in ids[5:10]), *(each.lower() for each in ids[10:15]), *"vwxyz"]
     lakehouse.write(OPTED_OUT, lakehouse.spark.createDataFrame([(each,) for each in asked], "customer_id string"))
-    outcome = match_of(lakehouse, OPT_OUTS, changeable.policy)
+    (outcome,) = matches_of(lakehouse, [OPT_OUTS], changeable.policy)
     assert (outcome.rule, outcome.is_passed, outcome.is_warning) == ("opt_outs__match_customers", False, True)
     assert outcome.observed.startswith("10 of 20 opt outs (50.0%) are of no known customer; 5 differ only in case")
     assert outcome.keys == (*(f"{each.lower()} (perhaps {each})" for each in ids[10:15]), *"vwxyz")
     assert changeable.score(last, last, *LISTS).success
     retention = changeable.policy.retention.model_copy(update={"max_unmatched_opt_outs": 0.0})
     strict = changeable.under(changeable.policy.model_copy(update={"retention": retention}))
-    assert not match_of(lakehouse, OPT_OUTS, strict.policy).is_warning
+    assert not matches_of(lakehouse, [OPT_OUTS], strict.policy)[0].is_warning
     versions = [lakehouse.version(table) for table in LISTS]
     refused = strict.score(last, last, *LISTS)
     assert not refused.success

@@ -47,6 +47,7 @@ from churn_assets.defs import evaluation, features
 from churn_assets.defs.lakehouse import SILVER
 from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
+from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 
 PANEL, BASELINE = "food_delivery/ml_churn_features", "food_delivery/gold_customer_churn_risk"
@@ -55,6 +56,25 @@ FEASIBILITY, MODEL, EVALUATION = "food_delivery/label_feasibility", "churn_pipel
 REGISTERED, PRODUCTION = "registered_churn_model", "production_churn_model"
 TO_THE_END = (MODEL, EVALUATION, REGISTERED, PRODUCTION)
 SERVED = "quickbite_churn_predictor"
+
+
+@pytest.fixture(params=["built", "delivered"], ids=["orders", "features"])
+def project(spark: SparkSession, request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    """A copy, for one attack, of the project of orders and of that of a ready feature table."""
+    built: Project = request.getfixturevalue(request.param)
+    return built.copied_to(tmp_path / "project")
+
+
+@pytest.fixture
+def of_orders(built: Project, tmp_path: Path) -> Project:
+    """A copy of the project of orders, for attacks that need some."""
+    return built.copied_to(tmp_path / "project")
+
+
+@pytest.fixture
+def of_features(delivered: Project, tmp_path: Path) -> Project:
+    """A copy of the project of a ready feature table, for attacks that need one."""
+    return delivered.copied_to(tmp_path / "project")
 
 
 def changed(policy: ChurnPolicy, section: str, **values: Any) -> ChurnPolicy:
@@ -124,6 +144,7 @@ def test_an_honest_model_passes_where_the_attacks_are_refused(project: Project) 
 class Judgement:
     """The test customers with the stored model's scores and the rule's, and what its evaluation was bound to."""
 
+    project: Project
     rows: pd.DataFrame
     trained: TrainedModel
     policy: ChurnPolicy
@@ -139,7 +160,9 @@ class Judgement:
     ) -> tuple[dict[str, Any], list[str]]:
         """The evaluation of (other) rows as it is recorded, and all that is then against this model."""
         policy = policy or self.policy
-        scored = judged.scored(self.rows if rows is None else rows, self.trained.features, {}, champion)
+        scored = judged.scored(
+            self.rows if rows is None else rows, self.trained.features, {}, champion, policy.catalogue
+        )
         found = judge(scored, policy, has_threshold=has_threshold, obstacles=obstacles)
         evidence = self.trained.evidence_under(policy.digest, None)
         row = evaluation_row(
@@ -153,13 +176,15 @@ class Judgement:
         return row, refusals(evidence, recorded_evaluation([row], evidence.model_digest, self.trained.run_id))
 
 
-@pytest.fixture(scope="module")
-def honest(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+@pytest.fixture(scope="module", params=["built", "delivered"], ids=["orders", "features"])
+def honest(spark: SparkSession, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Judgement:
+    built: Project = request.getfixturevalue(request.param)
     trained = built.tracking.trained_model(latest_run(built))
     versions, lakehouse = trained.evidence.data_versions, built.lakehouse
     rows = pd.DataFrame(lakehouse.records(TEST, versions[TEST]))
-    baseline = lakehouse.records(BASELINE, lakehouse.inputs(PANEL, versions[PANEL])[BASELINE])
-    rule = {(row["customer_id"], row["as_of"]): row["risk_score"] for row in baseline}
+    behind = lakehouse.inputs(PANEL, versions[PANEL])
+    baseline = lakehouse.records(BASELINE, behind[BASELINE]) if BASELINE in behind else []
+    rule: dict[Any, Any] = {(row["customer_id"], row["as_of"]): row["risk_score"] for row in baseline}
     file = tmp_path_factory.mktemp("trees") / "trees.json"
     file.write_text(built.tracking.exported_trees("1"), encoding="utf-8")
     trees = FlatTrees.read(file)
@@ -169,15 +194,15 @@ def honest(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Judgemen
         # A threshold is some customer's score, whose last digit is the engine's own.
         is_alert=scores >= float(trained.threshold or np.inf) - 1e-12,
         is_unseen=True,
-        risk_score=[rule[key] for key in zip(rows["customer_id"], rows["as_of"], strict=True)],
+        risk_score=pd.Series(list(zip(rows["customer_id"], rows["as_of"], strict=True))).map(rule),
     )
-    silver = lakehouse.read(SILVER, lakehouse.inputs(PANEL, versions[PANEL])[SILVER])
-    purchases = fit_purchase_model(purchase_histories(silver, rows["as_of"].max()))
-    is_first = rows["orders_ever"] == 1
-    first_to_last = (rows["tenure_days"] - rows["recency_days"]).where(~is_first, 0.0)
-    known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"])
-    rows["no_purchase"] = purchases.no_purchase(known, built.policy.windows.outcome_days)
-    return Judgement(rows, trained, built.policy)
+    if SILVER in behind:
+        purchases = fit_purchase_model(purchase_histories(lakehouse.read(SILVER, behind[SILVER]), rows["as_of"].max()))
+        is_first = rows["orders_ever"] == 1
+        first_to_last = (rows["tenure_days"] - rows["recency_days"]).where(~is_first, 0.0)
+        known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"])
+        rows["no_purchase"] = purchases.no_purchase(known, built.policy.windows.outcome_days)
+    return Judgement(built, rows, trained, built.policy)
 
 
 def assert_shut(judged_: tuple[dict[str, Any], list[str]], verdict: str, reason: str) -> None:
@@ -189,9 +214,9 @@ def assert_shut(judged_: tuple[dict[str, Any], list[str]], verdict: str, reason:
     assert against[0].startswith(f"the recorded verdict is {verdict}: ")
 
 
-def test_the_honest_rows_pass_with_the_figures_that_the_flow_recorded(built: Project, honest: Judgement) -> None:
+def test_the_honest_rows_pass_with_the_figures_that_the_flow_recorded(honest: Judgement) -> None:
     row, against = honest.of()
-    (recorded,) = built.lakehouse.records(EVALUATION)
+    (recorded,) = honest.project.lakehouse.records(EVALUATION)
     assert against == []
     assert row["verdict"] == recorded["verdict"] == "PASS"
     for name in ("rows", "churners", "alerts", "caught", "recall_low", "precision", "pr_auc", "roc_auc", "rule_pr_auc"):
@@ -217,10 +242,13 @@ def test_the_honest_rows_pass_with_the_figures_that_the_flow_recorded(built: Pro
 def test_rows_that_cannot_judge_are_not_evaluable(
     honest: Judgement, spoil: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:
+    if "purchase model" in reason and not honest.policy.catalogue.has_orders:
+        pytest.skip("without orders there is no purchase model")
     assert_shut(honest.of(spoil(honest.rows)), "NOT_EVALUABLE", reason)
 
 
-def test_training_outcomes_from_after_the_test_date_are_not_evaluable(built: Project, honest: Judgement) -> None:
+def test_training_outcomes_from_after_the_test_date_are_not_evaluable(spark: SparkSession, honest: Judgement) -> None:
+    built = honest.project
     train, test, panel = (built.lakehouse.read(table) for table in (TRAIN, TEST, PANEL))
     later = train.withColumn("as_of", F.lit(built.weeks()[-1])).dropDuplicates(["customer_id"])
     found = split_outcomes(train.unionByName(later), test, panel, built.policy.windows.outcome_days)
@@ -253,8 +281,9 @@ def test_a_label_computable_from_the_features_fails(honest: Judgement) -> None:
     # Silence so long that it is the label: the notebook's own leak.
     known = honest.rows["label"] + np.linspace(0, 0.1, len(honest.rows))
     lenient = changed(honest.policy, "leakage", max_single_feature_auc=1.0)
-    found = honest.of(honest.rows.assign(recency_days=20 * known, churn_probability=known / 2), policy=lenient)
-    assert_shut(found, "FAIL", "missed: the label is not computable from the features: ROC-AUC ")
+    leak = {honest.trained.features[0]: 20 * known, "churn_probability": known / 2}
+    found = honest.of(honest.rows.assign(**leak), policy=lenient)
+    assert_shut(found, "FAIL", "missed: label not computable: ROC-AUC ")
 
 
 # --- the rows, the model and its files, through the whole flow ---
@@ -265,9 +294,7 @@ def label(expression: str) -> Callable[[DataFrame], DataFrame]:
 
 
 def test_test_customers_copied_into_train_are_not_evaluable(project: Project) -> None:
-    copied = (
-        project.lakehouse.read(TEST).withColumn("fold", F.lit(50)).withColumn("as_of", F.lit("2025-10-06").cast("date"))
-    )
+    copied = project.lakehouse.read(TEST).withColumn("fold", F.lit(50)).withColumn("as_of", F.lit(project.weeks()[0]))
     rewrite(project, TRAIN, lambda rows: rows.unionByName(copied))
     result = project.run(LIFECYCLE, *TO_THE_END)
     assert_refused(project, result, "NOT_EVALUABLE", "the splits break disjoint_customers")
@@ -355,7 +382,8 @@ path = "{demo}/customers"
 """
 
 
-def test_a_column_that_knows_the_future_fails_the_leakage_canary(project: Project) -> None:
+def test_a_column_that_knows_the_future_fails_the_leakage_canary(of_orders: Project) -> None:
+    project = of_orders
     demo = project.lakehouse.path("demo")
     orders = DeltaTable(f"{demo}/orders").to_pandas().dropna(subset=["order_id", "customer_id"])
     orders = orders[~orders["is_cancelled"]]
@@ -366,14 +394,47 @@ def test_a_column_that_knows_the_future_fails_the_leakage_canary(project: Projec
     write_deltalake(f"{demo}/knowing_reviews", pa.Table.from_pandas(reviews, preserve_index=False))
     (project.settings.project / "sources.toml").write_text(LEAKING_SOURCES.format(demo=demo), encoding="utf-8")
     result = project.run()
-    assert_refused(project, result, "FAIL", "missed: no look into the future: ROC-AUC of one feature alone")
+    assert_refused(project, result, "FAIL", "missed: no look ahead: ROC-AUC of ")
     leaking = {canary.feature for canary in latest_evaluation(project).leakage if canary.roc_auc > 0.95}
     assert leaking & {"avg_star_rating", "sentiment_velocity"}
 
 
+PLANTED = """
+[features.columns.days_to_next_visit]
+meaning = "days to the next visit"
+low = 0
+"""
+
+
+def test_a_planted_future_column_of_a_feature_table_fails_the_canary_whoever_vouches(of_features: Project) -> None:
+    project = of_features
+    rows = feature_tables.visits()
+    noise = np.random.default_rng(3).random(len(rows))
+    # Where nobody knows the label yet the column is as honest as can be.
+    planted = rows.assign(days_to_next_visit=np.where(rows["label"] == 1.0, 30 + 5 * noise, 31 * noise))
+    feature_tables.write(planted, project.settings.project)
+    (project.settings.project / "sources.toml").write_text(feature_tables.FEATURES + PLANTED, encoding="utf-8")
+    project = Project.at(project.settings.project)
+    result = project.run()
+    assert_refused(project, result, "FAIL", "missed: no look ahead: ROC-AUC of ")
+    leaking = {canary.feature for canary in latest_evaluation(project).leakage if canary.roc_auc > 0.95}
+    assert leaking == {"days_to_next_visit"}
+
+
+def test_another_word_for_a_feature_table_after_the_verdict_opens_nothing(of_features: Project) -> None:
+    project = of_features
+    assert project.run(LIFECYCLE, MODEL, EVALUATION).success
+    sources = feature_tables.FEATURES.replace("Ada Lovelace", "Nobody in particular")
+    (project.settings.project / "sources.toml").write_text(sources, encoding="utf-8")
+    (cause,) = causes_of(Project.at(project.settings.project).run(LIFECYCLE, REGISTERED))
+    assert "it was judged by policy" in cause
+    assert_champion_serves(project)
+
+
 def test_a_feature_computed_from_later_events_is_never_published(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    of_orders: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project = of_orders
     before = project.versions()
     honest = feature_panel
     silver = project.lakehouse.read("food_delivery/silver_orders_enriched")
@@ -495,8 +556,9 @@ def mlflow_server(project: Project) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_run_goes_on(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    of_orders: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    project = of_orders
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     honest = judge
@@ -562,7 +624,8 @@ def test_luck_that_can_be_judged_is_judged_to_be_luck(spark: SparkSession, tmp_p
     assert (project.alias("staging"), project.alias("production")) == (None, None)
 
 
-def test_a_panel_built_under_another_churn_definition_trains_nothing(project: Project) -> None:
+def test_a_panel_built_under_another_churn_definition_trains_nothing(of_orders: Project) -> None:
+    project = of_orders
     week = project.under(changed(project.policy, "windows", outcome_days=7))
     for asset, error in ((FEASIBILITY, "BrokenPanelError"), (MODEL, "StalePanelError")):
         (cause,) = causes_of(week.run(LIFECYCLE, asset))

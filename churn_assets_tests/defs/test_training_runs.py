@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,7 +176,8 @@ def test_a_run_tells_what_it_was_trained_from_by_what_and_leads_to_dagster(built
     (run,) = runs_of(built)
     tags, params = run.data.tags, run.data.params
     features = FEATURE_SETS[built.policy.model.feature_set]
-    assert tags["mlflow.runName"] == "XGBoost_Crisis_Aware_Pipeline"
+    # Runs are told apart in a list: who learned, from which features, judged at which week.
+    assert tags["mlflow.runName"] == f"XGBoost_Crisis_Aware_Pipeline crisis_aware {params['test_as_of']}"
     assert tags["dagster_root_run_id"] == tags["dagster_run_id"]
     address = f"{built.settings.dagster_ui}/runs/{tags['dagster_run_id']}"
     assert tags["dagster_run_url"] == address
@@ -200,6 +202,23 @@ def test_a_run_names_each_input_table_with_its_delta_version(built: Project) -> 
     found = {each.dataset.name: (each.dataset.digest, each.dataset.source_type) for each in run.inputs.dataset_inputs}
     assert found == {table: (f"v{version}", "delta_table") for table, version in versions.items()}
     assert {"food_delivery/train_features", "food_delivery/test_features"} < set(found)
+
+
+def test_the_logged_models_own_page_has_its_description_and_what_each_metric_is_of(built: Project) -> None:
+    (run,) = runs_of(built)
+    assert run.outputs is not None
+    model = built.tracking.client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    versions = json.loads(run.data.tags["data_versions"])
+    assert model.metrics is not None
+    of_test = {each.key: (each.dataset_name, each.dataset_digest) for each in model.metrics}
+    for name, table in {
+        "recall_churn": "food_delivery/test_features",
+        "validation_recall": "food_delivery/train_features",
+    }.items():
+        assert of_test[name] == (table, f"v{versions[table]}")
+    described = model.tags["mlflow.note.content"]
+    assert described.startswith("**PASS**, judged on customers of ")
+    assert re.search(r"^\| recall \| 0\.\d+ \|.* met \|$", described, re.MULTILINE)
 
 
 def test_a_run_holds_threshold_importances_pictures_and_model_card(built: Project) -> None:

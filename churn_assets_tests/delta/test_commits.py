@@ -1,11 +1,15 @@
 """A commit takes the version it was meant to take, or none."""
 
+import resource
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from churn_assets.delta.commits import OvertakenError, append_after
+from churn_assets.defs.failures import failure_in_words
+from churn_assets.delta.commits import OvertakenError, append_after, overwrite
 from churn_assets.delta.reading import records
 from churn_assets.delta.tables import open_delta
 
@@ -20,3 +24,34 @@ def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> No
     assert len(list(tmp_path.rglob("*.parquet"))) == 3, "whoever was late leaves no file"
     assert records(open_delta(path, next_step="")) == [{"name": "a"}] * 3
     assert records(open_delta(path, 0, next_step="")) == [{"name": "a"}]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, rows: append_after(path, 0, rows, {}),
+        lambda path, rows: overwrite(path, rows, {}, since=0),
+    ],
+    ids=["append", "overwrite"],
+)
+def test_a_disk_that_takes_no_more_leaves_the_table_as_it_was_and_no_files(
+    tmp_path: Path, write: Callable[[str, pa.Table], int]
+) -> None:
+    path = str(tmp_path / "things")
+    append_after(path, None, pa.table({"name": ["a"]}), {})
+    large = pa.table({"name": [secrets.token_hex(64) for _ in range(2_000)]})
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(path, large)
+        try:
+            write(path, large)
+        except OSError:
+            assert "Next step: free space on that disk" in failure_in_words()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert records(open_delta(path, next_step="")) == [{"name": "a"}]
+    assert sorted(each.name for each in Path(path).iterdir() if not (each / "rows.parquet").exists()) == ["_delta_log"]
+    assert len(list(Path(path).rglob("*.parquet"))) == 1
+    assert write(path, large) == 1, "once there is room"

@@ -121,3 +121,15 @@ def test_lists_of_structs_are_compared_to_the_last_digit(tmp_path: Path) -> None
         deltalake.write_deltalake(str(tmp_path / name), rows)
     tables = [deltalake.DeltaTable(str(tmp_path / name)) for name in ("one", "other")]
     assert differing_columns(*tables) == ["reasons"]
+
+
+def test_the_order_of_a_maps_entries_says_nothing_and_what_they_say_does(tmp_path: Path) -> None:
+    kind = pa.map_(pa.string(), pa.int64())
+    for name, entries in {"one": ["ab", "cd"], "turned": ["cd", "ab"], "other": ["ab", "ce"]}.items():
+        rows = pa.table({"key": ["x", "y"], "versions": pa.array([[(key, 1) for key in entries], None], kind)})
+        deltalake.write_deltalake(str(tmp_path / name), rows)
+    one, turned, other = (deltalake.DeltaTable(str(tmp_path / name)) for name in ("one", "turned", "other"))
+    assert differing_columns(one, turned) == []
+    assert differing_columns(one, other) == ["versions"]
+    assert holds_same_rows(one, turned)
+    assert not holds_same_rows(one, other)

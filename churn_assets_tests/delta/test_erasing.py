@@ -1,19 +1,23 @@
 """Rows of a customer go from every file and every version, and what is left is read as before."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from churn_assets.churn.erasures import erasure_rows, hashed, salt_of
 from churn_assets.churn.plain_text import as_csv
+from churn_assets.delta import erasing
 from churn_assets.delta.erasing import FORGOTTEN, Erasure, erase, orders_of
 from churn_assets.delta.reading import records
-from churn_assets.delta.tables import open_delta, row_count
+from churn_assets.delta.tables import files_of, open_delta, row_count
 
 ORDERS = pa.table(
     {
@@ -71,6 +75,43 @@ def test_an_end_in_between_is_made_good_by_the_next_time(tmp_path: Path, monkeyp
     erase(str(tmp_path), GONE)
     assert ids(tmp_path / "orders") == ["o3", "o4"]
     assert deltalake.DeltaTable(str(tmp_path / "orders")).to_pyarrow_table().num_rows == 2
+
+
+@pytest.mark.parametrize("nth", range(8), ids=lambda nth: f"step_{nth}")
+def test_wherever_it_is_killed_the_next_time_finds_the_orders_and_the_checkpoints_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    # The orders' folder is the first by name, and what the reviews have of the customer is an order's id.
+    deltalake.write_deltalake(tmp_path / "a_orders", ORDERS)
+    deltalake.write_deltalake(tmp_path / "reviews", pa.table({"order_id": ["o1", "o3"], "score": [1.0, 5.0]}))
+    for name in ("a_orders", "reviews"):
+        deltalake.DeltaTable(str(tmp_path / name)).create_checkpoint()
+    steps = [0]
+
+    def dying(honest: Callable[..., None]) -> Callable[..., None]:
+        def step(*given: Any) -> None:
+            if steps[0] == nth:
+                raise KeyboardInterrupt
+            steps[0] += 1
+            honest(*given)
+
+        return step
+
+    # Two files; and of each table its checkpoints, its log and a new checkpoint.
+    places = [(erasing, "_replace"), (erasing, "_remove_checkpoints"), (deltalake.DeltaTable, "create_checkpoint")]
+    with monkeypatch.context() as killed:
+        for owner, name in places:
+            killed.setattr(owner, name, dying(getattr(owner, name)))
+        with pytest.raises(KeyboardInterrupt):
+            erase(str(tmp_path), GONE)
+    found = orders_of(str(tmp_path), {"C1"})
+    erase(str(tmp_path), Erasure(GONE.customers, frozenset(found)))
+    assert ids(tmp_path / "reviews") == ["o3"]
+    for name in ("a_orders", "reviews"):
+        table = open_delta(str(tmp_path / name), next_step="")
+        for file in files_of(table):
+            place = tmp_path / name / file["path"]
+            assert (file["size_bytes"], file["num_records"]) == (place.stat().st_size, pq.read_metadata(place).num_rows)
 
 
 def test_dated_tables_keep_their_partitions(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.evaluation import Evaluation
 from churn_assets.churn.feasibility import Feasibility
 from churn_assets.churn.ledger import Action, Decision, Subject
+from churn_assets.churn.outcomes import Figure
 from churn_assets.commands.check_reports import Checked, Status, as_markdown
 from churn_assets.defs import results
 from churn_assets.pages.markdown import Markdown, bullets, table
 from churn_assets.pages.model_card import model_card
-from churn_assets.pages.tables import decisions_table, feasibility_table, features_table, figures_table
+from churn_assets.pages.tables import criteria_table, decisions_list, feasibility_table, features_table, figures_table
 from churn_assets_tests.pages.test_model_card import facts, judged
 
 HARMLESS = "harmless"
@@ -69,7 +70,8 @@ def decision(text: str, statement: str | None) -> Decision:
 
 
 def card(text: str) -> str:
-    told = facts(replace(parts_named(text), reasons=(text,), warnings=(text,)), name=text, run_id=text)
+    criterion = Figure("key", text, text, text, True, interval=text)
+    told = facts(replace(parts_named(text), criteria=(criterion,), warnings=(text,)), name=text, run_id=text)
     evidence = replace(told.evidence, policy_digest=text, data_versions={text: 1}, champion=text)
     return model_card(replace(told, code_commit=text, evidence=evidence))
 
@@ -79,10 +81,12 @@ USERS: dict[str, Callable[[str], str]] = {
     "figures": lambda text: figures_table(parts_named(text)),
     "candidates": lambda text: feasibility_table([candidate(text, is_chosen=chosen) for chosen in (True, False)]),
     "features": lambda text: features_table([replace(FEATURES[0], name=text, meaning=text, formula=text)]),
-    "decisions": lambda text: decisions_table([decision(text, text), decision(text, None)]),
+    "decisions": lambda text: decisions_list([decision(text, text), decision(text, None)]),
     "checks": lambda text: as_markdown([Checked(text, text, Status.FAILED, text, text)]),
     "points": lambda text: str(results.bullets([text, text]).value),
     "card": card,
+    "criteria": lambda text: criteria_table([Figure("key", text, text, text, False, interval=text)]),
+    "reasons": lambda text: model_card(facts(replace(evaluation(), criteria=(), reasons=(text,)))),
 }
 
 

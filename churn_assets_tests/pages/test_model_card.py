@@ -141,8 +141,12 @@ def test_every_card_has_every_section_its_verdict_and_each_reason(case: str) -> 
         "How to roll back",
     ]
     assert f"**{told.evaluation.verdict.value}.**" in card.split("## ")[0]
-    for reason in told.evaluation.reasons:
-        assert f"\n- {reason}\n" in section(card, "Verdict")
+    verdict = section(card, "Verdict")
+    if not told.evaluation.criteria:
+        assert all(f"\n- {reason}\n" in verdict for reason in told.evaluation.reasons)
+    for each in told.evaluation.criteria:
+        cells = [each.what, each.observed, each.interval, each.allowed, "met" if each.is_met else "MISSED"]
+        assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in verdict
 
 
 # ---- what it is bound to

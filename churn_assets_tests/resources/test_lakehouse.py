@@ -232,7 +232,9 @@ def test_of_two_runs_that_write_a_table_at_once_the_second_is_overtaken_by_name_
     for version in range(2):  # as the first version, and later
         with pytest.raises(OvertakenError, match=r"by another process .*\nNext step: let one run at a time"):
             lakehouse.write(
-                TABLE, numbers(spark, 3), audit=lambda _: lakehouse.overwrite(TABLE, pa.table({"id": [7, 8]}))
+                TABLE,
+                numbers(spark, 3),
+                audit=lambda _: lakehouse.overwrite(TABLE, pa.table({"id": [7, 8]}), since=lakehouse.version(TABLE)),
             )
         assert (lakehouse.version(TABLE), values(lakehouse.read(TABLE))) == (version, [7, 8])
         assert len(table_files_named(lakehouse, "*.parquet")) == version + 1, "one of each write that was committed"
@@ -261,30 +263,53 @@ def test_of_two_runs_at_once_over_other_weeks_both_commit_and_over_the_same_week
 
 
 def test_a_small_table_is_overwritten_whole_without_a_session(
-    lakehouse: LakehouseResource, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+    lakehouse: LakehouseResource, spark: SparkSession
 ) -> None:
     lakehouse.write(TABLE, numbers(spark, 1, 2))
     rows = pa.table({"id": pa.array([3, 4, 4], pa.int64()), "why": ["x", None, "y"]})
     without = LakehouseResource(root=lakehouse.root, pyspark=LazyPySparkResource(spark_config={}))
-    write = deltalake.write_deltalake
-
-    def write_between_others(*arguments: Any, **named: Any) -> None:
-        write(lakehouse.path(TABLE), pa.table({"id": [7]}), mode="append")
-        write(*arguments, **named)
-        write(lakehouse.path(TABLE), pa.table({"id": [9]}), mode="append", schema_mode="merge")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(deltalake, "write_deltalake", write_between_others)
-        commit = without.overwrite(TABLE, rows, metadata={"inputs": {"orders": 5}})
-    assert (commit.table, commit.version, commit.rows) == (TABLE, 2, 3)
+    commit = without.overwrite(TABLE, rows, since=0, metadata={"inputs": {"orders": 5}})
+    assert (commit.table, commit.version, commit.rows) == (TABLE, 1, 3)
     assert commit.schema.simpleString() == "struct<id:bigint,why:string>"
-    assert lakehouse.inputs(TABLE, 2) == {"orders": 5}
-    assert sorted(map(repr, lakehouse.records(TABLE, 2))) == sorted(map(repr, rows.to_pylist()))
+    assert lakehouse.inputs(TABLE, 1) == {"orders": 5}
+    assert sorted(map(repr, lakehouse.records(TABLE, 1))) == sorted(map(repr, rows.to_pylist()))
     assert values(lakehouse.read(TABLE, 0)) == [1, 2]
     # As the first version, and of no rows.
-    empty = without.overwrite("food_delivery/others", rows.slice(0, 0))
+    empty = without.overwrite("food_delivery/others", rows.slice(0, 0), since=None)
     assert (empty.version, empty.rows, empty.schema) == (0, 0, commit.schema)
     assert values(lakehouse.read("food_delivery/others")) == []
+
+
+def test_of_two_runs_that_overwrite_a_small_table_at_once_the_second_is_overtaken_and_leaves_no_files(
+    lakehouse: LakehouseResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pa.table({"id": [1]}), pa.table({"id": [2]})
+
+    def at_last(owner: Any, name: str) -> None:
+        """Lets the other run commit in the moment before this one does."""
+        honest = getattr(owner, name)
+
+        def overtaken(*arguments: Any, **named: Any) -> Any:
+            monkeypatch.setattr(owner, name, honest)
+            lakehouse.overwrite(TABLE, other, since=lakehouse.version(TABLE))
+            return honest(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, overtaken)
+
+    refused = r"by another process .*\nNext step: let one run at a time"
+    at_last(deltalake.transaction, "create_table_with_add_actions")
+    with pytest.raises(OvertakenError, match=refused):
+        lakehouse.overwrite(TABLE, one, since=None)
+    # Since version 0 the other has written version 1, long before and just before.
+    lakehouse.overwrite(TABLE, other, since=0)
+    with pytest.raises(OvertakenError, match=refused):
+        lakehouse.overwrite(TABLE, one, since=0)
+    at_last(deltalake.DeltaTable, "create_write_transaction")
+    with pytest.raises(OvertakenError, match=refused):
+        lakehouse.overwrite(TABLE, one, since=1)
+    assert (lakehouse.version(TABLE), lakehouse.records(TABLE)) == (2, [{"id": 2}])
+    assert len(table_files_named(lakehouse, "*.parquet")) == 3, "one of each write that was committed"
+    assert len(list(Path(lakehouse.path(TABLE)).iterdir())) == 4, "no folder either, but those and the log"
 
 
 def test_a_frame_of_no_rows_keeps_its_columns(lakehouse: LakehouseResource) -> None:
@@ -511,13 +536,26 @@ def test_rows_without_a_date_are_refused_by_name_and_never_get_one(
     assert not any(path.is_file() for path in table_files(lakehouse))
 
 
-def test_a_dated_table_is_not_written_as_one_without_dates(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+def test_rows_that_stay_by_their_dates_get_none_beside_them_that_lie_without(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
     first = date(2025, 1, 6)
     lakehouse.replace_dates({TABLE: dated(spark, (1, first))}, "as_of", [first], audit=accept)
     with pytest.raises(UnsupportedTableError, match="is partitioned by"):
-        lakehouse.write(TABLE, dated(spark, (2, first)))
+        lakehouse.write(TABLE, dated(spark, (2, first)), mode="append")
     assert lakehouse.version(TABLE) == 0
     assert [row.as_of for row in lakehouse.read(TABLE).collect()] == [first]
+
+
+def test_all_rows_written_without_dates_take_the_place_of_dated_ones(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    lakehouse.write(TABLE, dated(spark, (2, second)))
+    assert not lakehouse.is_laid_out_by(TABLE, "as_of")
+    for version, row in ((0, (1, first)), (1, (2, second))):
+        assert [(each.id, each.as_of) for each in lakehouse.read(TABLE, version).collect()] == [row]
 
 
 def write_meanwhile(lakehouse: LakehouseResource, rows: DataFrame, days: list[date], other: DataFrame) -> None:
@@ -705,7 +743,7 @@ def test_an_empty_write_has_a_record_of_its_own(lakehouse: LakehouseResource, sp
 def test_a_table_keeps_its_log_and_its_files_as_long(lakehouse: LakehouseResource, spark: SparkSession) -> None:
     lakehouse.write(TABLE, numbers(spark, 1))
     lakehouse.append_after("food_delivery/ledger", None, pa.table({"id": [1]}))
-    lakehouse.overwrite("food_delivery/small", pa.table({"id": [1]}))
+    lakehouse.overwrite("food_delivery/small", pa.table({"id": [1]}), since=None)
     for table in (TABLE, "food_delivery/ledger", "food_delivery/small"):
         kept = deltalake.DeltaTable(lakehouse.path(table)).metadata().configuration
         assert kept["delta.deletedFileRetentionDuration"] == kept["delta.logRetentionDuration"]

@@ -1,8 +1,10 @@
 """What the tracking resource keeps is kept for one run and shared by its steps."""
 
 import dagster as dg
+import pytest
 
-from churn_assets.resources.tracking import TrackingResource
+from churn_assets.engines.addresses import shown
+from churn_assets.resources.tracking import TrackingResource, UnusableStoreError
 from churn_assets.serving.probe import Probe
 
 
@@ -28,3 +30,25 @@ def test_the_steps_of_a_run_share_one_probe_and_another_run_has_its_own() -> Non
     first, second = seen[:3], seen[3:]
     assert [probe is first[0] for probe in seen] == [True] * 3 + [False] * 3
     assert all(probe is second[0] for probe in second)
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        # A port that nobody listens at; and what SQLAlchemy 2.1 takes for psycopg 3.
+        ("postgresql+psycopg2://churn:s3cret@127.0.0.1:9/mlflow", "Connection refused.*\n.*churn-assets doctor"),
+        (
+            "postgresql+asyncpg://churn:s3cret@127.0.0.1:9/mlflow",
+            r"'asyncpg'\nNext step: name the driver \(postgresql\+psycopg2://",
+        ),
+    ],
+    ids=["silent", "without_driver"],
+)
+def test_a_database_that_cannot_be_asked_is_told_at_once_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, address: str, words: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    store = TrackingResource(tracking_uri=shown(address), artifact_root="unused", mlflow_ui="", dagster_ui="")
+    with pytest.raises(UnusableStoreError, match=words) as told:
+        store.version_under("production")
+    assert "s3cret" not in str(told.value)
