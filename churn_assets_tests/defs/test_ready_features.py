@@ -63,6 +63,7 @@ def test_the_graph_begins_at_the_panel_and_depends_on_nothing_that_is_not_there(
     assert {"ranges", "no_future_leakage", "newest_snapshot"} <= panel_checks
     # There are no orders to compute it from again.
     assert AS_REBUILT not in panel_checks
+    assert not origin_of(delivered.lakehouse, 0, delivered.policy).rebuilt_outcome().is_passed
     assert BASELINE in {
         key.to_user_string()
         for key in build_defs(with_rule_configured(delivered)).resolve_asset_graph().materializable_asset_keys

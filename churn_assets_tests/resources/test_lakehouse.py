@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
-from churn_assets.delta.tables import MissingFileError, MissingTableError, UnsupportedTableError
+from churn_assets.delta.tables import OF_DATE, MissingFileError, MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -585,7 +585,7 @@ def test_of_two_backfills_at_once_both_commit_unless_a_date_is_the_same(
     # The one that was first has its date, and the loser leaves no file.
     assert lakehouse.version(TABLE) == (version or 0) + 1
     assert values(lakehouse.read(TABLE)) == [*before, 1, 5]
-    assert not any(f"as_of={first}" in str(path) for path in table_files(lakehouse) - files)
+    assert not any(f"{OF_DATE}={first}" in str(path) for path in table_files(lakehouse) - files)
 
 
 def test_of_two_backfills_that_find_nothing_one_loses_too(lakehouse: LakehouseResource, spark: SparkSession) -> None:
