@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn_assets.churn.contract import AS_REBUILT
+from churn_assets.churn.contract import AS_REBUILT, NO_FUTURE_LEAKAGE
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.commands.reproduce import reproduce
 from churn_assets.definitions import CHECKS, LIFECYCLE, build_defs
@@ -376,7 +376,10 @@ def test_without_the_door_what_another_tool_writes_is_refused_in_words(built: Pr
     rows = deltalake.DeltaTable(path).to_pyarrow_table()
     deltalake.write_deltalake(path, rows.slice(1), mode="overwrite")
     result = project.run(TRAINING)
-    (cause,) = [found.metadata["observed"].value for found in result.get_asset_check_evaluations() if not found.passed]
+    checked = result.get_asset_check_evaluations()
+    refused = {found.check_name: found.metadata["observed"].value for found in checked if not found.passed}
+    assert set(refused) == {NO_FUTURE_LEAKAGE, AS_REBUILT}
+    cause = refused[NO_FUTURE_LEAKAGE]
     assert "another tool wrote it, and sources.toml names no [features]" in str(cause)
     assert "docs/feature_tables.md" in str(cause)
     # Nor does the sensor ask for another run, and it says why.
