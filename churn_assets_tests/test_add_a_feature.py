@@ -94,9 +94,9 @@ def test_panel_contract_lineage_and_card_know_it(made: dict[str, Any]) -> None:
     assert made["ranges"].endswith(f"; {NAME} 0 to 1")
     baseline = "food_delivery/gold_customer_churn_risk"
     assert made["reads"] == [[baseline, "weekend_orders"], [baseline, "total_orders"]]
-    assert made["meaning"] == "how many of their orders they place on a weekend"
+    assert made["meaning"].startswith("how many of their orders they place on a weekend: ")
     (row,) = re.findall(rf"^\| `{NAME}` \|.*$", made["card"], flags=re.MULTILINE)
-    assert made["meaning"] in row
+    assert made["meaning"].replace(": ", " | ") in row
     assert row.endswith("| 0 to 1 |")
 
 

@@ -21,7 +21,7 @@ from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.tracking import TrackingResource
-from churn_assets_tests.conftest import ENGINE, TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.conftest import ENGINE, OTHERWISE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.postgres import ADVICE, PASSWORD, Postgres, programs, running
 from churn_assets_tests.processes import free_port, wait_for
 
@@ -131,6 +131,10 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
         assert code == 1
         assert_told(shown)
         assert state() == ("1", False, None)
+        # Another model: the same one again would be nothing to promote.
+        (tmp_path / "project" / "policy.toml").write_text(
+            f"{TINY_POLICY}[model]\niterations = {OTHERWISE['iterations']}\n", encoding="utf-8"
+        )
         code, shown = command("run", "--job", "churn_training", at=(TrackingResource, "set_alias"))
         assert code == 1
         assert_told(shown)

@@ -91,8 +91,8 @@ def run_jobs(
     from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
     from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
-    from churn_assets.commands.summary import Ending, closing
-    from churn_assets.definitions import build_defs, default_resources, jobs_to_run
+    from churn_assets.commands.summary import Ending, Errand, closing, errand_closing
+    from churn_assets.definitions import ASSET_JOBS, build_defs, default_resources, jobs_to_run
     from churn_assets.resources.abandoned_runs import process_tags
 
     resources = default_resources(settings, pyspark)
@@ -129,6 +129,10 @@ def run_jobs(
             if not result.success:
                 ending = Ending.VERDICT if is_verdict(result) else Ending.FAILURE
                 break
+        if chosen is not None and ending is Ending.SUCCESS and chosen.name not in {name for name, *_ in ASSET_JOBS}:
+            said = [entry.user_message for entry in instance.all_logs(run_id) if not entry.is_dagster_event]
+            print(errand_closing(Errand(chosen.name, said), resources["promotions"]), file=terminal)
+            return DONE
     print(closing(resources, settings, begun_at=begun_at, ending=ending, log=log), file=terminal)
     return DONE if ending is Ending.SUCCESS else FAILED
 

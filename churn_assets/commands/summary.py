@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
 from math import fsum
@@ -42,6 +43,14 @@ class Ending(Enum):
     SUCCESS = "The lifecycle ran to its end."
     VERDICT = "The run came to a verdict, and nothing after it was made: what serves stayed as it was."
     FAILURE = "The run FAILED; what failed is named above. What the tables and the registry hold now:"
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A job for people that was run alone and makes none of the flow's tables, and what it said that it did."""
+
+    job: str
+    said: Sequence[str]
 
 
 def closing(resources: Mapping[str, Any], settings: Settings, *, begun_at: datetime, ending: Ending, log: Path) -> str:
@@ -88,6 +97,13 @@ def summary(resources: Mapping[str, Any], settings: Settings, *, begun_at: datet
         lines += ["", "Monitoring", *_monitoring_lines(lakehouse)]
     lines += ["", "Next", *_next_lines(resources, settings, begun_at, ending, log), "─" * 78]
     return "\n".join(lines)
+
+
+def errand_closing(errand: Errand, promotions: PromotionsResource) -> str:
+    """What came of an errand that ran to its end."""
+    said = [fill(line, 110, initial_indent="  ", subsequent_indent="      ") for line in errand.said]
+    title, model = f"The job {errand.job} ran to its end.", ["", "Model", *_model_lines(promotions)]
+    return "\n".join(["", "─" * 78, title, *said, *model, "─" * 78])
 
 
 def _row_lines(lakehouse: LakehouseResource) -> list[str]:

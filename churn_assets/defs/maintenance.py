@@ -63,10 +63,17 @@ def maintain_tables(
 
 def told(upkeep: Upkeep) -> str:
     """What was done to a table, in a line."""
-    return (
-        f"{upkeep.merged} small files put together; {upkeep.removed} files ({upkeep.removed_bytes / 2**20:.1f} MiB) "
-        f"removed; kept versions {_listed(upkeep.kept)}, {upkeep.bytes / 2**20:.1f} MiB"
-    )
+    done = []
+    if upkeep.merged:
+        done.append(f"{upkeep.merged:,} small files put together")
+    if upkeep.removed:
+        done.append(f"{upkeep.removed:,} files removed ({_size(upkeep.removed_bytes)})")
+    kept = f"kept versions {_listed(upkeep.kept)} ({_size(upkeep.bytes)})"
+    return "; ".join([*(done or ["nothing to do"]), kept])
+
+
+def _size(number: int) -> str:
+    return f"{number / 2**20:.1f} MiB"
 
 
 def _listed(versions: Sequence[int]) -> str:

@@ -92,8 +92,11 @@ class PromotionsResource(dg.ConfigurableResource):
     def state(self) -> State:
         version = self.lakehouse.version(LEDGER)
         ledger = () if version is None else self.ledger(version)
-        champion, last = self.tracking.version_under(PRODUCTION), serving(ledger)
+        last = serving(ledger)
+        # Its mark before the alias, which moves first: another machine may finish in between, and the mark beside the
+        # alias of before would look like a move by hand.
         promised = None if last is None else self.tracking.version(last.subject.version)
+        champion = self.tracking.version_under(PRODUCTION)
         found = None if promised is None else Registered(str(promised.version), self.tracking.digest_of(promised))
         finished_id = None if promised is None else promised.tags.get(FINISHED_TAG)
         number = None if champion is None else str(champion.version)

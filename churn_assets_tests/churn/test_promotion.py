@@ -131,7 +131,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
         # The same trees and threshold out of another training run.
         row(NOTHING, asked, minutes=9, run_id="another run"),
     ]
-    table = [row.asDict() for row in spark.createDataFrame(rows, EVALUATION_SCHEMA).collect()]
+    table = [row.asDict(recursive=True) for row in spark.createDataFrame(rows, EVALUATION_SCHEMA).collect()]
     latest = recorded_evaluation(table, "model", "run")
     assert latest is not None
     assert refusals(asked, latest) == []

@@ -244,8 +244,7 @@ def test_the_rival_alone_passes_where_it_is_better_and_is_refused_where_it_is_wo
     refused = verdict_on(rival, model)
     assert refused.verdict is Verdict.FAIL
     (missed,) = [reason for reason in refused.reasons if reason.startswith("missed")]
-    assert " of the champion, difference -" in missed
-    assert missed.endswith("; the strongest rival")
+    assert "PR-AUC over the champion (strongest) -" in missed
     assert verdict_on(model, rival).verdict is Verdict.PASS
 
 

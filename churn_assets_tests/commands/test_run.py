@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from churn_assets.commands.progress import STAGE_NAMES
 from churn_assets.commands.run import run_jobs
-from churn_assets.commands.summary import Ending, _advice, closing, summary
+from churn_assets.commands.summary import Ending, Errand, _advice, closing, errand_closing, summary
 from churn_assets.commands.terminal import output_to
 from churn_assets.definitions import DEMO, LIFECYCLE, jobs_to_run
 from churn_assets.defs.features import PANEL
@@ -330,3 +330,11 @@ def test_what_is_printed_while_the_process_ends_goes_to_the_log(tmp_path: Path) 
     )
     assert (ended.stdout, ended.stderr) == ("Took 1 s in all.\n", "")
     assert log.read_text(encoding="utf-8") == "a library's last words"
+
+
+def test_an_errand_says_what_it_did_and_nothing_of_what_it_does_not_make(built: Project) -> None:
+    errand = Errand("lakehouse_maintenance", ["food_delivery/orders: nothing to do; kept versions 0 (0.1 MiB)"])
+    text = errand_closing(errand, built.resources["promotions"])
+    assert "The job lakehouse_maintenance ran to its end.\n  food_delivery/orders: nothing to do;" in text
+    assert "quickbite_churn_predictor: version 1, alias production" in text
+    assert not {"Evaluation", "Panel", "Scores", "lifecycle"} & {*text.split()}

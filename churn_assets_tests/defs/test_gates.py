@@ -22,7 +22,7 @@ from churn_assets.defs import evaluation, features, scoring
 from churn_assets.delta import commits
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
-from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.conftest import OTHERWISE, TABLES, Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import value_of
 
 PANEL = "food_delivery/ml_churn_features"
@@ -43,9 +43,19 @@ def files_under(project: Project, table: str) -> set[Path]:
     return {path for path in Path(project.lakehouse.path(table)).rglob("*") if path.is_file()}
 
 
-def assert_serving_is_untouched(project: Project) -> None:
-    assert (project.alias("staging"), project.alias("production")) == ("1", "1")
-    assert registered_versions(project) == ["1"]
+def assert_serving_is_untouched(project: Project, staging: str = "1") -> None:
+    assert (project.alias("staging"), project.alias("production")) == (staging, "1")
+    assert registered_versions(project) == sorted({"1", staging})
+
+
+@pytest.fixture(scope="module")
+def challenged(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Version 1 serves, and version 2, another model, is registered and not yet decided about."""
+    project = built.copied_to(tmp_path_factory.mktemp("challenged") / "project")
+    chosen = ("churn_pipeline_model", "recall_churn", "registered_churn_model")
+    result = project.run(LIFECYCLE, *chosen, config={"churn_pipeline_model": OTHERWISE})
+    assert result.success, causes_of(result)
+    return project
 
 
 def the_cause(result: ExecuteInProcessResult) -> str:
@@ -168,10 +178,11 @@ def test_a_failed_verdict_is_recorded_and_opens_nothing(project: Project) -> Non
     assert [row.verdict for row in rows] == ["PASS", "FAIL"]
     assert any(reason.startswith("missed: recall") for reason in rows[-1].reasons)
     assert_serving_is_untouched(project)
-    for asset in ("registered_churn_model", "production_churn_model"):
-        cause = the_cause(strict.run(LIFECYCLE, asset))
-        assert "PromotionRefusedError" in cause
-        assert "the recorded verdict is FAIL: missed: recall" in cause
+    cause = the_cause(strict.run(LIFECYCLE, "registered_churn_model"))
+    assert "PromotionRefusedError" in cause
+    assert "the recorded verdict is FAIL: missed: recall" in cause
+    # It serves, so there is nothing to decide.
+    assert strict.run(LIFECYCLE, "production_churn_model").success
     assert_serving_is_untouched(project)
 
 
@@ -191,8 +202,8 @@ def with_another_policy(project: Project) -> Project:
 
 def with_evaluation_of_other_data(project: Project) -> Project:
     path = project.lakehouse.path("recall_churn")
-    row = project.lakehouse.read("recall_churn").collect()[0].asDict(recursive=True)
-    row["data_versions"] = {table: version + 1 for table, version in row["data_versions"].items()}
+    row = max(project.lakehouse.records("recall_churn"), key=lambda each: each["evaluated_at"])
+    row["data_versions"] = {table: version + 1 for table, version in dict(row["data_versions"]).items()}
     table = deltalake.DeltaTable(path).to_pyarrow_table()
     deltalake.write_deltalake(path, pa.Table.from_pylist([row], schema=table.schema), mode="overwrite")
     return project
@@ -209,15 +220,16 @@ def with_evaluation_of_other_data(project: Project) -> Project:
     ],
 )
 def test_without_a_recorded_pass_for_just_this_model_nothing_is_registered_or_promoted(
-    project: Project, asset: str, unearned: Callable[[Project], Project], reason: str
+    challenged: Project, tmp_path: Path, asset: str, unearned: Callable[[Project], Project], reason: str
 ) -> None:
+    project = challenged.copied_to(tmp_path / "project")
     result = unearned(project).run(LIFECYCLE, asset)
     cause = the_cause(result)
     assert "PromotionRefusedError" in cause
     assert reason in cause
     assert "Next step: materialize recall_churn" in cause
     assert materializations_of(result) == {}
-    assert_serving_is_untouched(project)
+    assert_serving_is_untouched(project, staging="2")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_who_vouches_is_in_commit_verdict_ledger_and_card(delivered: Project) ->
     assert version.run_id is not None
     card = delivered.tracking.client.download_artifacts(version.run_id, "model_card.md")
     text = Path(card).read_text(encoding="utf-8")
-    assert text.count("attested by Ada Lovelace") == 2
+    assert text.count("attested by Ada Lovelace") == 1
     assert "**no visit for 30 days**, in the 30 days from the as-of date" in text
     assert "days since the last visit" in text
     params = delivered.tracking.client.get_run(version.run_id).data.params

@@ -48,7 +48,7 @@ from churn_assets.defs.lakehouse import SILVER
 from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests import feature_tables
-from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.conftest import OTHERWISE, Project, causes_of, checks_of, materializations_of
 
 PANEL, BASELINE = "food_delivery/ml_churn_features", "food_delivery/gold_customer_churn_risk"
 TRAIN, TEST = "food_delivery/train_features", "food_delivery/test_features"
@@ -261,7 +261,7 @@ def test_a_challenger_that_falls_short_of_the_champion_fails(honest: Judgement) 
     champion = pd.Series(rows["churn_probability"].to_numpy(), index=rows["customer_id"])
     wary = changed(honest.policy, "gate", max_shortfall=0.10)
     worse = rows.assign(churn_probability=1 - rows["churn_probability"])
-    assert_shut(honest.of(worse, policy=wary, champion=champion), "FAIL", "of the champion, difference -")
+    assert_shut(honest.of(worse, policy=wary, champion=champion), "FAIL", "missed: PR-AUC over the champion ")
 
 
 def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(honest: Judgement) -> None:
@@ -270,11 +270,11 @@ def test_a_model_with_one_score_for_all_has_no_threshold_and_fails(honest: Judge
     counts = [(0.5, label, int((labels == label).sum())) for label in labels.unique()]
     assert choose_threshold(counts, counts, limited) is None
     found = honest.of(honest.rows.assign(is_alert=False), policy=limited, has_threshold=False)
-    assert_shut(found, "FAIL", "no threshold on the validation fold")
+    assert_shut(found, "FAIL", "missed: threshold on the validation fold none")
 
 
 def test_a_model_that_flags_everyone_fails_by_its_alerts(honest: Judgement) -> None:
-    assert_shut(honest.of(honest.rows.assign(is_alert=True)), "FAIL", "alerts 100.0% of customers")
+    assert_shut(honest.of(honest.rows.assign(is_alert=True)), "FAIL", "missed: customers alerted 100.0%")
 
 
 def test_a_label_computable_from_the_features_fails(honest: Judgement) -> None:
@@ -480,7 +480,7 @@ def test_a_policy_loosened_after_a_fail_opens_nothing(project: Project) -> None:
 
 def test_an_evaluation_against_an_earlier_champion_does_not_promote(project: Project) -> None:
     """Two challengers judged beside version 1: when one of them serves, the other has to be judged again."""
-    assert project.run(LIFECYCLE, MODEL, EVALUATION).success
+    assert project.run(LIFECYCLE, MODEL, EVALUATION, config={MODEL: OTHERWISE}).success
     first = latest_run(project)
     # Somebody else's promotion in between.
     tracking = project.tracking
@@ -580,7 +580,7 @@ def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_r
         # Still down: whoever tries the registry alone gets no further.
         assert not served.run(LIFECYCLE, REGISTERED, PRODUCTION).success
     assert_champion_serves(project)
-    again = project.run(LIFECYCLE, *TO_THE_END)
+    again = project.run(LIFECYCLE, *TO_THE_END, config={MODEL: OTHERWISE})
     assert again.success, causes_of(again)
     assert project.alias("production") == "2"
 

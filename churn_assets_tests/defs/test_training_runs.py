@@ -21,7 +21,7 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError
-from churn_assets_tests.conftest import Project, causes_of
+from churn_assets_tests.conftest import OTHERWISE, Project, causes_of
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
 
@@ -74,7 +74,7 @@ def test_a_retry_goes_on_with_the_run_of_the_first_attempt(
 
     with monkeypatch.context() as injected:
         injected.setattr(TrackingResource, "log_training", fails_once)
-        result = project.run(LIFECYCLE, MODEL)
+        result = project.run(LIFECYCLE, MODEL, config={MODEL: OTHERWISE})
     assert result.success, causes_of(result)
     assert seen == ["RUNNING", "RUNNING"]
     assert statuses(project) == ["FINISHED", "FINISHED"]

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from churn_assets.churn.ledger import Action, Decision, Subject, serving
 from churn_assets.churn.promotion import PromotionRefusedError
+from churn_assets.delta.commits import OvertakenError
 from churn_assets.resources import promotions as module
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionLockedError, PromotionsResource, decision_now
@@ -325,24 +327,38 @@ def test_of_two_decisions_at_once_one_wins_and_the_other_is_a_recorded_refusal(
     assert reason.startswith("another decision was first: version 1 served when this was decided")
 
 
-@pytest.mark.parametrize("looks", [1, 2, 3])
-def test_a_decision_is_made_on_no_state_in_which_another_machines_alias_has_yet_to_move(
-    promotions: PromotionsResource, monkeypatch: pytest.MonkeyPatch, looks: int
+# Before which of the looks at the registry another machine writes the ledger, and before which it moves the alias.
+@pytest.mark.parametrize(("writes", "moves_alias"), list(combinations_with_replacement(range(1, 7), 2)))
+def test_of_two_decisions_one_is_carried_out_however_the_other_machine_comes_in_between(
+    promotions: PromotionsResource, monkeypatch: pytest.MonkeyPatch, writes: int, moves_alias: int
 ) -> None:
     promotions.move(decision("1", None))
-    honest, looked = PromotionsResource.state, 0
+    looked, is_other = 0, False
 
-    def state_with_another_at_work(self: PromotionsResource) -> module.State:
-        nonlocal looked
-        looked += 1
-        if looked == looks:
-            promotions._append(decision("2", "1"), 0)
-        return honest(self)
+    def with_another_at_work(name: str) -> Callable[..., Any]:
+        honest = getattr(TrackingResource, name)
 
-    monkeypatch.setattr(PromotionsResource, "state", state_with_another_at_work)
+        def look(*given: Any) -> Any:
+            nonlocal looked, is_other
+            if not is_other:
+                looked += 1
+                is_other = True
+                with suppress(OvertakenError):
+                    if looked == writes:
+                        promotions._append(decision("2", "1"), 0)
+                    if looked == moves_alias:
+                        promotions._follow()
+                is_other = False
+            return honest(*given)
+
+        return look
+
+    for name in ("version_under", "version"):
+        monkeypatch.setattr(TrackingResource, name, with_another_at_work(name))
     with suppress(PromotionRefusedError):
         promotions.move(decision("3", "1"))
-    assert looked >= looks
+    monkeypatch.undo()
+    promotions.reconcile("a later run")
     moves = [made for made in told(promotions) if made[0] == "promoted"]
     assert len({previous for _, _, previous in moves}) == len(moves), "two decisions saw the same champion"
     assert promotions.state().disagreement is None
