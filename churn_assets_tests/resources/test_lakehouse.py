@@ -1,6 +1,7 @@
 """Tables are real Delta tables with a true log: what others write is read right, or refused by name."""
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import deltalake
+import psutil
 import pyarrow as pa
 import pytest
 from dagster_pyspark import LazyPySparkResource
@@ -18,7 +20,9 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from churn_assets.defs.failures import failure_in_words
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
+from churn_assets.delta.storage import HELD_FOLDER
 from churn_assets.delta.tables import OF_DATE, MissingFileError, MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -363,6 +367,38 @@ def test_rows_that_cannot_be_computed_leave_no_stray_files(lakehouse: LakehouseR
         lakehouse.write(TABLE, broken.withColumn("id", F.col("id").cast("long")))
     assert lakehouse.version(TABLE) == 0
     assert table_files(lakehouse) == before
+
+
+def test_a_disk_that_takes_no_more_of_an_engines_rows_leaves_the_table_as_it_was_and_no_files(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    before = table_files(lakehouse)
+    large = spark.range(100_000).select(F.xxhash64("id").alias("id"))
+    # Sail writes in this process, local Spark in a JVM below it.
+    writers = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    limits = {writer.pid: resource.prlimit(writer.pid, resource.RLIMIT_FSIZE) for writer in writers}
+    for pid, (_, most) in limits.items():
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (20_000, most))
+    told = []
+    try:
+        for attempt in (lambda: lakehouse.write(TABLE, large), lambda: lakehouse.write(TABLE, large, mode="append")):
+            try:
+                attempt()
+            except Exception:  # noqa: BLE001 - each engine has its own
+                told.append(failure_in_words())
+        with pytest.raises(Exception, match="File too large"), lakehouse.held(large):
+            pass
+    finally:
+        for pid, limit in limits.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limit)
+    assert [line for words in told for line in words.splitlines() if line.startswith("Next step")] == [
+        "Next step: free space on that disk, then the same again; nothing unfinished was kept"
+    ] * 2
+    assert lakehouse.version(TABLE) == 0
+    assert table_files(lakehouse) == before
+    assert not list(Path(lakehouse.root, HELD_FOLDER).iterdir())
+    assert lakehouse.write(TABLE, large).rows == 100_000, "once there is room"
 
 
 # --- the log tells the truth ---
