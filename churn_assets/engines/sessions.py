@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 ENGINE_KEY = "spark.sql.churn_assets.engine"
 # What all of Sail's errors of a full pool say, whatever their class (pysail 0.7.2).
 POOL_IS_FULL = "for the total memory pool"
+# What gRPC says of a server that is gone, after the last of its attempts.
+IS_GONE = "StatusCode.UNAVAILABLE"
 
 
 class NonUtcSessionError(ChurnError):
@@ -23,6 +25,10 @@ class NonUtcSessionError(ChurnError):
 
 class EngineMemoryError(ChurnError):
     """A query needs more memory than the engine may use."""
+
+
+class EngineEndedError(ChurnError):
+    """The engine in this process answers no more."""
 
 
 def is_sail(session: "SparkSession") -> bool:
@@ -57,15 +63,15 @@ def reason_of(error: Exception) -> str:
     return reason.splitlines()[0] if reason else type(error).__name__
 
 
-def name_memory_errors(session: "SparkSession", limit: str) -> None:
-    """Lets what a full pool ends in be an EngineMemoryError, wherever in the flow the query was asked for.
+def name_errors(session: "SparkSession", limit: str) -> None:
+    """Lets what a full pool ends in be an EngineMemoryError, and what a server that is gone an EngineEndedError.
 
-    limit: how much it may use, in words. Not public in pyspark (4.2.0), but the one place that all failures pass: else
-    each `collect` of the flow would have to be one of ours.
+    Wherever in the flow the query was asked for. limit: how much memory it may use, in words. Not public in pyspark
+    (4.2.0), but the one place that all failures pass: else each `collect` of the flow would have to be one of ours.
     """
     client: Any = session.client
     raised = client._handle_error
-    if getattr(raised, "is_naming_memory", False):
+    if getattr(raised, "is_naming", False):
         return
 
     def named(error: Exception) -> NoReturn:
@@ -74,11 +80,26 @@ def name_memory_errors(session: "SparkSession", limit: str) -> None:
         except Exception as failed:  # Comes again as it is, unless it is of memory.
             if POOL_IS_FULL in str(failed):
                 raise _out_of_memory(str(failed), limit) from failed
+            if IS_GONE in str(failed):
+                raise EngineEndedError(
+                    "Sail, in this process, answers no more.",
+                    next_step="the same command again, which starts another; its last words are in the log file",
+                ) from failed
             raise
         raise error
 
-    named.is_naming_memory = True  # type: ignore[attr-defined]
+    named.is_naming = True  # type: ignore[attr-defined]
     client._handle_error = named
+
+
+def expect_an_answer(session: "SparkSession") -> None:
+    """Lets what is asked of a server in this process fail seconds after its end: that one does not come back.
+
+    Of itself pyspark (4.2.0) asks for ten minutes, as a server elsewhere may be started again.
+    """
+    from pyspark.sql.connect.client.retries import DefaultPolicy
+
+    session.client.set_retry_policies([DefaultPolicy(max_retries=4)])
 
 
 def _out_of_memory(reason: str, limit: str) -> EngineMemoryError:

@@ -13,7 +13,7 @@ from churn_assets.churn.errors import ChurnError
 from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
-from churn_assets.engines.sessions import ENGINE_KEY, name_memory_errors
+from churn_assets.engines.sessions import ENGINE_KEY, expect_an_answer, name_errors
 from churn_assets.resources.settings import Settings, engine_of
 
 # Most of a run is code that runs a few times: with ten times the JVM's own thresholds only what stays hot is optimized,
@@ -66,7 +66,8 @@ class EngineResource(LazyPySparkResource):
         engine = Engine(cast(EngineName, self.engine), whole(self.address, "SPARK_REMOTE"))
         require_conformant(session, engine, folder=self.shared_folder)
         if self.sail_memory is not None:
-            name_memory_errors(session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
+            expect_an_answer(session)
+            name_errors(session, f"{self.sail_memory / UNITS['m']:.0f} MiB")
         # Only now: of an engine that was refused nobody has the session, whoever asks next.
         self._spark_session = session
 

@@ -40,6 +40,40 @@ assert lakehouse.spark.range(3).count() == 3
 assert not lakehouse.has("things")
 """
 
+DIES = """
+import os
+import sys
+from threading import Thread
+import psutil
+from churn_assets.defs.failures import failure_in_words
+from churn_assets.engines import sail
+from churn_assets.resources.lakehouse import LakehouseResource
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+
+def end():
+    if sail._KEPT:
+        # It waits for open sessions and takes no more calls meanwhile.
+        Thread(target=sail._KEPT[0].stop, daemon=True).start()
+    for process in psutil.Process().children(recursive=True):
+        if process.status() != psutil.STATUS_ZOMBIE and "java" in process.name():
+            process.kill()
+
+def audit(rows):
+    end()
+    while True:
+        rows.count()
+
+lakehouse = LakehouseResource(root=sys.argv[1], pyspark=spark_resource(settings_from_env()))
+lakehouse.write("things", lakehouse.spark.range(3))
+try:
+    lakehouse.write("things", lakehouse.spark.range(5), audit=audit)
+except Exception:
+    print(failure_in_words(), flush=True)
+# Python would ask the engine to forget the session, for long.
+os._exit(0)
+"""
+
 
 def test_a_session_knows_whether_sail_answers_it(spark: SparkSession) -> None:
     assert is_sail(spark) is (ENGINE["CHURN_ENGINE"] == "sail")
@@ -71,3 +105,17 @@ def test_a_query_beyond_the_memory_limit_ends_in_a_named_error_and_the_engine_go
     lines = [line for line in done.stdout.splitlines() if "SPARK_DRIVER_MEMORY" in line]
     assert [line.split()[0] for line in lines] == ["collected", "written", "joined"]
     assert all("20 MiB" in line and "CHURN_ENGINE=local" in line for line in lines)
+
+
+def test_an_engine_that_ends_in_a_step_is_told_within_seconds_and_leaves_the_table_as_it_was(tmp_path: Path) -> None:
+    typed = [sys.executable, "-c", DIES, str(tmp_path)]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=120, env=os.environ | ENGINE, check=False)
+    said = "answers no more" if ENGINE["CHURN_ENGINE"] == "sail" else "the engine ended or does not answer"
+    assert said in done.stdout, done.stderr
+    assert "Next step: " in done.stdout
+    assert "last words are in the log file" in done.stdout
+    assert [path.parent.name for path in tmp_path.rglob("*.json")] == ["_delta_log"]
+    assert len({file.parent for file in tmp_path.rglob("*.parquet")}) == 1
+    # The next process asks another engine.
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=spark_resource(settings_from_env(ENGINE)))
+    assert lakehouse.row_count("things", 0) == 3
