@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from urllib.request import urlopen
 
 import dagster as dg
 import pytest
+from dagster._core.scheduler.instigation import SensorInstigatorData
+from deltalake import DeltaTable
 
 from churn_assets.cli import main
 from churn_assets.defs.automation import retrain_on_feature_refresh
@@ -24,6 +27,7 @@ from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import ENGINE, OTHERWISE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.postgres import ADVICE, PASSWORD, Postgres, programs, running
 from churn_assets_tests.processes import free_port, wait_for
+from churn_assets_tests.test_daemon import daemon
 
 pytestmark = pytest.mark.system
 
@@ -83,6 +87,29 @@ def type_and_end(
     sys.exit(main(typed))
 
 
+def change_an_order(project: Project) -> None:
+    """Another value in the source, which several snapshots look at."""
+    table = DeltaTable(project.lakehouse.path("demo/orders"))
+    rows = table.to_pyarrow_table(columns=["ordered_at", "order_id"]).to_pylist()
+    known = sorted((row["ordered_at"], row["order_id"]) for row in rows if None not in row.values())
+    table.update(updates={"subtotal": "subtotal + 100"}, predicate=f"order_id = '{known[len(known) // 2][1]}'")
+
+
+def asked_by_sensor(project: Project) -> list[str]:
+    """How each run that the sensor asked for ended, or stands."""
+    with project.instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": "retrain_on_feature_refresh"}))
+    return [run.status.name for run in runs]
+
+
+def last_tick(project: Project) -> float:
+    with project.instance() as instance:
+        states = [state for state in instance.all_instigator_state() if state.name == "retrain_on_feature_refresh"]
+    noted = [state.instigator_data for state in states]
+    ticks = [data.last_tick_timestamp for data in noted if isinstance(data, SensorInstigatorData)]
+    return max((tick for tick in ticks if tick is not None), default=0.0)
+
+
 def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and_the_next_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +160,8 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
         assert state() == ("1", False, None)
         # Another model: the same one again would be nothing to promote.
         (tmp_path / "project" / "policy.toml").write_text(
-            f"{TINY_POLICY}[model]\niterations = {OTHERWISE['iterations']}\n", encoding="utf-8"
+            f"{TINY_POLICY}[model]\niterations = {OTHERWISE['iterations']}\n[automation]\nretrain_cooldown_hours = 0\n",
+            encoding="utf-8",
         )
         code, shown = command("run", "--job", "churn_training", at=(TrackingResource, "set_alias"))
         assert code == 1
@@ -153,8 +181,17 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
             needed = {name: project.resources[name] for name in ("lakehouse", "policy")}
             with dg.build_sensor_context(instance, resources=needed) as context:
                 assert "has been trained on" in str(retrain_on_feature_refresh(context))
-        server.stop()
-        code, shown = command("history")
-        assert code == 1
-        assert_told(shown)
-        server.start()
+        change_an_order(project)
+        code, shown = command("run", "--job", "feature_refresh")
+        assert code == 0, shown
+        known = {"DAGSTER_POSTGRES_URL": server.url("dagster"), "MLFLOW_TRACKING_URI": tracking_uri}
+        with daemon(project, tmp_path / "daemon.log", **known):
+            wait_for("the retraining that the sensor asks for", lambda: asked_by_sensor(project) == ["SUCCESS"])
+            server.stop()
+            code, shown = command("history")
+            assert code == 1
+            assert_told(shown)
+            server.start()
+            restarted = time.time()
+            wait_for("a tick after the failure", lambda: last_tick(project) > restarted)
+        assert asked_by_sensor(project) == ["SUCCESS"], (tmp_path / "daemon.log").read_text(encoding="utf-8")
