@@ -211,7 +211,12 @@ def _front(resources: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     matches = [lakehouse.match_checks(tables) for tables in ((REVIEWS, CUSTOMERS), RETENTION_TABLES)]
     return (
         [*landing, *dg.load_assets_from_modules(stages, include_specs=True)],
-        [*_landing_checks(SOURCE_TABLES), *matches, *dg.load_asset_checks_from_modules(stages)],
+        [
+            *_landing_checks(SOURCE_TABLES),
+            *matches,
+            *dg.load_asset_checks_from_modules(stages),
+            panel_contract.as_rebuilt_check(),
+        ],
     )
 
 

@@ -27,9 +27,11 @@ from churn_assets.churn.arrivals import (
 )
 from churn_assets.churn.calendar import (
     ONE_DAY,
+    AsOfCalendar,
     DayCount,
     Span,
     as_record,
+    calendar_of,
     day_counts,
     judged_days,
     low_runs,
@@ -349,6 +351,11 @@ def stored_days(lakehouse: LakehouseResource, version: int) -> dict[date, DayCou
     """What came on each day by a version of silver: as its commit keeps it, without a JVM, or counted again."""
     kept = lakehouse.audit({SILVER: version}) or {}
     return of_record(kept[DAYS]) if DAYS in kept else day_counts(lakehouse.read(SILVER, version))
+
+
+def stored_calendar(lakehouse: LakehouseResource, silver_version: int, policy: ChurnPolicy) -> AsOfCalendar:
+    """The calendar that a version of silver allows. Needs no JVM. Raises as `calendar_of` does."""
+    return calendar_of(stored_days(lakehouse, silver_version), policy)
 
 
 def _busiest(paced: Mapping[str, int]) -> dict[str, Any]:
