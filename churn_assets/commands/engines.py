@@ -39,6 +39,7 @@ OF_THE_RUN = {
     "decided_at",
     "scored_at",
     "listed_at",
+    "queued_at",
 }
 # Without these nothing has been shown: the features, and the scores of a week.
 NEEDED = (PANEL, SCORES)
