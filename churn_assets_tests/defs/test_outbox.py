@@ -37,6 +37,7 @@ class Tool:
     received: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     contacts: dict[str, str] = field(default_factory=dict)
+    secret: str = SECRET
     address: str = ""
 
     @contextmanager
@@ -64,7 +65,7 @@ class Tool:
 
         with HTTPServer(("127.0.0.1", 0), Handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            self.address = f"http://127.0.0.1:{server.server_port}/{SECRET}"
+            self.address = f"http://127.0.0.1:{server.server_port}/{self.secret}"
             yield self
             server.shutdown()
 
