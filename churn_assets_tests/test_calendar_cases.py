@@ -50,6 +50,23 @@ def short_early_gap(shop: Shop) -> Shop:
     return without(shop, "2025-07-14", "2025-07-23")
 
 
+def thinned(shop: Shop, first: str, last: str) -> Shop:
+    """Of the orders of these days one in ten came."""
+    begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    kept = [row for at, row in enumerate(shop.orders) if at % 10 == 0 or not begin <= row["ordered_at"].date() <= end]
+    return of_orders(shop, kept)
+
+
+def one_branch_of_ten(shop: Shop) -> Shop:
+    """The other branches' feeds stood still for the four weeks of `feed_gap`: no day is without an order for long."""
+    return thinned(shop, "2025-08-25", "2025-09-21")
+
+
+def days_that_come_late(shop: Shop) -> Shop:
+    """Orders of the last five days are only beginning to arrive."""
+    return thinned(shop, "2025-10-28", "2025-11-01")
+
+
 def closure(shop: Shop) -> Shop:
     return without(shop, "2025-08-18", "2025-09-28")
 
@@ -103,6 +120,7 @@ TWICE_CLOSED = (("2025-08-11", "2025-08-13"), ("2025-09-08", "2025-09-21"))
     [
         (lambda shop: shop, (), date(2025, 11, 1), [], "2025-09-29"),
         (feed_gap, (), date(2025, 11, 1), ["2025-09-01", "2025-10-20"], "none yet"),
+        (one_branch_of_ten, (), date(2025, 11, 1), ["2025-09-01", "2025-10-20"], "none yet"),
         (short_early_gap, (), date(2025, 11, 1), ["2025-08-04", "2025-08-18"], "2025-09-29"),
         (closure, (), date(2025, 11, 1), ["2025-08-25", "2025-10-27"], "none yet"),
         (closure, CLOSED, date(2025, 11, 1), ["2025-08-25", "2025-10-27"], "none yet"),
@@ -111,10 +129,11 @@ TWICE_CLOSED = (("2025-08-11", "2025-08-13"), ("2025-09-08", "2025-09-21"))
         (stray_orders, (), date(2025, 11, 1), [], "2025-09-29"),
         (cut_at(9), (), date(2025, 10, 31), [], "2025-09-29"),
         (cut_at(2), (), date(2025, 10, 31), [], "2025-09-29"),
+        (days_that_come_late, (), date(2025, 10, 27), [], "2025-09-22"),
     ],
     ids=[
-        "plain", "feed gap", "short early gap", "undeclared closure", "declared closure", "two closures",
-        "stray order", "stray orders", "nine o'clock", "two o'clock",
+        "plain", "feed gap", "one branch of ten", "short early gap", "undeclared closure", "declared closure",
+        "two closures", "stray order", "stray orders", "nine o'clock", "two o'clock", "days that come late",
     ],
 )  # fmt: skip
 def test_the_panel_is_that_of_the_reference(
