@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from churn_assets.churn.arrivals import AFTER, FRESH, GAPS, VOLUME
 from churn_assets.churn.policy import Freshness
@@ -180,6 +180,12 @@ def test_a_watermark_beyond_the_orders_is_refused(spark: SparkSession, tmp_path:
     assert "cleaning.watermark in policy.toml is 2025-11-30, and the last kept order is of 2025-11-01" in cause
 
 
+SCORED_AND_WATCHED = (
+    "food_delivery/churn_scores",
+    "food_delivery/unscored_customers",
+    "food_delivery/training_profiles",
+    "food_delivery/monitoring",
+)
 DAILY = f'{TINY_POLICY}[calendar]\nsnapshots = "daily"\nweekday = "tuesday"\n'
 
 
@@ -211,6 +217,23 @@ def test_two_days_are_scored_on_different_features_and_a_day_a_week_trains(spark
     assert {day: scores.where(scores.as_of == day).count() for day in (before, last)} == {
         day: len(rows[day]) for day in (before, last)
     }
+
+    # Monitoring goes by the day: of the last day with labels what came is known, of the next it is not.
+    ended, open_day = max(labelled), max(labelled) + timedelta(days=1)
+    watched = project.score(ended, open_day, *SCORED_AND_WATCHED)
+    assert watched.success, causes_of(watched)
+    measured = project.lakehouse.records("food_delivery/monitoring")
+    recall = {row["as_of"]: row["value"] for row in measured if row["metric"] == "realised_recall"}
+    alerts = {row["customer_id"]: row["is_alert"] for row in rows_of(scores_of(project, ended))}
+    left = [row["customer_id"] for row in rows_of(panel.where((panel.as_of == ended) & (panel.label == 1)))]
+    assert recall[ended] == pytest.approx(sum(alerts[customer] for customer in left) / len(left))
+    assert recall.get(open_day) is None
+    assert {row["as_of"] for row in measured} == {ended, open_day, before, last}
+
+
+def scores_of(project: Project, day: date) -> DataFrame:
+    scores = project.lakehouse.read("food_delivery/churn_scores")
+    return scores.where(scores.as_of == day)
 
 
 def found(result: ExecuteInProcessResult, check: str) -> tuple[bool, dg.AssetCheckSeverity, dict[str, Any]]:
