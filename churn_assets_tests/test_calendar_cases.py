@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import ExecuteInProcessResult
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from churn_assets.churn.arrivals import AFTER, FRESH, GAPS, VOLUME
 from churn_assets.churn.policy import Freshness
@@ -48,6 +48,23 @@ def feed_gap(shop: Shop) -> Shop:
 
 def short_early_gap(shop: Shop) -> Shop:
     return without(shop, "2025-07-14", "2025-07-23")
+
+
+def thinned(shop: Shop, first: str, last: str) -> Shop:
+    """Of the orders of these days one in ten came."""
+    begin, end = date.fromisoformat(first), date.fromisoformat(last)
+    kept = [row for at, row in enumerate(shop.orders) if at % 10 == 0 or not begin <= row["ordered_at"].date() <= end]
+    return of_orders(shop, kept)
+
+
+def one_branch_of_ten(shop: Shop) -> Shop:
+    """The other branches' feeds stood still for the four weeks of `feed_gap`: no day is without an order for long."""
+    return thinned(shop, "2025-08-25", "2025-09-21")
+
+
+def days_that_come_late(shop: Shop) -> Shop:
+    """Orders of the last five days are only beginning to arrive."""
+    return thinned(shop, "2025-10-28", "2025-11-01")
 
 
 def closure(shop: Shop) -> Shop:
@@ -103,6 +120,7 @@ TWICE_CLOSED = (("2025-08-11", "2025-08-13"), ("2025-09-08", "2025-09-21"))
     [
         (lambda shop: shop, (), date(2025, 11, 1), [], "2025-09-29"),
         (feed_gap, (), date(2025, 11, 1), ["2025-09-01", "2025-10-20"], "none yet"),
+        (one_branch_of_ten, (), date(2025, 11, 1), ["2025-09-01", "2025-10-20"], "none yet"),
         (short_early_gap, (), date(2025, 11, 1), ["2025-08-04", "2025-08-18"], "2025-09-29"),
         (closure, (), date(2025, 11, 1), ["2025-08-25", "2025-10-27"], "none yet"),
         (closure, CLOSED, date(2025, 11, 1), ["2025-08-25", "2025-10-27"], "none yet"),
@@ -111,10 +129,11 @@ TWICE_CLOSED = (("2025-08-11", "2025-08-13"), ("2025-09-08", "2025-09-21"))
         (stray_orders, (), date(2025, 11, 1), [], "2025-09-29"),
         (cut_at(9), (), date(2025, 10, 31), [], "2025-09-29"),
         (cut_at(2), (), date(2025, 10, 31), [], "2025-09-29"),
+        (days_that_come_late, (), date(2025, 10, 27), [], "2025-09-22"),
     ],
     ids=[
-        "plain", "feed gap", "short early gap", "undeclared closure", "declared closure", "two closures",
-        "stray order", "stray orders", "nine o'clock", "two o'clock",
+        "plain", "feed gap", "one branch of ten", "short early gap", "undeclared closure", "declared closure",
+        "two closures", "stray order", "stray orders", "nine o'clock", "two o'clock", "days that come late",
     ],
 )  # fmt: skip
 def test_the_panel_is_that_of_the_reference(
@@ -161,6 +180,12 @@ def test_a_watermark_beyond_the_orders_is_refused(spark: SparkSession, tmp_path:
     assert "cleaning.watermark in policy.toml is 2025-11-30, and the last kept order is of 2025-11-01" in cause
 
 
+SCORED_AND_WATCHED = (
+    "food_delivery/churn_scores",
+    "food_delivery/unscored_customers",
+    "food_delivery/training_profiles",
+    "food_delivery/monitoring",
+)
 DAILY = f'{TINY_POLICY}[calendar]\nsnapshots = "daily"\nweekday = "tuesday"\n'
 
 
@@ -192,6 +217,23 @@ def test_two_days_are_scored_on_different_features_and_a_day_a_week_trains(spark
     assert {day: scores.where(scores.as_of == day).count() for day in (before, last)} == {
         day: len(rows[day]) for day in (before, last)
     }
+
+    # Monitoring goes by the day: of the last day with labels what came is known, of the next it is not.
+    ended, open_day = max(labelled), max(labelled) + timedelta(days=1)
+    watched = project.score(ended, open_day, *SCORED_AND_WATCHED)
+    assert watched.success, causes_of(watched)
+    measured = project.lakehouse.records("food_delivery/monitoring")
+    recall = {row["as_of"]: row["value"] for row in measured if row["metric"] == "realised_recall"}
+    alerts = {row["customer_id"]: row["is_alert"] for row in rows_of(scores_of(project, ended))}
+    left = [row["customer_id"] for row in rows_of(panel.where((panel.as_of == ended) & (panel.label == 1)))]
+    assert recall[ended] == pytest.approx(sum(alerts[customer] for customer in left) / len(left))
+    assert recall.get(open_day) is None
+    assert {row["as_of"] for row in measured} == {ended, open_day, before, last}
+
+
+def scores_of(project: Project, day: date) -> DataFrame:
+    scores = project.lakehouse.read("food_delivery/churn_scores")
+    return scores.where(scores.as_of == day)
 
 
 def found(result: ExecuteInProcessResult, check: str) -> tuple[bool, dg.AssetCheckSeverity, dict[str, Any]]:

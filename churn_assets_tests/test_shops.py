@@ -55,9 +55,9 @@ Refresh = Callable[..., Refreshed]
 
 @pytest.fixture
 def refresh(spark: SparkSession, tmp_path: Path) -> Refresh:
-    def run(**tables: Sequence[Row]) -> Refreshed:
+    def run(*, sources: str = SOURCES, **tables: Sequence[Row]) -> Refreshed:
         written(tmp_path, **tables)
-        project = Project.create(tmp_path, policy=TINY_POLICY, sources=SOURCES)
+        project = Project.create(tmp_path, policy=TINY_POLICY, sources=sources)
         return Refreshed(project, project.run(REFRESH))
 
     return run
@@ -97,6 +97,20 @@ def test_the_shop_as_it_is_gives_the_references_panel(plain: dict[Key, Row]) -> 
     assert differences(plain, expected(shop()), reference.PANEL_COLUMNS, exact=reference.PANEL_COLUMNS) == []
 
 
+def test_orders_alone_whatever_the_order_of_their_rows_give_the_references_panel(refresh: Refresh) -> None:
+    orders = sorted(shop().orders, key=lambda row: row["order_id"][::-1])
+    refreshed = refresh(sources=SOURCES.split("[reviews]")[0], orders=orders)
+    panel = expected(Shop(orders, [], []))
+    assert_same(refreshed, panel)
+    # Nobody has a review or a segment, which is no fault of the rows; what is told by orders is as before.
+    assert {(row["avg_star_rating"], row["sentiment_velocity"], row["segment_index"]) for row in panel.values()} == {
+        (3.0, 0.0, -1.0)
+    }
+    of_orders = ("total_orders", "late_order_ratio", "recency_days", "gap_ratio", "label")
+    assert differences(refreshed.panel, expected(shop()), of_orders, exact=of_orders) == []
+    assert broken(refreshed.result) == set()
+
+
 # ---- states of an order
 
 
@@ -131,6 +145,32 @@ def test_a_cancellation_taken_back_and_a_feed_sent_twice_count_once(refresh: Ref
     assert_same(refreshed, plain)
     assert refreshed.aside["orders", "superseded", "superseded"] == 2 * len(feed) - len(rows.orders)
     assert refreshed.aside["customers", "superseded", "superseded"] == len(rows.customers)
+
+
+def test_the_latest_state_counts_where_it_says_less_and_where_its_keys_are_padded(refresh: Refresh) -> None:
+    """Deliveries booked by mistake and taken back, refunds, and a cancellation; states in files of any order."""
+    rows = shop()
+    taken_back = {row["order_id"] for row in rows.orders[::6]}
+    refunded = {row["order_id"] for row in rows.orders[1::6]}
+    called_off = {row["order_id"] for row in rows.orders[2::6]}
+    last = []
+    for row in rows.orders:
+        changes: Row = {"updated_at": row["delivered_at"] + DAY}
+        if row["order_id"] in taken_back:
+            changes |= {"delivered_at": None}
+        if row["order_id"] in refunded:
+            changes |= {"subtotal": 0.0}
+        if row["order_id"] in called_off:
+            changes |= {"is_cancelled": True}
+        last.append(row | changes)
+    padded = [row | {"order_id": f"{row['order_id']} ", "customer_id": f" {row['customer_id']}"} for row in last]
+    before = [row | {"updated_at": row["delivered_at"]} for row in rows.orders]
+    feed = [*padded, *before, *[placed(row) | {"updated_at": row["ordered_at"]} for row in rows.orders]]
+    refreshed = refresh(orders=feed, reviews=rows.reviews, customers=rows.customers)
+    assert_same(refreshed, expected(Shop(last, rows.reviews, rows.customers)))
+    assert refreshed.aside["orders", "superseded", "superseded"] == 2 * len(rows.orders)
+    assert refreshed.aside["orders", "cancelled", "cancelled"] == sum(row["is_cancelled"] for row in last)
+    assert "duplicate_key" not in {rule for _, _, rule in refreshed.aside}
 
 
 def test_rows_of_one_order_that_contradict_each_other_stay_duplicates(refresh: Refresh, plain: dict[Key, Row]) -> None:
@@ -235,6 +275,21 @@ def test_a_house_account_on_one_day_is_set_aside_for_all_days_and_a_busy_custome
     assert "busy" in customers
     assert "canteen" not in customers
     assert refreshed.aside["orders", "quarantined", "impossible_pace"] == len(canteen) + len(feast)
+
+
+def test_guests_are_one_customer_however_their_id_is_padded_and_states_are_no_orders(refresh: Refresh) -> None:
+    """32 a day as "0", " 0" and "0\\t", none of which has more than 24; 20 a day that the feed tells twice."""
+    rows = shop()
+    spelled = ("0", " 0", "0\t")
+    walk_ins = [row | {"customer_id": spelled[at % 3]} for at, row in enumerate(guests("0", 154 * 32))]
+    busy = guests("busy", 154 * 20)
+    told_again = [row | {"subtotal": 21.0, "updated_at": row["ordered_at"] + DAY} for row in busy]
+    orders = [row | {"updated_at": row["ordered_at"]} for row in (*rows.orders, *walk_ins, *busy)] + told_again
+    refreshed = refresh(orders=orders, reviews=rows.reviews, customers=rows.customers)
+    assert_same(refreshed, expected(Shop(rows.orders + told_again, rows.reviews, rows.customers)))
+    assert refreshed.aside["orders", "quarantined", "impossible_pace"] == len(walk_ins)
+    assert refreshed.aside["orders", "superseded", "superseded"] == len(busy)
+    assert refreshed.found("impossible_pace")[2] == ["0 (32 on one day)"]
 
 
 # ---- keys as people write them

@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -163,3 +164,81 @@ def test_a_delta_table_in_one_partition_a_day(tmp_path: Path, plain: list[Row]) 
     written(tmp_path / "later", orders=later, reviews=[row for row in made.reviews if row["order_id"] in known])
     written(tmp_path, reviews=[row for row in made.reviews if row["order_id"] in known])
     assert panel(tmp_path, chosen) == panel(tmp_path / "later")
+
+
+# ---- further files of the same kinds, each with a fault that the ones above do not have
+
+
+def test_csv_files_that_got_a_column_in_front_lost_an_unused_one_and_have_odd_names(
+    tmp_path: Path, plain: list[Row]
+) -> None:
+    """From September on a comment with commas stands first and the tip is gone; nobody maps either."""
+    made = shop()
+    for month in sorted({f"{row['ordered_at']:%Y-%m}" for row in made.orders}):
+        rows = [row for row in made.orders if f"{row['ordered_at']:%Y-%m}" == month]
+        further = {"note, if any": 'late, "cold"\nnever again', "": 1} if month >= "2025-09" else {"Tip €": "1,5"}
+        as_csv(tmp_path / "orders" / f"{month}.csv", [further | row for row in rows])
+    # A file of a month that has only begun.
+    (tmp_path / "orders" / "2025-12.csv").write_text(
+        "subtotal,ordered_at,order_id,customer_id,promised_at,delivered_at,is_cancelled\n"
+    )
+    as_csv(tmp_path / "reviews.csv", [{"at.once": 1, "with`tick": 2} | row for row in made.reviews])
+    as_csv(tmp_path / "customers.csv", made.customers, [*reversed(made.customers[0])])
+    assert panel(tmp_path, csv_sources(orders="orders", reviews="reviews.csv", customers="customers.csv")) == plain
+
+
+def test_a_folder_of_files_whose_times_are_of_every_precision(tmp_path: Path, plain: list[Row]) -> None:
+    """Nanoseconds with a rest that is cut off, microseconds, milliseconds and 96 bits, month by month."""
+    made = shop()
+    written(tmp_path, reviews=made.reviews, customers=made.customers)
+    (tmp_path / "orders").mkdir()
+    for number, month in enumerate(sorted({f"{row['ordered_at']:%Y-%m}" for row in made.orders})):
+        table = pa.Table.from_pylist([row for row in made.orders if f"{row['ordered_at']:%Y-%m}" == month])
+        unit = ("ns", "us", "ms", "us")[number % 4]
+        for at, field in enumerate(table.schema):
+            if pa.types.is_timestamp(field.type):
+                times = table[field.name].cast(pa.timestamp(unit))
+                if unit == "ns":
+                    times = pa.chunked_array([pc.add(times.combine_chunks(), pa.scalar(999, pa.duration("ns")))])
+                table = table.set_column(at, field.name, times)
+        is_of_96_bits = number % 4 == 3
+        path = tmp_path / "orders" / f"{month}.parquet"
+        pq.write_table(table, path, use_deprecated_int96_timestamps=is_of_96_bits)
+    assert panel(tmp_path, SOURCES.replace("orders.parquet", "orders")) == plain
+
+
+def test_columns_that_are_used_under_odd_names_beside_some_that_differ_by_case(
+    tmp_path: Path, plain: list[Row]
+) -> None:
+    made = shop()
+    written(tmp_path, **tables(made))
+    odd = {"order_id": "Order No.", "customer_id": "who`s", "subtotal": "sum (€)", "is_cancelled": "storno?"}
+    table = pa.Table.from_pylist([{odd.get(name, name): value for name, value in row.items()} for row in made.orders])
+    for name in ("Note", "NOTE", "order.id", ""):
+        table = table.append_column(name, pa.array([{"a": [1]}] * len(table)))
+    pq.write_table(table, tmp_path / "orders.parquet")
+    named = ", ".join(f"`{name.replace('`', '``')}` AS {canonical}" for canonical, name in odd.items())
+    select = f"select = '''SELECT {named}, ordered_at, promised_at, delivered_at FROM raw_orders'''\n"
+    assert panel(tmp_path, SOURCES.replace('path = "orders.parquet"\n', f'path = "orders.parquet"\n{select}')) == plain
+
+
+def test_a_delta_table_by_branch_and_day_of_which_a_day_was_written_again(tmp_path: Path, plain: list[Row]) -> None:
+    """Branches without a name and with letters that folders have to write otherwise; those of one are tests."""
+    made, branches = shop(), ("A/B = 5 %", None, "München", "x%20y")
+    written(tmp_path, **tables(made))
+    (tmp_path / "orders.parquet").unlink()
+    rows = [row | {"branch": branches[at % 4], "day": row["ordered_at"].date()} for at, row in enumerate(made.orders)]
+    tests = [row | {"order_id": f"T{row['order_id']}", "branch": "test"} for row in rows[::9]]
+    again = date(2025, 8, 4)
+    first = [row | {"subtotal": 0.5} if row["day"] == again else row for row in rows]
+    assert first != rows
+    schema = pa.Table.from_pylist(rows).schema
+    where = str(tmp_path / "orders")
+    write_deltalake(where, pa.Table.from_pylist([*first, *tests], schema), partition_by=["branch", "day"])
+    whole = pa.Table.from_pylist([row for row in [*rows, *tests] if row["day"] == again], schema)
+    write_deltalake(where, whole, mode="overwrite", predicate=f"day = '{again}'")
+    select = "select = \"SELECT * FROM raw_orders WHERE branch IS NULL OR branch <> 'test'\"\n"
+    delta = SOURCES.replace(
+        'format = "parquet"\npath = "orders.parquet"\n', f'format = "delta"\npath = "orders"\n{select}', 1
+    )
+    assert panel(tmp_path, delta) == plain

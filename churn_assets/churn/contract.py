@@ -27,7 +27,7 @@ from churn_assets.churn.labels import with_labels
 from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
-from churn_assets.churn.tables import SourceTable, check_source_schema, united
+from churn_assets.churn.tables import BLANKS, SourceTable, check_source_schema, united
 
 COLUMNS_AND_TYPES = "columns_and_types"
 ONE_ROW_EACH = "one_row_per_customer_and_date"
@@ -256,7 +256,9 @@ def _ends(value: Column) -> dict[str, Column]:
 
 def _broken(features: Sequence[Feature]) -> dict[str, Column]:
     """Whether a row breaks each rule that it can break by itself."""
-    has_null = F.col("customer_id").isNull() | F.col("as_of").isNull()
+    # With blanks around it a key would meet neither an opt-out nor a contact, which are compared without.
+    is_padded = F.col("customer_id").cast("string") != F.btrim(F.col("customer_id").cast("string"), F.lit(BLANKS))
+    has_null = F.col("customer_id").isNull() | is_padded | F.col("as_of").isNull()
     is_outside = F.lit(False)
     for feature in features:
         value = F.col(feature.name).try_cast("double")
@@ -301,7 +303,7 @@ def _is_within(value: Column, feature: Feature) -> Column:
 def offenders_allowed(catalogue: Catalogue) -> dict[str, str]:
     """What the rules that rows can break allow, in words."""
     return {
-        "no_nulls": "0 null or NaN values in keys and features",
+        "no_nulls": "0 null or NaN values in keys and features, 0 keys with blanks around them",
         "ranges": "; ".join(f"{feature.name} {feature.range_text}" for feature in catalogue.features),
         ONE_ROW_EACH: "1 row for each customer and date",
         "label_is_binary": "label 0, 1 or null (not yet known)",

@@ -113,7 +113,7 @@ def feature_table(catalogue: Catalogue) -> SourceTable:
 
 
 _KEYS = (
-    SourceColumn("customer_id", "string", "identifies the customer"),
+    SourceColumn("customer_id", "string", "identifies the customer", is_key=True),
     SourceColumn("as_of", "date", "the date of the snapshot, 00:00 UTC; what is known is from before it"),
 )
 BASELINE_TABLE = SourceTable(

@@ -29,8 +29,12 @@ class FileColumns:
     rows: int
 
     def reads_as(self, name: str, wanted: "pa.DataType") -> bool:
-        """Whether every engine reads the column as `wanted` from the file as it is."""
-        return name in self.of_96_bits or self.kinds[name] == wanted
+        """Whether every engine reads the column as `wanted` from the file as it is; times of milliseconds they do."""
+        from pyarrow import types
+
+        kind = self.kinds[name]
+        is_coarser = types.is_timestamp(kind) and kind.unit == "ms" and readable(kind) == wanted
+        return name in self.of_96_bits or kind == wanted or is_coarser
 
 
 def columns_of(files: Sequence[str]) -> list[FileColumns]:
@@ -118,7 +122,7 @@ def readable(kind: "pa.DataType") -> "pa.DataType | None":
         inner = [kind.field(at).type for at in range(kind.num_fields)]
         return kind if all(readable(each) == each for each in inner) else None
     if types.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz) if kind.unit == "ns" else kind
+        return pa.timestamp("us", kind.tz)
     if types.is_dictionary(kind):
         return readable(kind.value_type)
     instead: Sequence[tuple[Callable[[pa.DataType], bool], pa.DataType]] = (

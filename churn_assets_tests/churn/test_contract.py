@@ -62,6 +62,7 @@ def test_each_planted_fault_is_found_under_its_rule_with_the_customer_and_date(s
         "no_nulls": [
             *(sound_row(f"null {name}", 1, **{name: None}) for name in NAMES),
             sound_row("nan rating", avg_star_rating=math.nan),
+            sound_row("blank behind\u00a0"),
             {**sound_row("x"), "customer_id": None},
             {**sound_row("no date"), "as_of": None},
         ],

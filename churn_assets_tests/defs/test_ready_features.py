@@ -236,6 +236,25 @@ def test_rows_other_than_declared_are_not_published(
     assert other.lakehouse.version(PANEL) == version
 
 
+def test_blanks_around_keys_are_no_part_of_them(project: Project) -> None:
+    """Or whoever opted out as V00003 would stay on the list as "V00003 ", and no check would say so."""
+    padded = spoiled(lambda rows: rows.assign(customer_id=" " + rows["customer_id"] + "\u00a0\t"))
+    rule = padded[["customer_id", "as_of"]].assign(customer_id=padded["customer_id"].str.strip() + " ", risk_score=0.5)
+    for name, rows in (("padded", padded), ("rule", rule)):
+        write(rows, project.settings.project, name)
+    other = declared(project, (FEATURES + BASELINE_SOURCE).replace('path = "visits"', 'path = "padded"'))
+    result = other.run(LIFECYCLE, PANEL, BASELINE)
+    assert result.success, causes_of(result)
+    for key in (PANEL, BASELINE):
+        found = {row["customer_id"] for row in other.lakehouse.records(key)}
+        assert found == {f"V{number:05}" for number in range(60)}
+    # Written in place, such keys are refused: nobody here may write the rows of another tool anew.
+    in_place(project, spoiled(lambda rows: rows.assign(customer_id=rows["customer_id"] + " ")))
+    judged = project.run(TRAINING)
+    assert checks_of(judged)[f"{PANEL}: no_nulls"] is False
+    assert MODEL not in materializations_of(judged)
+
+
 def test_dates_may_be_months_or_days_apart_if_that_is_declared(project: Project) -> None:
     rows = visits(customers=40, weeks=1)
     ends = [date(2025, 1, 31), date(2025, 2, 28), date(2025, 3, 31)]
