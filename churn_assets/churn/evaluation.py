@@ -20,6 +20,7 @@ from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
+from churn_assets.churn.recalibration import Calibration, calibration_of
 
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
@@ -134,7 +135,8 @@ class Comparison:
 class Evaluation:
     """The verdict, each reason for it, what else to know, and the figures it rests on.
 
-    criteria: what the gate asks, each beside what was found, unless nothing could be decided.
+    criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
+    scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
     """
 
     verdict: Verdict
@@ -145,6 +147,7 @@ class Evaluation:
     comparisons: tuple[Comparison, ...] = ()
     leakage: tuple[LeakageCanary, ...] = ()
     criteria: tuple[Figure, ...] = ()
+    calibration: Calibration | None = None
 
 
 def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
@@ -321,6 +324,7 @@ def judge(
         comparisons,
         canaries,
         criteria,
+        calibration_of(scored.scores, scored.labels),
     )
 
 

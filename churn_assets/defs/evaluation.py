@@ -49,7 +49,7 @@ from churn_assets.pages.tables import criteria_table, figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, TrainedModel
+from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, TrainedModel, calibration_tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,6 +108,7 @@ def recall_churn(
             "verdict": evaluation.verdict.value,
             "verdict_reasons": "\n".join(evaluation.reasons),
             "strongest_rival": strongest or "undefined",
+            **calibration_tag(evaluation.calibration),
         },
         judged_on=(TEST, trained.evidence.data_versions[TEST]),
         description=_described(evaluation, trained),
