@@ -12,7 +12,15 @@ import pandas as pd
 
 from churn_assets.churn import judged, models
 from churn_assets.churn.errors import ChangedModelError, UnfittablePurchaseModelError
-from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge, strongest_rival
+from churn_assets.churn.evaluation import (
+    CALIBRATION_KEYS,
+    CHAMPION,
+    Evaluation,
+    Scored,
+    Verdict,
+    judge,
+    strongest_rival,
+)
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -103,7 +111,12 @@ def recall_churn(
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
-        {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
+        {
+            "recall_churn": evaluation.figures.recall.value,
+            **shown,
+            "rule_pr_auc": row["rule_pr_auc"],
+            **{each.key: each.value for each in evaluation.criteria if each.key in CALIBRATION_KEYS},
+        },
         {
             "verdict": evaluation.verdict.value,
             "verdict_reasons": "\n".join(evaluation.reasons),
