@@ -28,6 +28,7 @@ BENCHMARKS = (
     "loading",
     "partitions",
     "growth",
+    "refresh",
     "upkeep",
     "learners",
     "estimators",

@@ -5,8 +5,8 @@ Told from how many orders there were on each day; only `day_counts` looks at ord
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from statistics import median
@@ -206,6 +206,12 @@ class AsOfCalendar:
     @property
     def dates(self) -> list[date]:
         return [day for day in each_date(self.first, self.last, self.step_days) if day not in self.skipped]
+
+    def only(self, dates: Collection[date]) -> "AsOfCalendar":
+        """This calendar with none but these of its dates, of which there is one at least."""
+        first, last = min(dates), max(dates)
+        others = frozenset(day for day in each_date(first, last, self.step_days) if day not in dates)
+        return replace(self, first=first, last=last, skipped=others)
 
     def is_known(self, as_of: date, outcome_days: int) -> bool:
         """Whether the outcome window is over at the watermark and nothing interrupts it."""

@@ -6,7 +6,7 @@ The same functions audit rows before they are published and check the table as i
 from calendar import monthrange
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import reduce
 from math import isfinite, sqrt
@@ -22,7 +22,8 @@ from churn_assets.churn.catalogue import CATALOGUE, FEATURES, Catalogue, Feature
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, REVIEW_STATES, SUPERSEDED
 from churn_assets.churn.delivered import Delivered, Step
 from churn_assets.churn.errors import SourceSchemaError
-from churn_assets.churn.features import customer_snapshots, feature_panel
+from churn_assets.churn.features import customer_snapshots, feature_panel, of_active_customers
+from churn_assets.churn.labels import with_labels
 from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
@@ -40,8 +41,10 @@ PANEL_RULES = (
     "informative_features",
 )
 NO_FUTURE_LEAKAGE = "no_future_leakage"
+AS_REBUILT = "as_rebuilt"
 PANEL_CHECKS = (*PANEL_RULES, NO_FUTURE_LEAKAGE)
 WITHOUT_THE_FUTURE = "the features are the same without all that happened from the date on"
+COMPUTED_AGAIN = "the rows are those that the orders give when the date is computed again"
 
 
 def panel_schema(catalogue: Catalogue) -> T.StructType:
@@ -73,15 +76,40 @@ def panel_outcomes(
     return _outcomes_by(_facts(panel, rules, catalogue), panel, rules, catalogue, calendar)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """The rows of other dates that stay beside those of a panel that are new, and what is known of them.
+
+    is_labelled: whether the label of each date is known. bounds: of each feature; None where no audit let these rows
+    through by the rules of today.
+    """
+
+    rows: DataFrame
+    is_labelled: Mapping[date, bool]
+    bounds: Mapping[str, tuple[float, float]] | None
+
+
 def audit_outcomes(
-    panel: DataFrame, silver: DataFrame, policy: ChurnPolicy, calendar: AsOfCalendar | None = None
+    panel: DataFrame,
+    silver: DataFrame,
+    policy: ChurnPolicy,
+    calendar: AsOfCalendar | None = None,
+    standing: Standing | None = None,
 ) -> list[Outcome]:
-    """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last."""
-    facts = _facts(panel, PANEL_RULES, CATALOGUE)
-    outcomes = _outcomes_by(facts, panel, PANEL_RULES, CATALOGUE, calendar)
+    """All rules of `ml_churn_features`, computed from the `silver` orders by this policy: `future_outcome` is last.
+
+    standing: the rest of the table, whose rows are read only where no audit has seen them.
+    """
+    whole = panel if standing is None else panel.unionByName(standing.rows)
+    is_seen = standing is not None and standing.bounds is not None
+    judged = panel if is_seen else whole
+    facts = _facts(judged, PANEL_RULES, CATALOGUE)
+    if facts is not None and standing is not None:
+        facts = facts.beside(standing)
+    outcomes = _outcomes_by(facts, judged, PANEL_RULES, CATALOGUE, calendar)
     if facts is None or not set(PANEL_SCHEMA.names) <= set(panel.columns):
         return [*outcomes, unevaluable_future("columns are missing")]
-    return [*outcomes, _future_outcome_at(facts.latest_labelled, panel, silver, policy)]
+    return [*outcomes, _future_outcome_at(facts.latest_labelled, whole, silver, policy)]
 
 
 def require_whole_dates(rows: DataFrame, column: str) -> None:
@@ -171,6 +199,14 @@ class _Facts:
         dated = [row for row in self.dates if row["as_of"] is not None]
         labelled = [row for row in dated if row["labels"]]
         return max((row["as_of"] for row in labelled or dated), default=None)
+
+    def beside(self, standing: Standing) -> "_Facts":
+        """With what is known of the rows that stay: they break no rule."""
+        if standing.bounds is None:
+            return self
+        dates = [{"as_of": day, "labels": is_known} for day, is_known in standing.is_labelled.items()]
+        bounds = {name: [*ends, *standing.bounds.get(name, ())] for name, ends in self.bounds.items()}
+        return replace(self, dates=[*self.dates, *dates], bounds=bounds)
 
 
 def _facts(panel: DataFrame, rules: Collection[str], catalogue: Catalogue) -> _Facts | None:
@@ -359,15 +395,42 @@ def future_outcome(panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> 
     return _future_outcome_at(as_of, panel, silver, policy)
 
 
+def rebuilt_outcome(
+    as_of: date, panel: DataFrame, silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
+) -> Outcome:
+    """Whether the rows of one date of the `panel` are those that the `silver` orders give, computed again.
+
+    calendar: that of the orders.
+    """
+    day = calendar.only([as_of])
+    snapshots = customer_snapshots(of_active_customers(silver, day, policy), day, policy)
+    again = feature_panel(with_labels(snapshots, silver, day, policy), policy)
+    return _same_outcome(AS_REBUILT, COMPUTED_AGAIN, as_of, panel, again, [*[each.name for each in FEATURES], "label"])
+
+
 def _future_outcome_at(as_of: date | None, panel: DataFrame, silver: DataFrame, policy: ChurnPolicy) -> Outcome:
     if as_of is None:
         return Outcome(NO_FUTURE_LEAKAGE, False, "no rows at all", WITHOUT_THE_FUTURE)
     names = [feature.name for feature in FEATURES]
     day = AsOfCalendar(as_of, as_of, as_of - timedelta(days=1))
-    past = feature_panel(customer_snapshots(known_before(silver, as_of), day, policy), policy)
-    there = panel.where(F.col("as_of") == F.lit(as_of)).select("customer_id", *names).alias("there")
-    compared = there.join(past.select("customer_id", *names).alias("past"), "customer_id", "full_outer")
-    is_other = {name: ~F.col(f"there.{name}").eqNullSafe(F.col(f"past.{name}")) for name in names}
+    known = of_active_customers(known_before(silver, as_of), day, policy)
+    past = feature_panel(customer_snapshots(known, day, policy), policy)
+    return _same_outcome(NO_FUTURE_LEAKAGE, WITHOUT_THE_FUTURE, as_of, panel, past, names)
+
+
+def _same_outcome(
+    rule: str, allowed: str, as_of: date, panel: DataFrame, again: DataFrame, names: Sequence[str]
+) -> Outcome:
+    """Whether the rows of a date of the `panel` are those of `again`, in the columns `names`."""
+    there = panel.where(F.col("as_of") == F.lit(as_of)).select("customer_id", *names, F.lit(1).alias("is_row"))
+    rows = [there.alias("there"), again.select("customer_id", *names, F.lit(1).alias("is_row")).alias("again")]
+    compared = rows[0].join(rows[1], "customer_id", "full_outer")
+    # A label may be null on both sides; a customer whom only one has differs all the same.
+    is_other = {
+        name: ~F.col(f"there.{name}").eqNullSafe(F.col(f"again.{name}"))
+        | ~F.col("there.is_row").eqNullSafe(F.col("again.is_row"))
+        for name in names
+    }
     differing = compared.select("customer_id", *[condition.alias(name) for name, condition in is_other.items()])
     broken = differing.where(reduce(or_, map(F.col, names)))
     counts = broken.agg(F.count(F.lit(1)).alias("rows"), *[F.count_if(name).alias(name) for name in names])
@@ -377,7 +440,7 @@ def _future_outcome_at(as_of: date | None, panel: DataFrame, silver: DataFrame, 
     observed = f"{rows:,} customers at {as_of} differ" + (f" in {', '.join(features)}" if features else "")
     offenders = tuple(f"{key} at {as_of}" for key in sorted(str(row["customer_id"]) for row in first))
     figures = (none_of("differing customers", rows),)
-    return Outcome(NO_FUTURE_LEAKAGE, rows == 0, observed, WITHOUT_THE_FUTURE, offenders, figures=figures)
+    return Outcome(rule, rows == 0, observed, allowed, offenders, figures=figures)
 
 
 def unevaluable_future(reason: str) -> Outcome:

@@ -4,6 +4,8 @@ Which columns the snapshots have is declared in `observed.py`, which features th
 Nothing here looks at or after an as-of date; that is `labels.py`.
 """
 
+from datetime import date, timedelta
+
 from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as F
 
@@ -47,7 +49,8 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
     aggregates of `_each_observed` and `_each_history`, which see. Windows go by each event's own clock.
     """
     orders = silver.repartition("customer_id")
-    events, rules = _each_observed(_with_changes(orders), calendar, policy), policy.feature_rules
+    observed = _in_windows(silver, calendar, policy).repartition("customer_id")
+    events, rules = _each_observed(_with_changes(observed), calendar, policy), policy.feature_rules
     if REVIEW_STATES in silver.columns:
         events = united(events, _each_review_state(orders, calendar, policy))
     events = united(events, _each_history(silver, calendar, policy))
@@ -55,6 +58,27 @@ def customer_snapshots(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnP
         *[column.value(rules).alias(name) for name, column in SNAPSHOT_COLUMNS.items()]
     )
     return snapshots.where(F.col("last_ordered_at") >= _midnight_before(policy.windows.eligibility_days))
+
+
+def of_active_customers(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """The silver orders of customers who can be eligible at one of the calendar's dates: all that snapshots rest on.
+
+    A pass more where the calendar has all dates; of few dates most customers ever are left out.
+    """
+    begin = calendar.first - timedelta(days=policy.windows.eligibility_days)
+    is_active = (F.col("ordered_at") >= _midnight(begin)) & (F.col("ordered_at") < _midnight(calendar.last))
+    return silver.join(silver.where(is_active).select("customer_id").distinct(), "customer_id", "left_semi")
+
+
+def _in_windows(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
+    """Without orders that no observation window of the calendar sees anything of, which would be sorted for nothing."""
+    clocks = ("ordered_at", "delivered_at", "reviewed_at")
+    begin = calendar.first - timedelta(days=policy.windows.observation_days)
+    return orders.where((F.greatest(*clocks) >= _midnight(begin)) & (F.least(*clocks) < _midnight(calendar.last)))
+
+
+def _midnight(day: date) -> Column:
+    return F.lit(day).cast("timestamp")
 
 
 def _each_observed(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:

@@ -4,22 +4,25 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 import dagster as dg
+from pyspark.sql import DataFrame
 
-from churn_assets.churn.calendar import AsOfCalendar, calendar_of
+from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.catalogue import FEATURES
-from churn_assets.churn.contract import audit_outcomes
+from churn_assets.churn.contract import Standing, audit_outcomes
 from churn_assets.churn.features import (
     customer_snapshots,
     feature_panel,
     no_eligible_customers,
+    of_active_customers,
     with_baseline_rule,
 )
 from churn_assets.churn.labels import SHARED_BY, definition, label_reads, shares_of, with_labels
 from churn_assets.churn.observed import KEYS, RULE_COLUMNS, SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.defs.audits import audited
-from churn_assets.defs.lakehouse import SILVER, stored_days
+from churn_assets.defs.audits import audited, remembered_outcomes
+from churn_assets.defs.lakehouse import SILVER
 from churn_assets.defs.panel_code import panel_code
+from churn_assets.defs.refreshing import AS_OF, DIGEST, Refresh, RefreshConfig, refresh_of, write_refresh
 from churn_assets.defs.results import (
     OWNERS,
     TABLE_KINDS,
@@ -48,25 +51,31 @@ SNAPSHOTS = dg.DynamicPartitionsDefinition(name="snapshots")
     code_version="2",
 )
 def gold_customer_churn_risk(
-    lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+    config: RefreshConfig, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> dg.MaterializeResult:
     """What was observed of each eligible customer by each as-of date, and the retention team's rule on it."""
-    inputs = lakehouse.pin(SILVER)
+    inputs, digest = lakehouse.pin(SILVER), policy.panel_digest(panel_code())
     silver = lakehouse.read(SILVER, inputs[SILVER])
-    calendar = stored_calendar(lakehouse, inputs[SILVER], policy)
-    rows = with_baseline_rule(customer_snapshots(silver, calendar, policy), policy)
-    commit = lakehouse.write(
-        BASELINE,
-        rows,
+    refresh = refresh_of(lakehouse, BASELINE, inputs[SILVER], policy, digest, is_labelled=False, rebuild=config.rebuild)
+    calendar = refresh.calendar
+
+    def orders_of(dates: AsOfCalendar) -> DataFrame:
+        return silver if refresh.upon is None else of_active_customers(silver, dates, policy)
+
+    commit = write_refresh(
+        lakehouse,
+        refresh,
+        lambda dates: with_baseline_rule(customer_snapshots(orders_of(dates), dates, policy), policy),
         if_empty=no_eligible_customers(calendar, policy),
-        metadata={"inputs": inputs},
+        metadata={"inputs": inputs, DIGEST: digest},
     )
     span = {"first_as_of": str(calendar.first), "last_as_of": str(calendar.last), "watermark": str(calendar.watermark)}
     notes = {
         name: ColumnNote(column.meaning, [(SILVER, read) for read in column.reads])
         for name, column in {**KEYS, **SNAPSHOT_COLUMNS, **RULE_COLUMNS}.items()
     }
-    return table_result(commit, {"inputs": inputs, "snapshots": len(calendar.dates), **span}, notes)
+    told = {"inputs": inputs, "snapshots": len(calendar.dates), **span, **refresh.told}
+    return table_result(commit, told, notes)
 
 
 @dg.asset(
@@ -79,21 +88,43 @@ def gold_customer_churn_risk(
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=14), warn_window=timedelta(days=8)),
 )
 def ml_churn_features(
-    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
+    context: dg.AssetExecutionContext,
+    config: RefreshConfig,
+    lakehouse: LakehouseResource,
+    policy: dg.ResourceParam[ChurnPolicy],
 ) -> dg.MaterializeResult:
     """One row per eligible customer and as-of date: what was known then, and whether they left (null until known)."""
     baseline = lakehouse.pin(BASELINE)
     inputs = {**lakehouse.inputs(BASELINE), **baseline}
     # The silver that the baseline was computed from, so that features and labels see the same orders.
     silver = lakehouse.read(SILVER, inputs[SILVER])
-    calendar = stored_calendar(lakehouse, inputs[SILVER], policy)
-    snapshots = lakehouse.read(BASELINE, inputs[BASELINE])
-    panel = feature_panel(with_labels(snapshots, silver, calendar, policy), policy)
-    commit = lakehouse.write(
+    digest = policy.panel_digest(panel_code())
+    refresh = refresh_of(
+        lakehouse,
         PANEL,
-        panel,
-        audit=lambda staged: audited(audit_outcomes(staged, silver, policy, calendar), PANEL, policy),
-        metadata={"inputs": inputs, "panel_digest": policy.panel_digest(panel_code())},
+        inputs[SILVER],
+        policy,
+        digest,
+        is_labelled=True,
+        rests_on=BASELINE,
+        rest_version=inputs[BASELINE],
+        rebuild=config.rebuild,
+    )
+    calendar = refresh.calendar
+
+    def computed(dates: AsOfCalendar) -> DataFrame:
+        of_dates = None if refresh.upon is None else (AS_OF, refresh.dates)
+        snapshots = lakehouse.read(BASELINE, inputs[BASELINE], dates=of_dates)
+        return feature_panel(with_labels(snapshots, silver, dates, policy), policy)
+
+    commit = write_refresh(
+        lakehouse,
+        refresh,
+        computed,
+        audit=lambda rows: audited(
+            audit_outcomes(rows, silver, policy, calendar, standing(lakehouse, refresh, policy)), PANEL, policy
+        ),
+        metadata={"inputs": inputs, DIGEST: digest},
     )
     shares = shares_of(lakehouse.counts(PANEL, SHARED_BY, commit.version))
     add_snapshots(context.instance, [snapshot.as_of for snapshot in shares])
@@ -106,15 +137,23 @@ def ml_churn_features(
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
             "churn_definition": definition(policy),
+            **refresh.told,
             "features": dg.MetadataValue.md(features_table(FEATURES)),
         },
         panel_notes(policy),
     )
 
 
-def stored_calendar(lakehouse: LakehouseResource, silver_version: int, policy: ChurnPolicy) -> AsOfCalendar:
-    """The calendar that a version of silver allows. Needs no JVM. Raises as `calendar_of` does."""
-    return calendar_of(stored_days(lakehouse, silver_version), policy)
+def standing(lakehouse: LakehouseResource, refresh: Refresh, policy: ChurnPolicy) -> Standing | None:
+    """What stays of the panel where not all of it is computed."""
+    if refresh.upon is None:
+        return None
+    days = refresh.stays(lakehouse)
+    is_labelled = {day: refresh.calendar.is_known(day, policy.windows.outcome_days) for day in days}
+    is_audited = bool(remembered_outcomes(lakehouse, {PANEL: refresh.upon}, policy))
+    names = [feature.name for feature in FEATURES]
+    bounds = lakehouse.ends(PANEL, names, refresh.upon, dates=(AS_OF, days)) if is_audited else None
+    return Standing(lakehouse.read(PANEL, refresh.upon, dates=(AS_OF, days)), is_labelled, bounds)
 
 
 def add_snapshots(instance: dg.DagsterInstance, dates: Sequence[date]) -> None:

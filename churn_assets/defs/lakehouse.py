@@ -27,9 +27,11 @@ from churn_assets.churn.arrivals import (
 )
 from churn_assets.churn.calendar import (
     ONE_DAY,
+    AsOfCalendar,
     DayCount,
     Span,
     as_record,
+    calendar_of,
     day_counts,
     judged_days,
     low_runs,
@@ -100,8 +102,17 @@ def landed(table: SourceTable) -> str:
     return f"food_delivery/{table.name}"
 
 
-def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GROUP) -> dg.AssetsDefinition:
-    """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after."""
+def source_asset(
+    table: SourceTable,
+    deps: list[dg.AssetKey],
+    *,
+    group: str = GROUP,
+    also: Callable[[LakehouseResource, DataFrame], DataFrame] | None = None,
+) -> dg.AssetsDefinition:
+    """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after.
+
+    also: adds to the source's rows what came another way.
+    """
 
     @dg.asset(
         key=landed(table).split("/"),
@@ -118,6 +129,8 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
             rows, unreadable = lakehouse.spark.createDataFrame([], table.spark_schema), []
         else:
             rows, unreadable = opened.rows, [str(each) for each in opened.unreadable]
+        if also is not None:
+            rows = also(lakehouse, rows)
         with sources.explained(lakehouse.spark, table):
             commit = lakehouse.write(
                 landed(table), without_forgotten(lakehouse, rows), metadata={"unreadable": unreadable}
@@ -338,6 +351,11 @@ def stored_days(lakehouse: LakehouseResource, version: int) -> dict[date, DayCou
     """What came on each day by a version of silver: as its commit keeps it, without a JVM, or counted again."""
     kept = lakehouse.audit({SILVER: version}) or {}
     return of_record(kept[DAYS]) if DAYS in kept else day_counts(lakehouse.read(SILVER, version))
+
+
+def stored_calendar(lakehouse: LakehouseResource, silver_version: int, policy: ChurnPolicy) -> AsOfCalendar:
+    """The calendar that a version of silver allows. Needs no JVM. Raises as `calendar_of` does."""
+    return calendar_of(stored_days(lakehouse, silver_version), policy)
 
 
 def _busiest(paced: Mapping[str, int]) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.calendar import ONE_DAY, AsOfCalendar
-from churn_assets.churn.contract import attested_outcome, future_outcome, unevaluable_future
+from churn_assets.churn.contract import (
+    AS_REBUILT,
+    COMPUTED_AGAIN,
+    attested_outcome,
+    future_outcome,
+    rebuilt_outcome,
+    unevaluable_future,
+)
 from churn_assets.churn.delivered import Delivered
 from churn_assets.churn.errors import SourceSchemaError, UnlistableWeekError
 from churn_assets.churn.feasibility import Feasibility, feasibility, label_feasibility
@@ -22,9 +29,10 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_histories import history_columns, purchase_histories
 from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
 from churn_assets.churn.scoring import KEYS, of_dates
-from churn_assets.defs.features import BASELINE, PANEL, stored_calendar
-from churn_assets.defs.lakehouse import SEGMENTS, SILVER, stored_load
+from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.lakehouse import SEGMENTS, SILVER, stored_calendar, stored_load
 from churn_assets.defs.panel_code import panel_code
+from churn_assets.defs.refreshing import DIGEST
 from churn_assets.resources.lakehouse import LakehouseResource
 
 
@@ -45,6 +53,9 @@ class PanelOrigin(Protocol):
 
     def future_outcome(self) -> Outcome:
         """Whether its features have seen the future."""
+
+    def rebuilt_outcome(self) -> Outcome:
+        """Whether the rows of one of its dates, another at each version, are those that its orders give."""
 
     def candidates(self) -> list[Feasibility]:
         """Each churn definition that can be compared on it, the policy's own among them."""
@@ -132,6 +143,18 @@ class ByOrders:
         panel = self._lakehouse.read(PANEL, self._version)
         return future_outcome(panel, self._lakehouse.read(SILVER, self._inputs[SILVER]), self._policy)
 
+    def rebuilt_outcome(self) -> Outcome:
+        calendar = self.calendar()
+        other = "the orders behind this version are unknown" if calendar is None else self.other_rules()
+        if calendar is None or other is not None:
+            # The check of the future refuses such a version.
+            return Outcome(AS_REBUILT, False, f"not evaluable: {other}", COMPUTED_AGAIN, is_warning=True)
+        replaced = set(self._lakehouse.commit_metadata(PANEL, self._version).get("dates", ()))
+        left_alone = [day for day in calendar.dates if str(day) not in replaced] or calendar.dates
+        day = left_alone[self._version % len(left_alone)]
+        panel = self._lakehouse.read(PANEL, self._version)
+        return rebuilt_outcome(day, panel, self._lakehouse.read(SILVER, self._inputs[SILVER]), calendar, self._policy)
+
     def candidates(self) -> list[Feasibility]:
         silver_version = self._inputs[SILVER]
         return label_feasibility(
@@ -209,6 +232,9 @@ class ByWord:
         labelled = [day for day, _, _ in self._labelled()]
         return attested_outcome(self._delivered, max(labelled, default=None), datetime.now(UTC).date())
 
+    def rebuilt_outcome(self) -> Outcome:
+        return Outcome(AS_REBUILT, False, "not evaluable: others computed it, there are no orders here", COMPUTED_AGAIN)
+
     def candidates(self) -> list[Feasibility]:
         as_of, eligible, churners = max(self._labelled(), default=(None, 0, 0))
         return [feasibility(self._policy, self._policy, as_of=as_of, eligible=eligible, churners=churners)]
@@ -269,5 +295,5 @@ class ByWord:
 
 
 def _built_by(lakehouse: LakehouseResource, version: int) -> str | None:
-    digest: str | None = lakehouse.commit_metadata(PANEL, version).get("panel_digest")
+    digest: str | None = lakehouse.commit_metadata(PANEL, version).get(DIGEST)
     return digest

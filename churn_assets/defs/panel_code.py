@@ -2,11 +2,12 @@
 
 from functools import cache
 
-from churn_assets.churn import features, labels
+from churn_assets.churn import features, labels, touched
 from churn_assets.resources.running_code import code_digest
 
-# What `ml_churn_features` calls; `catalogue.py` and all else that computes a value is imported from there.
-PANEL_MODULES = (features, labels)
+# What `ml_churn_features` calls; `catalogue.py` and all else that computes a value is imported from there. And what
+# decides which values are not computed again.
+PANEL_MODULES = (features, labels, touched)
 
 
 @cache

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Set
 
 import dagster as dg
 
-from churn_assets.churn.contract import NO_FUTURE_LEAKAGE, PANEL_CHECKS, panel_outcomes
+from churn_assets.churn.contract import AS_REBUILT, NO_FUTURE_LEAKAGE, PANEL_CHECKS, panel_outcomes
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.audits import remembered_outcomes
@@ -45,6 +45,22 @@ def ml_churn_features_contract(
     rules = {key.name for key in context.selected_asset_check_keys}
     for outcome in stored_outcomes(lakehouse, lakehouse.pin(PANEL)[PANEL], rules, policy):
         yield check_result(outcome, PANEL)
+
+
+def as_rebuilt_check() -> dg.AssetChecksDefinition:
+    """Tells whether what a refresh takes for untouched is; of a panel that is computed from orders."""
+
+    @dg.asset_check(
+        asset=PANEL.split("/"),
+        name=AS_REBUILT,
+        blocking=True,
+        description="One date of those that the last refresh left alone, another each time, is computed again from the "
+        "orders and is the same to the last digit.",
+    )
+    def as_rebuilt(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.AssetCheckResult:
+        return check_result(origin_of(lakehouse, lakehouse.pin(PANEL)[PANEL], policy).rebuilt_outcome())
+
+    return as_rebuilt
 
 
 def stored_outcomes(

@@ -20,6 +20,7 @@ from churn_assets.defs.erasures import without_forgotten
 from churn_assets.defs.features import BASELINE, GROUP, PANEL, add_snapshots, panel_notes
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.panel_code import panel_code
+from churn_assets.defs.refreshing import DIGEST
 from churn_assets.defs.results import (
     OWNERS,
     TABLE_KINDS,
@@ -98,7 +99,7 @@ def _panel(delivered: Delivered) -> dg.AssetsDefinition:
                 audit=lambda staged: audited(delivered_outcomes(staged, policy.catalogue, today), PANEL, policy),
                 metadata={
                     "inputs": inputs,
-                    "panel_digest": policy.panel_digest(panel_code()),
+                    DIGEST: policy.panel_digest(panel_code()),
                     "attestation": "; ".join(policy.catalogue.attestations),
                 },
             )

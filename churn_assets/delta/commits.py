@@ -11,8 +11,9 @@ from urllib.parse import unquote
 from churn_assets.churn.errors import ChurnError
 from churn_assets.delta.comparing import rows_beyond
 from churn_assets.delta.file_statistics import file_statistics
-from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri
+from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri, spark_uri
 from churn_assets.delta.tables import (
+    OF_DATE,
     MissingFileError,
     UnsupportedTableError,
     commit_info,
@@ -54,6 +55,23 @@ class UndatedRowsError(ChurnError):
 
 
 @dataclass(frozen=True)
+class Replaced:
+    """What an overwrite of a table that is laid out by the dates in its column `by` removes: the rows of `dates`.
+
+    dates: None for all. upon: the version whose rows of the other dates the write rests on; by itself none: others may
+    write other dates meanwhile.
+    """
+
+    by: str
+    dates: Sequence[date] | None = None
+    upon: int | None = None
+
+    @property
+    def days(self) -> list[str] | None:
+        return None if self.dates is None else [day.isoformat() for day in self.dates]
+
+
+@dataclass(frozen=True)
 class TableCommit:
     """One committed version of a table, and the rows the table has in it."""
 
@@ -70,37 +88,38 @@ def publish(
     metadata: Mapping[str, Any],
     *,
     mode: Literal["overwrite", "append"] = "overwrite",
-    replaced: tuple[str, Sequence[date]] | None = None,
+    replaced: Replaced | None = None,
     if_empty: Exception | None = None,
 ) -> list[TableCommit]:
     """One commit a table, in the order of `tables`. A failure before the first leaves every table as it was.
 
     tables: rows by the name of their table under `root`. audit: called with the written rows, by the same names, before
     any is published; what it raises stops the commits, what it returns is kept in them. metadata: kept in the commits.
-    replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep the `dates`.
+    replaced: the partition column and the dates whose rows alone an overwrite removes; the commits keep these `dates`.
     if_empty: raised if a table would have no row. Raises UndatedRowsError for rows without a date, ValueError for rows
     of other dates, OvertakenError if another run wrote a table, or the same dates of it, since this one began to.
     """
     from deltalake import Schema
 
     noted = {**metadata, "write_id": uuid.uuid4().hex}
-    if replaced:
-        noted["dates"] = [day.isoformat() for day in replaced[1]]
+    if replaced is not None and replaced.days is not None:
+        noted["dates"] = replaced.days
     paths = {table: f"{root}/{table}" for table in tables}
     begun = {table: latest_version(path) for table, path in paths.items()}
+    if replaced is not None and replaced.upon is not None:
+        begun = dict.fromkeys(tables, replaced.upon)
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
     try:
         for table, rows in tables.items():
-            _stage(rows, staged[table], None if replaced is None else replaced[0])
+            _stage(rows, staged[table], None if replaced is None else replaced.by)
         actions = {
-            table: _dated_actions(folder, *replaced) if replaced else _add_actions(folder, noted["write_id"])
+            table: _dated_actions(folder, replaced) if replaced else _add_actions(folder, noted["write_id"])
             for table, folder in staged.items()
         }
         if if_empty is not None and not all(map(_rows_of, actions.values())):
             raise if_empty
         if audit is not None:
-            written = {table: rows.sparkSession.read.schema(rows.schema) for table, rows in tables.items()}
-            audited = audit({table: reader.parquet(staged[table]) for table, reader in written.items()})
+            audited = audit({table: _written(rows, paths[table], actions[table]) for table, rows in tables.items()})
             # What was found of the rows appended says nothing of the table.
             noted |= {} if audited is None or mode == "append" else {"audit": audited}
     except BaseException:
@@ -189,40 +208,53 @@ def commit_files(
     *,
     mode: str,
     metadata: Mapping[str, Any],
-    replaced: tuple[str, Sequence[date]] | None = None,
+    replaced: Replaced | None = None,
     begun: int | None = None,
 ) -> int:
     """Adds the files of `actions`, which lie in the table's folder, to the table at `path`; the version that has them.
 
     metadata: with a `write_id` of this write alone. replaced: the partition column and the dates whose files alone an
     overwrite removes. begun: the version that was the latest when the rows began to be computed, None for no table.
-    Raises UnsupportedTableError for a table partitioned otherwise, and OvertakenError, with nothing committed, if what
-    an overwrite removes has been written by another since.
+    An overwrite of all rows lays the table out as these are. Raises UnsupportedTableError for a table partitioned
+    otherwise of which rows stay, and OvertakenError, with nothing committed, if what an overwrite removes has been
+    written by another since.
     """
     from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import DeltaError
     from deltalake.transaction import create_table_with_add_actions
 
     uri = python_uri(path)
-    partition_by = None if replaced is None else [replaced[0]]
-    filters = None if replaced is None else [(replaced[0], "in", [day.isoformat() for day in replaced[1]])]
-    if not DeltaTable.is_deltatable(uri):
+    partition_by = None if replaced is None else [replaced.by]
+    days = None if replaced is None else replaced.days
+    # Others may write other dates meanwhile, unless what these are rests on them.
+    own_days = None if replaced is None or replaced.upon is not None else days
+
+    def create(mode: Literal["error", "overwrite"]) -> None:
         try:
             create_table_with_add_actions(
                 uri,
                 schema,
                 actions,
+                mode=mode,
                 partition_by=partition_by,
                 configuration=TABLE_PROPERTIES,
-                commit_properties=CommitProperties(custom_metadata=dict(metadata)),
+                commit_properties=CommitProperties(custom_metadata=dict(metadata), max_commit_retries=0),
             )
         except DeltaError as failed:
             raise _overtaken(path, begun, metadata["write_id"], failed) from failed
+
+    if not DeltaTable.is_deltatable(uri):
+        create("error")
         return 0
     delta = DeltaTable(uri)
     opened_at = delta.version()
-    if delta.metadata().partition_columns != (partition_by or []):
-        # Its partition values would be lost, and with them the dates of all rows.
+    is_partitioned_so = delta.metadata().partition_columns == (partition_by or [])
+    if not is_partitioned_so and mode == "overwrite" and days is None:
+        _require_unwritten(path, begun, opened_at, None)
+        create("overwrite")
+        return _version_of(path, metadata["write_id"], opened_at)
+    if not is_partitioned_so:
+        # The partition values of the rows that stay would be lost, and with them their dates.
         raise UnsupportedTableError(
             f"{path} is partitioned by {delta.metadata().partition_columns or 'nothing'}, "
             f"and the rows are written by {partition_by or 'nothing'}.",
@@ -231,12 +263,17 @@ def commit_files(
     if mode == "append":
         _add_missing_columns(delta, schema)
     if mode == "overwrite":
-        _require_unwritten(path, begun, opened_at, None if replaced is None else replaced[1])
+        _require_unwritten(path, begun, opened_at, own_days)
     # What is removed is what this opened version holds: the very next version is taken, or none.
     retries = 0 if mode == "overwrite" else None
     properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=retries)
+    filters = None if replaced is None or days is None else [(replaced.by, "in", days)]
     try:
-        delta.create_write_transaction(actions, mode, schema, partition_by, filters, commit_properties=properties)
+        if days == []:
+            # With no date to name, all would be removed.
+            delta.create_write_transaction(actions, "append", schema, partition_by, commit_properties=properties)
+        else:
+            delta.create_write_transaction(actions, mode, schema, partition_by, filters, commit_properties=properties)
     except DeltaError:
         if latest_version(path) == opened_at or _is_committed(path, metadata["write_id"], opened_at):
             raise
@@ -245,9 +282,9 @@ def commit_files(
     return _version_of(path, metadata["write_id"], opened_at)
 
 
-def _require_unwritten(path: str, begun: int | None, latest: int, dates: Sequence[date] | None) -> None:
-    """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these dates of it."""
-    own = None if dates is None else {day.isoformat() for day in dates}
+def _require_unwritten(path: str, begun: int | None, latest: int, days: Sequence[str] | None) -> None:
+    """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these days of it."""
+    own = None if days is None else set(days)
     for version in range(0 if begun is None else begun + 1, latest + 1):
         commit = commit_info(path, version)
         is_of_others = own is not None and "dates" in commit and not own.intersection(commit["dates"])
@@ -398,8 +435,16 @@ def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
     if by is None:
         rows.write.option("compression", "zstd").parquet(folder)
     else:
-        dated = rows.withColumn(by, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
-        dated.write.option("compression", "zstd").partitionBy(by).parquet(folder)
+        dated = rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
+        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(folder)
+
+
+def _written(rows: "DataFrame", path: str, actions: list[Any]) -> "DataFrame":
+    """What was written of `rows` to the table at `path`."""
+    spark = rows.sparkSession
+    files = [f"{spark_uri(path)}/{action.path}" for action in actions]
+    # Of no rows some engines leave no file.
+    return spark.read.schema(rows.schema).parquet(*files) if files else spark.createDataFrame([], rows.schema)
 
 
 def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | None = None) -> list[Any]:
@@ -418,33 +463,36 @@ def _add_actions(staged: str, name: str, partition: Mapping[str, str | None] | N
         if not file.base_name.endswith(".parquet"):
             continue
         footer = pq.read_metadata(file.path, filesystem=filesystem)
-        stats = file_statistics(footer)
-        modified = int(file.mtime.timestamp() * 1000) if file.mtime else 0
         values = dict(partition or {})
+        stats = file_statistics(footer, without=values)
+        modified = int(file.mtime.timestamp() * 1000) if file.mtime else 0
         actions.append(AddAction(f"{name}/{file.base_name}", file.size, values, modified, True, json.dumps(stats)))
     return actions
 
 
-def _dated_actions(staged: str, by: str, dates: Sequence[date]) -> list[Any]:
-    """The files in the folders `by`=DATE of folder `staged`.
+def _dated_actions(staged: str, replaced: Replaced) -> list[Any]:
+    """The files in the folders of the dates of folder `staged`.
 
-    Raises UndatedRowsError for rows without a date, ValueError for a folder of another date.
+    Raises UndatedRowsError for rows without a date, ValueError for a folder of another date than those to replace.
     """
     from pyarrow.fs import FileSelector, FileType
 
     filesystem, folder = filesystem_of(staged)
     entries = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in entries if info.type == FileType.Directory)
-    days = {f"{by}={day.isoformat()}": day.isoformat() for day in dates}
-    if (undated := f"{by}={UNDATED.isoformat()}") in names:
+    days = {name: name.removeprefix(f"{OF_DATE}=") for name in names}
+    if (undated := f"{OF_DATE}={UNDATED.isoformat()}") in names:
         rows = sum(json.loads(action.stats)["numRecords"] for action in _add_actions(f"{staged}/{undated}", undated))
         raise UndatedRowsError(
-            f"{rows} rows of {staged.rsplit('/', 1)[0]} have no date in {by}, by which the table is written.",
-            next_step=f"find out where {by} is null, and set those rows aside before the table is written",
+            f"{rows} rows of {staged.rsplit('/', 1)[0]} have no date in {replaced.by}, by which the table is written.",
+            next_step=f"find out where {replaced.by} is null, and set those rows aside before the table is written",
         )
-    if foreign := [name for name in names if name not in days]:
-        raise ValueError(f"rows of other dates than those to replace: {', '.join(foreign)}")
+    if replaced.days is not None and (foreign := sorted({*days.values()} - {*replaced.days})):
+        named = ", ".join(f"{replaced.by}={day}" for day in foreign)
+        raise ValueError(f"rows of other dates than those to replace: {named}")
     parent = staged.rsplit("/", 1)[1]
     return [
-        action for name in names for action in _add_actions(f"{staged}/{name}", f"{parent}/{name}", {by: days[name]})
+        action
+        for name, day in days.items()
+        for action in _add_actions(f"{staged}/{name}", f"{parent}/{name}", {replaced.by: day})
     ]

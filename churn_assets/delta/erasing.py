@@ -232,7 +232,7 @@ def _mended(filesystem: Any, table: str, entry: Mapping[str, Any], erasure: Eras
         if info.type == FileType.File and file.get("size") not in (None, info.size):
             file["size"] = info.size
             if kind == "add":
-                file["stats"] = _statistics(filesystem, place)
+                file["stats"] = _statistics(filesystem, place, file.get("partitionValues") or ())
         elif kind == "add" and file.get("stats") and erasure.names(file["stats"]):
             # Of a file that is gone, or whose bounds were cut: without bounds nothing is skipped.
             stats = json.loads(file["stats"])
@@ -245,7 +245,7 @@ def _mended(filesystem: Any, table: str, entry: Mapping[str, Any], erasure: Eras
     return mended
 
 
-def _statistics(filesystem: Any, place: str) -> str:
+def _statistics(filesystem: Any, place: str, partitioned_by: Collection[str]) -> str:
     import pyarrow.parquet as pq
 
-    return json.dumps(file_statistics(pq.read_metadata(place, filesystem=filesystem)))
+    return json.dumps(file_statistics(pq.read_metadata(place, filesystem=filesystem), without=partitioned_by))

@@ -1,5 +1,6 @@
 """Delta's statistics of a Parquet file, from its footer. Readers skip files by them: they are right or left out."""
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from math import isfinite
@@ -17,12 +18,13 @@ class NoBoundError(ValueError):
     """A value has no bound that Delta's statistics could hold."""
 
 
-def file_statistics(footer: Any) -> dict[str, Any]:
+def file_statistics(footer: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     """numRecords, and nullCount, minValues, maxValues of the flat columns of a file with the Parquet footer `footer`.
 
     minValues and maxValues hold every column with a value, or are left out: where a bound is missing beside others,
     deltalake 1.6.6 skips the file for whatever is asked of that column (2026-11-27). A long text's bounds are cut, a
-    decimal's are rounded outwards. A column whose footer does not count nulls has no nullCount.
+    decimal's are rounded outwards. A column whose footer does not count nulls has no nullCount. without: columns of
+    which the log says the value itself.
     """
     nulls: dict[str, int] = {}
     lows: dict[str, Any] = {}
@@ -32,7 +34,7 @@ def file_statistics(footer: Any) -> dict[str, Any]:
     is_nan_shown = (footer.created_by or "").startswith("parquet-mr")
     for index in range(footer.num_columns):
         column = footer.schema.column(index)
-        if column.path != column.name or _is_binary(column):
+        if column.path != column.name or column.name in without or _is_binary(column):
             continue
         chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
         if all(chunk is not None and chunk.has_null_count for chunk in chunks):

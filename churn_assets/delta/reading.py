@@ -1,14 +1,14 @@
 """The rows of an opened Delta table: as a Spark frame, or by Arrow where no JVM is needed. Writes nothing."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from churn_assets.delta.storage import filesystem_of, spark_uri
-from churn_assets.delta.tables import MissingFileError, UnsupportedTableError, files_of, schema_of
+from churn_assets.delta.tables import OF_DATE, MissingFileError, UnsupportedTableError, files_of, schema_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,30 +18,40 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def read_delta(spark: "SparkSession", table: "DeltaTable") -> "DataFrame":
-    """The rows of an opened Delta table version. Raises MissingFileError."""
+def read_delta(
+    spark: "SparkSession",
+    table: "DeltaTable",
+    *,
+    dates: tuple[str, Collection[date]] | None = None,
+    without: Collection[str] = (),
+) -> "DataFrame":
+    """The rows of an opened Delta table version. Raises MissingFileError.
+
+    dates: a partition column and its values, where not all are asked for. without: files that are left out.
+    """
     from pyspark.sql import functions as F
     from pyspark.sql.types import StructType
 
     schema = schema_of(table)
     partitions = table.metadata().partition_columns
-    actions = present_files(table)
+    actions = [file for file in present_files(table) if file["path"] not in without]
+    if dates is not None:
+        by, days = dates
+        actions = [file for file in actions if file[f"partition.{by}"] in days]
     if not actions:
         return spark.createDataFrame([], schema)
     # Not file_uris(): it gives the table's folder percent-encoded and the file below it not, which no reader undoes.
     folder = spark_uri(unquote(table.table_uri)).rstrip("/")
-    # Partition values live in the log, not in the files: a frame for each combination of them.
-    files: dict[tuple[Any, ...], list[str]] = {}
+    # Partition values live in the log: a frame for each combination of them, but of all files that hold them as well.
+    files: dict[tuple[tuple[str, Any], ...], list[str]] = {}
     for action in actions:
-        values = tuple(action[f"partition.{name}"] for name in partitions)
+        absent = () if f"/{OF_DATE}=" in action["path"] else partitions
+        values = tuple((name, action[f"partition.{name}"]) for name in absent)
         files.setdefault(values, []).append(f"{folder}/{unquote(action['path'])}")
-    in_files = StructType([field for field in schema if field.name not in partitions])
     frames = []
     for values, of_values in files.items():
-        kept = {
-            name: F.lit(value).cast(schema[name].dataType).alias(name)
-            for name, value in zip(partitions, values, strict=True)
-        }
+        kept = {name: F.lit(value).cast(schema[name].dataType).alias(name) for name, value in values}
+        in_files = StructType([field for field in schema if field.name not in kept])
         rows = spark.read.schema(in_files).parquet(*of_values)
         frames.append(rows.select([kept.get(name, F.col(name)) for name in schema.fieldNames()]))
     return united(frames)
@@ -154,6 +164,20 @@ def bounds(table: "DeltaTable", column: str) -> tuple[Any, Any]:
     The log's bounds may be cut or rounded: they only say which files need not be read.
     """
     return _end(table, column, "min", min), _end(table, column, "max", max)
+
+
+def ends(table: "DeltaTable", columns: Sequence[str], by: str, days: Collection[date]) -> dict[str, tuple[Any, Any]]:
+    """The least and the greatest value of each of `columns` in the rows of these `days`; of columns with a value."""
+    import pyarrow.compute as pc
+
+    found: dict[str, tuple[Any, Any]] = {}
+    for batch in dataset_of(table).to_batches(columns=list(columns), filter=pc.field(by).isin(list(days))):
+        for name in columns:
+            of_batch: Any = pc.min_max(batch.column(name)).as_py()
+            if of_batch["min"] is not None:
+                low, high = found.get(name, (of_batch["min"], of_batch["max"]))
+                found[name] = min(low, of_batch["min"]), max(high, of_batch["max"])
+    return found
 
 
 def _end(table: "DeltaTable", column: str, end: str, chosen: Callable[[list[Any]], Any]) -> Any:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from pyspark.sql.types import StructType
 
+# Partition values live in the log; engines leave them out of the files. Files in a folder of this name hold their date
+# as well, as Delta's materializePartitionColumns has it: so all dates of a table are read as one.
+OF_DATE = "of_date"
+
 # Reading file lists is only right for tables without these: with them, a file's rows are not the table's rows.
 UNSUPPORTED_FEATURES = {"deletionVectors", "columnMapping", "typeWidening", "v2Checkpoint", "variantType"}
 

@@ -177,6 +177,11 @@ def _exact(name: str) -> Column:
     return F.col(name).cast("decimal(20,10)")
 
 
+def _states(*times: str) -> Column:
+    """An array of structs, in which any field may be null."""
+    return F.array(*[F.struct(F.col(each).alias("at"), F.col("value").alias("score")) for each in times])
+
+
 HASHES = (
     OfRows(
         name="hash of a string",
@@ -241,6 +246,38 @@ HASHES = (
         ),
         where="the coverage of the scores",
         remedy="group by the keys themselves",
+    ),
+    OfRows(
+        name="hash of columns and of which of them are null",
+        value=lambda: F.xxhash64("key", "at", "value", *[F.col(name).isNull() for name in ("key", "at", "value")]),
+        kind="bigint",
+        expected=(
+            -4_068_217_675_310_658_600,
+            -1_557_591_620_106_575_425,
+            -54_472_035_330_551_769,
+            -8_665_836_826_751_506_900,
+            948_990_221_053_888_168,
+            3_491_370_264_636_289_429,
+            7_991_316_870_825_089_504,
+        ),
+        where="the days whose orders a refresh finds changed",
+        remedy="compare the rows of all days",
+    ),
+    OfRows(
+        name="hash of an array of structs",
+        value=lambda: F.xxhash64("id", _states("at", "until")),
+        kind="bigint",
+        expected=(
+            -1_629_003_397_817_690_366,
+            -2_205_980_691_231_151_566,
+            1_291_122_851_592_330_525,
+            404_280_023_041_566_627,
+            8_613_856_406_750_956_358,
+            8_486_324_023_938_091_375,
+            -2_864_211_556_195_259_663,
+        ),
+        where="the days whose orders a refresh finds changed",
+        remedy="compare the rows of all days",
     ),
     OfRows(
         name="fold of a customer",
@@ -1002,6 +1039,22 @@ ARRAYS = (
         where="the additivity of reasons",
         remedy="explode and sum",
     ),
+    OfRows(
+        name="the greatest of a field in an array of structs, null aside",
+        value=lambda: F.array_max(F.transform(_states("at", "until"), lambda state: state["at"])),
+        kind="timestamp",
+        expected=(
+            _utc("2025-01-06T10:45:30"),
+            _utc("2025-01-06T23:59:59.999999"),
+            _utc("1970-01-01T00:00:00"),
+            None,
+            _utc("2024-03-01T12:00:00"),
+            _utc("2025-03-30T01:30:00"),
+            None,
+        ),
+        where="the dates that observe a state of a review",
+        remedy="explode and group",
+    ),
 )
 WINDOWS = (
     OfRows(
@@ -1399,6 +1452,20 @@ FRAMES = (
         remedy="coalesce the key",
     ),
     OfFrames(
+        name="an array of structs is a group, in whatever order they came",
+        frame=lambda given: (
+            given.rows.select("part", _states("at", "until").alias("states"))
+            .unionByName(given.rows.select("part", _states("until", "at").alias("states")))
+            .select("part", F.array_sort("states").alias("states"))
+            .groupBy("part", "states")
+            .agg(F.sum(F.lit(1)).alias("rows"))
+            .select("part", "rows")
+        ),
+        expected=("a|2", "a|2", "a|2", "b|2", "b|2", "b|2", "c|2"),
+        where="the orders that a refresh finds changed",
+        remedy="a hash of the array as text",
+    ),
+    OfFrames(
         name="united by name, missing columns null",
         frame=lambda given: (
             given.rows.where("id = 1")
@@ -1587,6 +1654,21 @@ def _files_written(given: Given) -> list[Any]:
     return [kinds, sorted({chunk.compression for chunk in chunks}), span, *rows]
 
 
+def _files_by_a_copied_date(given: Given) -> list[Any]:
+    """The folders that the engine writes by a copy of a date, one for none, and what it reads of their files."""
+    import pyarrow.dataset as ds
+
+    place = f"{given.folder}/dated"
+    copied = F.coalesce("day", F.lit("0001-01-01").cast("date"))
+    given.rows.select("id", "day").withColumn("of_day", copied).write.partitionBy("of_day").parquet(place)
+    filesystem, folder = arrows_filesystem(place)
+    files = [file.removeprefix(folder) for file in ds.dataset(folder, filesystem=filesystem).files]
+    schema = given.rows.select("id", "day").schema
+    frame = given.session.read.schema(schema).parquet(*[f"{place}{file}" for file in files])
+    days = sorted({file.split("/")[1] for file in files})
+    return [days, *[tuple(row.values()) for row in _values(frame, "id")]]
+
+
 def _files_read(given: Given) -> list[Any]:
     """What the engine reads of a file that Arrow wrote, under a schema with a column more, and of times and NaN."""
     import pyarrow.parquet as pq
@@ -1672,6 +1754,16 @@ QUERIES = (
         ),
         where="every table",
         remedy="write through Arrow",
+    ),
+    OfQueries(
+        name="files by a copy of a date, which stays in them",
+        found=_files_by_a_copied_date,
+        expected=(
+            [f"of_day={day}" for day in sorted({str(row["day"] or "0001-01-01") for row in _ROWS.values()})],
+            *[(row["id"], row["day"]) for row in _ROWS.values()],
+        ),
+        where="what a refresh replaces by its dates",
+        remedy="a write for each date",
     ),
     OfQueries(
         name="files of others, filtered as they are read",

@@ -22,6 +22,7 @@ from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, 
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
+    files_of,
     latest_version,
     open_delta,
     row_count,
@@ -117,12 +118,26 @@ class LakehouseResource(dg.ConfigurableResource):
         """Rows by the file statistics of the log. Needs no JVM. Raises MissingTableError."""
         return row_count(self._open(table, version))
 
-    def read(self, table: str, version: int | None = None) -> "DataFrame":
+    def read(
+        self, table: str, version: int | None = None, *, dates: tuple[str, Collection[date]] | None = None
+    ) -> "DataFrame":
         """The rows of one version (default: the latest), pinned: later commits do not change the frame.
 
-        Raises MissingTableError and UnsupportedTableError.
+        dates: the column that the table is laid out by and its values, where not all are asked for. Raises
+        MissingTableError, UnsupportedTableError and MissingFileError.
         """
-        return reading.read_delta(self.spark, self._open(table, version))
+        return reading.read_delta(self.spark, self._open(table, version), dates=dates)
+
+    def read_apart(self, table: str, one: int, other: int) -> tuple["DataFrame", "DataFrame"]:
+        """The rows of two versions without files that both have, whose rows are the same. Raises as `read`."""
+        versions = [self._open(table, version) for version in (one, other)]
+        shared = set.intersection(*[{file["path"] for file in files_of(version)} for version in versions])
+        first, second = (reading.read_delta(self.spark, version, without=shared) for version in versions)
+        return first, second
+
+    def is_laid_out_by(self, table: str, column: str, version: int | None = None) -> bool:
+        """Whether the rows lie in files by their values of `column`. Needs no JVM. Raises MissingTableError."""
+        return self._open(table, version).metadata().partition_columns == [column]
 
     @contextmanager
     def held(self, rows: "DataFrame") -> "Iterator[DataFrame]":
@@ -159,16 +174,20 @@ class LakehouseResource(dg.ConfigurableResource):
         audit: Callable[["DataFrame"], Any] | None = None,
         if_empty: Exception | None = None,
         metadata: Mapping[str, Any] | None = None,
+        by: str | None = None,
     ) -> TableCommit:
         """Writes `rows` and commits them as the table's next version, or leaves the table as it was.
+
+        by: the column of dates that the table is laid out by from then on, for `replace_dates`.
 
         audit: called with the written rows before they are published; what it raises stops the commit, what it returns
         is kept in it. if_empty: raised if there are no rows, which takes no query. metadata: kept in the commit beside
         the Dagster run id.
         """
         of_table = None if audit is None else lambda staged: audit(staged[table])
-        noted = self._noted(metadata)
-        return commits.publish(self._root, {table: rows}, of_table, noted, mode=mode, if_empty=if_empty)[0]
+        noted, replaced = self._noted(metadata), None if by is None else commits.Replaced(by)
+        tables = {table: rows}
+        return commits.publish(self._root, tables, of_table, noted, mode=mode, replaced=replaced, if_empty=if_empty)[0]
 
     def write_together(
         self,
@@ -188,13 +207,16 @@ class LakehouseResource(dg.ConfigurableResource):
         *,
         audit: Callable[[Mapping[str, "DataFrame"]], Any],
         metadata: Mapping[str, Any] | None = None,
+        upon: int | None = None,
     ) -> list[TableCommit]:
         """As `write_together` for the rows of `dates` in each table; all other rows stay in their files.
 
         tables: rows with a date column `by`, which the tables are partitioned by. The commits keep the `dates`. Raises
-        ValueError for rows of other dates, OvertakenError if another process wrote one of the dates meanwhile.
+        ValueError for rows of other dates, OvertakenError if another process wrote one of the dates meanwhile. upon:
+        the version that the other dates are right in: then OvertakenError for whatever was written since.
         """
-        return commits.publish(self._root, tables, audit, self._noted(metadata), replaced=(by, dates))
+        replaced = commits.Replaced(by, dates, upon)
+        return commits.publish(self._root, tables, audit, self._noted(metadata), replaced=replaced)
 
     def audit(self, versions: Mapping[str, int]) -> Any:
         """What the audit returned that let these versions through, one of them all; None if there was no such audit."""
@@ -220,6 +242,15 @@ class LakehouseResource(dg.ConfigurableResource):
         Raises MissingTableError and UnsupportedTableError.
         """
         return reading.bounds(self._open(table, version), column)
+
+    def ends(
+        self, table: str, columns: Sequence[str], version: int, *, dates: tuple[str, Collection[date]]
+    ) -> dict[str, tuple[Any, Any]]:
+        """The least and the greatest value of each of `columns` in the rows of some dates. Needs no JVM.
+
+        Raises MissingTableError and UnsupportedTableError.
+        """
+        return reading.ends(self._open(table, version), columns, *dates)
 
     def value_count(self, table: str, column: str, version: int | None = None) -> int:
         """The rows with a value in `column`. Needs no JVM. Raises MissingTableError and UnsupportedTableError."""

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn_assets.churn.contract import AS_REBUILT, NO_FUTURE_LEAKAGE
 from churn_assets.churn.errors import SourceSchemaError
 from churn_assets.commands.reproduce import reproduce
 from churn_assets.definitions import CHECKS, LIFECYCLE, build_defs
@@ -60,6 +61,9 @@ def test_the_graph_begins_at_the_panel_and_depends_on_nothing_that_is_not_there(
         assert (node.description, node.owners, node.kinds) != (None, [], set()), key
     panel_checks = {key.name for key in graph.asset_check_keys if key.asset_key == dg.AssetKey(PANEL.split("/"))}
     assert {"ranges", "no_future_leakage", "newest_snapshot"} <= panel_checks
+    # There are no orders to compute it from again.
+    assert AS_REBUILT not in panel_checks
+    assert not origin_of(delivered.lakehouse, 0, delivered.policy).rebuilt_outcome().is_passed
     assert BASELINE in {
         key.to_user_string()
         for key in build_defs(with_rule_configured(delivered)).resolve_asset_graph().materializable_asset_keys
@@ -372,7 +376,10 @@ def test_without_the_door_what_another_tool_writes_is_refused_in_words(built: Pr
     rows = deltalake.DeltaTable(path).to_pyarrow_table()
     deltalake.write_deltalake(path, rows.slice(1), mode="overwrite")
     result = project.run(TRAINING)
-    (cause,) = [found.metadata["observed"].value for found in result.get_asset_check_evaluations() if not found.passed]
+    checked = result.get_asset_check_evaluations()
+    refused = {found.check_name: found.metadata["observed"].value for found in checked if not found.passed}
+    assert set(refused) == {NO_FUTURE_LEAKAGE, AS_REBUILT}
+    cause = refused[NO_FUTURE_LEAKAGE]
     assert "another tool wrote it, and sources.toml names no [features]" in str(cause)
     assert "docs/feature_tables.md" in str(cause)
     # Nor does the sensor ask for another run, and it says why.

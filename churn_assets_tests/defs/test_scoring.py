@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from churn_assets.definitions import build_defs
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
+from churn_assets.delta.tables import files_of
 from churn_assets.resources.tracking import PRODUCTION
 from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.check_results import results_of
@@ -35,8 +36,8 @@ def rows(project: Project, table: str = SCORES) -> list[dict[str, Any]]:
 def files(project: Project, table: str = SCORES) -> dict[str, set[str]]:
     """The files of each week."""
     found: dict[str, set[str]] = {}
-    for uri in deltalake.DeltaTable(project.lakehouse.path(table)).file_uris():
-        found.setdefault(uri.split("as_of=")[1].split("/")[0], set()).add(uri)
+    for file in files_of(deltalake.DeltaTable(project.lakehouse.path(table))):
+        found.setdefault(str(file["partition.as_of"]), set()).add(file["path"])
     return found
 
 

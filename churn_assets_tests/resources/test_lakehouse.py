@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
-from churn_assets.delta.tables import MissingFileError, MissingTableError, UnsupportedTableError
+from churn_assets.delta.tables import OF_DATE, MissingFileError, MissingTableError, UnsupportedTableError
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
@@ -423,7 +423,7 @@ def accept(_: Any) -> None:
 def files_by_week(lakehouse: LakehouseResource) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for uri in deltalake.DeltaTable(lakehouse.path(TABLE)).file_uris():
-        found.setdefault(uri.split("as_of=")[1].split("/")[0], []).append(uri)
+        found.setdefault(uri.split("of_date=")[1].split("/")[0], []).append(uri)
     return found
 
 
@@ -480,6 +480,51 @@ def test_rows_of_other_dates_and_rows_the_audit_refuses_change_no_table(
     assert table_files(lakehouse) == before
 
 
+def test_a_table_written_by_its_dates_is_laid_out_anew_in_one_commit(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, third = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), metadata={"inputs": {}})
+    assert not lakehouse.is_laid_out_by(TABLE, "as_of")
+    commit = lakehouse.write(TABLE, dated(spark, (3, second), (4, third)), by="as_of", audit=lambda _: "seen")
+    assert (commit.version, lakehouse.is_laid_out_by(TABLE, "as_of")) == (1, True)
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE).collect()} == {3: second, 4: third}
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE, 0).collect()} == {1: first, 2: second}
+    assert lakehouse.audit({TABLE: 1}) == "seen"
+    assert [row.id for row in lakehouse.read(TABLE, dates=("as_of", [third])).collect()] == [4]
+    lakehouse.write(TABLE, dated(spark, (5, first)), by="as_of")
+    assert values(lakehouse.read(TABLE)) == [5]
+
+
+def test_where_no_date_is_replaced_no_row_goes(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, *_ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    nothing = lakehouse.read(TABLE).where("false")
+    (commit,) = lakehouse.replace_dates({TABLE: nothing}, "as_of", [], audit=accept, metadata={"inputs": {}}, upon=0)
+    assert (commit.version, commit.rows, values(lakehouse.read(TABLE))) == (1, 1, [1])
+    assert lakehouse.commit_metadata(TABLE)["dates"] == []
+
+
+def test_dates_that_rest_on_a_version_are_not_replaced_after_another_commit(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    lakehouse.replace_dates({TABLE: dated(spark, (2, second))}, "as_of", [second], audit=accept)
+    before = table_files(lakehouse)
+    with pytest.raises(OvertakenError):
+        lakehouse.replace_dates({TABLE: dated(spark, (3, first))}, "as_of", [first], audit=accept, upon=0)
+    assert table_files(lakehouse) == before
+
+
+def test_two_versions_are_read_apart_without_what_both_have(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+    lakehouse.replace_dates({TABLE: dated(spark, (3, second))}, "as_of", [second], audit=accept)
+    assert [values(rows) for rows in lakehouse.read_apart(TABLE, 0, 1)] == [[2], [3]]
+    assert [values(rows) for rows in lakehouse.read_apart(TABLE, 1, 1)] == [[], []]
+
+
 def test_rows_without_a_date_are_refused_by_name_and_never_get_one(
     lakehouse: LakehouseResource, spark: SparkSession
 ) -> None:
@@ -491,13 +536,26 @@ def test_rows_without_a_date_are_refused_by_name_and_never_get_one(
     assert not any(path.is_file() for path in table_files(lakehouse))
 
 
-def test_a_dated_table_is_not_written_as_one_without_dates(lakehouse: LakehouseResource, spark: SparkSession) -> None:
+def test_rows_that_stay_by_their_dates_get_none_beside_them_that_lie_without(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
     first = date(2025, 1, 6)
     lakehouse.replace_dates({TABLE: dated(spark, (1, first))}, "as_of", [first], audit=accept)
     with pytest.raises(UnsupportedTableError, match="is partitioned by"):
-        lakehouse.write(TABLE, dated(spark, (2, first)))
+        lakehouse.write(TABLE, dated(spark, (2, first)), mode="append")
     assert lakehouse.version(TABLE) == 0
     assert [row.as_of for row in lakehouse.read(TABLE).collect()] == [first]
+
+
+def test_all_rows_written_without_dates_take_the_place_of_dated_ones(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first)), by="as_of")
+    lakehouse.write(TABLE, dated(spark, (2, second)))
+    assert not lakehouse.is_laid_out_by(TABLE, "as_of")
+    for version, row in ((0, (1, first)), (1, (2, second))):
+        assert [(each.id, each.as_of) for each in lakehouse.read(TABLE, version).collect()] == [row]
 
 
 def write_meanwhile(lakehouse: LakehouseResource, rows: DataFrame, days: list[date], other: DataFrame) -> None:
@@ -527,7 +585,7 @@ def test_of_two_backfills_at_once_both_commit_unless_a_date_is_the_same(
     # The one that was first has its date, and the loser leaves no file.
     assert lakehouse.version(TABLE) == (version or 0) + 1
     assert values(lakehouse.read(TABLE)) == [*before, 1, 5]
-    assert not any(f"as_of={first}" in str(path) for path in table_files(lakehouse) - files)
+    assert not any(f"{OF_DATE}={first}" in str(path) for path in table_files(lakehouse) - files)
 
 
 def test_of_two_backfills_that_find_nothing_one_loses_too(lakehouse: LakehouseResource, spark: SparkSession) -> None:
