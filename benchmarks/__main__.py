@@ -36,6 +36,7 @@ BENCHMARKS = (
     "imbalance",
     "feasibility",
     "gate",
+    "calibration",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured

@@ -31,6 +31,7 @@ precision_floor = 0.02
 max_recall_interval = 0.99
 max_shortfall = 0.99
 min_gain_over_rule = -0.99
+max_miscalibration = 100.0
 """
 
 

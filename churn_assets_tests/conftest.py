@@ -42,6 +42,7 @@ precision_floor = 0.02
 max_recall_interval = 0.99
 max_shortfall = 0.99
 min_gain_over_rule = -0.99
+max_miscalibration = 100.0
 """
 # Knobs of a training that make another model of the same rows: the same one again is registered by nobody.
 OTHERWISE = {"iterations": 10}

@@ -20,6 +20,7 @@ from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
+from churn_assets.churn.recalibration import Calibration, calibration_of, expected_over_observed
 
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
 BUDGET_TOLERANCE = 1.1
@@ -28,6 +29,8 @@ CHALLENGER, RULE, ORDER_COUNT, CHAMPION = "challenger", "rule", "total_orders", 
 SINGLE_FEATURE = "single_feature"
 # The chance of no purchase by BG/NBD (`purchase_model`), which learns from no label.
 PURCHASES = "purchase_model"
+# The criteria that ask whether the scores are probabilities.
+CALIBRATION_KEYS = EXPECTED_OVER_OBSERVED, CALIBRATION_SLOPE = "expected_over_observed", "calibration_slope"
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
 # The label is None where nobody knows it yet.
 ScoreCounts = Sequence[tuple[float, float | None, int]]
@@ -134,7 +137,8 @@ class Comparison:
 class Evaluation:
     """The verdict, each reason for it, what else to know, and the figures it rests on.
 
-    criteria: what the gate asks, each beside what was found, unless nothing could be decided.
+    criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
+    scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
     """
 
     verdict: Verdict
@@ -145,6 +149,7 @@ class Evaluation:
     comparisons: tuple[Comparison, ...] = ()
     leakage: tuple[LeakageCanary, ...] = ()
     criteria: tuple[Figure, ...] = ()
+    calibration: Calibration | None = None
 
 
 def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
@@ -306,9 +311,11 @@ def judge(
     observed = figures(scored.labels, scored.scores, scored.is_alert, policy.gate.confidence)
     comparisons = compare(scored, policy)
     canaries = tuple(single_feature_aucs(scored.features, scored.labels))
+    calibration = calibration_of(scored.scores, scored.labels)
     criteria = (
         *(_gate_criteria(observed, policy) if has_threshold else [_no_threshold(policy)]),
         *(_comparison_criterion(comparison, comparisons, policy) for comparison in comparisons),
+        *_calibration_criteria(scored, calibration, policy),
         *_leakage_criteria(observed, canaries, policy),
     )
     judged = (reason(criterion, policy) for criterion in criteria)
@@ -321,6 +328,7 @@ def judge(
         comparisons,
         canaries,
         criteria,
+        calibration,
     )
 
 
@@ -341,6 +349,9 @@ REMEDIES = {
     "alert_share": "the customers of the test week differ from the validation's; train again on a later week",
     "pr_auc_over_": "the model adds too little to that ranking on these data; more weeks of orders or more features "
     "(docs/add_a_feature.md) may, else go by that ranking",
+    "expected_over_observed": "the churn rate of the training weeks is not that of the test week; train again on later "
+    "weeks",
+    "calibration_slope": "scores differ more, or less, than the customers do: smaller trees, or more weeks of orders",
     "single_feature_roc_auc": "look at how that feature is computed: it tells the outcome; then mend it",
     "roc_auc": "look at the features: together they tell the outcome, as nothing that is known by then can",
 }
@@ -470,6 +481,27 @@ def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], po
         needed,
         f"{lower} to {comparison.difference.high:+.3f}",
     )
+
+
+def _calibration_criteria(scored: Scored, calibration: Calibration | None, policy: ChurnPolicy) -> Iterator[Figure]:
+    """Whether the scores are shown to be no probabilities. Balanced class weights make them larger on purpose."""
+    confidence = policy.gate.confidence
+    if policy.model.class_weights == "none":
+        ratio = expected_over_observed(scored.scores, scored.labels, confidence)
+        yield _factor(EXPECTED_OVER_OBSERVED, "churners expected over observed", ratio, policy)
+    slope = UNDEFINED if calibration is None else calibration.slope_estimate(confidence)
+    yield _factor(CALIBRATION_SLOPE, "calibration slope", slope, policy)
+
+
+def _factor(key: str, what: str, estimate: Estimate, policy: ChurnPolicy) -> Figure:
+    """A figure that is 1 at best: missed where its whole interval is beyond the factor, on either side."""
+    most = policy.gate.max_miscalibration
+    allowed = f"{1 / most:.2f} to {most:.2f} (either end)"
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return Figure(key, what, "cannot be told", allowed, is_met=True, limit=most)
+    is_met = estimate.low <= most and estimate.high >= 1 / most
+    interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
+    return Figure(key, what, f"{estimate.value:.2f}", allowed, is_met, estimate.value, most, interval)
 
 
 def _leakage_criteria(observed: Figures, canaries: Sequence[LeakageCanary], policy: ChurnPolicy) -> Iterator[Figure]:

@@ -23,26 +23,41 @@ from churn_assets.churn.drift import (
     scaled,
 )
 from churn_assets.churn.evaluation import BUDGET_TOLERANCE
+from churn_assets.churn.expectation import NOTHING_FORETOLD, expected, is_alert_step, step_of
 from churn_assets.churn.intervals import Estimate, share
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
+from churn_assets.churn.recalibration import Calibration
 
 # What became of whoever was scored is counted as the bins of a subject of its own; that of an alert is ALERTED higher.
 OUTCOME = "outcome"
+# And so are the scores, as `expectation.py` wants them.
+STEP = "step"
 UNKNOWN, STAYED, LEFT, ALERTED = range(4)
+# Why a week's recall and precision are not estimated.
+UNRECORDED = (
+    "the version records no calibration: it was judged before there was one, or by customers who tell nothing of its "
+    "scores; a version that is trained and judged now has one"
+)
+NOBODY_ALERTED = "nobody was alerted"
 
 
 class Metric(StrEnum):
-    """What is measured. psi is of each feature and of the score; the realised ones once the labels are known."""
+    """What is measured. psi is of each feature and of the score; the estimated ones are of the probabilities alone, the
+    realised ones of the labels, once they are known."""
 
     PSI = "psi"
     ALERT_SHARE = "alert_share"
     UNSEEN_SEGMENT_SHARE = "unseen_segment_share"
+    ESTIMATED_RECALL = "estimated_recall"
+    ESTIMATED_PRECISION = "estimated_precision"
     REALISED_RECALL = "realised_recall"
     REALISED_PRECISION = "realised_precision"
 
 
-REALISED = (Metric.REALISED_RECALL, Metric.REALISED_PRECISION)
+ESTIMATED = (Metric.ESTIMATED_RECALL, Metric.ESTIMATED_PRECISION)
+# Those that have a least value; the others have a largest.
+AT_LEAST = (*ESTIMATED, Metric.REALISED_RECALL, Metric.REALISED_PRECISION)
 
 
 class Status(StrEnum):
@@ -52,6 +67,7 @@ class Status(StrEnum):
     WARN = "warn"
     FAIL = "fail"
     NOT_YET_KNOWN = "not_yet_known"
+    NOT_ESTIMATED = "not_estimated"
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class Measurement:
 
     subject: the feature of a psi, or "score"; which of several categories; else empty. low, high: the confidence
     interval of a share. rows: what the figure is of. is_in_sample: the version has learned from the outcomes of this
-    date, so its figures flatter it.
+    date, so its figures flatter it. reason: why nothing could be estimated; else empty.
     """
 
     as_of: date
@@ -75,6 +91,11 @@ class Measurement:
     limit_fail: float
     is_in_sample: bool
     status: Status
+    reason: str = ""
+
+    @property
+    def is_known(self) -> bool:
+        return self.status not in (Status.NOT_YET_KNOWN, Status.NOT_ESTIMATED)
 
     @property
     def name(self) -> str:
@@ -88,8 +109,8 @@ class Measurement:
     def description(self) -> str:
         """The figure in words, with the limit it went beyond or has to keep."""
         if self.value is None:
-            return f"{self.name} not yet known"
-        bound = "least" if self.metric in REALISED else "limit"
+            return f"{self.name} {self._absent}"
+        bound = "least" if self.metric in AT_LEAST else "limit"
         limit = self.limit_fail if self.status is Status.FAIL else self.limit_warn
         interval = "" if self.low is None or self.high is None else f" ({self.low:.3f} to {self.high:.3f})"
         in_sample = ", in sample" if self.is_in_sample else ""
@@ -97,8 +118,14 @@ class Measurement:
         return f"{self.name} {found}{interval}, {bound} {allowed}, version {self.model_version}{in_sample}"
 
     @property
+    def _absent(self) -> str:
+        return f"not estimated: {self.reason}" if self.status is Status.NOT_ESTIMATED else "not yet known"
+
+    @property
     def allowed(self) -> str:
-        if self.metric in REALISED:
+        if self.metric in ESTIMATED:
+            return f"at least {self.limit_warn:.3f}; with its whole interval below that a warning"
+        if self.metric in AT_LEAST:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
         return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
 
@@ -106,7 +133,7 @@ class Measurement:
     def figure(self) -> Figure:
         """Beside its first limit."""
         if self.value is None:
-            return Figure(self.key, self.name, "not yet known", self.allowed, is_met=True, limit=self.limit_warn)
+            return Figure(self.key, self.name, self._absent, self.allowed, is_met=True, limit=self.limit_warn)
         found, _ = told_apart(self.value, self.limit_warn, ".3f")
         interval = "" if self.low is None or self.high is None else f"{self.low:.3f} to {self.high:.3f}"
         return Figure(
@@ -122,7 +149,8 @@ class Measurement:
 
     @staticmethod
     def of(row: Mapping[str, Any]) -> "Measurement":
-        own = {name: row[name] for name in MEASUREMENT_SCHEMA.names}
+        # A table of an earlier version of this project has no reason.
+        own = {"reason": ""} | {name: row[name] for name in MEASUREMENT_SCHEMA.names if name in row}
         return Measurement(**own | {"metric": Metric(row["metric"]), "status": Status(row["status"])})
 
 
@@ -142,7 +170,8 @@ MEASUREMENT_COLUMNS = (
     ),
     Column("limit_fail", "double", "beyond it the status is fail"),
     Column("is_in_sample", "boolean", "the version learned from this date's outcomes, so the figures flatter it"),
-    Column("status", "string", "ok, warn, fail or not_yet_known"),
+    Column("status", "string", "ok, warn, fail, not_yet_known or not_estimated"),
+    Column("reason", "string", "why nothing could be estimated; else empty"),
 )
 MEASUREMENT_SCHEMA = arrow_schema(MEASUREMENT_COLUMNS)
 
@@ -172,7 +201,7 @@ def watched(
     """
     if not versions:
         return [], {}
-    parts = [_outcomes(scores, panel)]
+    parts = [_outcomes(scores, panel), _steps(scores)]
     for version in sorted(set(versions.values())):
         is_of_version = F.col("as_of").isin([day for day, of_day in versions.items() if of_day == version])
         bins = {profile.subject: profile.bins for profile in known if profile.model_version == version}
@@ -196,6 +225,12 @@ def _outcomes(scores: DataFrame, panel: DataFrame) -> DataFrame:
     return rows.select("as_of", F.lit(OUTCOME).alias("subject"), number.alias("bin"))
 
 
+def _steps(scores: DataFrame) -> DataFrame:
+    """(as_of, subject, bin) of each score: what is needed of it to tell what its alerts will turn out to be."""
+    step = step_of(F.col("churn_probability"), F.col("is_alert"))
+    return scores.select("as_of", F.lit(STEP).alias("subject"), step.alias("bin"))
+
+
 def _served_week(as_of: date, version: str, outcomes: BinCounts) -> ServedWeek:
     alerts = {became: outcomes.get(became + ALERTED, 0) for became in (UNKNOWN, STAYED, LEFT)}
     everyone = {became: rows + outcomes.get(became, 0) for became, rows in alerts.items()}
@@ -216,10 +251,12 @@ def measurements(
     counts: Mapping[tuple[date, str], BinCounts],
     known: Sequence[Profile],
     policy: ChurnPolicy,
+    calibrations: Mapping[str, Calibration | str],
 ) -> list[Measurement]:
     """Every figure of every served week. counts: of each date and subject in the bins of the version that scored it.
 
-    known: the profiles of every version that scored a week.
+    known: the profiles of every version that scored a week. calibrations: of each of these versions what its scores
+    meant on customers that it never saw, or why nobody knows.
     """
     figures: list[Measurement] = []
     categories = [feature.name for feature in policy.catalogue.features if feature.kind == "category"]
@@ -237,6 +274,9 @@ def measurements(
         figures += [
             *_unseen_shares(measure, {name: counts.get((week.as_of, name), {}) for name in categories}, policy),
             _alert_share(measure, week, policy),
+            *_estimated(
+                measure, counts.get((week.as_of, STEP), {}), calibrations.get(week.model_version, UNRECORDED), policy
+            ),
             *_realised(measure, week, policy),
         ]
     return figures
@@ -311,6 +351,44 @@ def _status(value: float | None, warn: float, fail: float) -> Status:
     if value is None:
         return Status.NOT_YET_KNOWN
     return Status.FAIL if value > fail else Status.WARN if value > warn else Status.OK
+
+
+def _estimated(
+    measure: Measure, steps: BinCounts, calibration: Calibration | str, policy: ChurnPolicy
+) -> list[Measurement]:
+    """Recall and precision as the probabilities foretell them: with its whole interval below the minimum one warns.
+
+    None fails, and so none asks for a retraining: an estimate is no fact, and the labels are on their way.
+    """
+    gate = policy.gate
+    foretold = NOTHING_FORETOLD if isinstance(calibration, str) else expected(steps, calibration, gate.confidence)
+    alerts = sum(rows for step, rows in steps.items() if is_alert_step(step))
+    figures = (
+        (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), gate.min_recall),
+        (Metric.ESTIMATED_PRECISION, foretold.precision, alerts, gate.precision_floor),
+    )
+    return [
+        measure(
+            metric=metric,
+            **asdict(estimate),
+            rows=rows,
+            limit_warn=least,
+            limit_fail=least,
+            status=_status_of_estimate(estimate, least),
+            reason=""
+            if estimate.value is not None
+            else calibration
+            if isinstance(calibration, str)
+            else NOBODY_ALERTED,
+        )
+        for metric, estimate, rows, least in figures
+    ]
+
+
+def _status_of_estimate(estimate: Estimate, least: float) -> Status:
+    if estimate.high is None:
+        return Status.NOT_ESTIMATED
+    return Status.WARN if estimate.high < least else Status.OK
 
 
 def _realised(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> list[Measurement]:

@@ -190,6 +190,8 @@ class Gate(Section):
     evaluation: "holdout" judges on the test fold; "crossfit" on every customer, each scored by a model that never saw
     that customer, at the cost of four more fits. max_recall_interval: how wide the recall's interval may be; with fewer
     churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
+    max_miscalibration: the factor by which, beyond doubt, the probabilities may be too high or too low together, and
+    their log-odds too steep or too flat.
     """
 
     evaluation: Literal["holdout", "crossfit"] = "holdout"
@@ -199,6 +201,7 @@ class Gate(Section):
     max_recall_interval: Share = 0.20
     max_shortfall: Annotated[float, Field(ge=0, lt=1)] = 0.05
     min_gain_over_rule: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    max_miscalibration: Annotated[float, Field(gt=1, le=100)] = 3.0
 
 
 class Leakage(Section):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.purchase_model import PurchaseHistories, PurchaseModel
+from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import LEAF, BoostedTrees, Node, Tree
 from churn_assets.churn.xgboost_trees import LARGEST, TREE_WEIGHT, boosted, split_trees
 
@@ -23,9 +24,6 @@ PRIOR_FEATURES = (*ASKED_FEATURES, "missed_orders")
 ROUNDS, DEPTH, STEP_SIZE, LEAF_SHARE, POINTS = 10, 6, 0.5, 0.0003, 100_000
 # Beyond one in a thousand, and the opposite, log-odds would be driven by customers about whom nobody doubts.
 LEAST_CHANCE = 1e-3
-MOST_NEWTON_STEPS = 50
-# Further digits are rounding, which differs between processors.
-DIGITS = 9
 SEED = 42
 
 
@@ -124,29 +122,3 @@ def _points(values: np.ndarray, asked_places: NDArray[np.intp]) -> Floats:
         # Who ordered once has been silent ever since.
         found.append(np.column_stack([orders, np.where(orders > 1, silence, age), age]))
     return np.concatenate(found)
-
-
-def calibrated(log_odds: Floats, labels: np.ndarray, weights: np.ndarray | None) -> tuple[float, float]:
-    """Intercept and slope of the logistic regression of `labels` on `log_odds`, by Newton's method.
-
-    A slope of 0 where there is none to find: all log-odds are the same, or they tell the labels apart perfectly.
-    """
-    weights = np.ones(len(labels)) if weights is None else weights
-    rate, centre = float(np.average(labels, weights=weights)), float(log_odds.mean())
-    flat = float(np.log(rate / (1 - rate)))
-    around, found = log_odds - centre, np.array([flat, 0.0])
-    for _ in range(MOST_NEWTON_STEPS):
-        chance = np.exp(-np.logaddexp(0, -(found[0] + found[1] * around)))
-        missing, curve = weights * (labels - chance), weights * chance * (1 - chance)
-        # Sums, not @: in which order BLAS adds depends on where the rows lie in memory, and the last digit with it.
-        rise = np.array([missing.sum(), (missing * around).sum()])
-        mixed = (curve * around).sum()
-        curvature = np.array([[curve.sum(), mixed], [mixed, (curve * around * around).sum()]])
-        if np.linalg.cond(curvature) > 1e12:
-            break
-        step = np.linalg.solve(curvature, rise)
-        found = found + step
-        if np.abs(step).max() < 1e-10:
-            intercept, slope = found[0] - found[1] * centre, found[1]
-            return float(f"{intercept:.{DIGITS}g}"), float(f"{slope:.{DIGITS}g}")
-    return flat, 0.0

@@ -91,7 +91,7 @@ def _signals(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]
     """The known weeks of each figure by rising date."""
     signals: dict[str, list[Measurement]] = {}
     for each in sorted(measurements, key=lambda each: each.as_of):
-        if each.status is not Status.NOT_YET_KNOWN:
+        if each.is_known:
             signals.setdefault(each.name, []).append(each)
     return signals
 

@@ -12,7 +12,15 @@ import pandas as pd
 
 from churn_assets.churn import judged, models
 from churn_assets.churn.errors import ChangedModelError, UnfittablePurchaseModelError
-from churn_assets.churn.evaluation import CHAMPION, Evaluation, Scored, Verdict, judge, strongest_rival
+from churn_assets.churn.evaluation import (
+    CALIBRATION_KEYS,
+    CHAMPION,
+    Evaluation,
+    Scored,
+    Verdict,
+    judge,
+    strongest_rival,
+)
 from churn_assets.churn.evaluations import (
     EVALUATION_SCHEMA,
     Evidence,
@@ -49,7 +57,7 @@ from churn_assets.pages.tables import criteria_table, figures_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
-from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, TrainedModel
+from churn_assets.resources.trained_models import IMPORTANCES_FILE, MODEL_ARTIFACT, TrainedModel, calibration_tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,11 +111,17 @@ def recall_churn(
     shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
-        {"recall_churn": evaluation.figures.recall.value, **shown, "rule_pr_auc": row["rule_pr_auc"]},
+        {
+            "recall_churn": evaluation.figures.recall.value,
+            **shown,
+            "rule_pr_auc": row["rule_pr_auc"],
+            **{each.key: each.value for each in evaluation.criteria if each.key in CALIBRATION_KEYS},
+        },
         {
             "verdict": evaluation.verdict.value,
             "verdict_reasons": "\n".join(evaluation.reasons),
             "strongest_rival": strongest or "undefined",
+            **calibration_tag(evaluation.calibration),
         },
         judged_on=(TEST, trained.evidence.data_versions[TEST]),
         description=_described(evaluation, trained),

@@ -10,10 +10,11 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
 from churn_assets.churn.catalogue import Catalogue
-from churn_assets.churn.errors import UnprofiledVersionError
+from churn_assets.churn.errors import ChurnError, UnprofiledVersionError
 from churn_assets.churn.monitoring import (
     MEASUREMENT_COLUMNS,
     MEASUREMENT_SCHEMA,
+    UNRECORDED,
     Measurement,
     Metric,
     Status,
@@ -22,6 +23,7 @@ from churn_assets.churn.monitoring import (
 )
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.recalibration import Calibration
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import (
@@ -49,6 +51,10 @@ CHECKS = {
     "score_drift": "The scores of the latest week are distributed as on customers the version was validated on.",
     "alert_share": "The latest week's alerts are within what the retention team can contact.",
     "unseen_segments": "The latest week's customers are of segments that the training data have.",
+    "estimated_recall": "The latest week's alerts find, by the probabilities, the churners the gate asks for. Blind to "
+    "customers who leave more, or less, than others like them used to: what features mean may change.",
+    "estimated_precision": "As many of the latest week's alerts leave, by the probabilities, as the gate asks for. "
+    "Blind to the same.",
     "realised_recall": "The latest week with known labels: the alerts found the churners the gate asks for.",
     "realised_precision": "The latest week with known labels: as many of the alerts left as the gate asks for.",
 }
@@ -116,10 +122,13 @@ def _profiles_of(
     group_name=GROUP,
     kinds=TABLE_KINDS,
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
 )
-def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]) -> dg.MaterializeResult:
-    """Every figure of every scored week, computed anew: drift, alerts, unseen segments, and recall once it is known.
+def monitoring(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: dg.ResourceParam[ChurnPolicy]
+) -> dg.MaterializeResult:
+    """Every figure of every scored week, computed anew: drift, alerts, unseen segments, and recall, first as the
+    probabilities foretell it and then as it is known.
 
     Features and labels are those of the latest panel, so a correction that came later counts; probabilities and alerts
     are those that were served.
@@ -129,7 +138,8 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
     weeks, counted = watched(scores, panel, versions, profiles)
-    figures = measurements(weeks, counted, profiles, policy)
+    calibrations = {number: _calibration_of(number, tracking) for number in sorted(set(versions.values()))}
+    figures = measurements(weeks, counted, profiles, policy, calibrations)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
     commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
     alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
@@ -148,13 +158,29 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
             "realised_recall": as_metadata(
                 drawn(
                     realised_recall(
-                        [each for each in figures if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
+                        [each for each in figures if each.metric is Metric.REALISED_RECALL],
+                        policy.gate.min_recall,
+                        [each for each in figures if each.metric is Metric.ESTIMATED_RECALL],
                     )
                 )
             ),
         },
         described(MEASUREMENT_COLUMNS),
     )
+
+
+def _calibration_of(number: str, tracking: TrackingResource) -> Calibration | str:
+    """What the version's scores meant on the customers that it was judged on; why not, where nobody knows.
+
+    Never an error: a version may have been registered by hand, or its record be gone.
+    """
+    version = tracking.version(number)
+    if version is None:
+        return f"version {number} of {tracking.registered_model} is no longer registered"
+    try:
+        return tracking.trained_model_of(version).calibration or UNRECORDED
+    except ChurnError as unknown:
+        return str(unknown).splitlines()[0]
 
 
 def _of_latest_weeks(figures: Sequence[Measurement]) -> Iterator[Measurement]:
@@ -221,6 +247,8 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
         "score_drift": [m for m in figures if m.metric is Metric.PSI and m.subject == drift.SCORE],
         "alert_share": [m for m in figures if m.metric is Metric.ALERT_SHARE],
         "unseen_segments": [m for m in figures if m.metric is Metric.UNSEEN_SEGMENT_SHARE],
+        "estimated_recall": [m for m in figures if m.metric is Metric.ESTIMATED_RECALL],
+        "estimated_precision": [m for m in figures if m.metric is Metric.ESTIMATED_PRECISION],
         "realised_recall": [m for m in figures if m.metric is Metric.REALISED_RECALL],
         "realised_precision": [m for m in figures if m.metric is Metric.REALISED_PRECISION],
     }
@@ -230,8 +258,12 @@ def monitoring_limits(lakehouse: LakehouseResource) -> Iterator[dg.AssetCheckRes
 
 def _outcome(name: str, figures: Sequence[Measurement], *, has_weeks: bool) -> Outcome:
     """Of the latest week with a known figure; the keys are the earlier failures."""
-    known = [each for each in figures if each.status is not Status.NOT_YET_KNOWN]
+    known = [each for each in figures if each.is_known]
     if not known:
+        unestimated = [each for each in figures if each.status is Status.NOT_ESTIMATED]
+        if unestimated:
+            latest_of_all = max(unestimated, key=lambda each: each.as_of)
+            return Outcome(name, True, latest_of_all.description, latest_of_all.allowed)
         absent = "no week has such a figure: no feature is a category" if has_weeks else "no week has been scored yet"
         observed = "no label of a scored week is known yet" if figures else absent
         return Outcome(name, True, observed, "the policy's limits, once there is something to compare")

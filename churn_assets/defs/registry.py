@@ -31,7 +31,7 @@ from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versio
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, State, decision_now
 from churn_assets.resources.tracking import PRODUCTION, STAGING, TrackingResource
-from churn_assets.resources.trained_models import TrainedModel
+from churn_assets.resources.trained_models import TrainedModel, calibration_tag
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -78,7 +78,8 @@ def registered_churn_model(
     version = _serving_twin(tracking, state, trained)
     is_unchanged = version is not None
     if version is None:
-        version = tracking.register(trained, {**trained.tags(), "verdict": "PASS"}, context.run.run_id)
+        tags = {**trained.tags(), **calibration_tag(trained.calibration), "verdict": "PASS"}
+        version = tracking.register(trained, tags, context.run.run_id)
     else:
         tracking.set_alias(STAGING, str(version.version))
         decision = decision_now(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
+    CALIBRATION_KEYS,
     NAMES,
     Comparison,
     Evaluation,
@@ -306,6 +307,10 @@ def _calibration(facts: CardFacts) -> Iterator[str]:
         "The Brier score rewards a good ranking too; alone it does not show that of the customers with a score of 30% "
         "about 30% leave."
     )
+    told = [each for each in facts.evaluation.criteria if each.key in CALIBRATION_KEYS]
+    if told:
+        yield "1 is perfect for each of these; a slope above 1 says that the scores differ less than the customers do:"
+        yield bullets(f"{each.what}: {each.observed} ({each.interval or 'no interval'})" for each in told)
 
 
 def _brier(brier: Estimate, confidence: float) -> str:

@@ -269,10 +269,13 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     return figure
 
 
-def realised_recall(measurements: Sequence[Measurement], min_recall: float) -> "Figure":
+def realised_recall(
+    measurements: Sequence[Measurement], min_recall: float, estimates: Sequence[Measurement] = ()
+) -> "Figure":
     """Recall of the alerts as served over the scored dates, with its interval, by version; hollow: in sample.
 
-    measurements: of the realised recall. Dates whose labels are not yet known are left out.
+    measurements: of the realised recall. Dates whose labels are not yet known are left out. estimates: of the
+    estimated one, whose interval is a bar behind.
     """
     from matplotlib.figure import Figure
 
@@ -280,6 +283,15 @@ def realised_recall(measurements: Sequence[Measurement], min_recall: float) -> "
     axes = figure.add_subplot()
     axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least the gate asks {min_recall:.2f}")
     known = [each for each in measurements if each.value is not None]
+    foretold = sorted((each for each in estimates if each.value is not None), key=lambda each: each.as_of)
+    if foretold:
+        days = [each.as_of for each in foretold]
+        lows, values, highs = (
+            np.array([getattr(m, end) for m in foretold], dtype=float) for end in ("low", "value", "high")
+        )
+        label = "as the probabilities foretold it"
+        axes.plot(days, values, "_", color="#888888", markersize=9, label=label)  # type: ignore[arg-type]
+        axes.vlines(days, lows, highs, color="#cccccc", linewidth=5, zorder=0)  # type: ignore[arg-type]
     for number, version in enumerate(dict.fromkeys(each.model_version for each in known)):
         for is_in_sample in (False, True):
             of_version = [m for m in known if m.model_version == version and m.is_in_sample is is_in_sample]
@@ -299,7 +311,9 @@ def realised_recall(measurements: Sequence[Measurement], min_recall: float) -> "
                 label=f"version {version}" + (", on dates it learned from" if is_in_sample else ""),
             )
     axes.set(
-        title="Realised recall of what was served", ylabel="share of those who left that were alerted", ylim=(0, 1)
+        title="Recall of what was served, as foretold and as realised",
+        ylabel="share of those who left that were alerted",
+        ylim=(0, 1),
     )
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize=8)

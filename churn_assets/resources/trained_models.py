@@ -11,6 +11,7 @@ from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import Names
 from churn_assets.churn.purchase_model import PurchaseModel
+from churn_assets.churn.recalibration import Calibration
 from churn_assets.churn.splits import SplitDates
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.pages.pictures import Picture
@@ -27,6 +28,7 @@ REGISTERED_MODEL = Names().registered_model
 TREES_FILE = "artifacts/trees.json"
 POLICY_FILE, THRESHOLD_FILE, IMPORTANCES_FILE = "policy.json", "threshold.json", "feature_importances.json"
 SERVED_TAG, DIGEST_TAG = "served_digest", "model_digest"
+CALIBRATION_TAG = "calibration"
 # On a version: what only the parameters of its run know, so that a version can be told of without its run.
 TRAINING_TAG = "training"
 
@@ -40,6 +42,11 @@ def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: floa
         "features": json.dumps(list(features)),
         "threshold": json.dumps(threshold),
     }
+
+
+def calibration_tag(calibration: Calibration | None) -> dict[str, str]:
+    """What the judged customers said of the scores, as a tag of the run and of the version; null: nothing."""
+    return {CALIBRATION_TAG: json.dumps(None if calibration is None else calibration.record())}
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class TrainedModel:
     purchases: the purchase model that it was averaged with and has to beat; None where there was none to fit.
     files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
-    verdict: of its latest evaluation; None if there was none.
+    verdict: of its latest evaluation; None if there was none. calibration: what the customers of that evaluation, whom
+    it never saw, said of its scores; None if they said nothing, or if version 0.3.0 or before judged it.
     """
 
     run_id: str
@@ -90,6 +98,7 @@ class TrainedModel:
     files_digest: str | None = None
     served_digest: str | None = None
     verdict: str | None = None
+    calibration: Calibration | None = None
 
     @property
     def uri(self) -> str:
@@ -100,7 +109,7 @@ class TrainedModel:
         return replace(self.evidence, policy_digest=policy_digest, champion=champion)
 
     def tags(self) -> dict[str, str]:
-        """What a version has as tags: all of this, so that it outlives its run."""
+        """What a version has as tags: all of this but what judging it again changes, so that it outlives its run."""
         files = {} if self.files_digest is None else {FILES_TAG: self.files_digest}
         training = {
             **asdict(self.hyperparameters),
@@ -141,6 +150,7 @@ class TrainedModel:
                 # No process can be seen any more to have served it; the probe asks again before it is promoted.
                 None,
                 tags.get("verdict"),
+                _calibration(tags),
             )
         except KeyError as missing:
             raise UnknownRunError(
@@ -186,8 +196,14 @@ class TrainedModel:
             tags.get(FILES_TAG),
             tags.get(SERVED_TAG),
             tags.get("verdict"),
+            _calibration(tags),
         )
 
 
 def _purchase_model(recorded: Mapping[str, float] | None) -> PurchaseModel | None:
     return None if recorded is None else PurchaseModel(**recorded)
+
+
+def _calibration(tags: Mapping[str, str]) -> Calibration | None:
+    recorded = json.loads(tags.get(CALIBRATION_TAG, "null"))
+    return None if recorded is None else Calibration.of(recorded)

@@ -27,7 +27,7 @@ from churn_assets.churn.evaluation import (
     slice_figures,
     strongest_rival,
 )
-from churn_assets.churn.intervals import Estimate, wilson_interval
+from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Leakage
 from churn_assets.pages.tables import figures_table
 from churn_assets_tests.judged_customers import customers, ranked
@@ -299,7 +299,7 @@ def test_a_model_that_meets_every_criterion_passes_with_its_figures() -> None:
     evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.PASS
     # Recall, precision, alerts; the rule, the count of orders, the purchase model; one feature, and all of them.
-    assert len(evaluation.reasons) == 8
+    assert len(evaluation.reasons) == 10
     assert all(reason.startswith("met: ") for reason in evaluation.reasons)
     assert evaluation.figures == figures(scored.labels, scored.scores, scored.is_alert, 0.95)
     assert [found.rival for found in evaluation.comparisons] == [RULE, ORDER_COUNT, PURCHASES]
@@ -320,7 +320,7 @@ def test_a_single_missed_criterion_of_the_alerts_fails_and_is_named(scored: Scor
     evaluation = judged(scored, policy())
     assert evaluation.verdict is Verdict.FAIL
     assert missed(evaluation) == [f"missed: {told}"]
-    assert len(evaluation.reasons) == 8
+    assert len(evaluation.reasons) == 10
 
 
 @pytest.mark.parametrize("percent", range(1, 91))
@@ -328,7 +328,7 @@ def test_alerts_exactly_at_the_tolerated_budget_are_allowed(percent: int, few_re
     # Half of the alerts are right, so that the areas stay below what only the future knows.
     alerts = round(percent * 10 * BUDGET_TOLERANCE)
     scored = customers(alerts // 2, alerts - alerts // 2, churners=alerts // 2 + 4)
-    lenient = {"min_recall": 0.01, "max_shortfall": 0.99, "min_gain_over_rule": -0.99}
+    lenient = {"min_recall": 0.01, "max_shortfall": 0.99, "min_gain_over_rule": -0.99, "max_miscalibration": 100.0}
     evaluation = judged(scored, policy(budget=percent / 100, **lenient))
     assert evaluation.verdict is Verdict.PASS, evaluation.reasons
 
@@ -350,7 +350,7 @@ def test_without_a_threshold_the_verdict_is_fail_and_says_what_no_threshold_coul
     assert "within 20%" in reason
     assert "precision 25% or more" in reason
     # How the scores rank is judged all the same.
-    assert len(evaluation.reasons) == 6
+    assert len(evaluation.reasons) == 8
 
 
 # ---- verdict: rivals
@@ -593,3 +593,52 @@ def test_a_single_feature_that_ranks_as_well_as_the_model_is_warned_of_and_stops
 
 def test_other_features_are_not_warned_of() -> None:
     assert judged(customers(60, 100, features={"gap_ratio": ranked(60, 100)}), policy()).warnings == ()
+
+
+# ---- whether the scores are probabilities
+
+
+def calibration_of_verdict(scores: Floats, **gate: float) -> dict[str, bool]:
+    rules = policy(**gate)
+    found = judged(customers(60, 100, scores=scores), rules).criteria
+    return {each.key: each.is_met for each in found if each.key in ("expected_over_observed", "calibration_slope")}
+
+
+@pytest.mark.usefixtures("few_replicates")
+@pytest.mark.parametrize(
+    ("alerted", "others", "factor", "met"),
+    [
+        # 160 alerts of whom 60 left, 840 others of whom 40 did: 0.375 and 0.048 are the truth, and 100 churners.
+        (0.375, 0.048, 1.5, [True, True]),
+        # Expected 228: the interval of the ratio is 1.9 to 2.8; of the slope 0.56, 0.46 to 0.67.
+        (0.9, 0.1, 3.0, [True, True]),
+        (0.9, 0.1, 2.5, [True, True]),
+        (0.9, 0.1, 1.6, [False, True]),
+        (0.9, 0.1, 1.4, [False, False]),
+        # Too low together, and the log-odds too flat: the slope is 3.4, at least 2.8.
+        (0.04, 0.02, 3.0, [False, True]),
+        (0.04, 0.02, 2.5, [False, False]),
+    ],
+)
+def test_a_model_fails_only_where_it_is_shown_to_be_miscalibrated_beyond_the_factor(
+    alerted: float, others: float, factor: float, met: list[bool]
+) -> None:
+    scores = np.where(customers(60, 100).is_alert, alerted, others)
+    found = calibration_of_verdict(scores, max_miscalibration=factor)
+    assert found == dict(zip(("expected_over_observed", "calibration_slope"), met, strict=True))
+
+
+@pytest.mark.usefixtures("few_replicates")
+def test_scores_that_are_no_probabilities_on_purpose_need_not_add_up() -> None:
+    rules = policy(max_miscalibration=1.5)
+    balanced = rules.model_copy(update={"model": rules.model.model_copy(update={"class_weights": "balanced"})})
+    keys = {criterion.key for criterion in judged(customers(60, 100), balanced).criteria}
+    assert "calibration_slope" in keys
+    assert "expected_over_observed" not in keys
+
+
+@pytest.mark.usefixtures("few_replicates")
+def test_a_slope_that_cannot_be_told_refuses_nobody() -> None:
+    found = judged(customers(100, 0), policy()).criteria
+    (slope,) = (each for each in found if each.key == "calibration_slope")
+    assert (slope.observed, slope.value, slope.is_met) == ("cannot be told", None, True)

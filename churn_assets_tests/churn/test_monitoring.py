@@ -6,8 +6,9 @@ from datetime import date
 import pytest
 
 from churn_assets.churn.drift import SCORE, UNSEEN, Bins, Profile, chance_stability
-from churn_assets.churn.monitoring import Measurement, Metric, ServedWeek, Status, measurements
+from churn_assets.churn.monitoring import STEP, Measurement, Metric, ServedWeek, Status, measurements
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.recalibration import Calibration
 
 # Budget 0.20, least recall 0.30, least precision 0.25.
 POLICY = ChurnPolicy()
@@ -20,9 +21,19 @@ PROFILES = [
 EVEN = {1: 500, 2: 500}
 
 
-def figures(week: ServedWeek = WEEK, segments: dict[int, int] = EVEN) -> dict[str, Measurement]:
+# 200 alerts at 0.3755, 800 others at 0.0945: 75 of 151 churners are expected among the alerts.
+STEPS_OF_WEEK = {375 * 2 + 1: 200, 94 * 2: 800}
+CALIBRATION = Calibration(0.0, 1.0, 0.0, 0.0, 0.0, rows=1000, churners=150)
+
+
+def figures(
+    week: ServedWeek = WEEK,
+    segments: dict[int, int] = EVEN,
+    calibration: Calibration | str = CALIBRATION,
+) -> dict[str, Measurement]:
     counts = {(AS_OF, "segment_index"): segments, (AS_OF, SCORE): EVEN}
-    return {each.name: each for each in measurements([week], counts, PROFILES, POLICY)}
+    counts[AS_OF, STEP] = STEPS_OF_WEEK
+    return {each.name: each for each in measurements([week], counts, PROFILES, POLICY, {"1": calibration})}
 
 
 def test_a_week_like_the_training_data_that_found_its_churners_is_ok() -> None:
@@ -64,9 +75,45 @@ def test_what_nobody_can_know_yet_has_no_value_and_no_alarm() -> None:
     assert {found[name].value for name in unknown} == {None}
 
 
+def test_recall_and_precision_are_foretold_before_a_label_is_known() -> None:
+    found = figures(replace(WEEK, labelled=0, churners=0, labelled_alerts=0, caught=0))
+    recall, precision = found["estimated_recall"], found["estimated_precision"]
+    assert [recall.value, precision.value] == pytest.approx([0.4984, 0.3755], abs=1e-4)
+    assert (recall.rows, precision.rows) == (1000, 200)
+    assert recall.low is not None
+    assert recall.high is not None
+    assert recall.low < 0.4984 < recall.high
+    assert found["realised_recall"].status is Status.NOT_YET_KNOWN
+
+
+@pytest.mark.parametrize(("intercept", "status"), [(0.0, Status.OK), (-0.6, Status.OK), (-1.5, Status.WARN)])
+def test_an_estimate_warns_with_its_whole_interval_below_the_minimum_and_never_fails(
+    intercept: float, status: Status
+) -> None:
+    precision = figures(calibration=replace(CALIBRATION, intercept=intercept))["estimated_precision"]
+    assert precision.status is status
+    assert precision.high is not None
+    assert (precision.high < POLICY.gate.precision_floor) == (status is Status.WARN)
+
+
+def test_what_cannot_be_estimated_says_why_and_alarms_nobody() -> None:
+    for found in (figures(calibration="its run is gone")[name] for name in ("estimated_recall", "estimated_precision")):
+        assert (found.value, found.status, found.reason) == (None, Status.NOT_ESTIMATED, "its run is gone")
+        assert found.description == f"{found.name} not estimated: its run is gone"
+        assert (found.figure.is_met, found.figure.observed) == (True, "not estimated: its run is gone")
+    unknown = {each.name: each for each in measurements([WEEK], {}, PROFILES, POLICY, {})}["estimated_recall"]
+    assert "records no calibration" in unknown.reason
+
+
+def test_a_measurement_of_an_earlier_table_has_no_reason() -> None:
+    row = figures()["estimated_recall"].row()
+    del row["reason"]
+    assert Measurement.of(row) == figures()["estimated_recall"]
+
+
 def test_a_date_whose_outcomes_were_learned_from_says_so() -> None:
     learned = replace(WEEK, as_of=PROFILES[0].trained_until)
-    assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY))
+    assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY, {}))
 
 
 def test_the_more_figures_a_week_has_the_more_it_takes_for_an_alarm() -> None:
@@ -75,7 +122,7 @@ def test_the_more_figures_a_week_has_the_more_it_takes_for_an_alarm() -> None:
     def limit(subjects: int) -> float:
         others = [replace(PROFILES[0], subject=f"feature {number}") for number in range(subjects - 1)]
         counts = {(AS_OF, SCORE): few}
-        found = {each.name: each for each in measurements([WEEK], counts, [*others, PROFILES[1]], POLICY)}
+        found = {each.name: each for each in measurements([WEEK], counts, [*others, PROFILES[1]], POLICY, {})}
         return found["psi of score"].limit_warn
 
     # So few customers that chance decides, not the policy's own limit: one alarm in a thousand weeks, or so many

@@ -16,10 +16,10 @@ from churn_assets.churn.purchase_model import PurchaseModel, histories
 from churn_assets.churn.purchase_prior import (
     PurchasePrior,
     averaged,
-    calibrated,
     can_be_averaged_with,
     prior_trees,
 )
+from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import BoostedTrees, Node, Tree, exported_trees
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT

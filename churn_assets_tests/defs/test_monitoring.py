@@ -1,5 +1,8 @@
 """Monitoring: what it says of the served weeks is what the tables say; it warns, fails and asks to retrain by that."""
 
+import json
+from collections import Counter
+from dataclasses import astuple
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,11 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import SCORE
+from churn_assets.churn.expectation import STEPS, expected
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.policy import Monitoring
+from churn_assets.churn.recalibration import Calibration
+from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
 from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
@@ -93,13 +99,51 @@ def test_realised_recall_and_precision_are_those_of_the_tables(all_scored: Proje
         assert (row["value"], row["rows"]) == (sum(is_alert for is_alert, _ in pairs) / len(pairs), len(pairs))
 
 
+def test_recall_and_precision_are_estimated_from_the_scores_and_what_the_version_records(all_scored: Project) -> None:
+    version = all_scored.tracking.version_under("production")
+    assert version is not None
+    trained = all_scored.tracking.trained_model_of(version)
+    recorded = json.loads(version.tags["calibration"])
+    assert trained.calibration == Calibration.of(recorded)
+    judged = max(all_scored.lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"])
+    assert (recorded["rows"], recorded["churners"]) == (judged["rows"], judged["churners"])
+    weeks: dict[date, Counter[int]] = {}
+    for row in deltalake.DeltaTable(all_scored.lakehouse.path(SCORES)).to_pyarrow_table().to_pylist():
+        step = min(int(row["churn_probability"] * STEPS), STEPS - 1) * 2 + row["is_alert"]
+        weeks.setdefault(row["as_of"], Counter())[step] += 1
+    assert set(weeks) == set(all_scored.weeks()), "the latest week too, whose labels nobody knows yet"
+    for day, steps in weeks.items():
+        foretold = expected(steps, Calibration.of(recorded), all_scored.policy.gate.confidence)
+        for metric, estimate in (("estimated_recall", foretold.recall), ("estimated_precision", foretold.precision)):
+            (row,) = rows(all_scored, as_of=day, metric=metric)
+            assert (row["value"], row["low"], row["high"]) == pytest.approx(astuple(estimate))
+            assert (row["status"], row["reason"]) == ("ok", "")
+
+
+def test_a_version_that_records_no_calibration_is_not_estimated_and_says_why(served: Project) -> None:
+    version = served.tracking.version_under("production")
+    assert version is not None
+    served.tracking.client.delete_tag(str(version.run_id), "calibration")
+    result = watch(served)
+    assert result.success
+    found = [row for row in rows(served) if row["metric"].startswith("estimated_")]
+    assert {(row["value"], row["status"]) for row in found} == {(None, "not_estimated")}
+    assert all("records no calibration" in row["reason"] for row in found)
+    for name in ("estimated_recall", "estimated_precision"):
+        check = checks(served)[name]
+        assert check.passed
+        assert observed(check).startswith(f"{name} not estimated: the version records no calibration")
+    # The version's own record goes on where its run is gone.
+    assert "calibration" in version.tags
+
+
 def test_every_week_has_every_figure_and_weeks_learned_from_say_so(all_scored: Project) -> None:
     weeks = all_scored.weeks()
     subjects = {*(feature.name for feature in FEATURES), SCORE} - {"tenure_days", "orders_ever"}
     assert {(row["as_of"], row["subject"]) for row in rows(all_scored, metric="psi")} == {
         (week, subject) for week in weeks for subject in subjects
     }
-    assert len(rows(all_scored)) == len(weeks) * (len(subjects) + 4)
+    assert len(rows(all_scored)) == len(weeks) * (len(subjects) + 6)
     served = all_scored.tracking.version_under("production")
     assert served is not None
     until = max(all_scored.tracking.trained_model_of(served).dates.train)

@@ -322,6 +322,8 @@ def test_the_brier_score_is_held_against_giving_everybody_the_churn_rate(brier: 
     # 100 churners of 1,000: 0.1 times 0.9.
     assert f"10.0%, has 0.0900: {said}." in found
     assert f"Brier score {brier.value:.4f}" in found
+    slope = next(each for each in evaluation.criteria if each.key == "calibration_slope")
+    assert f"calibration slope: {slope.observed} ({slope.interval})" in found
 
 
 def test_scores_of_a_model_with_class_weights_are_not_called_probabilities() -> None:
