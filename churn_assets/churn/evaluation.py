@@ -139,6 +139,8 @@ class Evaluation:
 
     criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
     scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
+    single_features: what the model gains over each of WARNED_OF alone; the warnings are of those that it does not
+    surely beat.
     """
 
     verdict: Verdict
@@ -150,6 +152,7 @@ class Evaluation:
     leakage: tuple[LeakageCanary, ...] = ()
     criteria: tuple[Figure, ...] = ()
     calibration: Calibration | None = None
+    single_features: tuple[Figure, ...] = ()
 
 
 def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
@@ -319,16 +322,18 @@ def judge(
         *_leakage_criteria(observed, canaries, policy),
     )
     judged = (reason(criterion, policy) for criterion in criteria)
+    over_single = list(_over_single_features(scored, policy))
     return Evaluation(
         Verdict.PASS if all(criterion.is_met for criterion in criteria) else Verdict.FAIL,
         (*judged, *policy.catalogue.attestations),
-        tuple(_warnings(scored, policy)),
+        tuple(warning for _, warning in over_single if warning),
         observed,
         slice_figures(scored, policy),
         comparisons,
         canaries,
         criteria,
         calibration,
+        tuple(figure for figure, _ in over_single),
     )
 
 
@@ -523,12 +528,18 @@ def _leakage_criteria(observed: Figures, canaries: Sequence[LeakageCanary], poli
 WARNED_OF = {"recency_days": 1.0, "total_orders": -1.0}
 
 
-def _warnings(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
-    """Single features that rank as well as the whole model: then the model is not worth its upkeep."""
+def _over_single_features(scored: Scored, policy: ChurnPolicy) -> Iterator[tuple[Figure, str]]:
+    """What the model gains over single features, each with the warning of it, "" where the model is surely better.
+
+    A feature that ranks as well as the whole model says that the model is not worth its upkeep.
+    """
     alone = {name: sign * scored.features[name] for name, sign in WARNED_OF.items() if name in scored.features}
     for comparison in _compared(alone, np.ones(len(scored.labels), dtype=bool), scored, policy):
-        if comparison.difference.low is None or comparison.difference.low <= 0:
-            yield (
-                f"{comparison.rival} alone may rank as well: PR-AUC {comparison.pr_auc:.3f} against the model's "
-                f"{comparison.challenger_pr_auc:.3f}"
-            )
+        rival, gain = comparison.rival, comparison.difference
+        is_better = gain.low is not None and gain.low > 0
+        found = "too few customers to compare on" if gain.low is None else f"{gain.value:+.3f}"
+        interval = "" if gain.low is None else f"{told_apart(gain.low, 0.0, '+.3f')[0]} to {gain.high:+.3f}"
+        key, what, allowed = f"pr_auc_over_{rival}_alone", f"PR-AUC over {rival} alone", "more than +0.000 (lower end)"
+        areas = f"PR-AUC {comparison.pr_auc:.3f} against the model's {comparison.challenger_pr_auc:.3f}"
+        warning = "" if is_better else f"{rival} alone may rank as well: {areas}"
+        yield Figure(key, what, found, allowed, is_better, gain.value, 0.0, interval), warning

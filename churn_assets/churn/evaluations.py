@@ -35,7 +35,7 @@ EVALUATION_SCHEMA = spark_schema(
         Column("data_versions", map_of("string", "long")),
         *of_kind("string", "champion", "evaluation", "verdict"),
         *of_kind(list_of("string"), "reasons", "warnings"),
-        Column("criteria", list_of(_CRITERION)),
+        *(Column(name, list_of(_CRITERION)) for name in ("criteria", "single_features")),
         *of_kind("double", "threshold", "alert_budget"),
         *_FIGURES,
         Column("rule_pr_auc", "double"),
@@ -105,6 +105,7 @@ def evaluation_row(
         "reasons": list(evaluation.reasons),
         "warnings": list(evaluation.warnings),
         "criteria": [asdict(criterion) for criterion in evaluation.criteria],
+        "single_features": [asdict(figure) for figure in evaluation.single_features],
         "threshold": threshold,
         "alert_budget": policy.alerts.budget,
         **evaluation.figures.flat(),
@@ -132,4 +133,13 @@ def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, ru
 
 def recorded_criteria(row: Mapping[str, Any]) -> tuple[Figure, ...]:
     """What the gate asked of the model of a row; none where an earlier version of this project judged it."""
-    return tuple(Figure(**criterion) for criterion in row.get("criteria") or ())
+    return _recorded_figures(row, "criteria")
+
+
+def recorded_single_features(row: Mapping[str, Any]) -> tuple[Figure, ...]:
+    """What the model of a row gains over single features; none where an earlier version of this project judged it."""
+    return _recorded_figures(row, "single_features")
+
+
+def _recorded_figures(row: Mapping[str, Any], column: str) -> tuple[Figure, ...]:
+    return tuple(Figure(**figure) for figure in row.get(column) or ())

@@ -218,28 +218,18 @@ def _offenders(keys: Sequence[tuple[str | None, date | None]], rule: str, allowe
 
 def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy) -> Outcome:
     to_contact = targets.filter(pc.invert(targets.column("is_holdout"))).select(["as_of", "suggested_action"])
-    contacts = Counter((row["as_of"], row["suggested_action"]) for row in to_contact.to_pylist())
     by_day = Counter(to_contact.column("as_of").to_pylist())
-    over = [
-        f"{day}: {by_day[day]:,} to contact, capacity {most:,}"
-        for day, most in sorted(capacity.items())
-        if by_day[day] > most
-    ]
-    if policy.economics is not None:
-        over += [
-            f"{day}: {contacts[day, action]:,} times {action}, capacity {most:,}"
-            for action, most in zip(policy.economics.actions, action_capacities(policy), strict=True)
-            for day in sorted(capacity)
-            if most is not None and contacts[day, action] > most
-        ]
-    largest = max((by_day[day] for day in capacity), default=0)
-    fullest = max(capacity, key=lambda day: by_day[day] - capacity[day], default=None)
-    figures = []
-    if fullest is not None:
-        told, most = by_day[fullest], capacity[fullest]
-        figures.append(
-            Figure("to_contact", f"to contact, {fullest}", f"{told:,}", f"at most {most:,}", told <= most, told, most)
-        )
+    by_action = Counter((row["as_of"], row["suggested_action"]) for row in to_contact.to_pylist())
+    weeks = {day: (by_day[day], most) for day, most in sorted(capacity.items())}
+    over = [f"{day}: {told:,} to contact, capacity {most:,}" for day, (told, most) in weeks.items() if told > most]
+    figures = [_fullest("to_contact", "to contact", weeks)] if weeks else []
+    actions = () if policy.economics is None else zip(policy.economics.actions, action_capacities(policy), strict=True)
+    for action, most_of_it in actions:
+        if most_of_it is not None and weeks:
+            times = {day: (by_action[day, action], most_of_it) for day in weeks}
+            over += [f"{day}: {n:,} times {action}, capacity {most:,}" for day, (n, most) in times.items() if n > most]
+            figures.append(_fullest(f"times {action}".replace(" ", "_"), f"times {action}", times))
+    largest = max((by_day[day] for day in weeks), default=0)
     return Outcome(
         "capacity",
         not over,
@@ -248,6 +238,13 @@ def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: C
         tuple(over[:MAX_KEYS]),
         figures=tuple(figures),
     )
+
+
+def _fullest(key: str, what: str, weeks: Mapping[date, tuple[int, int]]) -> Figure:
+    """The figure of the week that leaves least of its capacity; weeks: (as many, at most) by date."""
+    day = max(weeks, key=lambda day: weeks[day][0] - weeks[day][1])
+    told, most = weeks[day]
+    return Figure(key, f"{what}, {day}", f"{told:,}", f"at most {most:,}", told <= most, told, most)
 
 
 def _misplaced(targets: pa.Table) -> pa.Table:

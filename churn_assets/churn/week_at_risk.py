@@ -58,7 +58,10 @@ class Offer:
 
 @dataclass(frozen=True)
 class WeekAtRisk:
-    """A scored week: everyone, by tier (high first) and segment (largest value at risk first), and the list's part."""
+    """A scored week: everyone, by tier (high first) and segment (largest value at risk first), and the list's part.
+
+    exclusions: of how many excluded customers each reason is, the most frequent first; a customer may have two.
+    """
 
     as_of: date
     everyone: Part
@@ -68,6 +71,7 @@ class WeekAtRisk:
     offers: Sequence[Offer]
     held_out: int
     excluded: int
+    exclusions: Mapping[str, int]
 
     @property
     def to_contact(self) -> int:
@@ -84,7 +88,7 @@ def week_at_risk(
     snapshots: pa.Table,
     targets: pa.Table,
     *,
-    excluded: int,
+    exclusions: pa.ChunkedArray,
     segments: Mapping[int, str],
     catalogue: Catalogue = CATALOGUE,
 ) -> WeekAtRisk:
@@ -92,7 +96,7 @@ def week_at_risk(
 
     In, of that week: `scores`, customer_id, churn_probability, is_alert, risk_tier; `snapshots`, customer_id, spend
     (decimal or double; null where it is not known) and perhaps segment_index; `targets`, is_holdout, value_at_risk,
-    suggested_action, reasons; how many customers are excluded from the list. The names of the segments.
+    suggested_action, reasons; the reasons of those excluded from the list. The names of the segments.
     """
     valued = scores.join(snapshots, "customer_id", join_type="inner")
     has_segments = "segment_index" in snapshots.column_names
@@ -108,8 +112,16 @@ def week_at_risk(
         _drivers(targets, catalogue),
         _offers(targets),
         sum(targets.column("is_holdout").to_pylist()),
-        excluded,
+        len(exclusions),
+        _exclusions(exclusions.to_pylist()),
     )
+
+
+def _exclusions(reasons: Sequence[str]) -> dict[str, int]:
+    # A reason may say when: "contacted on 2025-12-01"; of two kinds both are told: "opted out; held out on 2025-12-01".
+    kinds = ({told.partition(" on ")[0] for told in reason.split("; ")} for reason in reasons)
+    counts = Counter(kind for each in kinds for kind in each)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _parts(valued: pa.Table, by: pa.ChunkedArray | pa.Array) -> list[Part]:

@@ -44,6 +44,14 @@ def counted(count: float, one: str, more: str) -> str:
     return f"{count:,.0f} {one if round(count) == 1 else more}"
 
 
+def duration(minutes: float) -> str:
+    """A whole span of time as people say it: "45 minutes", "36 hours", "1 day"."""
+    for one, of_one in (("day", 1440), ("hour", 60)):
+        if minutes >= of_one and minutes % of_one == 0:
+            return counted(minutes / of_one, one, f"{one}s")
+    return f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}"
+
+
 def orders(value: Compared, said: Wording) -> str:
     placed = counted(value.own, "order", "orders")
     return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.1f}"
@@ -77,8 +85,8 @@ def segment(value: Compared, said: Wording) -> str:
 
 
 def crisis(value: Compared, said: Wording) -> str:
-    minutes = f"{said.rules.crisis_delay_minutes:g} minutes"
-    return f"waited more than {minutes} past the promise; {one_in(value.reference)} of all customers did"
+    late = duration(said.rules.crisis_delay_minutes)
+    return f"waited more than {late} past the promise; {one_in(value.reference)} of all customers did"
 
 
 def fall(value: Compared, said: Wording) -> str:
@@ -113,8 +121,13 @@ def missed(value: Compared, said: Wording) -> str:
 
 
 def delay(value: Compared, said: Wording) -> str:
-    waited = f"waited {counted(value.own, 'minute', 'minutes')} past the promise"
-    return f"{waited} in {said.rules.eligibility_days} days; usual is {value.reference:,.0f}"
+    waited, usual = counted(value.own, "minute", "minutes"), f"{value.reference:,.0f}"
+    for name, minutes in (("days", 1440), ("hours", 60)):
+        # Parcels take days: of 4,321 minutes nobody knows how long that is.
+        if value.own >= 5 * minutes:
+            waited, usual = f"{value.own / minutes:.1f} {name}", f"{value.reference / minutes:.1f}"
+            break
+    return f"waited {waited} past the promise in {said.rules.eligibility_days} days; usual is {usual}"
 
 
 @dataclass(frozen=True)

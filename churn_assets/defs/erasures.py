@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 
 from churn_assets.churn.erasures import ERASURE_SCHEMA, KEYS_OF_FRAME, KINDS, erasure_rows, salt_of, without_erased
 from churn_assets.churn.errors import ChurnError
+from churn_assets.defs.launchpad import asked_of
 from churn_assets.delta.erasing import Erasure
 from churn_assets.pages import markdown
 from churn_assets.resources.abandoned_runs import end_vanished_runs
@@ -67,8 +68,6 @@ def forget(
 
 def _require_erasable(context: dg.OpExecutionContext, customers: frozenset[str], reason: str) -> None:
     """Raises UnforgettableError."""
-    if not customers:
-        raise UnforgettableError("No customer is named.", next_step="name ids in customer_ids")
     if Erasure(customers).names(reason):
         raise UnforgettableError(
             "The reason names a customer, and the ledger keeps it for years.", next_step="write it without the id"
@@ -119,10 +118,15 @@ def forgotten_since(lakehouse: LakehouseResource, moment: datetime) -> Sequence[
     return [row["erased_at"] for row in ledger if row["kind"] == "customer" and row["erased_at"] > moment]
 
 
+CUSTOMER_IDS = dg.Field([str], default_value=[], description=ForgetConfig.model_fields["customer_ids"].description)
+REASON = dg.Field(str, default_value="", description=ForgetConfig.model_fields["reason"].description)
+
+
 @dg.job(
     name=FORGET,
     description="Erases customers from every version of every table, from exports, reports and artifacts, and keeps "
     "them from coming back; ids and reason by run config.",
+    config=asked_of("forget", customer_ids=CUSTOMER_IDS, reason=REASON),
 )
 def forget_customers() -> None:
     forget()

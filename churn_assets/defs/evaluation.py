@@ -27,6 +27,7 @@ from churn_assets.churn.evaluations import (
     RecordedEvaluation,
     evaluation_row,
     recorded_evaluation,
+    recorded_single_features,
 )
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
@@ -385,6 +386,8 @@ def model_beats_single_features(lakehouse: LakehouseResource) -> dg.AssetCheckRe
     row = max(lakehouse.records(EVALUATIONS), key=itemgetter("evaluated_at"), default=None)
     warnings = ["no evaluation is recorded"] if row is None else list(row["warnings"])
     observed = "; ".join(warnings) or "the model ranks better than each"
+    gains = () if row is None else recorded_single_features(row)
+    allowed = "a gain beyond chance"
     return check_result(
-        Outcome("model_beats_single_features", not warnings, observed, "a gain beyond chance", is_warning=True)
+        Outcome("model_beats_single_features", not warnings, observed, allowed, is_warning=True, figures=gains)
     )

@@ -133,7 +133,9 @@ def ml_churn_features(
         commit,
         {
             "inputs": inputs,
-            "churn_by_as_of_date": as_metadata(drawn(churn_by_date(shares, policy.crisis_delay_minutes))),
+            "churn_by_as_of_date": as_metadata(
+                drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows.outcome_days))
+            ),
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),
             "churn_definition": definition(policy),

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._utils.schedules import get_latest_completed_cron_tick
 
-from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.outcomes import Figure, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import MONITORING
@@ -55,10 +55,16 @@ def with_freshness_policies(assets: Sequence[Any], policy: ChurnPolicy) -> list[
 def freshness_of(lakehouse: LakehouseResource, policy: ChurnPolicy, table: str, now: datetime) -> Outcome:
     """Whether the table's rows were written in time for its last deadline before `now` (aware), or since."""
     deadline = get_latest_completed_cron_tick(deadline_cron(policy, table), now, "UTC").astimezone(UTC)
+    begin = deadline - IN_TIME
     written = lakehouse.written_at(table)
     observed = "there is none yet" if written is None else f"last written {written:%Y-%m-%d %H:%M} UTC"
-    allowed = f"written since {deadline - IN_TIME:%Y-%m-%d %H:%M} UTC, due {deadline:%Y-%m-%d %H:%M} UTC"
-    return Outcome(CHECK, written is None or written >= deadline - IN_TIME, observed, allowed)
+    since = f"since {begin:%Y-%m-%d %H:%M} UTC"
+    allowed = f"written {since}, due {deadline:%Y-%m-%d %H:%M} UTC"
+    if written is None:
+        return Outcome(CHECK, True, observed, allowed)
+    hours = max(begin - written, timedelta()) / timedelta(hours=1)
+    late = Figure("hours_overdue", "last written", f"{written:%Y-%m-%d %H:%M} UTC", since, hours == 0, hours, 0.0)
+    return Outcome(CHECK, late.is_met, observed, allowed, figures=(late,))
 
 
 def stale(lakehouse: LakehouseResource, policy: ChurnPolicy, now: datetime) -> Mapping[str, Outcome]:

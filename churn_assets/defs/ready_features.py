@@ -110,7 +110,9 @@ def _panel(delivered: Delivered) -> dg.AssetsDefinition:
             commit,
             {
                 "inputs": inputs,
-                "churn_by_as_of_date": as_metadata(drawn(churn_by_date(shares, policy.crisis_delay_minutes))),
+                "churn_by_as_of_date": as_metadata(
+                    drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows.outcome_days))
+                ),
                 "snapshots": len(shares),
                 "last_labelled_as_of": labelled[-1] if labelled else "none yet",
                 "churn_definition": definition(policy),

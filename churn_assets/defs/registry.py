@@ -25,6 +25,7 @@ from churn_assets.defs.decisions import (
     subject_of,
 )
 from churn_assets.defs.evaluation import EVALUATIONS, standing
+from churn_assets.defs.launchpad import asked_of
 from churn_assets.defs.results import OWNERS, as_metadata, check_result
 from churn_assets.defs.training import latest_training_run
 from churn_assets.pages.pictures import JudgedVersion, drawn, recall_over_versions
@@ -300,31 +301,6 @@ def roll_back(
         )
     carry_out(context, promotions, tracking, decision, trained)
     report_serving(context, promotions, tracking)
-
-
-class UnfilledFieldError(ChurnError):
-    """A person launched a job without saying what only a person can say."""
-
-
-def asked_of(op: str, **fields: dg.Field) -> dg.ConfigMapping:
-    """The run config of a job of one op that a person launches: just these fields, of which none of text may be blank.
-
-    Dagster's Launchpad opens with them, and refuses the launch where one is blank; the op's own config would be looked
-    at within the run alone.
-    """
-
-    def filled(config: dict[str, Any]) -> dict[str, Any]:
-        given = config["ops"][op]["config"]
-        blank = [name for name, value in given.items() if isinstance(value, str) and not value.strip()]
-        if blank:
-            raise UnfilledFieldError(
-                f"Nothing is launched: {' and '.join(blank)} must be filled in.",
-                next_step="write them in the Launchpad, or into the file of run config",
-            )
-        return config
-
-    schema = {"ops": {op: dg.Field({"config": dg.Field(fields)})}}
-    return dg.ConfigMapping(config_fn=filled, config_schema=schema)
 
 
 APPROVER, REASON = (

@@ -99,7 +99,9 @@ def as_numbers(figures: Iterable[Figure]) -> dict[str, Any]:
     for figure in figures:
         for key, value in ((figure.key, figure.value), (f"{figure.key}_allowed", figure.limit)):
             if figure.key and value is not None:
-                shown[key] = dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(value)
+                shown[key] = (
+                    dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(round(value, 12))
+                )
     return shown
 
 

@@ -63,7 +63,7 @@ def churn_risk_report(
         scores.select(SCORED),
         origin.spend(as_of),
         lakehouse.arrow(TARGETS, LISTED, inputs[TARGETS], dates=of_week),
-        excluded=len(lakehouse.arrow(EXCLUSIONS, ["customer_id"], inputs[EXCLUSIONS], dates=of_week)),
+        exclusions=lakehouse.arrow(EXCLUSIONS, ["reason"], inputs[EXCLUSIONS], dates=of_week).column("reason"),
         segments={int(number): name for number, name in origin.segments().items()},
         catalogue=policy.catalogue,
     )

@@ -12,7 +12,7 @@ from pydantic import Field
 from churn_assets.churn import models
 from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
-from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.purchase_prior import prior_of
@@ -222,7 +222,8 @@ def serving_contract(context: dg.AssetCheckExecutionContext, tracking: TrackingR
     problems = tracking.problems(trained)
     if not problems:
         tracking.client.set_tag(trained.run_id, SERVED_TAG, trained.evidence.model_digest)
-    return check_result(Outcome("serving_contract", not problems, "; ".join(problems) or "as promised", "as promised"))
+    observed, broken = "; ".join(problems) or "as promised", none_of("broken promises", len(problems))
+    return check_result(Outcome("serving_contract", not problems, observed, "as promised", figures=(broken,)))
 
 
 def latest_training_run(instance: dg.DagsterInstance) -> str:

@@ -15,6 +15,7 @@ from churn_assets.churn.calendar import Day, Span
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
+from churn_assets.churn.wording import duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,9 +143,11 @@ def score_distribution(
 
 
 def churn_by_date(
-    snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, *, is_narrow: bool = False
+    snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, outcome_days: int, *, is_narrow: bool = False
 ) -> "Figure":
     """The share that left over the as-of dates, above the share that had a delivery later than the policy's crisis.
+
+    In the words of people who know no as-of date and no outcome window: the report shows it too.
 
     is_narrow: for a phone, on which a wide picture is too small to read.
     """
@@ -157,11 +160,11 @@ def churn_by_date(
     dates = [snapshot.as_of for snapshot in snapshots]
     churn = [np.nan if snapshot.churn is None else snapshot.churn for snapshot in snapshots]
     exposed = np.array([snapshot.crisis or 0.0 for snapshot in snapshots])
-    late = f"had a delivery over {crisis_delay_minutes:g} minutes late"
+    late = f"had a delivery over {duration(crisis_delay_minutes)} late"
     if all(snapshot.crisis is not None for snapshot in snapshots):
         axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=late)  # type: ignore[arg-type]
-    axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label="left within the outcome window")  # type: ignore[arg-type]
-    axes.set(title="Churn rate by as-of date", ylabel="share of eligible customers")
+    axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label=f"left within {outcome_days} days")  # type: ignore[arg-type]
+    axes.set(title="How many left, by date", ylabel="share of active customers")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     locator = AutoDateLocator(maxticks=4 if is_narrow else 9)

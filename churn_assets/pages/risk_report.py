@@ -9,7 +9,9 @@ from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
+from churn_assets.churn.retention import CONTACTED, HELD_OUT, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
+from churn_assets.churn.wording import duration
 from churn_assets.pages.html import page
 from churn_assets.pages.pictures import churn_by_date, drawn_as_lines
 
@@ -18,6 +20,13 @@ VERDICT_WORDS = {
     Verdict.PASS: "It met every requirement of the company's policy.",
     Verdict.FAIL: "It fell short of a requirement of the company's policy.",
     Verdict.NOT_EVALUABLE: "By the company's policy that is too little to judge it on.",
+}
+
+EXCLUSION_WORDS = {
+    CONTACTED: "contacted of late",
+    HELD_OUT: "held out of late",
+    OPTED_OUT: "asked not to be contacted",
+    NO_ACTION_PAYS: "no action that there still is would pay",
 }
 
 
@@ -58,7 +67,9 @@ class RiskReport:
 def risk_report_page(report: RiskReport) -> str:
     """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
     wide, narrow = (
-        drawn_as_lines(churn_by_date(report.trend, report.crisis_delay_minutes, is_narrow=is_narrow))
+        drawn_as_lines(
+            churn_by_date(report.trend, report.crisis_delay_minutes, report.outcome_days, is_narrow=is_narrow)
+        )
         for is_narrow in (False, True)
     )
     return page(
@@ -69,6 +80,8 @@ def risk_report_page(report: RiskReport) -> str:
         narrow_picture=narrow.data_uri,
         trend_text=trend_text(report.trend),
         model_text=model_text(report.model),
+        late=duration(report.crisis_delay_minutes),
+        excluded_text=excluded_text(report.week),
         watched=watched_text(report.alarms, report.is_retrain, report.catalogue),
     )
 
@@ -84,6 +97,14 @@ def trend_text(trend: Sequence[SnapshotShares]) -> str:
         f"Of the customers of {first:%-d %B %Y}, {share:.1%} left; at the worst, of those of {worst[0]:%-d %B %Y}, "
         f"{worst[1]:.1%}; of those of {last:%-d %B %Y}, the latest week whose outcome is known, {latest:.1%}."
     )
+
+
+def excluded_text(week: WeekAtRisk) -> str:
+    """How many at risk are kept off the list, and each reason with how many it is of; some have two."""
+    if not week.excluded:
+        return "Nobody else at risk was kept off the list."
+    told = [f"{EXCLUSION_WORDS[reason]} ({customers:,})" for reason, customers in week.exclusions.items()]
+    return f"{week.excluded:,} at risk are left in peace: {', '.join(told)}."
 
 
 def model_text(model: ServingModel) -> str:

@@ -17,6 +17,7 @@ from churn_assets.churn.actions import (
     first_fitting,
     fitting_actions,
 )
+from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import Action, ChurnPolicy, Economics, Offer, Retention
 from churn_assets.churn.retention import NO_ACTION_PAYS, retention_list, target_outcomes, without_action
 
@@ -168,10 +169,12 @@ def kept_off(table: pa.Table, listed: pa.Table, capacity: int) -> pa.Table:
     return without_action(table, listed, {WEEK: capacity})
 
 
+def outcomes_of(table: pa.Table, listed: pa.Table, capacity: int, rules: ChurnPolicy) -> list[Outcome]:
+    return target_outcomes(with_sums(listed), kept_off(table, listed, capacity), table, {WEEK: capacity}, rules)
+
+
 def broken(table: pa.Table, listed: pa.Table, capacity: int, rules: ChurnPolicy) -> set[str]:
-    excluded = kept_off(table, listed, capacity)
-    outcomes = target_outcomes(with_sums(listed), excluded, table, {WEEK: capacity}, rules)
-    return {outcome.rule for outcome in outcomes if not outcome.is_passed}
+    return {outcome.rule for outcome in outcomes_of(table, listed, capacity, rules) if not outcome.is_passed}
 
 
 def with_sums(listed: pa.Table) -> pa.Table:
@@ -220,6 +223,14 @@ def test_a_list_that_exceeds_an_actions_capacity_breaks_the_rule() -> None:
     assert broken(many(), listed, 60, policy()) == set()
     few = policy({**OFFERS, "call": Offer(contact_cost=5.0, acceptance=0.4, weekly_capacity=1)})
     assert broken(many(), listed, 60, few) == {"capacity"}
+    # The table of the check says of which: the week has room, the action has none.
+    (found,) = [outcome for outcome in outcomes_of(many(), listed, 60, few) if outcome.rule == "capacity"]
+    week, calls = found.figures
+    assert (week.key, week.is_met, week.limit) == ("to_contact", True, 60)
+    times = sum(row["suggested_action"] == "call" and not row["is_holdout"] for row in listed.to_pylist())
+    assert times > 1
+    expected = ("times_call", f"times call, {WEEK}", f"{times}", "at most 1", False, times, 1)
+    assert (calls.key, calls.what, calls.observed, calls.allowed, calls.is_met, calls.value, calls.limit) == expected
 
 
 # --- the policy ---

@@ -549,7 +549,7 @@ def test_what_cannot_be_decided_is_not_evaluable_with_its_reason(
     assert evaluation.verdict is Verdict.NOT_EVALUABLE
     assert evaluation.reasons == (reason,)
     found = (evaluation.comparisons, evaluation.leakage, evaluation.slices, evaluation.warnings)
-    assert found == ((), (), (), ())
+    assert (*found, evaluation.single_features) == ((), (), (), (), ())
 
 
 def test_a_missing_champion_score_of_a_customer_it_may_have_learned_from_matters_to_nobody(
@@ -586,9 +586,15 @@ def test_a_single_feature_that_ranks_as_well_as_the_model_is_warned_of_and_stops
     (warning,) = evaluation.warnings
     area = average_precision_score(scored.labels, scored.scores)
     assert warning == f"{feature} alone may rank as well: PR-AUC {area:.3f} against the model's {area:.3f}"
+    (gain,) = evaluation.single_features
+    assert (gain.key, gain.is_met, gain.value, gain.limit) == (f"pr_auc_over_{feature}_alone", False, 0.0, 0.0)
     # The long silent and those of few orders are the risky ones: turned around they rank badly.
-    opposite = customers(60, 100, features={feature: -sign * ranked(60, 100)})
-    assert judged(opposite, policy()).warnings == ()
+    opposite = judged(customers(60, 100, features={feature: -sign * ranked(60, 100)}), policy())
+    assert opposite.warnings == ()
+    (gain,) = opposite.single_features
+    assert gain.is_met
+    assert gain.observed == f"{gain.value:+.3f}"
+    assert gain.allowed == "more than +0.000 (lower end)"
 
 
 def test_other_features_are_not_warned_of() -> None:

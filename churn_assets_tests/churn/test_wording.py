@@ -6,7 +6,7 @@ import pytest
 
 from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.wording import Compared, Wording, counted, one_in
+from churn_assets.churn.wording import Compared, Wording, counted, duration, one_in
 
 WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
 
@@ -61,6 +61,16 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
             "at their own pace would have ordered 4.0 times since the last order; usual is 1.2",
         ),
         ("recent_delay_minutes", Compared(95.2, 4.0, {}), "waited 95 minutes past the promise in 30 days; usual is 4"),
+        (
+            "recent_delay_minutes",
+            Compared(480.0, 96.0, {}),
+            "waited 8.0 hours past the promise in 30 days; usual is 1.6",
+        ),
+        (
+            "recent_delay_minutes",
+            Compared(8640.0, 720.0, {}),
+            "waited 6.0 days past the promise in 30 days; usual is 0.5",
+        ),
         ("orders_ever", Compared(1.0, 12.4, {}), "1 order in all; usual is 12.4"),
     ],
 )
@@ -117,3 +127,8 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
         "2 days",
         "1,234 days",
     ]
+
+
+def test_a_duration_is_told_in_the_largest_unit_that_it_is_whole_in() -> None:
+    told = [duration(minutes) for minutes in (1, 45, 60, 90, 720, 1440, 2880, 22.5)]
+    assert told == ["1 minute", "45 minutes", "1 hour", "90 minutes", "12 hours", "1 day", "2 days", "22.5 minutes"]

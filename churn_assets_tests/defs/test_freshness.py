@@ -51,6 +51,10 @@ def test_what_was_not_written_for_its_last_deadline_is_stale_for_the_check_and_f
     found = freshness_of(lakehouse, policy, SCORES, at(now))
     assert found.is_passed == is_fresh
     assert found.observed == f"last written {written} UTC"
+    (late,) = found.figures
+    assert late.is_met == is_fresh
+    assert (late.value == 0) == is_fresh
+    assert f"written {late.allowed}, due" in found.allowed
     assert set(stale(lakehouse, policy, at(now))) == (set() if is_fresh else set(WAITED_FOR))
     # Dagster's own evaluation of the policy that the asset has.
     entry = SimpleNamespace(last_materialization=SimpleNamespace(timestamp=at(written).timestamp()))

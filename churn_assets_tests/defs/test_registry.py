@@ -14,7 +14,7 @@ from dagster._core.errors import DagsterConfigMappingFunctionError
 from churn_assets.churn.ledger import Decision
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.definitions import LIFECYCLE, build_defs
-from churn_assets.defs.registry import UnfilledFieldError
+from churn_assets.defs.launchpad import UnfilledFieldError
 from churn_assets.resources.promotions import LEDGER, PromotionsResource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import REGISTERED_MODEL

@@ -204,11 +204,11 @@ def weeks(*shares: tuple[float | None, float]) -> list[SnapshotShares]:
 @pytest.mark.parametrize("is_narrow", [False, True])
 def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: bool) -> None:
     shares = weeks((0.1, 0.02), (0.1, 0.02), (0.2, 0.2), (0.4, 0.3), (None, 0.02))
-    figure = churn_by_date(shares, 45, is_narrow=is_narrow)
+    figure = churn_by_date(shares, 45, 30, is_narrow=is_narrow)
     (below,) = figure.legends
     assert [text.get_text() for text in below.get_texts()] == [
         "had a delivery over 45 minutes late",
-        "left within the outcome window",
+        "left within 30 days",
     ]
     (line,) = figure.axes[0].get_lines()
     *known, not_yet = ys(line)
@@ -219,10 +219,10 @@ def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: b
 
 
 def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
-    one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45)) for _ in range(2))
+    one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45, 30)) for _ in range(2))
     assert one == other
     assert one.data_uri.startswith("data:image/svg+xml;base64,")
-    assert drawn_as_lines(churn_by_date([], 45)).title == "Churn rate by as-of date"
+    assert drawn_as_lines(churn_by_date([], 45, 30)).title == "How many left, by date"
 
 
 def test_every_judged_version_has_its_recall_with_interval_and_its_verdict() -> None:

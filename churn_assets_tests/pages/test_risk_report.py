@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -14,17 +15,23 @@ from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.week_at_risk import ServingModel
+from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
-from churn_assets.pages.risk_report import alarm_text, model_text, trend_text, watched_text
+from churn_assets.pages.risk_report import alarm_text, excluded_text, model_text, trend_text, watched_text
 from churn_assets_tests.conftest import Project
 
 WEEK = date(2025, 9, 1)
+NO_TARGETS = {
+    "is_holdout": pa.bool_(),
+    "value_at_risk": pa.float64(),
+    "suggested_action": pa.string(),
+    "reasons": pa.list_(pa.struct([("feature", pa.string())])),
+}
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
 
 
@@ -89,7 +96,14 @@ def test_the_figures_are_those_of_the_tables(page: Page, listed: Project) -> Non
     assert spent in page.locator(".figures").inner_text()
     assert figure(page, "to_contact") == figure(page, "to_contact_again") == f"{len(contacts):,}"
     assert figure(page, "held_out") == f"{len(targets) - len(contacts):,}"
-    assert figure(page, "excluded") == f"{len(of_week(listed, EXCLUSIONS)):,}"
+    excluded = [row["reason"] for row in of_week(listed, EXCLUSIONS)]
+    assert excluded
+    of_each = {
+        words: sum(kind in reason for reason in excluded)
+        for kind, words in (("contacted on", "contacted of late"), ("held out on", "held out of late"))
+    } | {"asked not to be contacted": sum("opted out" in reason for reason in excluded)}
+    told = ", ".join(f"{words} ({each:,})" for words, each in sorted(of_each.items(), key=lambda of: -of[1]) if each)
+    assert figure(page, "excluded_text") == f"{len(excluded):,} at risk are left in peace: {told}."
     assert figure(page, "model_version") == scores[0]["model_version"]
 
     reasons = Counter(reason["feature"] for row in targets for reason in row["reasons"])
@@ -174,6 +188,29 @@ def test_it_is_said_of_whom_the_model_was_judged_where_it_learned_from_some_of_t
     assert text.endswith("It fell short of a requirement of the company's policy.")
     unjudged = replace(MODEL, verdict=None, recall=None)
     assert model_text(unjudged) == "It was not judged on customers it had never seen, so nobody knows how sure it is."
+
+
+def test_each_reason_to_leave_somebody_in_peace_is_told_with_how_many_it_is_of() -> None:
+    reasons = [
+        "contacted on 2025-08-25",
+        "contacted on 2025-08-04; opted out",
+        "no action pays, or those that do are used up",
+        "held out on 2025-08-25",
+        "contacted on 2025-08-18",
+    ]
+    scores = {"customer_id": ["a"], "churn_probability": [0.5], "is_alert": [True], "risk_tier": ["high"]}
+    nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
+
+    def said(*given: str) -> str:
+        spend = pa.table({"customer_id": ["a"], "spend": [1.0]})
+        why = pa.chunked_array([pa.array(given, pa.string())])
+        return excluded_text(week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={}))
+
+    assert said(*reasons) == (
+        "5 at risk are left in peace: contacted of late (3), held out of late (1), no action that there still is would "
+        "pay (1), asked not to be contacted (1)."
+    )
+    assert said() == "Nobody else at risk was kept off the list."
 
 
 def test_each_week_keeps_a_report_of_its_own(listed: Project) -> None:
