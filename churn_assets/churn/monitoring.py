@@ -316,8 +316,10 @@ def _status(value: float | None, warn: float, fail: float) -> Status:
 def _realised(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> list[Measurement]:
     """Recall and precision of what was served: below the gate's minimum warns, with its whole interval below fails."""
     gate = policy.gate
+    # Without a churner there is no recall, whatever is asked.
+    churn_rate = week.churners / week.labelled if week.churners else 1.0
     figures = (
-        (Metric.REALISED_RECALL, week.churners, gate.min_recall),
+        (Metric.REALISED_RECALL, week.churners, policy.least_recall(churn_rate)),
         (Metric.REALISED_PRECISION, week.labelled_alerts, gate.precision_floor),
     )
     return [

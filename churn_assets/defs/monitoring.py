@@ -146,11 +146,7 @@ def monitoring(lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolic
                 drawn(drift_over_dates([each for each in figures if each.metric is Metric.PSI]))
             ),
             "realised_recall": as_metadata(
-                drawn(
-                    realised_recall(
-                        [each for each in figures if each.metric is Metric.REALISED_RECALL], policy.gate.min_recall
-                    )
-                )
+                drawn(realised_recall([each for each in figures if each.metric is Metric.REALISED_RECALL]))
             ),
         },
         described(MEASUREMENT_COLUMNS),
