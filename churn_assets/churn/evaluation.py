@@ -75,7 +75,8 @@ class Scored:
 class Figures:
     """What the alerts do on a set of rows. Shares and areas are 0 to 1; each has its interval (see `figures`).
 
-    attainable_recall: what a perfect ranking with as many alerts finds. lift: precision over prevalence. pr_auc, roc_auc: of the ranking, threshold or not. brier: mean squared error of the
+    attainable_recall: what a perfect ranking with as many alerts finds.
+    lift: precision over prevalence. pr_auc, roc_auc: of the ranking, threshold or not. brier: mean squared error of the
     scores as probabilities (Brier, Monthly Weather Review 78, 1950), 0 is perfect.
     """
 
@@ -339,8 +340,8 @@ def reason(criterion: Figure, policy: ChurnPolicy) -> str:
 # What helps where a criterion is missed, by what its key begins with.
 REMEDIES = {
     "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it",
-    "recall": "more weeks of orders, more features, or a lower gate.min_attainable_share (or min_recall), if the team can "
-    "work with it; what is attainable is in docs/feasibility.md",
+    "recall": "more weeks of orders, more features, or a lower gate.min_attainable_share (or min_recall), if the team "
+    "can work with it; what is attainable is in docs/feasibility.md",
     "precision": "a smaller alerts.budget alerts the surest alone; or a lower gate.precision_floor",
     "alert_share": "the customers of the test week differ from the validation's; train again on a later week",
     "pr_auc_over_": "the model adds too little to that ranking on these data; more weeks of orders or more features "

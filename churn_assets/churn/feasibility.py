@@ -119,7 +119,8 @@ def feasibility(
     elif churners == eligible:
         reasons.append("everybody is a churner")
     else:
-        assert attainable is not None and prevalence is not None
+        assert attainable is not None
+        assert prevalence is not None
         least_recall = policy.least_recall(prevalence)
         asked = least_recall / attainable
         if width > gate.max_recall_interval:

@@ -188,9 +188,9 @@ class Gate(Section):
     """What a model has to show on the judged rows before it may be registered.
 
     evaluation: "holdout" judges on the test fold; "crossfit" on every customer, each scored by a model that never saw
-    that customer, at the cost of four more fits. min_attainable_share: the least recall as a share of the attainable one,
-    see `ChurnPolicy.least_recall`; min_recall, where it is given, is the least recall instead. max_attainable_share: what
-    either may ask for; above it nothing is trained. max_recall_interval: how wide the recall's interval may be; with
+    that customer, at the cost of four more fits. min_attainable_share: the least recall as a share of the attainable
+    one, see `least_recall`; min_recall, where it is given, is the least instead. max_attainable_share: what either
+    may ask for; above it nothing is trained. max_recall_interval: how wide the recall's interval may be; with
     fewer churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
     """
 

@@ -99,8 +99,9 @@ def model_text(model: ServingModel) -> str:
     attainable = "" if model.attainable is None else f"; as many calls can find {model.attainable:.1%} at most"
     return (
         f"{judged} {model.recall:.1%} of those who left ({model.caught:,} of {model.churners:,}; for all customers "
-        f"between {model.recall_low:.1%} and {model.recall_high:.1%}{attainable}). Of those called at risk {model.precision:.1%} "
-        f"left, {model.lift:.1f} times as many as among as many chosen by chance. {VERDICT_WORDS[model.verdict]}"
+        f"between {model.recall_low:.1%} and {model.recall_high:.1%}{attainable}). Of those called at risk "
+        f"{model.precision:.1%} left, {model.lift:.1f} times as many as among as many chosen by chance. "
+        f"{VERDICT_WORDS[model.verdict]}"
     )
 
 

@@ -107,7 +107,8 @@ def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refuse
     assert "The run came to a verdict" in refused.out
     assert "FAILED" not in refused.out
     assert re.search(
-        r"what was short: recall: 0\.\d+, allowed at least 0\.800 \(lower end\), 80% of the attainable 1\.000 more weeks",
+        r"what was short: recall: 0\.\d+, allowed at least 0\.800 \(lower end\), "
+        r"80% of the attainable 1\.000 more weeks",
         refused.told,
     )
     assert "risk report" not in refused.out
