@@ -39,6 +39,7 @@ budget = 0.90
 [gate]
 min_recall = 0.05
 precision_floor = 0.02
+max_attainable_share = 0.999
 max_recall_interval = 0.99
 max_shortfall = 0.99
 min_gain_over_rule = -0.99

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from churn_assets.definitions import LIFECYCLE, TRAINING
-from churn_assets.defs.automation import GOING_ON
+from churn_assets.resources.abandoned_runs import GOING_ON
 from churn_assets.defs.features import PANEL
 from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project

@@ -78,6 +78,7 @@ class Scored:
 class Figures:
     """What the alerts do on a set of rows. Shares and areas are 0 to 1; each has its interval (see `figures`).
 
+    attainable_recall: what a perfect ranking with as many alerts finds.
     lift: precision over prevalence. pr_auc, roc_auc: of the ranking, threshold or not. brier: mean squared error of the
     scores as probabilities (Brier, Monthly Weather Review 78, 1950), 0 is perfect.
     """
@@ -95,9 +96,13 @@ class Figures:
     roc_auc: Estimate
     brier: Estimate
 
+    @property
+    def attainable_recall(self) -> float | None:
+        return min(1.0, self.alerts / self.churners) if self.churners else None
+
     def flat(self) -> dict[str, float | int | None]:
         """Each figure by its name, its interval as name_low and name_high."""
-        shown: dict[str, float | int | None] = {}
+        shown: dict[str, float | int | None] = {"attainable_recall": self.attainable_recall}
         for field in fields(self):
             figure = getattr(self, field.name)
             if isinstance(figure, Estimate):
@@ -348,8 +353,8 @@ def reason(criterion: Figure, policy: ChurnPolicy) -> str:
 # What helps where a criterion is missed, by what its key begins with.
 REMEDIES = {
     "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it",
-    "recall": "more weeks of orders, more features, or a lower gate.min_recall, if the team can work with it; what is "
-    "attainable is in docs/feasibility.md",
+    "recall": "more weeks of orders, more features, or a lower gate.min_attainable_share (or min_recall), if the team "
+    "can work with it; what is attainable is in docs/feasibility.md",
     "precision": "a smaller alerts.budget alerts the surest alone; or a lower gate.precision_floor",
     "alert_share": "the customers of the test week differ from the validation's; train again on a later week",
     "pr_auc_over_": "the model adds too little to that ranking on these data; more weeks of orders or more features "
@@ -409,7 +414,10 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
     gate, allowed_alerts = policy.gate, policy.alerts.budget * BUDGET_TOLERANCE
     recall, low, high = (value or 0.0 for value in (observed.recall.value, observed.recall.low, observed.recall.high))
     precision, share_ = observed.precision.value or 0.0, observed.alert_share.value or 0.0
-    lower, least = told_apart(low, gate.min_recall, ".3f")
+    # Nothing is judged without a churner.
+    churn_rate = observed.churners / observed.rows
+    attainable, least_recall = policy.attainable_recall(churn_rate), policy.least_recall(churn_rate)
+    lower, least = told_apart(low, least_recall, ".3f")
     right, floor = told_apart(precision, gate.precision_floor, ".3f")
     alerts, most = told_apart(share_, allowed_alerts, ".1%")
     return [
@@ -417,10 +425,10 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
             "recall",
             "recall",
             f"{recall:.3f}",
-            f"at least {least} (lower end)",
-            low >= gate.min_recall,
+            f"at least {least} (lower end), {least_recall / attainable:.0%} of the attainable {attainable:.3f}",
+            low >= least_recall,
             recall,
-            gate.min_recall,
+            least_recall,
             f"{lower} to {high:.3f}",
         ),
         Figure(

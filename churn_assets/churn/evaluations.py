@@ -15,7 +15,12 @@ _DIFFERENCE = ("difference", "difference_low", "difference_high")
 _ESTIMATES = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
 _FIGURES = (
     *of_kind("long", "rows", "churners", "alerts", "caught"),
-    *of_kind("double", "prevalence", *(f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high"))),
+    *of_kind(
+        "double",
+        "prevalence",
+        "attainable_recall",
+        *(f"{name}{end}" for name in _ESTIMATES for end in ("", "_low", "_high")),
+    ),
 )
 _COMPARISON = struct_of(
     *(Column("rival", "string"), Column("rows", "long")),

@@ -24,10 +24,14 @@ def step_of(score: Column, is_alert: Column) -> Column:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What is expected of a week's alerts; undefined where nobody is scored, the precision where nobody is alerted."""
+    """What is expected of a week's alerts; undefined where nobody is scored, the precision where nobody is alerted.
+
+    churn_rate: the share (0 to 1) of all customers expected to leave; None where nobody is scored.
+    """
 
     recall: Estimate
     precision: Estimate
+    churn_rate: float | None = None
 
 
 NOTHING_FORETOLD = Expectation(UNDEFINED, UNDEFINED)
@@ -57,7 +61,12 @@ def expected(steps: Mapping[int, int], calibration: Calibration, confidence: flo
     scores = (np.array([step // 2 for step in ordered], dtype=np.float64) + 0.5) / STEPS
     said, chance = log_odds(scores), calibration.probabilities(scores)
     alerted, others = (_group(customers[which], said[which], chance[which]) for which in (is_alert, ~is_alert))
-    return Expectation(_recall(alerted, others, calibration, confidence), _precision(alerted, calibration, confidence))
+    all_customers = alerted.customers + others.customers
+    return Expectation(
+        _recall(alerted, others, calibration, confidence),
+        _precision(alerted, calibration, confidence),
+        (alerted.churners + others.churners) / all_customers if all_customers else None,
+    )
 
 
 @dataclass(frozen=True)

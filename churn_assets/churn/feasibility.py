@@ -110,7 +110,7 @@ def feasibility(
     judged = churners if is_pooled else in_one_fold
     width = widest_wilson_interval(judged, gate.confidence)
     prevalence = churners / eligible if eligible else None
-    attainable = min(1.0, policy.alerts.budget / prevalence) if prevalence else None
+    attainable = policy.attainable_recall(prevalence) if prevalence else None
     reasons = []
     if as_of is None:
         reasons.append(f"no outcome of {candidate.windows.outcome_days} days is known yet")
@@ -120,17 +120,26 @@ def feasibility(
         reasons.append("everybody is a churner")
     else:
         assert attainable is not None
+        assert prevalence is not None
+        least_recall = policy.least_recall(prevalence)
+        asked = least_recall / attainable
         if width > gate.max_recall_interval:
             reasons.append(_too_few(judged, width, churners, policy))
         best, _ = _best_interval(attainable, judged, policy)
-        if attainable < gate.min_recall:
-            found, least = told_apart(attainable, gate.min_recall, ".0%")
+        if attainable < least_recall:
+            found, least = told_apart(attainable, least_recall, ".0%")
             reasons.append(
                 f"alerting {policy.alerts.budget:.0%} of customers finds at most {found} of the churners, "
                 f"below the minimum recall of {least}"
             )
-        elif best < gate.min_recall and width <= gate.max_recall_interval:
-            bound, least = told_apart(best, gate.min_recall, ".0%")
+        elif asked > gate.max_attainable_share:
+            share, most = told_apart(asked, gate.max_attainable_share, ".0%")
+            reasons.append(
+                f"the minimum recall of {least_recall:.3f} is {share} of what a perfect ranking reaches "
+                f"({attainable:.3f}); allowed {most}"
+            )
+        elif best < least_recall and width <= gate.max_recall_interval:
+            bound, least = told_apart(best, least_recall, ".0%")
             reasons.append(
                 f"even a perfect ranking's recall of {attainable:.0%} has a lower bound of {bound}, below the "
                 f"minimum of {least}"
@@ -201,18 +210,26 @@ def _figures(chosen: Feasibility, policy: ChurnPolicy) -> Iterator[Figure]:
         gate.max_recall_interval,
         ".2f",
     )
-    if chosen.attainable_recall is not None:
+    if chosen.attainable_recall is not None and chosen.prevalence is not None:
+        least_recall = policy.least_recall(chosen.prevalence)
         low, high = _best_interval(chosen.attainable_recall, chosen.expected_test_churners, policy)
-        lower, least = told_apart(low, gate.min_recall, ".2f")
+        lower, least = told_apart(low, least_recall, ".2f")
         yield Figure(
             "attainable_recall",
             f"recall of a perfect ranking, alerting {policy.alerts.budget:.0%} of the customers",
             f"{chosen.attainable_recall:.2f}",
             f"at least {least} (lower end)",
-            min(chosen.attainable_recall, low) >= gate.min_recall,
+            min(chosen.attainable_recall, low) >= least_recall,
             chosen.attainable_recall,
-            gate.min_recall,
+            least_recall,
             f"{lower} to {high:.2f}",
+        )
+        yield share_up_to(
+            "asked_of_attainable",
+            f"of a perfect ranking, what the minimum recall of {least_recall:.3f} asks for",
+            least_recall / chosen.attainable_recall,
+            gate.max_attainable_share,
+            ".0%",
         )
 
 

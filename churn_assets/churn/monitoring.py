@@ -364,7 +364,7 @@ def _estimated(
     foretold = NOTHING_FORETOLD if isinstance(calibration, str) else expected(steps, calibration, gate.confidence)
     alerts = sum(rows for step, rows in steps.items() if is_alert_step(step))
     figures = (
-        (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), gate.min_recall),
+        (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), policy.least_recall(foretold.churn_rate or 1.0)),
         (Metric.ESTIMATED_PRECISION, foretold.precision, alerts, gate.precision_floor),
     )
     return [
@@ -394,8 +394,10 @@ def _status_of_estimate(estimate: Estimate, least: float) -> Status:
 def _realised(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> list[Measurement]:
     """Recall and precision of what was served: below the gate's minimum warns, with its whole interval below fails."""
     gate = policy.gate
+    # Without a churner there is no recall, whatever is asked.
+    churn_rate = week.churners / week.labelled if week.churners else 1.0
     figures = (
-        (Metric.REALISED_RECALL, week.churners, gate.min_recall),
+        (Metric.REALISED_RECALL, week.churners, policy.least_recall(churn_rate)),
         (Metric.REALISED_PRECISION, week.labelled_alerts, gate.precision_floor),
     )
     return [

@@ -188,14 +188,18 @@ class Gate(Section):
     """What a model has to show on the judged rows before it may be registered.
 
     evaluation: "holdout" judges on the test fold; "crossfit" on every customer, each scored by a model that never saw
-    that customer, at the cost of four more fits. max_recall_interval: how wide the recall's interval may be; with fewer
-    churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
+    that customer, at the cost of four more fits. min_attainable_share: the least recall as a share of the attainable
+    one, see `least_recall`; min_recall, where it is given, is the least instead. max_attainable_share: what either
+    may ask for; above it nothing is trained. max_recall_interval: how wide the recall's interval may be; with
+    fewer churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
     max_miscalibration: the factor by which, beyond doubt, the probabilities may be too high or too low together, and
     their log-odds too steep or too flat.
     """
 
     evaluation: Literal["holdout", "crossfit"] = "holdout"
-    min_recall: Share = 0.30
+    min_recall: Share | None = None
+    min_attainable_share: Share = 0.30
+    max_attainable_share: Share = 0.80
     precision_floor: Share = 0.25
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
     max_recall_interval: Share = 0.20
@@ -497,6 +501,19 @@ class ChurnPolicy(Section):
                 'automation.refresh ("weekly") must be "daily", or left out, where calendar.snapshots is "daily"'
             )
         return self
+
+    def attainable_recall(self, churn_rate: float) -> float:
+        """What a perfect ranking reaches within the alert budget where `churn_rate` (0 to 1, above 0) leave."""
+        return min(1.0, self.alerts.budget / churn_rate)
+
+    def least_recall(self, churn_rate: float) -> float:
+        """What the recall's lower bound has to reach where `churn_rate` (0 to 1, above 0) leave.
+
+        As a share of the attainable recall it is the alert budget at least, for that is what alerting at random finds.
+        """
+        if self.gate.min_recall is not None:
+            return self.gate.min_recall
+        return max(self.gate.min_attainable_share * self.attainable_recall(churn_rate), self.alerts.budget)
 
     @property
     def refresh(self) -> Literal["weekly", "daily"]:

@@ -174,7 +174,8 @@ def _sum(values: Sequence[float | None]) -> float | None:
 class ServingModel:
     """The version that scored a week and how it was judged; None where it was not.
 
-    evaluation: the policy's way of judging by the time, "holdout" or "crossfit".
+    evaluation: the policy's way of judging by the time, "holdout" or "crossfit". attainable: the recall of a perfect
+    ranking with as many alerts.
     """
 
     version: str
@@ -190,3 +191,4 @@ class ServingModel:
     recall_high: float | None
     precision: float | None
     lift: float | None
+    attainable: float | None = None

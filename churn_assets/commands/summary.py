@@ -169,7 +169,9 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     if row["recall"] is not None and row["precision"] is not None:
         interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)
         lines += [
-            "  recall    {recall:.3f} ({}): {caught} of {churners} churners found".format(interval, **row),
+            "  recall    {recall:.3f} ({}): {caught} of {churners} churners found; attainable {:.3f}".format(
+                interval, min(1.0, row["alerts"] / row["churners"]), **row
+            ),
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
             "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
             "  ranking   PR-AUC {pr_auc:.3f}".format(**row),

@@ -332,11 +332,14 @@ def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPol
             is_judged = scored.is_unseen
             curves[CHAMPION] = precision_recall_curve(scored.champion[is_judged], scored.labels[is_judged])
     recall, precision = figures.recall.value, figures.precision.value
+    limits = [("precision floor", policy.gate.precision_floor)]
+    if figures.prevalence:
+        limits.append(("recall minimum", policy.least_recall(figures.prevalence)))
     return precision_recall(
         curves,
         title=f"{evaluation.verdict.value}: customers the model never saw",
         chosen=None if recall is None or precision is None else (recall, precision),
-        limits=[("precision floor", policy.gate.precision_floor), ("recall minimum", policy.gate.min_recall)],
+        limits=limits,
     )
 
 

@@ -159,7 +159,6 @@ def monitoring(
                 drawn(
                     realised_recall(
                         [each for each in figures if each.metric is Metric.REALISED_RECALL],
-                        policy.gate.min_recall,
                         [each for each in figures if each.metric is Metric.ESTIMATED_RECALL],
                     )
                 )

@@ -102,7 +102,7 @@ def registered_churn_model(
             "alias": STAGING,
             "inputs": dict(trained.evidence.data_versions),
             "recall_over_versions": as_metadata(
-                drawn(recall_over_versions(_judged_versions(lakehouse, tracking), policy.gate.min_recall))
+                drawn(recall_over_versions(_judged_versions(lakehouse, tracking, policy)))
             ),
         },
     )
@@ -117,15 +117,19 @@ def _serving_twin(tracking: TrackingResource, state: State, trained: TrainedMode
     return champion if tracking.digest_of(champion) == trained.evidence.model_digest else None
 
 
-def _judged_versions(lakehouse: LakehouseResource, tracking: TrackingResource) -> list[JudgedVersion]:
-    """The latest evaluation of each training, registered or refused, in the order of their judgement."""
+def _judged_versions(
+    lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy
+) -> list[JudgedVersion]:
+    """The latest evaluation of each training, registered or refused, in the order of their judgement; each beside what
+    the present policy asks of the customers it was judged on."""
     numbers = tracking.versions_by_run()
     judged: dict[str, JudgedVersion] = {}
     for row in sorted(lakehouse.records(EVALUATIONS), key=lambda row: row["evaluated_at"]):
         run_id, is_passed = row["run_id"], row["verdict"] == Verdict.PASS.value
         name = f"version {numbers[run_id]}" if run_id in numbers else f"run {run_id[:8]}"
         judged.pop(run_id, None)
-        judged[run_id] = JudgedVersion(name, row["recall"], row["recall_low"], row["recall_high"], is_passed)
+        least = policy.least_recall(row["prevalence"]) if row["prevalence"] else None
+        judged[run_id] = JudgedVersion(name, row["recall"], row["recall_low"], row["recall_high"], is_passed, least)
     return list(judged.values())[-SHOWN_VERSIONS:]
 
 

@@ -132,7 +132,9 @@ def _serving_model(
     judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
     latest = max(judged, key=lambda row: row["evaluated_at"], default=None)
     figures = ("churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
+    attainable = None if latest is None or not latest["churners"] else min(1.0, latest["alerts"] / latest["churners"])
     return ServingModel(
+        attainable=attainable,
         version=number,
         trained_on=max(trained.dates.train),
         tested_at=trained.dates.test,

@@ -202,7 +202,7 @@ def _figures(facts: CardFacts) -> Iterator[str]:
     yield figures_table(evaluation)
     yield bullets(
         [
-            "recall: share of the churners who were alerted",
+            "recall: share of the churners who were alerted; attainable: that of a perfect ranking with as many alerts",
             "precision: share of the alerts that were churners",
             "alert_share: share of the customers who were alerted",
             "lift: how many times as many churners there are among the alerted as among all",

@@ -202,22 +202,27 @@ def orders_by_day(days: Sequence[Day], watermark: date, low: Sequence[Span], clo
 
 @dataclass(frozen=True)
 class JudgedVersion:
-    """Recall of one evaluated model on customers it never saw, with its interval; None where there was none."""
+    """Recall of one evaluated model on customers it never saw, with its interval; None where there was none.
+
+    least: what its lower bound has to reach.
+    """
 
     name: str
     recall: float | None
     low: float | None
     high: float | None
     is_passed: bool
+    least: float | None = None
 
 
-def recall_over_versions(judged: Sequence[JudgedVersion], min_recall: float) -> "Figure":
+def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
     """Recall with its interval of each model in the order of its judgement, beside the least that is allowed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 0.45 * len(judged)), 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least lower bound {min_recall:.2f}")
+    asked = [np.nan if model.least is None else model.least for model in judged]
+    axes.plot(range(len(judged)), asked, "_", color="#444444", markersize=14, label="least lower bound")
     for is_passed, name, colour in ((True, "PASS", COLOURS[0]), (False, "not passed", COLOURS[1])):
         models = [(place, model) for place, model in enumerate(judged) if model.is_passed is is_passed]
         points = [(place, m.recall, m.low, m.high) for place, m in models if m.recall is not None]
@@ -272,9 +277,7 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     return figure
 
 
-def realised_recall(
-    measurements: Sequence[Measurement], min_recall: float, estimates: Sequence[Measurement] = ()
-) -> "Figure":
+def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Measurement] = ()) -> "Figure":
     """Recall of the alerts as served over the scored dates, with its interval, by version; hollow: in sample.
 
     measurements: of the realised recall. Dates whose labels are not yet known are left out. estimates: of the
@@ -284,7 +287,6 @@ def realised_recall(
 
     figure = Figure(figsize=(7.4, 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(min_recall, color="#888888", linewidth=1, linestyle=":", label=f"least the gate asks {min_recall:.2f}")
     known = [each for each in measurements if each.value is not None]
     foretold = sorted((each for each in estimates if each.value is not None), key=lambda each: each.as_of)
     if foretold:
@@ -295,6 +297,8 @@ def realised_recall(
         label = "as the probabilities foretold it"
         axes.plot(days, values, "_", color="#888888", markersize=9, label=label)  # type: ignore[arg-type]
         axes.vlines(days, lows, highs, color="#cccccc", linewidth=5, zorder=0)  # type: ignore[arg-type]
+    asked = {each.as_of: each.limit_fail for each in known}
+    axes.plot(list(asked), list(asked.values()), "_", color="#444444", markersize=14, label="least the gate asks")  # type: ignore[arg-type]
     for number, version in enumerate(dict.fromkeys(each.model_version for each in known)):
         for is_in_sample in (False, True):
             of_version = [m for m in known if m.model_version == version and m.is_in_sample is is_in_sample]

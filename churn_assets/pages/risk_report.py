@@ -117,10 +117,12 @@ def model_text(model: ServingModel) -> str:
         "crossfit": f"Five models made in the same way, this one among them, were tried on all {model.customers:,} "
         f"customers of {day}, each on those it had never seen. Together they found",
     }[str(model.evaluation)]
+    attainable = "" if model.attainable is None else f"; as many calls can find {model.attainable:.1%} at most"
     return (
         f"{judged} {model.recall:.1%} of those who left ({model.caught:,} of {model.churners:,}; for all customers "
-        f"between {model.recall_low:.1%} and {model.recall_high:.1%}). Of those called at risk {model.precision:.1%} "
-        f"left, {model.lift:.1f} times as many as among as many chosen by chance. {VERDICT_WORDS[model.verdict]}"
+        f"between {model.recall_low:.1%} and {model.recall_high:.1%}{attainable}). Of those called at risk "
+        f"{model.precision:.1%} left, {model.lift:.1f} times as many as among as many chosen by chance. "
+        f"{VERDICT_WORDS[model.verdict]}"
     )
 
 

@@ -38,17 +38,24 @@ def _criteria(criteria: Sequence[Figure]) -> list[list[str]]:
 
 def figures_table(evaluation: Evaluation) -> Markdown:
     """The figures with their intervals: overall, then each part of each slice."""
-    shown = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
+    shown = ("precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
     named = [(Markdown("**all**"), evaluation.figures)]
     named += [
         (escaped(f"{part.slice}: {part.part}{'' if part.is_judgeable else ' (too small to judge)'}"), part.figures)
         for part in evaluation.slices
     ]
     rows = [
-        [name, f"{figures.rows:,}", f"{figures.churners:,}", *(_estimate(getattr(figures, figure)) for figure in shown)]
+        [
+            name,
+            f"{figures.rows:,}",
+            f"{figures.churners:,}",
+            _estimate(figures.recall),
+            UNKNOWN if figures.attainable_recall is None else f"{figures.attainable_recall:.3f}",
+            *(_estimate(getattr(figures, figure)) for figure in shown),
+        ]
         for name, figures in named
     ]
-    return table(["", "customers", "churners", *shown], rows)
+    return table(["", "customers", "churners", "recall", "attainable", *shown], rows)
 
 
 def _estimate(figure: Estimate) -> str:

@@ -310,7 +310,13 @@ def test_a_model_that_meets_every_criterion_passes_with_its_figures() -> None:
     ("scored", "told"),
     [
         # A recall of 0.45 is above 0.40, its lower bound is not.
-        (customers(45, 100), "recall 0.450, 95% interval 0.356 to 0.548; allowed: at least 0.400 (lower end)"),
+        (
+            customers(45, 100),
+            (
+                "recall 0.450, 95% interval 0.356 to 0.548; allowed: at least 0.400 (lower end), "
+                "40% of the attainable 1.000"
+            ),
+        ),
         (customers(50, 151), "precision 0.249; allowed: at least 0.250"),
         (customers(100, 121), "customers alerted 22.1%; allowed: at most 22.0%"),
     ],

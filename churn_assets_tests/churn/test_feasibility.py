@@ -29,6 +29,10 @@ POLICY = ChurnPolicy()
 CROSSFIT = ChurnPolicy(gate=Gate(evaluation="crossfit"))
 
 
+# A recall as it is wanted, whatever can be attained.
+PLAIN = ChurnPolicy(gate=Gate(min_recall=0.3, max_attainable_share=0.999))
+
+
 def found(eligible: int, churners: int, policy: ChurnPolicy = POLICY, as_of: date | None = DAY) -> Feasibility:
     return feasibility(policy, policy, as_of=as_of, eligible=eligible, churners=churners)
 
@@ -73,28 +77,54 @@ def test_cross_fitting_is_hinted_at_only_where_all_churners_together_are_enough(
 
 
 def test_a_recall_beyond_budget_over_prevalence_is_refused() -> None:
-    row = found(10_000, 8_000)
+    row = found(10_000, 8_000, PLAIN)
     assert row.attainable_recall == pytest.approx(0.25)
     assert row.reasons == (
         "alerting 20% of customers finds at most 25% of the churners, below the minimum recall of 30%",
     )
     # The budget that a perfect ranking needs, and a minimum that it reaches.
-    assert found(10_000, 8_000, ChurnPolicy(alerts=Alerts(budget=0.3))).is_feasible
+    assert found(10_000, 8_000, PLAIN.model_copy(update={"alerts": Alerts(budget=0.3)})).is_feasible
     assert found(10_000, 8_000, ChurnPolicy(gate=Gate(min_recall=0.2))).is_feasible
 
 
 def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused() -> None:
-    row = found(10_000, 6_500)
+    row = found(10_000, 6_500, PLAIN)
     assert row.attainable_recall == pytest.approx(0.2 / 0.65)
     assert wilson_interval(400, 1_300, 0.95)[0] < 0.3 < 0.2 / 0.65
     (reason,) = row.reasons
     assert reason == "even a perfect ranking's recall of 31% has a lower bound of 28%, below the minimum of 30%"
     # With so many churners the bound is near enough.
-    assert found(1_000_000, 650_000).is_feasible
+    assert found(1_000_000, 650_000, PLAIN).is_feasible
+
+
+def test_a_minimum_that_asks_for_nearly_a_perfect_ranking_is_refused_with_its_share_of_it() -> None:
+    # 0.30 of the 0.334 that a budget of 20 % reaches where 59.9 % leave.
+    asked = ChurnPolicy(gate=Gate(min_recall=0.3))
+    row = found(100_000, 59_900, asked)
+    assert row.attainable_recall == pytest.approx(0.334, abs=5e-4)
+    (reason,) = row.reasons
+    assert reason == "the minimum recall of 0.300 is 90% of what a perfect ranking reaches (0.334); allowed 80%"
+    figure = next(each for each in feasible_outcome([row], asked).figures if each.key == "asked_of_attainable")
+    assert (figure.observed, figure.allowed, figure.is_met) == ("90%", "at most 80%", False)
+    assert found(100_000, 59_900, ChurnPolicy(gate=Gate(min_recall=0.3, max_attainable_share=0.9))).is_feasible
+    # As a share of it the same definition is feasible.
+    assert found(100_000, 59_900).is_feasible
+
+
+@pytest.mark.parametrize(
+    ("churn_rate", "least"),
+    # All can be found; half of them; and where 30 % of what can be is less than alerting at random finds.
+    [(0.147, 0.5), (0.4, 0.25), (0.8, 0.2)],
+)
+def test_a_minimum_given_as_a_share_follows_what_is_attainable_and_is_never_less_than_chance(
+    churn_rate: float, least: float
+) -> None:
+    assert ChurnPolicy(gate=Gate(min_attainable_share=0.5)).least_recall(churn_rate) == pytest.approx(least)
+    assert ChurnPolicy(gate=Gate(min_recall=0.45)).least_recall(churn_rate) == 0.45
 
 
 def test_too_few_and_unattainable_are_both_told() -> None:
-    too_few, unattainable = found(100, 80).reasons
+    too_few, unattainable = found(100, 80, PLAIN).reasons
     assert too_few.startswith("with 16 churners to judge on")
     assert unattainable.startswith("alerting 20% of customers finds at most 25%")
 
@@ -143,6 +173,7 @@ def test_a_refused_definition_is_told_with_its_numbers_reasons_and_all_feasible_
         ("churners", True),
         ("widest_recall_interval", False),
         ("attainable_recall", True),
+        ("asked_of_attainable", True),
     ]
     assert outcome.observed.startswith(
         "NOT FEASIBLE: no order for 30 days: 100 churners among 10,000 customers at 2024-03-04 (1.00%); "

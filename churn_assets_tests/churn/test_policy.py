@@ -41,6 +41,8 @@ JUDGING_VALUES = {
     "split.salt": "43",
     "alerts.budget": 0.3,
     "gate.min_recall": 0.5,
+    "gate.min_attainable_share": 0.4,
+    "gate.max_attainable_share": 0.9,
     "gate.precision_floor": 0.3,
     "gate.confidence": 0.9,
     "gate.evaluation": "crossfit",

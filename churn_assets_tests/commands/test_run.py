@@ -98,11 +98,19 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Shown:
 def test_the_exit_code_is_1_and_the_reason_is_shown_when_the_gate_refuses(refused: Shown) -> None:
     assert refused.exit_code == 1
     assert "recall_gate: no pass; see Evaluation, below" in refused.out
-    assert re.search(r"^    recall +0\.\d{3} .* at least 0\.800 \(lower end\) +MISSED$", refused.out, re.MULTILINE)
+    assert re.search(
+        r"^    recall +0\.\d{3} .* at least 0\.800 \(lower end\), 80% of the attainable 1\.000 +MISSED$",
+        refused.out,
+        re.MULTILINE,
+    )
     # A verdict is no failure of the run; what was short is told with what to do, and only what exists is named.
     assert "The run came to a verdict" in refused.out
     assert "FAILED" not in refused.out
-    assert re.search(r"what was short: recall: 0\.\d+, allowed at least 0\.800 \(lower end\) more weeks", refused.told)
+    assert re.search(
+        r"what was short: recall: 0\.\d+, allowed at least 0\.800 \(lower end\), "
+        r"80% of the attainable 1\.000 more weeks",
+        refused.told,
+    )
     assert "risk report" not in refused.out
     assert "no version is under alias production" in refused.out
     assert refused.out.rstrip().splitlines()[-1].startswith("Took ")

@@ -96,7 +96,7 @@ def test_a_hostile_name_of_a_segment_is_shown_as_it_is() -> None:
     shown = [row for row in page.rows if row[0].startswith("segment: ")]
     in_one_line = " ".join(HOSTILE.split())
     assert f"segment: {in_one_line} (too small to judge)" in [row[0] for row in shown]
-    assert {len(row) for row in shown} == {10}
+    assert {len(row) for row in shown} == {11}
 
 
 @pytest.mark.parametrize(

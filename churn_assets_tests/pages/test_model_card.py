@@ -367,7 +367,7 @@ def test_a_hostile_name_of_a_segment_neither_breaks_a_table_nor_is_markup() -> N
     told = facts(judged(customers(60, 100, slices=parts(HOSTILE, "fair", HOSTILE + " small"))))
     card = model_card(told)
     found = rows(section(card, "Figures"))
-    assert {len(row) for row in found} == {10}
+    assert {len(row) for row in found} == {11}
     assert len(found) == 1 + 1 + 3
     for markup in ("<", "`q", "**y", "[z", "|b", "_r_"):
         assert re.search(rf"(?<!\\){re.escape(markup)}", card) is None
