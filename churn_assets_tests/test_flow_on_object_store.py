@@ -95,7 +95,7 @@ def test_sources_of_each_format(spark: SparkSession, store: ObjectStore) -> None
         ("parquet", f"{root}/rows", "2"),
         ("delta", f"{store.root}/Küche #1/delta", "3"),
     ):
-        source = RawSource(path=path, format=kind)
+        source = RawSource.model_validate({"path": path, "format": kind})
         assert [row["n"] for row in _read(reading, source, path, ALL_COLUMNS).collect()] == [expected], kind
 
 
