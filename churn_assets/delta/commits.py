@@ -471,10 +471,10 @@ def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
     from pyspark.sql import functions as F
 
     if by is None:
-        rows.write.option("compression", "zstd").parquet(folder)
+        rows.write.option("compression", "zstd").parquet(spark_uri(folder))
     else:
         dated = rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
-        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(folder)
+        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(spark_uri(folder))
 
 
 def _written(rows: "DataFrame", path: str, actions: list[Any]) -> "DataFrame":

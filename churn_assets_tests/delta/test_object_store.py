@@ -14,13 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from churn_assets.definitions import default_resources
 from churn_assets.delta import commits, reading
 from churn_assets.delta.commits import OvertakenError, UnsafeStoreError, append_after, require_one_winner
 from churn_assets.delta.erasing import Erasure, erase, orders_of
 from churn_assets.delta.maintenance import maintain, remove_temporary_files, tables_under
 from churn_assets.delta.storage import delete_folder, holds_files, is_file, write_file
 from churn_assets.delta.tables import files_of, latest_version, open_delta
+from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.source_files import data_files
+from churn_assets.resources.source_reading import Scratch, SourceReading
+from churn_assets.resources.spark import spark_resource
 from churn_assets.serving.pipelines import shared_folder
 from churn_assets_tests import object_store
 from churn_assets_tests.object_store import CARELESS, ObjectStore
@@ -252,3 +256,32 @@ def test_no_client_asks_the_metadata_service_unless_told_to(
         service.shutdown()
     assert ended.returncode == 0, ended.stderr
     assert bool(asked) is is_asked, (asked, ended.stdout)
+
+
+class Written:
+    """Rows that tell where an engine is asked to write them."""
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self.write = self
+
+    def option(self, *_: Any) -> "Written":
+        return self
+
+    def parquet(self, place: str) -> None:
+        self.places.append(place)
+        raise InterruptedError
+
+
+def test_spark_is_given_the_scheme_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: Any = Written()
+    with pytest.raises(InterruptedError):
+        commits._stage(rows, "s3://lake/rows/1", None)
+    lakehouse = default_resources(settings_from_env({"CHURN_LAKEHOUSE": "s3://nowhere"}))["lakehouse"]
+    monkeypatch.setattr("churn_assets.resources.lakehouse.delete_folder", lambda _: None)
+    with pytest.raises(InterruptedError):
+        lakehouse.held(rows).__enter__()
+    assert [place.partition("/held/")[0] for place in rows.places] == ["s3a://lake/rows/1", "s3a://nowhere"]
+    settings = settings_from_env({"CHURN_LAKEHOUSE": "s3://lake", "SPARK_REMOTE": "sc://host:15002"})
+    assert spark_resource(settings).shared_folder == "s3a://lake"
+    assert SourceReading(rows, Scratch(""))._address("s3://lake/a") == "s3a://lake/a"
