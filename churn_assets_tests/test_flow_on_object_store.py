@@ -19,6 +19,7 @@ from churn_assets.defs.maintenance import MAINTENANCE
 from churn_assets.defs.retention import TARGETS
 from churn_assets.delta.commits import UnsafeStoreError, append_after
 from churn_assets.delta.storage import write_file
+from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.source_reading import Scratch, reading_by
 from churn_assets.resources.sources import RawSource, _read
 from churn_assets.resources.used_columns import ALL_COLUMNS
@@ -99,15 +100,15 @@ def test_sources_of_each_format(spark: SparkSession, store: ObjectStore) -> None
         assert [row["n"] for row in _read(reading, source, path, ALL_COLUMNS).collect()] == [expected], kind
 
 
-def test_a_place_that_cannot_be_used_is_told_before_anything_runs(built: Project, store: ObjectStore) -> None:
-    careless = on(store.made(CARELESS), built).settings
+def test_a_place_that_cannot_be_used_is_told_before_anything_runs(store: ObjectStore) -> None:
+    careless = settings_from_env({"CHURN_LAKEHOUSE": f"{store.made(CARELESS)}/lake"})
     with pytest.raises(UnsafeStoreError, match="lets a second writer replace"):
         _require_place(careless.lakehouse)
     with pytest.raises(doctor.Wrong, match="lets a second writer replace"):
         doctor.lakehouse(careless)
-    for root in ("s3://no-such-bucket-1/lake",):
-        with pytest.raises(UnusableLakehouseError, match="No tables can be kept at"):
-            _require_place(root)
-        with pytest.raises(doctor.Wrong, match="no-such-bucket-1"):
-            doctor.lakehouse(replace(careless, lakehouse=root))
-    assert "keeps the first of two writes" in doctor.lakehouse(on(store.root, built).settings)
+    missing = replace(careless, lakehouse="s3://no-such-bucket-1/lake")
+    with pytest.raises(UnusableLakehouseError, match="No tables can be kept at"):
+        _require_place(missing.lakehouse)
+    with pytest.raises(doctor.Wrong, match="no-such-bucket-1"):
+        doctor.lakehouse(missing)
+    assert "keeps the first of two writes" in doctor.lakehouse(replace(careless, lakehouse=f"{store.root}/lake"))
