@@ -7,7 +7,14 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
 from churn_assets.churn.policy import Names, Promotion
-from churn_assets.churn.tables import CUSTOMERS, RETENTION_TABLES, REVIEWS, SOURCE_TABLES, SourceTable
+from churn_assets.churn.tables import (
+    CAMPAIGN_CONTACTS,
+    CUSTOMERS,
+    RETENTION_TABLES,
+    REVIEWS,
+    SOURCE_TABLES,
+    SourceTable,
+)
 from churn_assets.defs import (
     alerts,
     automation,
@@ -22,6 +29,7 @@ from churn_assets.defs import (
     lakehouse,
     maintenance,
     monitoring,
+    outbox,
     panel_contract,
     ready_features,
     registry,
@@ -34,6 +42,7 @@ from churn_assets.defs import (
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.alerts import alerts_resource
 from churn_assets.resources.configuration import load_policy, names_of
+from churn_assets.resources.contacts import contacts_resource
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets.resources.settings import Settings, settings_from_env
@@ -60,6 +69,7 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
         "pyspark": pyspark,
         **made,
         "alerts": alerts_resource(settings),
+        "contacts": contacts_resource(settings),
         "policy": policy,
         "deployment": settings.is_automated,
         "sources": SourceCatalog(sources, settings.project, f"{root}/{demo.FOLDER}", scratch=f"{root}/held"),
@@ -89,7 +99,7 @@ def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> di
 # In flow order. What these modules define is collected; what depends on the configuration is made by `build_defs`.
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
-SERVING_STAGES = (decisions, scoring, monitoring, retention, campaigns, risk_report)
+SERVING_STAGES = (decisions, scoring, monitoring, retention, outbox, campaigns, risk_report)
 LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
 DEMO, CHECKS = "demo_lakehouse", "churn_checks"
 _LEDGER_CHECK = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)
@@ -217,7 +227,8 @@ def _landing_checks(tables: Sequence[SourceTable]) -> list[dg.AssetChecksDefinit
 
 def _landing(table: SourceTable, group: str, *, is_demo: bool) -> dg.AssetsDefinition:
     simulated = [dg.AssetKey([demo.FOLDER, table.name])] if is_demo and table.name in demo.MEANINGS else []
-    return lakehouse.source_asset(table, simulated, group=group)
+    received = outbox.with_receipts if table is CAMPAIGN_CONTACTS else None
+    return lakehouse.source_asset(table, simulated, group=group, also=received)
 
 
 def _among_themselves(assets: Sequence[Any]) -> list[Any]:

@@ -22,7 +22,8 @@ from churn_assets_tests.processes import PATIENCE_SECONDS
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 
 # What every run has of its own: its ids and its clock.
-OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id", "evaluated_at", "decided_at", "scored_at", "listed_at"}
+OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id"}
+OF_THE_RUN |= {"evaluated_at", "decided_at", "scored_at", "listed_at", "queued_at"}
 SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
 SOURCE = """[{name}]
 format = "delta"

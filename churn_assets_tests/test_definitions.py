@@ -15,6 +15,7 @@ import pytest
 from churn_assets import defs as stages
 from churn_assets.churn.arrivals import ARRIVAL_RULES
 from churn_assets.churn.errors import InvalidPolicyError, InvalidSourcesError
+from churn_assets.churn.outbox import ALL_DELIVERED, NOBODY_KEPT_OFF, SENT_ONCE
 from churn_assets.churn.tables import RETENTION_TABLES, SOURCE_TABLES
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs import freshness, monitoring
@@ -184,6 +185,8 @@ def test_every_check_has_a_description_and_every_gate_blocks(defs: dg.Definition
     others |= set(ARRIVAL_RULES)
     # What cannot be read of a source costs its row, by the rules of cleaning.
     others |= {f"{table.name}__readable_values" for table in (*SOURCE_TABLES, *RETENTION_TABLES)}
+    # Who may not be contacted is kept out before anything is sent; the checks tell of it.
+    others |= {SENT_ONCE, NOBODY_KEPT_OFF, ALL_DELIVERED}
     # What has been served cannot be taken back by holding up what comes after it.
     # A table that is late must not keep the run from writing it.
     assert warnings_only == others | set(monitoring.CHECKS) | {freshness.CHECK}

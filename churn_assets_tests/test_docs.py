@@ -33,7 +33,7 @@ from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCS = CHECKOUT / "docs"
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *DOCS.rglob("*.md")])
-LANGUAGES = {"sh", "console", "python", "toml", "yaml", "text", "mermaid"}
+LANGUAGES = {"json", "sh", "console", "python", "toml", "yaml", "text", "mermaid"}
 PROGRAMS = ("make ", ".venv/bin/", "churn-assets ", "dagster ", "scripts/", ".ci/run", "pip ", "git ")
 HERE = "churn_assets_tests/test_docs.py::"
 COMMANDS = "churn_assets_tests/commands/"

@@ -15,10 +15,11 @@ from churn_assets.defs.alerts import alert_on_failure
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.tracking import TrackingResource, UnusableStoreError, without_credentials
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.defs.test_outbox import Tool
 from churn_assets_tests.processes import CHECKOUT
 
-HOOK, MAIL, STORE, TOKEN = (f"mark3d-{name}-s3cret" for name in ("hook", "mail", "store", "token"))
-SECRETS = (HOOK, MAIL, STORE, TOKEN)
+HOOK, MAIL, CRM, STORE, TOKEN = (f"mark3d-{name}-s3cret" for name in ("hook", "mail", "crm", "store", "token"))
+SECRETS = (HOOK, MAIL, CRM, STORE, TOKEN)
 COMMANDS = {"churn-assets": "churn_assets.cli", "dagster": "dagster._cli", "dagster-graphql": "dagster_graphql.cli"}
 # What the pages of the UI ask about resources and jobs.
 RESOURCES = """
@@ -40,6 +41,7 @@ def environment(folder: Path) -> dict[str, str]:
         "DAGSTER_HOME": str(folder / "data" / "dagster_home"),
         "CHURN_ALERT_WEBHOOK": f"http://127.0.0.1:9/{HOOK}",
         "CHURN_ALERT_SMTP": f"smtp://churn:{MAIL}@127.0.0.1:9/?from=a@b.example&to=c@d.example",
+        "CHURN_CONTACTS_WEBHOOK": f"http://127.0.0.1:9/{CRM}",
         "MLFLOW_TRACKING_URI": f"sqlite:///file:{folder}/mlflow.db?uri=true&password={STORE}",
     }
 
@@ -114,6 +116,7 @@ def test_no_secret_is_stored_logged_or_answered(folder: Path) -> None:
         assert b"no version is under alias staging" in told
         answers = said_by("dagster-graphql", "-m", "churn_assets.definitions", "-t", RESOURCES)
         assert b'"CHURN_ALERT_WEBHOOK"' in answers, answers
+        assert b'"CHURN_CONTACTS_WEBHOOK"' in answers, answers
         assert b"&password=" in answers, answers
         assert len(instance.get_runs()) == 3
     commands = [said_by("churn-assets", name) for name in ("doctor", "history")]
@@ -126,7 +129,9 @@ def test_no_secret_is_stored_logged_or_answered(folder: Path) -> None:
 
 @pytest.mark.system
 def test_a_whole_lifecycle_leaves_no_secret(folder: Path) -> None:
-    told = said_by("churn-assets", "run")
+    with Tool(secret=CRM).serving() as tool:
+        told = said_by("churn-assets", "run", CHURN_CONTACTS_WEBHOOK=tool.address)
+    assert tool.received
     assert b"The lifecycle ran to its end." in told, told[-3_000:]
     assert found_in(told) == []
     assert leaks(folder) == []

@@ -39,6 +39,7 @@ OF_THE_RUN = {
     "decided_at",
     "scored_at",
     "listed_at",
+    "queued_at",
 }
 # Without these nothing has been shown: the features, and the scores of a week.
 NEEDED = (PANEL, SCORES)
@@ -139,7 +140,7 @@ def _environment(settings: Settings, engine: str, folder: Path) -> dict[str, str
         "CHURN_AUTOMATION": "on",
     }
     # Nobody is to be told of a trial; and a client of a server leaves its mark in the environment.
-    left_out = {"CHURN_ALERT_WEBHOOK", "CHURN_ALERT_SMTP", "SPARK_CONNECT_MODE_ENABLED"}
+    left_out = {"CHURN_ALERT_WEBHOOK", "CHURN_ALERT_SMTP", "CHURN_CONTACTS_WEBHOOK", "SPARK_CONNECT_MODE_ENABLED"}
     if engine in ("sail", "local"):
         left_out |= {"SPARK_REMOTE"}
     if engine in ("sail", "connect") or (not (settings.spark_master or "").startswith("local") and engine == "local"):

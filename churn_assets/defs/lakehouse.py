@@ -102,8 +102,17 @@ def landed(table: SourceTable) -> str:
     return f"food_delivery/{table.name}"
 
 
-def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GROUP) -> dg.AssetsDefinition:
-    """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after."""
+def source_asset(
+    table: SourceTable,
+    deps: list[dg.AssetKey],
+    *,
+    group: str = GROUP,
+    also: Callable[[LakehouseResource, DataFrame], DataFrame] | None = None,
+) -> dg.AssetsDefinition:
+    """The asset that lands one source table, mapped by sources.toml, as it is: cleaning comes after.
+
+    also: adds to the source's rows what came another way.
+    """
 
     @dg.asset(
         key=landed(table).split("/"),
@@ -120,6 +129,8 @@ def source_asset(table: SourceTable, deps: list[dg.AssetKey], *, group: str = GR
             rows, unreadable = lakehouse.spark.createDataFrame([], table.spark_schema), []
         else:
             rows, unreadable = opened.rows, [str(each) for each in opened.unreadable]
+        if also is not None:
+            rows = also(lakehouse, rows)
         with sources.explained(lakehouse.spark, table):
             commit = lakehouse.write(
                 landed(table), without_forgotten(lakehouse, rows), metadata={"unreadable": unreadable}

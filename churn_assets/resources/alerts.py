@@ -126,7 +126,7 @@ def check_addresses(settings: Settings) -> None:
     """Raises InvalidAlertAddressError, naming each variable and all that is wrong with its address."""
     problems = []
     if settings.alert_webhook:
-        problems += [f"{WEBHOOK_VARIABLE} {problem}" for problem in _of_webhook(settings.alert_webhook)]
+        problems += [f"{WEBHOOK_VARIABLE} {problem}" for problem in webhook_problems(settings.alert_webhook)]
     if settings.alert_smtp:
         try:
             mail_server(settings.alert_smtp)
@@ -178,7 +178,8 @@ def mail_server(address: str) -> MailServer:
     )
 
 
-def _of_webhook(address: str) -> list[str]:
+def webhook_problems(address: str) -> list[str]:
+    """What is wrong with an address to post to, without it; empty where nothing is."""
     problems = _of_any(address)
     scheme, _, rest = address.partition("://")
     if scheme not in ("http", "https"):

@@ -32,8 +32,9 @@ class Settings:
     tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
     mlflow_ui, dagster_ui: addresses of their pages, for the links between them.
     dfs_tmpdir: where Spark writes a model on its way to MLflow; None is MLflow's own default.
-    alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. These, tracking_uri and
-    spark_remote may hold secrets: no resource keeps them, and none is shown.
+    alert_webhook, alert_smtp: where people are told of failures; see `AlertsResource`. contacts_webhook: where the
+    retention team's own tool is told whom to contact; see `ContactsResource`. These, tracking_uri and spark_remote may
+    hold secrets: no resource keeps them, and none is shown.
     code_commit: what is recorded as the code's commit; None asks git.
     dagster_home: where Dagster keeps its history.
     engine, spark_master, spark_remote: where the tables are computed; `engines.choice` decides. driver_memory: how much
@@ -52,6 +53,7 @@ class Settings:
     code_commit: str | None
     alert_webhook: str | None = field(repr=False)
     alert_smtp: str | None = field(repr=False)
+    contacts_webhook: str | None = field(repr=False)
     dagster_home: Path
     engine: str | None
     spark_master: str | None
@@ -103,6 +105,7 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
         code_commit=env.get("CHURN_CODE_COMMIT") or None,
         alert_webhook=env.get("CHURN_ALERT_WEBHOOK") or None,
         alert_smtp=env.get("CHURN_ALERT_SMTP") or None,
+        contacts_webhook=env.get("CHURN_CONTACTS_WEBHOOK") or None,
         dagster_home=Path(env.get("DAGSTER_HOME") or data / "dagster_home"),
         engine=env.get("CHURN_ENGINE") or None,
         spark_master=env.get("SPARK_MASTER") or None,

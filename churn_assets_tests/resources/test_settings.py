@@ -69,6 +69,7 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
         "MLFLOW_DFS_TMP": ("dfs_tmpdir", "/Volumes/main/churn/tmp"),
         "CHURN_CODE_COMMIT": ("code_commit", "0123abc"),
         "CHURN_ALERT_WEBHOOK": ("alert_webhook", "https://hooks.example/secret"),
+        "CHURN_CONTACTS_WEBHOOK": ("contacts_webhook", "https://crm.example/secret"),
         "CHURN_ALERT_SMTP": ("alert_smtp", "smtp://mail.example:25/?from=a@b.example&to=c@d.example"),
     }
     for variable, (field, value) in moved.items():
