@@ -16,8 +16,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from churn_assets.definitions import LIFECYCLE, TRAINING
-from churn_assets.resources.abandoned_runs import GOING_ON
 from churn_assets.defs.features import PANEL
+from churn_assets.resources.abandoned_runs import GOING_ON
 from churn_assets.resources.trained_models import REGISTERED_MODEL
 from churn_assets_tests.conftest import Project
 from churn_assets_tests.processes import Served, dev_servers, wait_for

@@ -362,9 +362,10 @@ def _estimated(
     """
     gate = policy.gate
     foretold = NOTHING_FORETOLD if isinstance(calibration, str) else expected(steps, calibration, gate.confidence)
+    least_recall = policy.least_recall(foretold.churn_rate or 1.0)
     alerts = sum(rows for step, rows in steps.items() if is_alert_step(step))
     figures = (
-        (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), policy.least_recall(foretold.churn_rate or 1.0)),
+        (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), least_recall),
         (Metric.ESTIMATED_PRECISION, foretold.precision, alerts, gate.precision_floor),
     )
     return [

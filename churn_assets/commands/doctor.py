@@ -165,7 +165,22 @@ def disk(settings: Settings) -> str:
 
 
 def lakehouse(settings: Settings) -> str:
-    return _writable(settings.lakehouse, "CHURN_LAKEHOUSE")
+    from pyarrow import ArrowInvalid
+
+    from churn_assets.delta.commits import UnsafeStoreError, require_one_winner
+    from churn_assets.delta.storage import filesystem_of, is_object_store
+
+    if not is_object_store(settings.lakehouse):
+        return _writable(settings.lakehouse, "CHURN_LAKEHOUSE")
+    try:
+        filesystem_of(settings.lakehouse)
+        require_one_winner(settings.lakehouse)
+    except UnsafeStoreError as unsafe:
+        raise Wrong(str(unsafe).partition("\nNext step: ")[0], str(unsafe).rpartition("Next step: ")[2]) from unsafe
+    except (ArrowInvalid, OSError) as refused:
+        fix = "correct CHURN_LAKEHOUSE, or AWS_ENDPOINT_URL and the credentials of the environment"
+        raise Wrong(f"{settings.lakehouse}: {refused}", fix) from refused
+    return f"{settings.lakehouse}, which keeps the first of two writes"
 
 
 def mlflow(settings: Settings) -> str:

@@ -164,14 +164,16 @@ def _look_ahead(resources: Mapping[str, Any]) -> None:
 
 
 def _require_place(root: str) -> None:
-    """Raises UnusableLakehouseError."""
+    """Raises UnusableLakehouseError, and UnsafeStoreError for a store that two runs would share badly."""
     from pyarrow import ArrowInvalid
 
+    from churn_assets.delta.commits import require_one_winner
     from churn_assets.delta.storage import filesystem_of
 
     advice = "set CHURN_LAKEHOUSE to a folder, or to a URI such as s3://bucket/folder"
     try:
         filesystem_of(root)
+        require_one_winner(root)
     except (ArrowInvalid, OSError) as refused:
         raise UnusableLakehouseError(f"No tables can be kept at {root}.", [str(refused)], next_step=advice) from refused
     if "://" not in root and Path(root).is_file():

@@ -11,7 +11,17 @@ from urllib.parse import unquote
 from churn_assets.churn.errors import ChurnError
 from churn_assets.delta.comparing import rows_beyond
 from churn_assets.delta.file_statistics import file_statistics
-from churn_assets.delta.storage import delete_folder, filesystem_of, python_uri, spark_uri
+from churn_assets.delta.storage import (
+    HELD_FOLDER,
+    delete_folder,
+    filesystem_of,
+    is_object_store,
+    keeps_first_write,
+    make_folder,
+    place_of,
+    python_uri,
+    spark_uri,
+)
 from churn_assets.delta.tables import (
     OF_DATE,
     MissingFileError,
@@ -48,6 +58,10 @@ COMPARED_ROWS = 5_000_000
 
 class OvertakenError(ChurnError):
     """Another process committed to the table first."""
+
+
+class UnsafeStoreError(ChurnError):
+    """An object store would let two writers commit the same version, and keep the second's."""
 
 
 class UndatedRowsError(ChurnError):
@@ -177,7 +191,7 @@ def _commit_what_is_new(
         return None
     write_id, place = metadata["write_id"], f"{staged}/new"
     filesystem, folder = filesystem_of(place)
-    filesystem.create_dir(folder, recursive=True)
+    make_folder(place)
     if len(new):
         pq.write_table(new, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
     before = commit_info(path, written_as(path, delta.version()))
@@ -342,6 +356,30 @@ def append_after(path: str, version: int | None, rows: "pa.Table", metadata: Map
     return 0 if version is None else version + 1
 
 
+def require_one_winner(root: str) -> None:
+    """Tries under `root` whether an object store keeps the first of two writes that both ask to be the first.
+
+    deltalake commits by such writes, and a store that does not know them replaces one commit by another in silence.
+    Of a folder nothing is asked. Raises UnsafeStoreError.
+    """
+    if not is_object_store(root):
+        return
+    # Among what upkeep removes, where this is killed.
+    held = f"{root.rstrip('/')}/{HELD_FOLDER}/{uuid.uuid4().hex}"
+    try:
+        is_kept = keeps_first_write(held)
+    except ImportError as missing:
+        raise UnsafeStoreError(
+            f"Whether the store of {root} is safe for two writers cannot be asked without boto3.",
+            next_step="pip install 'churn_assets[s3]'",
+        ) from missing
+    if not is_kept:
+        raise UnsafeStoreError(
+            f"The store of {root} lets a second writer replace what the first one committed.",
+            next_step="use a store with conditional writes (PUT with If-None-Match), as S3 is since 2024",
+        )
+
+
 def overwrite(path: str, rows: "pa.Table", metadata: Mapping[str, Any], *, since: int | None) -> int:
     """Makes `rows`, a small table, all the rows of the table at `path`; the version that has them. Needs no JVM.
 
@@ -368,7 +406,7 @@ def _staged_actions(rows: "pa.Table", staged: str) -> list[Any]:
         return []
     filesystem, folder = filesystem_of(staged)
     try:
-        filesystem.create_dir(folder, recursive=True)
+        make_folder(staged)
         pq.write_table(rows, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
         return _add_actions(staged, staged.rsplit("/", 1)[1])
     except BaseException:
@@ -391,10 +429,10 @@ def audit_of(tables: Sequence["DeltaTable"]) -> Any:
     """
     from deltalake import DeltaTable
 
-    paths = [table.table_uri for table in tables]
+    paths = [place_of(table.table_uri) for table in tables]
     written = [written_as(path, table.version()) for path, table in zip(paths, tables, strict=True)]
     commits = [commit_info(path, version) for path, version in zip(paths, written, strict=True)]
-    as_written = [DeltaTable(path, version=version) for path, version in zip(paths, written, strict=True)]
+    as_written = [DeltaTable(python_uri(path), version=version) for path, version in zip(paths, written, strict=True)]
     is_one_write = len({commit.get("write_id") for commit in commits}) == 1
     return commits[0].get("audit") if is_one_write and all(map(_is_all_of_its_write, as_written, commits)) else None
 
@@ -433,10 +471,10 @@ def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
     from pyspark.sql import functions as F
 
     if by is None:
-        rows.write.option("compression", "zstd").parquet(folder)
+        rows.write.option("compression", "zstd").parquet(spark_uri(folder))
     else:
         dated = rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
-        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(folder)
+        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(spark_uri(folder))
 
 
 def _written(rows: "DataFrame", path: str, actions: list[Any]) -> "DataFrame":

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from churn_assets.churn.plain_text import protected
 from churn_assets.delta.file_statistics import file_statistics
-from churn_assets.delta.storage import filesystem_of, write_file
+from churn_assets.delta.storage import filesystem_of, python_uri, write_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,7 @@ def erase(root: str, erasure: Erasure) -> dict[str, int]:
         if gone:
             erased[path.removeprefix(f"{folder.rstrip('/')}/")] = gone
     for log in sorted({path.split(f"/{LOG}/")[0] for path in _files(root) if f"/{LOG}/" in path}):
-        _mend_log(filesystem, log, erasure)
+        _mend_log(filesystem, log, f"{root.rstrip('/')}{log.removeprefix(folder.rstrip('/'))}", erasure)
     return erased
 
 
@@ -187,8 +187,11 @@ def _replace(filesystem: Any, path: str, content: bytes) -> None:
             stream.write(content)
 
 
-def _mend_log(filesystem: Any, table: str, erasure: Erasure) -> None:
-    """Sizes, counts and bounds of the files as they are now; and no id in what audits noted."""
+def _mend_log(filesystem: Any, table: str, path: str, erasure: Erasure) -> None:
+    """Sizes, counts and bounds of the files as they are now; and no id in what audits noted.
+
+    table: as `filesystem` names it. path: as all others do.
+    """
     from deltalake import DeltaTable
     from pyarrow.fs import FileSelector
 
@@ -204,10 +207,9 @@ def _mend_log(filesystem: Any, table: str, erasure: Erasure) -> None:
     if changed:
         # First: once the log is as it should be, nothing would tell the next attempt that they are not.
         _remove_checkpoints(filesystem, table)
-        for path, lines in changed.items():
-            _replace(filesystem, path, lines.encode())
-        if "://" not in table and type(filesystem).__name__ == "LocalFileSystem":
-            DeltaTable(table).create_checkpoint()
+        for commit, lines in changed.items():
+            _replace(filesystem, commit, lines.encode())
+        DeltaTable(python_uri(path)).create_checkpoint()
 
 
 def _remove_checkpoints(filesystem: Any, table: str) -> None:

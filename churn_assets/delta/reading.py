@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from churn_assets.delta.storage import filesystem_of, spark_uri
+from churn_assets.delta.storage import filesystem_of, place_of, spark_uri
 from churn_assets.delta.tables import OF_DATE, MissingFileError, UnsupportedTableError, files_of, schema_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def require_files(table: "DeltaTable", paths: Sequence[str]) -> None:
     """Raises MissingFileError: Sail reads no rows from a file that is not there, without a word (pysail 0.7.2)."""
     from pyarrow.fs import FileType
 
-    filesystem, folder = filesystem_of(table.table_uri.rstrip("/"))
+    filesystem, folder = filesystem_of(place_of(table.table_uri.rstrip("/")))
     found = filesystem.get_file_info([f"{folder}/{path}" for path in paths])
     if gone := [path for path, info in zip(paths, found, strict=True) if info.type != FileType.File]:
         raise MissingFileError(
@@ -101,7 +101,7 @@ def dataset_of(table: "DeltaTable") -> "Dataset":
     from pyarrow.dataset import FileSystemDataset, ParquetFileFormat
     from pyarrow.fs import SubTreeFileSystem
 
-    filesystem, folder = filesystem_of(table.table_uri)
+    filesystem, folder = filesystem_of(place_of(table.table_uri))
     exported: Any = table.schema().to_arrow()
     schema, files, parquet = pa.schema(exported), SubTreeFileSystem(folder, filesystem), ParquetFileFormat()
     fragments = [

@@ -18,7 +18,7 @@ from churn_assets.delta import commits, comparing, reading
 from churn_assets.delta.commits import TableCommit
 from churn_assets.delta.erasing import Erasure, erase, orders_of
 from churn_assets.delta.maintenance import Upkeep, maintain, remove_temporary_files, tables_under
-from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, is_file, write_file
+from churn_assets.delta.storage import HELD_FOLDER, delete_folder, holds_files, is_file, spark_uri, write_file
 from churn_assets.delta.tables import (
     commit_info,
     committed_at,
@@ -147,13 +147,13 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         folder = f"{self._root}/{HELD_FOLDER}/{uuid.uuid4().hex}"
         try:
-            rows.write.option("compression", "zstd").parquet(folder)
+            rows.write.option("compression", "zstd").parquet(spark_uri(folder))
             # Of no rows some engines leave no folder.
             is_empty = not holds_files(folder)
             yield (
                 self.spark.createDataFrame([], rows.schema)
                 if is_empty
-                else self.spark.read.schema(rows.schema).parquet(folder)
+                else self.spark.read.schema(rows.schema).parquet(spark_uri(folder))
             )
         finally:
             delete_folder(folder)

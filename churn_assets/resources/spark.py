@@ -10,6 +10,7 @@ from dagster_pyspark import LazyPySparkResource
 from dagster_pyspark.resources import spark_session_from_config
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.delta.storage import spark_uri
 from churn_assets.engines.addresses import shown, whole
 from churn_assets.engines.choice import Engine, EngineName
 from churn_assets.engines.conformance import require_conformant
@@ -89,7 +90,7 @@ def spark_resource(settings: Settings) -> EngineResource:
         spark_config=spark_config(engine, settings.driver_memory),
         engine=engine.name,
         address=shown(engine.address),
-        shared_folder=settings.lakehouse if engine.name in ("cluster", "connect") else None,
+        shared_folder=spark_uri(settings.lakehouse) if engine.name in ("cluster", "connect") else None,
         sail_memory=memory,
     )
 
