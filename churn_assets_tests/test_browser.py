@@ -80,6 +80,30 @@ class Interface:
         # In the list and as the heading of its page.
         expect(self.page.get_by_text(name, exact=True).locator("visible=true").nth(1)).to_be_visible()
 
+    def figures(self, *told: str) -> None:
+        """The page of a check shows its figures as a table, behind its link, and plots each over time."""
+        row = self.page.get_by_role("row").filter(has=self.page.get_by_text("figures", exact=True))
+        row.get_by_text("[Show Markdown]").click()
+        shown = self.page.get_by_role("dialog")
+        expect(shown.get_by_role("table")).to_be_visible()
+        for text in told:
+            expect(shown.get_by_text(text, exact=True).first).to_be_visible()
+        self.page.keyboard.press("Escape")
+        expect(shown).to_be_hidden()
+
+    def plots(self, *names: str) -> None:
+        for name in names:
+            # Among the metadata, and as the heading of its plot.
+            expect(self.page.get_by_text(name, exact=True).nth(1)).to_be_attached()
+        expect(self.page.locator("canvas").first).to_be_attached()
+
+    def launchpad(self, job: str, *lines: str) -> None:
+        self.open(f"/locations/{LOCATION}/jobs/{job}/playground")
+        editor = self.page.locator(".CodeMirror-code").first
+        expect(editor).to_contain_text(lines[0])
+        shown = [line.strip() for line in editor.inner_text().splitlines()]
+        assert [line for line in shown if line and not line.isdecimal()] == list(lines)
+
     def picture(self, asset: str, name: str) -> None:
         """Opens a picture of the latest materialization."""
         self.open(f"/assets/{asset}?view=events")
@@ -142,7 +166,13 @@ def test_the_flow_by_the_button_and_a_broken_feature_table_that_stops_it(interfa
     interface.check("recall_churn", "recall_gate")
     expect(interface.page.get_by_text("Passed").first).to_be_visible()
     interface.keep("check_passed")
+    interface.figures("recall", "precision", "met")
+    interface.plots("recall", "recall_allowed", "precision", "alert_share")
+    interface.launchpad("forget_customers", "ops:", "forget:", "config:", "customer_ids: []", "reason: ''")
     interface.picture("recall_churn", "precision_recall")
+    # MLflow opens on traces of chats where a link does not say otherwise.
+    link = interface.page.get_by_role("link", name=re.compile("/runs/")).first
+    expect(link).to_have_attribute("href", re.compile("workflowType=machine_learning"))
     interface.keep("evaluation")
     interface.model_version("1")
     interface.keep("mlflow_version")
