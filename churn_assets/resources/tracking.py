@@ -493,6 +493,7 @@ class TrackingResource(dg.ConfigurableResource):
     def erase(self, erasure: Erasure) -> tuple[dict[str, int], list[str]]:
         """Takes customers out of the text of all artifacts: how many places, by file; and the stores not reached."""
         from mlflow.entities import ViewType
+        from mlflow.utils.file_utils import local_file_uri_to_path
 
         places = {each.artifact_location for each in self.client.search_experiments(view_type=ViewType.ALL)}
         erased: dict[str, int] = {}
@@ -501,9 +502,9 @@ class TrackingResource(dg.ConfigurableResource):
             if place.startswith(("mlflow-artifacts:", "dbfs:", "http:", "https:")):
                 unreached.append(place)
             else:
-                erased |= {
-                    f"{place}/{file}": gone for file, gone in erase(place.removeprefix("file://"), erasure).items()
-                }
+                # As MLflow itself finds it: what follows file:// may be encoded.
+                folder = local_file_uri_to_path(place) if place.startswith("file:") else place
+                erased |= {f"{place}/{file}": gone for file, gone in erase(folder, erasure).items()}
         return erased, unreached
 
     def link(self, run_id: str, version: "ModelVersion | None" = None) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """What the tracking resource keeps is kept for one run and shared by its steps."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
+from churn_assets.delta.erasing import Erasure
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.tracking import TrackingResource, UnusableStoreError
 from churn_assets.serving.probe import Probe
@@ -52,3 +55,16 @@ def test_a_database_that_cannot_be_asked_is_told_at_once_without_its_password(
     with pytest.raises(UnusableStoreError, match=words) as told:
         store.version_under("production")
     assert "s3cret" not in str(told.value)
+
+
+def test_customers_are_erased_from_artifacts_in_a_folder_that_mlflow_knows_as_an_encoded_uri(tmp_path: Path) -> None:
+    store = TrackingResource(
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_root=str(tmp_path), mlflow_ui="", dagster_ui=""
+    )
+    folder = tmp_path / "a place"
+    run = store.client.create_run(store.client.create_experiment("elsewhere", artifact_location=folder.as_uri()))
+    store.client.log_text(run.info.run_id, "asked by C0000001", "note.txt")
+    erased, unreached = store.erase(Erasure(frozenset({"C0000001"})))
+    (note,) = folder.rglob("note.txt")
+    assert note.read_text(encoding="utf-8") == "asked by (forgotten)"
+    assert ([*erased.values()], unreached) == ([1], [])
