@@ -68,7 +68,7 @@ RULE_MEANINGS = {
             "The messages that the tool has accepted, and whom it says it has contacted; campaign_contacts holds those "
             "beside its source.",
             group=GROUP,
-            deps=[],
+            deps=[OUTBOX],
         ),
     ],
     retry_policy=RETRIES,

@@ -129,7 +129,8 @@ def test_the_story_and_how_sure_it_is_are_those_of_the_tables(page: Page, listed
     assert figure(page, "model_text") == (
         f"On {judged['rows']:,} customers of {judged_on(listed):%-d %B %Y} whom it had never seen, it found "
         f"{judged['recall']:.1%} of those who left ({judged['caught']:,} of {judged['churners']:,}; for all customers "
-        f"between {judged['recall_low']:.1%} and {judged['recall_high']:.1%}). Of those called at risk "
+        f"between {judged['recall_low']:.1%} and {judged['recall_high']:.1%}; as many calls can find "
+        f"{judged['attainable_recall']:.1%} at most). Of those called at risk "
         f"{judged['precision']:.1%} left, {judged['lift']:.1f} times as many as among as many chosen by chance. "
         "It met every requirement of the company's policy."
     )
