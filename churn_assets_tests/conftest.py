@@ -337,6 +337,16 @@ def java() -> None:
         pytest.skip(JAVA_ADVICE)
 
 
+@pytest.fixture(autouse=True)
+def dagster_home_restored() -> Iterator[None]:
+    """A command names Dagster's folder to the process that it is; here other tests have the same process."""
+    before = os.environ.get("DAGSTER_HOME")
+    yield
+    os.environ.pop("DAGSTER_HOME", None)
+    if before is not None:
+        os.environ["DAGSTER_HOME"] = before
+
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ADVICE = "Chromium is missing. Next step: sudo apt-get install chromium, or put another Chromium on the PATH"
 

@@ -120,6 +120,7 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
             "CHURN_PROJECT": str(tmp_path / "project"),
             "MLFLOW_TRACKING_URI": tracking_uri,
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "DAGSTER_HOME": str(tmp_path / "project" / "data" / "dagster_home"),
             "DAGSTER_POSTGRES_URL": server.url("dagster"),
             **ENGINE,
         }
