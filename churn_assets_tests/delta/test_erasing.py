@@ -41,6 +41,17 @@ def test_a_customers_orders_are_found_in_every_version(tmp_path: Path) -> None:
     assert orders_of(str(tmp_path), {"C9"}) == set()
 
 
+def test_rows_that_deltalakes_update_has_written_are_found_and_go(tmp_path: Path) -> None:
+    orders = tmp_path / "orders"
+    deltalake.write_deltalake(orders, ORDERS)
+    deltalake.DeltaTable(str(orders)).update(updates={"at": "at"}, predicate="order_id = 'o4'")
+    (written,) = [file["path"] for file in files_of(open_delta(str(orders), next_step=""))]
+    assert pq.read_schema(orders / written).field("customer_id").type == pa.string_view()
+    assert orders_of(str(tmp_path), {"C1"}) == {"o1", "o2"}
+    assert sorted(erase(str(tmp_path), GONE).values()) == [2, 2]
+    assert sorted(map(str, ids(orders))) == ["o3", "o4"]
+
+
 def test_rows_go_from_every_version_and_the_log_says_what_is_left(tmp_path: Path) -> None:
     orders, reviews = tmp_path / "orders", tmp_path / "reviews"
     deltalake.write_deltalake(orders, ORDERS)
