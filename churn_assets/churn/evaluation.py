@@ -74,6 +74,11 @@ class Scored:
     champion: Floats | None = None
 
 
+def attainable_recall(alerts: int, churners: int) -> float | None:
+    """The recall (0 to 1) of a perfect ranking with as many alerts; None without churners."""
+    return min(1.0, alerts / churners) if churners else None
+
+
 @dataclass(frozen=True)
 class Figures:
     """What the alerts do on a set of rows. Shares and areas are 0 to 1; each has its interval (see `figures`).
@@ -98,7 +103,7 @@ class Figures:
 
     @property
     def attainable_recall(self) -> float | None:
-        return min(1.0, self.alerts / self.churners) if self.churners else None
+        return attainable_recall(self.alerts, self.churners)
 
     def flat(self) -> dict[str, float | int | None]:
         """Each figure by its name, its interval as name_low and name_high."""

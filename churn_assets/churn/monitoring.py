@@ -363,6 +363,7 @@ def _estimated(
     gate = policy.gate
     foretold = NOTHING_FORETOLD if isinstance(calibration, str) else expected(steps, calibration, gate.confidence)
     least_recall = policy.least_recall(foretold.churn_rate or 1.0)
+    why_not = calibration if isinstance(calibration, str) else NOBODY_ALERTED
     alerts = sum(rows for step, rows in steps.items() if is_alert_step(step))
     figures = (
         (Metric.ESTIMATED_RECALL, foretold.recall, sum(steps.values()), least_recall),
@@ -376,11 +377,7 @@ def _estimated(
             limit_warn=least,
             limit_fail=least,
             status=_status_of_estimate(estimate, least),
-            reason=""
-            if estimate.value is not None
-            else calibration
-            if isinstance(calibration, str)
-            else NOBODY_ALERTED,
+            reason=why_not if estimate.value is None else "",
         )
         for metric, estimate, rows, least in figures
     ]

@@ -112,7 +112,7 @@ def calibrated(log_odds: Floats, labels: np.ndarray, weights: np.ndarray | None)
     flat = float(np.log(rate / (1 - rate)))
     around, found = log_odds - centre, np.array([flat, 0.0])
     for _ in range(MOST_NEWTON_STEPS):
-        chance = np.exp(-np.logaddexp(0, -(found[0] + found[1] * around)))
+        chance = chances(found[0] + found[1] * around)
         missing, curve = weights * (labels - chance), weights * chance * (1 - chance)
         # Sums, not @: in which order BLAS adds depends on where the rows lie in memory, and the last digit with it.
         rise = np.array([missing.sum(), (missing * around).sum()])

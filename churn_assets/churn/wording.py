@@ -44,9 +44,13 @@ def counted(count: float, one: str, more: str) -> str:
     return f"{count:,.0f} {one if round(count) == 1 else more}"
 
 
+# Parcels take days: of 4,321 minutes nobody knows how long that is.
+DAY, HOUR = ("day", 1440), ("hour", 60)
+
+
 def duration(minutes: float) -> str:
     """A whole span of time as people say it: "45 minutes", "36 hours", "1 day"."""
-    for one, of_one in (("day", 1440), ("hour", 60)):
+    for one, of_one in (DAY, HOUR):
         if minutes >= of_one and minutes % of_one == 0:
             return counted(minutes / of_one, one, f"{one}s")
     return f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}"
@@ -122,10 +126,9 @@ def missed(value: Compared, said: Wording) -> str:
 
 def delay(value: Compared, said: Wording) -> str:
     waited, usual = counted(value.own, "minute", "minutes"), f"{value.reference:,.0f}"
-    for name, minutes in (("days", 1440), ("hours", 60)):
-        # Parcels take days: of 4,321 minutes nobody knows how long that is.
+    for one, minutes in (DAY, HOUR):
         if value.own >= 5 * minutes:
-            waited, usual = f"{value.own / minutes:.1f} {name}", f"{value.reference / minutes:.1f}"
+            waited, usual = f"{value.own / minutes:.1f} {one}s", f"{value.reference / minutes:.1f}"
             break
     return f"waited {waited} past the promise in {said.rules.eligibility_days} days; usual is {usual}"
 

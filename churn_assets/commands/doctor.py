@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
+from churn_assets.churn.errors import ChurnError
 from churn_assets.commands.terminal import DONE, FAILED, show
 from churn_assets.engines.addresses import public, shown
 from churn_assets.resources.settings import (
@@ -42,6 +43,11 @@ class Wrong(Exception):  # noqa: N818 - a finding, not an error of this program
     def __init__(self, observed: str, fix: str, *, is_warning: bool = False) -> None:
         super().__init__(observed)
         self.fix, self.is_warning = fix, is_warning
+
+
+def _wrong(error: ChurnError) -> Wrong:
+    """What a named error says, its next step as the fix."""
+    return Wrong(str(error).partition("\nNext step: ")[0], error.next_step)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,6 @@ def examine(settings: Settings, probes: Sequence[Probe] | None = None) -> list[F
 
 def engine(settings: Settings) -> str:
     """Sail is asked here; of an engine with a JVM, or a server, is told what is known of it."""
-    from churn_assets.churn.errors import ChurnError
     from churn_assets.engines import conformance
     from churn_assets.engines.constructs import RELIED_ON
     from churn_assets.resources.spark import spark_resource
@@ -96,7 +101,7 @@ def engine(settings: Settings) -> str:
         session = spark_resource(settings).spark_session
         conformance.require_answers(session, chosen)
     except ChurnError as invalid:
-        raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
+        raise _wrong(invalid) from invalid
     return f"{chosen}, {conformance.version_of(chosen, session)}: {conforms}"
 
 
@@ -176,7 +181,7 @@ def lakehouse(settings: Settings) -> str:
         filesystem_of(settings.lakehouse)
         require_one_winner(settings.lakehouse)
     except UnsafeStoreError as unsafe:
-        raise Wrong(str(unsafe).partition("\nNext step: ")[0], str(unsafe).rpartition("Next step: ")[2]) from unsafe
+        raise _wrong(unsafe) from unsafe
     except (ArrowInvalid, OSError) as refused:
         fix = "correct CHURN_LAKEHOUSE, or AWS_ENDPOINT_URL and the credentials of the environment"
         raise Wrong(f"{settings.lakehouse}: {refused}", fix) from refused
@@ -217,7 +222,6 @@ def _writable(place: str, variable: str) -> str:
 
 
 def configuration(settings: Settings) -> str:
-    from churn_assets.churn.errors import ChurnError
     from churn_assets.definitions import default_resources
 
     try:
@@ -232,18 +236,17 @@ def configuration(settings: Settings) -> str:
             fix = "set attested_by and attested_reason under [features] in sources.toml (docs/feature_tables.md)"
             raise Wrong("nobody vouches for the feature table, so nothing will be trained on it", fix)
     except ChurnError as invalid:
-        raise Wrong(str(invalid).partition("\nNext step: ")[0], str(invalid).rpartition("Next step: ")[2]) from invalid
+        raise _wrong(invalid) from invalid
     return observed
 
 
 def alerts(settings: Settings) -> str:
-    from churn_assets.churn.errors import ChurnError
     from churn_assets.resources.alerts import check_addresses
 
     try:
         check_addresses(settings)
     except ChurnError as invalid:
-        raise Wrong("; ".join(invalid.problems), str(invalid).rpartition("Next step: ")[2]) from invalid
+        raise Wrong("; ".join(invalid.problems), invalid.next_step) from invalid
     places = {"a webhook": settings.alert_webhook, "e-mail": settings.alert_smtp}
     told = " and ".join(name for name, address in places.items() if address)
     return f"people are told by {told} (not probed)" if told else "nobody is told of failures"

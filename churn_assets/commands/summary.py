@@ -13,7 +13,7 @@ from typing import Any
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
-from churn_assets.churn.evaluation import remedy, strongest_rival
+from churn_assets.churn.evaluation import attainable_recall, remedy, strongest_rival
 from churn_assets.churn.evaluations import recorded_criteria
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import Action, before, moment, serving, since_when, version_named
@@ -166,11 +166,12 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     shown = [f"    {line}" for line in (criteria_lines(criteria) if criteria else [])]
     shown += [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
     lines = [title, f"  {row['verdict']}", *shown]
-    if row["recall"] is not None and row["precision"] is not None:
+    attainable = attainable_recall(row["alerts"] or 0, row["churners"] or 0)
+    if row["recall"] is not None and row["precision"] is not None and attainable is not None:
         interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)
         lines += [
             "  recall    {recall:.3f} ({}): {caught} of {churners} churners found; attainable {:.3f}".format(
-                interval, min(1.0, row["alerts"] / row["churners"]), **row
+                interval, attainable, **row
             ),
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
             "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),

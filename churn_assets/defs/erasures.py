@@ -20,7 +20,8 @@ from churn_assets.resources.tracking import TrackingResource
 
 FORGET = "forget_customers"
 ERASURES = "food_delivery/erasures"
-GOING_ON = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING)
+# A run of one of these may be writing.
+WRITING = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING)
 
 
 class UnforgettableError(ChurnError):
@@ -75,7 +76,7 @@ def _require_erasable(context: dg.OpExecutionContext, customers: frozenset[str],
     end_vanished_runs(context.instance)
     others = [
         f"{run.run_id} of {run.job_name}"
-        for run in context.instance.get_runs(dg.RunsFilter(statuses=list(GOING_ON)))
+        for run in context.instance.get_runs(dg.RunsFilter(statuses=list(WRITING)))
         if run.run_id != context.run.run_id
     ]
     if others:

@@ -5,7 +5,7 @@ import dagster as dg
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.errors import UnlistableWeekError
-from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.evaluation import Verdict, attainable_recall
 from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
@@ -132,7 +132,7 @@ def _serving_model(
     judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
     latest = max(judged, key=lambda row: row["evaluated_at"], default=None)
     figures = ("churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
-    attainable = None if latest is None or not latest["churners"] else min(1.0, latest["alerts"] / latest["churners"])
+    attainable = None if latest is None else attainable_recall(latest["alerts"], latest["churners"])
     return ServingModel(
         attainable=attainable,
         version=number,
