@@ -62,6 +62,12 @@ class WeekOfMessages:
         return {customer: row for customer, row in self.listed.items() if customer not in self.kept_off}
 
 
+def content_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a customer of the list is told with: rank and CONTENT, of the reasons the sentences."""
+    told = {name: row[name] for name in ("rank", "risk_tier", "suggested_action")}
+    return {**told, "reasons": [reason["sentence"] for reason in row["reasons"]]}
+
+
 def latest(messages: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The message that counts of each customer."""
     found: dict[str, Mapping[str, Any]] = {}
@@ -132,6 +138,11 @@ def as_told(message: Mapping[str, Any]) -> dict[str, Any]:
     if message["kind"] == CONTACT:
         told |= {name: message[name] for name in ("rank", *CONTENT)}
     return told
+
+
+def request_key(messages: Iterable[Mapping[str, Any]]) -> str:
+    """The same for the same messages, and for no others."""
+    return hashlib.sha256(" ".join(each["message_id"] for each in messages).encode()).hexdigest()
 
 
 def as_lines(messages: Iterable[Mapping[str, Any]]) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
 from math import floor, nan
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -112,6 +113,15 @@ def retention_list(candidates: pa.Table, capacity: Mapping[date, int], policy: C
     days = pc.unique(valued.column("as_of")).sort().to_pylist()
     lists = [_list_of(valued.filter(pc.equal(valued.column("as_of"), day)), capacity[day], policy) for day in days]
     return pa.concat_tables(lists) if lists else _list_of(valued, 0, policy)
+
+
+def to_contact(listed: pa.Table) -> list[dict[str, Any]]:
+    """Whom one list, with rank and is_holdout, asks to contact: its rows by rank, then from 1 without a hole.
+
+    The list's own ranks count whoever is held out.
+    """
+    contacts = [row for row in listed.sort_by("rank").to_pylist() if not row["is_holdout"]]
+    return [{**row, "rank": place} for place, row in enumerate(contacts, start=1)]
 
 
 def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> pa.Table:

@@ -1,6 +1,5 @@
 """Stage 8, for the team's own tool: the messages of the newest list, queued once and sent until they are accepted."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -22,18 +21,21 @@ from churn_assets.churn.outbox import (
     WeekOfMessages,
     as_lines,
     as_told,
+    content_of,
     delivery_outcome,
     due_messages,
     latest,
     outbox_outcomes,
     receipts_of,
+    request_key,
     undelivered,
 )
 from churn_assets.churn.outcomes import require
 from churn_assets.churn.plain_text import protected
+from churn_assets.churn.retention import to_contact
 from churn_assets.churn.scoring import KEYS
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
-from churn_assets.defs.results import ColumnNote, check_result, described, table_result, table_spec
+from churn_assets.defs.results import check_result, described, table_result, table_spec
 from churn_assets.defs.retention import CONTACTS, OPTED_OUT, TARGETS, from_lists
 from churn_assets.defs.scoring import GROUP
 from churn_assets.resources.contacts import ContactsResource
@@ -93,11 +95,9 @@ def contact_outbox(lakehouse: LakehouseResource, contacts: ContactsResource) -> 
     accepted = lakehouse.version(RECEIPTS)
     if accepted is None:
         accepted = lakehouse.append_after(RECEIPTS, None, RECEIPT_SCHEMA.empty_table())
-    yield table_result(lakehouse.commit(RECEIPTS, accepted), {"unusable_receipts": unusable}, _receipt_notes())
-
-
-def _receipt_notes() -> dict[str, ColumnNote]:
-    return described(RECEIPT_COLUMNS)
+    yield table_result(
+        lakehouse.commit(RECEIPTS, accepted), {"unusable_receipts": unusable}, described(RECEIPT_COLUMNS)
+    )
 
 
 def week_of_messages(lakehouse: LakehouseResource, versions: Mapping[str, int]) -> WeekOfMessages | None:
@@ -106,8 +106,7 @@ def week_of_messages(lakehouse: LakehouseResource, versions: Mapping[str, int]) 
     if not weeks:
         return None
     as_of = max(weeks)
-    listed = lakehouse.arrow(TARGETS, list(LISTED), versions[TARGETS], dates=("as_of", [as_of])).sort_by("rank")
-    rows = listed.to_pylist()
+    listed = lakehouse.arrow(TARGETS, list(LISTED), versions[TARGETS], dates=("as_of", [as_of]))
     contacts = from_lists(conformed(lakehouse.read(CONTACTS, versions[CONTACTS]), CAMPAIGN_CONTACTS))
     is_contacted = (F.col("as_of") == F.lit(as_of)) & F.col("contacted_at").isNotNull()
     opt_outs = from_lists(conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS))
@@ -116,11 +115,10 @@ def week_of_messages(lakehouse: LakehouseResource, versions: Mapping[str, int]) 
     )
     found = [(row["customer_id"], row["is_contacted"]) for row in both.collect()]
     receipts = _receipts(lakehouse, as_of)
-    held_out = {row["customer_id"] for row in rows if row["is_holdout"]}
-    to_contact = [row for row in rows if not row["is_holdout"]]
+    held_out = set(listed.filter(listed.column("is_holdout")).column("customer_id").to_pylist())
     return WeekOfMessages(
         as_of,
-        {row["customer_id"]: _content(row, place) for place, row in enumerate(to_contact, start=1)},
+        {row["customer_id"]: content_of(row) for row in to_contact(listed)},
         frozenset(held_out | {customer for customer, contacted in found if not contacted}),
         frozenset(
             {customer for customer, contacted in found if contacted}
@@ -130,19 +128,10 @@ def week_of_messages(lakehouse: LakehouseResource, versions: Mapping[str, int]) 
     )
 
 
-def _content(row: Mapping[str, Any], place: int) -> dict[str, Any]:
-    """What a contact is told with; the ranks run from 1 without a hole for whoever is held out."""
-    sentences = [reason["sentence"] for reason in row["reasons"]]
-    return {
-        "rank": place,
-        "risk_tier": row["risk_tier"],
-        "suggested_action": row["suggested_action"],
-        "reasons": sentences,
-    }
-
-
 def _messages(lakehouse: LakehouseResource, as_of: date) -> list[dict[str, Any]]:
-    return _of_week(lakehouse, OUTBOX, MESSAGE_SCHEMA.names, as_of)
+    """In the order in which they were queued."""
+    rows = _of_week(lakehouse, OUTBOX, MESSAGE_SCHEMA.names, as_of)
+    return sorted(rows, key=lambda row: (row["queued_at"], row["kind"], row["rank"], row["customer_id"]))
 
 
 def _receipts(lakehouse: LakehouseResource, as_of: date) -> list[dict[str, Any]]:
@@ -152,8 +141,7 @@ def _receipts(lakehouse: LakehouseResource, as_of: date) -> list[dict[str, Any]]
 def _of_week(lakehouse: LakehouseResource, table: str, columns: Sequence[str], as_of: date) -> list[dict[str, Any]]:
     if not lakehouse.has(table):
         return []
-    rows = lakehouse.arrow(table, list(columns), dates=("as_of", [as_of])).to_pylist()
-    return sorted(rows, key=lambda row: (row.get("queued_at"), row.get("kind"), row.get("rank"), row["customer_id"]))
+    return lakehouse.arrow(table, list(columns), dates=("as_of", [as_of])).to_pylist()
 
 
 def _send(lakehouse: LakehouseResource, contacts: ContactsResource, week: WeekOfMessages) -> list[str]:
@@ -163,8 +151,7 @@ def _send(lakehouse: LakehouseResource, contacts: ContactsResource, week: WeekOf
     pending, unusable = _pending(lakehouse, week), []
     for begin in range(0, len(pending), MESSAGES_OF_A_REQUEST):
         some = pending[begin : begin + MESSAGES_OF_A_REQUEST]
-        key = hashlib.sha256(" ".join(each["message_id"] for each in some).encode()).hexdigest()
-        answer = contacts.send([as_told(each) for each in some], key)
+        answer = contacts.send([as_told(each) for each in some], request_key(some))
         receipts, not_used = receipts_of(some, answer, datetime.now(UTC))
         unusable += not_used
         rows = pa.Table.from_pylist(receipts, RECEIPT_SCHEMA)

@@ -25,6 +25,7 @@ from churn_assets.churn.retention import (
     is_held_out,
     retention_list,
     target_outcomes,
+    to_contact,
     without_action,
 )
 from churn_assets.churn.scoring import KEYS, of_dates
@@ -268,8 +269,7 @@ def _explained(
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnPolicy) -> Iterator[str]:
     """Writes the list of each date as CSV for the team's own tools, without whoever is held out; where each lies.
 
-    Each row says of which week it is, what it is ranked by, and in which currency amounts are. The ranks run from 1
-    without a hole: the table's own count whoever is held out.
+    Each row says of which week it is, what it is ranked by, and in which currency amounts are.
     """
     money = ["recent_spend", "value_at_risk", *([] if policy.economics is None else ["expected_profit"])]
     shown = ["ranked_by", "customer_id", "risk_tier", "churn_probability", *money, "currency", "suggested_action"]
@@ -277,10 +277,9 @@ def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnP
         told = [name for name in shown if name != "currency"]
         listed = lakehouse.arrow(TARGETS, ["rank", *told, "reasons", "is_holdout"], dates=("as_of", [day]))
         unknown = [name for name in VALUES if len(listed) and not pc.any(listed.column(name).is_valid()).as_py()]
-        contacts = [row for row in listed.sort_by("rank").to_pylist() if not row["is_holdout"]]
         rows = [
-            {**row, "week": day, "rank": place, "currency": policy.units.currency} | _sentences(row["reasons"])
-            for place, row in enumerate(contacts, start=1)
+            {**row, "week": day, "currency": policy.units.currency} | _sentences(row["reasons"])
+            for row in to_contact(listed)
         ]
         content = pd.DataFrame(rows, columns=["week", "rank", *shown, *_sentences([])])
         content = content.round({"churn_probability": 4} | dict.fromkeys(money, 2))
