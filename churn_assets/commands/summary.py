@@ -26,6 +26,7 @@ from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
@@ -293,10 +294,14 @@ def _next_lines(
         yield "      which version serves, since when, on which data, and every decision"
     if lakehouse.has(SILVER):
         yield from (f"  {lakehouse.root}", "      the Delta tables")
-    report = f"{FOLDER}/{REPORT}.html"
-    if lakehouse.holds_file(report):
-        page = "the risk report: one page for a browser, a phone or paper"
-        yield from (f"  {lakehouse.root}/{report}", f"      {page}")
+    pages = {
+        PAGE: "the list as a page to work with: search, sort, filter, each customer's reasons and history",
+        REPORT: "the risk report: one page for a browser, a phone or paper",
+    }
+    for name, said in pages.items():
+        file = f"{FOLDER}/{name}.html"
+        if lakehouse.holds_file(file):
+            yield from (f"  {lakehouse.root}/{file}", f"      {said}")
 
 
 def _advice(lakehouse: LakehouseResource, begun_at: datetime) -> Iterator[str]:

@@ -18,6 +18,7 @@ from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
@@ -28,6 +29,7 @@ FOLDER = "reports"
 # What the page needs of scores and list.
 SCORED = ["customer_id", "churn_probability", "is_alert", "risk_tier"]
 STAMPS = ["model_version", "features_version"]
+DIFFERENCE = ("difference", "difference_low", "difference_high")
 LISTED = ["is_holdout", "value_at_risk", "suggested_action", "reasons"]
 
 
@@ -88,6 +90,11 @@ def churn_risk_report(
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
         catalogue=policy.catalogue,
+        measured=[
+            MeasuredEffect(row["as_of"], *(row[name] for name in DIFFERENCE))
+            for row in sorted(effects, key=lambda row: row["as_of"])
+            if row["difference"] is not None
+        ],
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)

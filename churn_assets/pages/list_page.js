@@ -188,7 +188,7 @@
   for (const { field, title, kind, width } of week.columns) {
     const sorter = made("button", title, { type: "button" });
     const heading = made("th", sorter, { className: `${kind} ${width}`, scope: "col" });
-    heading.dataset.field = field;
+    Object.assign(heading.dataset, { field, title });
     sorter.addEventListener("click", () => {
       // Of shares and amounts the largest are looked for first.
       const isFallingFirst = kind === "share" || kind === "amount";

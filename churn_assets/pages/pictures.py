@@ -176,6 +176,38 @@ def churn_by_date(
     return figure
 
 
+@dataclass(frozen=True)
+class MeasuredEffect:
+    """What a list changed: the share that stayed of those to contact less that of those held out, with its interval."""
+
+    as_of: date
+    difference: float
+    low: float
+    high: float
+
+
+def effect_over_lists(measured: Sequence[MeasuredEffect], *, is_narrow: bool = False) -> "Figure":
+    """How many more of 100 customers stayed by being on a list to contact, by the date of the list, with its interval.
+
+    is_narrow: for a phone.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 3.2) if is_narrow else (7.4, 3.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    values, lows, highs = (np.array([100 * getattr(m, end) for m in measured]) for end in ("difference", "low", "high"))
+    # As text: the lists are looked at one by one, and weeks without one would be a hole.
+    days = [f"{each.as_of:%-d %b}\n{each.as_of:%Y}" for each in measured]
+    spread = np.maximum(0, [values - lows, highs - values])
+    axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
+    axes.errorbar(range(len(days)), values, yerr=spread, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_xticks(range(len(days)), days, fontsize=8)
+    axes.set_xlim(-0.6, len(days) - 0.4)
+    axes.set(title="What each list changed", ylabel="more stayed, of 100")
+    axes.grid(alpha=0.25, axis="y")
+    return figure
+
+
 def orders_by_day(days: Sequence[Day], watermark: date, low: Sequence[Span], closed: Sequence[Span]) -> "Figure":
     """The orders of each day beside what is usual on such a day; days with far fewer, closures and watermark marked."""
     from matplotlib.figure import Figure

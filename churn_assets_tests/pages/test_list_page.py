@@ -305,11 +305,13 @@ def test_on_paper_are_all_that_were_chosen_with_their_reasons_and_no_controls(pa
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert len(ids(page)) == int(told(page).split(" of ")[0])
     assert told(page) == f"{len(ids(page))} of 10,000 customers at risk"
-    for hidden in ("#controls", "nav"):
+    for hidden in ("#controls", "nav", "caption", "thead button >> nth=0"):
         expect(page.locator(hidden)).to_be_hidden()
     assert page.locator("#chosen").inner_text() == "Shown: to contact; high risk; with “39 days”; by rank."
     # Printed again on each page, and all columns have room.
     assert page.locator("#list > thead").evaluate("head => getComputedStyle(head).display") == "table-header-group"
+    titles = "heads => heads.map(head => getComputedStyle(head, '::before').content)"
+    assert '"why at risk"' in page.locator("#list > thead th").evaluate_all(titles)
     expect(page.locator("td.reasons").first).to_be_visible()
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert len(ids(page)) <= ROWS

@@ -17,11 +17,13 @@ from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.pages.pictures import (
     JudgedVersion,
+    MeasuredEffect,
     calibration,
     churn_by_date,
     drawn,
     drawn_as_lines,
     drift_over_dates,
+    effect_over_lists,
     feature_importances,
     precision_recall,
     realised_recall,
@@ -216,6 +218,20 @@ def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: b
     assert np.isnan(not_yet), "what is not yet known is not drawn"
     figure.draw_without_rendering()
     assert below.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0, "the legend hides a part of the curve"
+
+
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_each_lists_effect_is_drawn_with_its_interval_as_customers_of_a_hundred(is_narrow: bool) -> None:
+    measured = [
+        MeasuredEffect(date(2025, 9, 1), 0.205, 0.154, 0.254),
+        MeasuredEffect(date(2025, 11, 17), -0.02, -0.06, 0.02),
+    ]
+    (axes,) = effect_over_lists(measured, is_narrow=is_narrow).axes
+    (points,) = axes.containers
+    assert points[0].get_ydata() == pytest.approx([20.5, -2.0])
+    ends = [segment[:, 1].tolist() for segment in points[2][0].get_segments()]
+    assert ends == [pytest.approx([15.4, 25.4]), pytest.approx([-6.0, 2.0])]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep\n2025", "17 Nov\n2025"]
 
 
 def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
