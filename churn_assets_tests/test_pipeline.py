@@ -20,6 +20,8 @@ from churn_assets.churn import models
 from churn_assets.churn.ledger import Action
 from churn_assets.commands.summary import Ending, summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
+from churn_assets.defs.list_page import PAGE
+from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
@@ -85,6 +87,11 @@ def test_the_readme_shows_what_a_run_shows(flow: Flow, tmp_path: Path) -> None:
     shown = {_without_moments(line) for line in text.splitlines()}
     (block,) = re.findall(r"```text\n(Rows\n.*?)```", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert [line for line in block.splitlines() if _without_moments(line) not in shown] == []
+    # And the pages, which are there.
+    for name in (PAGE, REPORT):
+        file = Path(project.lakehouse.root, FOLDER, f"{name}.html")
+        assert f"  {file}" in shown
+        assert file.exists()
 
 
 def _without_moments(line: str) -> str:
