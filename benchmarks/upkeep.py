@@ -74,10 +74,7 @@ def _grown(share: float | None) -> tuple[float, float, float]:
                     begun = perf_counter()
                     _run(defs, MAINTENANCE, instance, {"ops": {"maintain_tables": {"config": {"older_than_hours": 0}}}})
                     longest = max(longest, perf_counter() - begun)
-                    print(
-                        f"  {number} refreshes, {number * TRAININGS // REFRESHES} trainings: {_mebibytes(lakehouse.root):.1f} MiB",
-                        flush=True,
-                    )
+                    print(f"  {number} refreshes: {_mebibytes(lakehouse.root):.1f} MiB", flush=True)
         return first, _mebibytes(lakehouse.root), longest
 
 
