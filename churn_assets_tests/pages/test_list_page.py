@@ -259,6 +259,11 @@ def test_a_columns_name_sorts_by_it_and_says_so(page: Page) -> None:
     assert "101 to 200 shown" in told(page)
     page.get_by_role("button", name="Previous").click()
     assert "1 to 100 shown" in told(page)
+    # Who has no rank comes last in either order.
+    field(page, "Show").select_option("")
+    for _ in range(2):
+        page.get_by_role("columnheader", name="rank").get_by_role("button").click()
+        assert "–" not in column(page, "count")
 
 
 def test_a_customer_opens_to_reasons_scores_and_contacts_and_closes_again(page: Page) -> None:
