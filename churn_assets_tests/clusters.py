@@ -16,6 +16,7 @@ import pyspark
 from churn_assets_tests.processes import free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
+EVENTS = "events"
 PATIENCE_SECONDS = 30
 # For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
 PROPERTIES = """
@@ -23,12 +24,17 @@ spark.ui.enabled false
 spark.sql.shuffle.partitions 4
 spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.eventLog.enabled true
+spark.eventLog.compress false
+spark.eventLog.rolling.enabled false
 """
 
 
 def spark_environ(folder: Path) -> dict[str, str]:
     """The environment of Spark's own processes and of drivers; the workers' Python is this one."""
-    (folder / "spark-defaults.conf").write_text(PROPERTIES, encoding="utf-8")
+    (folder / EVENTS).mkdir(exist_ok=True)
+    properties = f"{PROPERTIES}spark.eventLog.dir {(folder / EVENTS).as_uri()}\n"
+    (folder / "spark-defaults.conf").write_text(properties, encoding="utf-8")
     java = {"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}
     return java | {
         "PATH": os.environ["PATH"],
@@ -117,3 +123,17 @@ def _state(page: str) -> dict[str, Any]:
     with urlopen(page) as answer:
         state: dict[str, Any] = json.load(answer)
     return state
+
+
+def rows_by_executor(folder: Path, caller: str) -> list[dict[str, int]]:
+    """Of each stage that `caller` asked for and that reads a shuffle: the rows that each executor had from it."""
+    (log,) = (folder / EVENTS).iterdir()
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    told = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
+    found: dict[int, dict[str, int]] = {each["Stage ID"]: {} for each in told if caller in each["Stage Name"]}
+    for event in events:
+        if event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in found:
+            executor, of = event["Task Info"]["Executor ID"], found[event["Stage ID"]]
+            rows = event["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"]
+            of[executor] = of.get(executor, 0) + rows
+    return [of for of in found.values() if any(of.values())]
