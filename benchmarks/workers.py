@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.ranking import Ranking
-from churn_assets.churn.xgboost_trees import boosted, collected
+from churn_assets.churn.xgboost_trees import collected
 from churn_assets.demo.simulator import DemoSettings
 
 ROWS, FILES = int(os.environ.get("BENCH_ROWS", "5_000_000")), 20
@@ -50,8 +51,8 @@ def main() -> None:
     lines = [
         f"# A fit by two workers of a cluster, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"{ROWS:,} made-up rows of {len(FEATURES)} features, default hyperparameters: XGBoost alone on the rows in memory",
-        "with two threads, and the flow's fit from Parquet by two workers of one core and one thread each.",
+        f"{ROWS:,} made-up rows of {len(FEATURES)} features, default hyperparameters: XGBoost alone on the rows in",
+        "memory with two threads, and the flow's fit from Parquet by two workers of one core and one thread each.",
         "",
         "| | seconds | peak memory of the process |",
         "|-|-|-|",
@@ -59,7 +60,7 @@ def main() -> None:
         f"| two workers, from Parquet | {found['seconds']:.0f} | {found['peak']:,.0f} MB |",
         f"| ratio | {found['seconds'] / alone['seconds']:.2f} | |",
         "",
-        f"Rank of the default demo's test customers (PR-AUC), {len(SEEDS)} seeds: one thread of this process, two workers.",
+        f"Rank of the default demo's test customers (PR-AUC), {len(SEEDS)} seeds: this process, two workers.",
         "",
         "| seed | this process | two workers | difference |",
         "|-|-|-|-|",
@@ -70,13 +71,13 @@ def main() -> None:
     write_result("workers", lines)
 
 
-def _in_a_process(what: str, folder: Path, **environ: str) -> dict[str, float]:
+def _in_a_process(what: str, folder: Path, **environ: str) -> dict[str, Any]:
     typed = [sys.executable, "-c", "import sys; from benchmarks.workers import part; part(*sys.argv[1:])", what]
     done = subprocess.run(
         [*typed, str(folder)], env=os.environ | environ, check=True, stdout=subprocess.PIPE, text=True
     )
     print(f"  {what}: {done.stdout.splitlines()[-1]}", flush=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -95,7 +96,7 @@ def _made_up(folder: Path) -> None:
         rows = ROWS // FILES
         values = random.gamma(2.0, 1.0, (rows, len(FEATURES))).astype(np.float32).astype(np.float64)
         margin = values[:, 0] - values[:, 1] * values[:, 2] / 2 - 1
-        table = {name: values[:, at] for at, name in enumerate(FEATURES)}
+        table: dict[str, Any] = {name: values[:, at] for at, name in enumerate(FEATURES)}
         table |= {"label": (random.random(rows) < 1 / (1 + np.exp(-margin))).astype(np.float64)}
         table |= {"customer_id": [f"C{number:02}{at:08}" for at in range(rows)]}
         columns = pa.table(table | {"as_of": pa.array([20_000] * rows, pa.date32()), "fold": pa.array([0] * rows)})
@@ -127,7 +128,7 @@ def _panel(folder: Path, seed: str) -> dict[str, float]:
     return {}
 
 
-def _cluster(folder: Path, _: str) -> dict[str, object]:
+def _cluster(folder: Path, _: str) -> dict[str, Any]:
     from churn_assets.resources.settings import settings_from_env
     from churn_assets.resources.spark import spark_resource
 
