@@ -84,7 +84,7 @@ def _in_a_process(what: str, folder: Path, **environ: str) -> dict[str, Any]:
 def part(what: str, folder: str) -> None:
     """One side, in its own process; what it found is the last line that it prints."""
     name, _, seed = what.partition(" ")
-    found = {"alone": _alone, "panel": _panel, "cluster": _cluster}[name](Path(folder), seed)
+    found: dict[str, Any] = {"alone": _alone, "panel": _panel, "cluster": _cluster}[name](Path(folder), seed)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"peak": peak, **found}))
 
@@ -103,7 +103,7 @@ def _made_up(folder: Path) -> None:
         pq.write_table(columns, folder / f"{number:02}.parquet")
 
 
-def _alone(folder: Path, _: str) -> dict[str, float]:
+def _alone(folder: Path, _: str) -> dict[str, Any]:
     import xgboost
 
     table = pq.read_table(folder / "rows", columns=[*FEATURES, "label"])
@@ -111,14 +111,14 @@ def _alone(folder: Path, _: str) -> dict[str, float]:
     labels = table["label"].to_numpy().astype(np.float32)
     del table
     begun, settings, share = time.perf_counter(), GradientBoosting(), float(labels.mean())
-    params = {"max_depth": settings.max_depth, "learning_rate": settings.step_size, "base_score": share}
+    params: dict[str, Any] = {"max_depth": settings.max_depth, "learning_rate": settings.step_size, "base_score": share}
     params |= {"min_child_weight": settings.min_leaf_share * len(labels) * share * (1 - share), "nthread": 2}
     params |= {"colsample_bynode": settings.feature_share, "objective": "binary:logistic"}
     xgboost.train(params, xgboost.QuantileDMatrix(values, labels, nthread=2), settings.iterations)
     return {"seconds": time.perf_counter() - begun}
 
 
-def _panel(folder: Path, seed: str) -> dict[str, float]:
+def _panel(folder: Path, seed: str) -> dict[str, Any]:
     policy = ChurnPolicy()
     with demo_panel(spark_session("sail"), DemoSettings(seed=int(seed)), policy) as built:
         dates = splits.split_dates(built.panel, policy)
