@@ -125,15 +125,17 @@ def _state(page: str) -> dict[str, Any]:
     return state
 
 
-def rows_by_executor(folder: Path, caller: str) -> list[dict[str, int]]:
-    """Of each stage that `caller` asked for and that reads a shuffle: the rows that each executor had from it."""
+def rows_learned(folder: Path) -> list[dict[str, int]]:
+    """Of each stage whose tasks wait for each other, as XGBoost's do: the rows that each executor was given."""
     (log,) = (folder / EVENTS).iterdir()
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    told = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
-    found: dict[int, dict[str, int]] = {each["Stage ID"]: {} for each in told if caller in each["Stage Name"]}
+    # Not by splitlines(): text in it has line breaks of other kinds.
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+    stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
+    waiting = [stage["Stage ID"] for stage in stages if any(rows["Barrier"] for rows in stage["RDD Info"])]
+    found: dict[int, dict[str, int]] = {number: {} for number in waiting}
     for event in events:
         if event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in found:
             executor, of = event["Task Info"]["Executor ID"], found[event["Stage ID"]]
             rows = event["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"]
             of[executor] = of.get(executor, 0) + rows
-    return [of for of in found.values() if any(of.values())]
+    return [*found.values()]

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.splits import TRAIN
-from churn_assets_tests.clusters import connect_server, rows_by_executor, running, spark_environ, standalone_cluster
+from churn_assets_tests.clusters import connect_server, rows_learned, running, spark_environ, standalone_cluster
 from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
@@ -176,7 +176,7 @@ def test_two_executors_learn_one_model_of_all_rows_or_it_is_said_why_they_cannot
         return
     assert again == first
     assert first.count('"weight":0.5') == 21
-    stages = rows_by_executor(elsewhere.settings.project.parent, "xgboost/spark/core.py")
+    stages = rows_learned(elsewhere.settings.project.parent)
     learned = here.lakehouse.read(TRAIN).where(~is_validation()).count()
     assert [{*of} for of in stages] == [{"0", "1"}] * 2
     assert [sum(of.values()) for of in stages] == [learned] * 2

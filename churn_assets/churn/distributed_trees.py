@@ -69,6 +69,7 @@ def boosted_by_tasks(
         num_workers=workers,
         n_estimators=rounds,
         tree_method="hist",
+        verbose=False,
         **params,
     )
     learned = learner.fit(parts.select(*[value.cast("float").alias(name) for name, value in columns.items()]))
