@@ -21,7 +21,7 @@ from churn_assets.churn import splits
 from churn_assets.churn.actions import expected_profits
 from churn_assets.churn.earnings import earnings
 from churn_assets.churn.evaluation import choose_threshold
-from churn_assets.churn.intervals import Floats, bootstrap, percentile_interval
+from churn_assets.churn.intervals import Floats, Statistic, bootstrap, percentile_interval
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.policy import Alerts, ChurnPolicy, Economics, Offer
 from churn_assets.churn.purchase_histories import purchase_histories
@@ -74,13 +74,21 @@ class Trial:
     alerted: Mapping[object, float]
     most_calls: int
 
-    def shortfall(self, budget: float) -> tuple[float, float]:
-        """What the list by profit earns less than that of a budget, in all, and the upper end of the difference."""
-        difference = self.earned[BY_PROFIT] - self.earned[budget]
-        drawn = bootstrap({"sum": lambda weights: (weights * difference).sum(axis=1)}, len(difference))["sum"]
-        high = percentile_interval(drawn, 0.95)[1]
-        assert high is not None
-        return float(difference.sum()), high
+    def differences(self) -> dict[float, tuple[float, float]]:
+        """What the list by profit earns more than that of each budget, in all, and the upper end of its interval."""
+        of = {str(budget): self.earned[BY_PROFIT] - self.earned[budget] for budget in BUDGETS}
+        statistics = {name: _sum_of(difference) for name, difference in of.items()}
+        drawn = bootstrap(statistics, len(self.earned[BY_PROFIT]))
+        found = {}
+        for budget in BUDGETS:
+            high = percentile_interval(drawn[str(budget)], 0.95)[1]
+            assert high is not None
+            found[budget] = float(of[str(budget)].sum()), high
+        return found
+
+
+def _sum_of(values: Floats) -> Statistic:
+    return lambda weights: (weights * values).sum(axis=1)
 
 
 def main() -> None:
@@ -237,7 +245,8 @@ def _report(trials: Sequence[Trial]) -> None:
     held: dict[str, list[bool]] = {}
     for name in SETTINGS_OF:
         of = [trial for trial in trials if trial.economics == name]
-        found = {budget: [trial.shortfall(budget) for trial in of] for budget in BUDGETS}
+        by_trial = [trial.differences() for trial in of]
+        found = {budget: [each[budget] for each in by_trial] for budget in BUDGETS}
         for budget, pairs in found.items():
             differences = [difference for difference, _ in pairs]
             at_least = sum(difference >= 0 for difference in differences)
