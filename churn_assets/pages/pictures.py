@@ -164,7 +164,7 @@ def profit_curve(profit: Profit, *, alerted: float, budget: float, confidence: f
         axes.plot([alerted], [profit.alerted.value], "o", color="#222222", markersize=9, zorder=9, label=label)
     if profit.best.value is not None:
         label = f"most: {profit.best_share:.0%}, {profit.best.value:,.2f}"
-        axes.plot([profit.best_share], [profit.best.value], "x", color=COLOURS[1], markersize=9, zorder=8, label=label)
+        axes.plot([profit.best_share], [profit.best.value], "x", color=COLOURS[1], markersize=9, zorder=10, label=label)
     axes.set(
         title="What contacting more customers earns",
         xlabel="share of the customers contacted",
