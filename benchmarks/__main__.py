@@ -38,6 +38,7 @@ BENCHMARKS = (
     "feasibility",
     "gate",
     "calibration",
+    "profit",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured

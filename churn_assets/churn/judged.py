@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
+from churn_assets.churn.earnings import earnings
 from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, SINGLE_FEATURE, Scored
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
@@ -36,16 +37,26 @@ def crossfit_scores(
     *,
     prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
 ) -> DataFrame:
     """Every customer of the test date, each scored by a model that never saw that customer.
 
-    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior` and `shared_folder` as
-    `models.fit_churn_model`. Each other fifth of the customers is scored and alerted by a model made as the registered
-    one was, so this costs a fit more for each of them.
+    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior`, `shared_folder` and
+    `spend` as `models.train_churn_model`. Each other fifth of the customers is scored and alerted by a model made as
+    the registered one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
     others = [
-        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, prior=prior, shared_folder=shared_folder)
+        crossfitted(
+            panel,
+            dates,
+            hyperparameters,
+            policy,
+            crossfit_fold,
+            prior=prior,
+            shared_folder=shared_folder,
+            spend=spend,
+        )
         for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
     ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
@@ -58,12 +69,14 @@ def scored(
     segments: Mapping[float, str],
     champion: pd.Series | None = None,
     catalogue: Catalogue = CATALOGUE,
+    policy: ChurnPolicy | None = None,
 ) -> Scored:
     """The judged rows as arrays, ordered by customer.
 
     rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score if there is
     a rule, and the purchase model's no_purchase if there are orders. champion: its scores by customer_id; a customer it
-    lacks has NaN. segments: names of the segment numbers.
+    lacks has NaN. segments: names of the segment numbers. policy: with [economics] the rows have as_of and recent_spend
+    too; what contacting each customer earns is left out without it. Raises UnknownSpendError.
     """
     ordered = rows.sort_values("customer_id", ignore_index=True)
     labels, values = ordered["label"].to_numpy(dtype=float), _floats(ordered, features)
@@ -86,6 +99,9 @@ def scored(
         slices=_slices(ordered, segments, catalogue),
         is_unseen=ordered["is_unseen"].to_numpy(dtype=bool),
         champion=None if champion is None else ordered["customer_id"].map(champion).to_numpy(dtype=float),
+        earnings=None
+        if policy is None or policy.economics is None
+        else earnings(ordered, policy, population_share=splits.judged_share(policy)),
     )
 
 

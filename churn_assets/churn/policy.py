@@ -181,7 +181,14 @@ class Split(Section):
 
 
 class Alerts(Section):
+    """Who is alerted. budget: of the eligible customers, the largest share the team can contact.
+
+    threshold_by: of the cut-offs that keep the budget and the precision floor the one that finds the most churners of
+    the validation rows ("recall"), or that earns most with them by [economics] ("profit").
+    """
+
     budget: Share = 0.20
+    threshold_by: Literal["recall", "profit"] = "recall"
 
 
 class Gate(Section):
@@ -488,6 +495,8 @@ class ChurnPolicy(Section):
         if self.economics is None:
             if self.retention.rank_by == "expected_profit":
                 raise ValueError('retention.rank_by ("expected_profit") needs [economics]: what a customer is worth')
+            if self.alerts.threshold_by == "profit":
+                raise ValueError('alerts.threshold_by ("profit") needs [economics]: what a customer is worth')
             return self
         named, priced = {each.action for each in self.retention.actions}, set(self.economics.actions)
         for missing in sorted(named - priced):
@@ -571,11 +580,13 @@ class ChurnPolicy(Section):
     def digest(self) -> str:
         """A short hash of every rule that judges, and of the features that the feature set holds.
 
-        Who promotes, what runs when and what is made of scores is no such rule; nor how the trees are learned, because
-        whichever came of it is judged.
+        Who promotes, what runs when and what is made of scores is no such rule, but for what the threshold is chosen
+        by; nor how the trees are learned, because whichever came of it is judged.
         """
         left_out: Any = {"model": {*KNOBS, "max_local_rows"}} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
         rules = self.model_dump(mode="json", exclude=left_out)
+        if self.alerts.threshold_by == "profit":
+            rules |= self.model_dump(mode="json", include=SECTIONS_THAT_SAY_WHAT_IS_EARNED)
         return _digest(rules | {"features": self.features} | self.catalogue.declaration())
 
     def panel_digest(self, code: str) -> str:
@@ -604,6 +615,7 @@ SECTIONS_THAT_DO_NOT_JUDGE = {
     "monitoring",
     "units",
 }
+SECTIONS_THAT_SAY_WHAT_IS_EARNED: Any = {"economics": True, "scoring": True, "retention": {"actions"}}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "calendar", "baseline"}
 
 

@@ -177,9 +177,19 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
             "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
             "  ranking   PR-AUC {pr_auc:.3f}".format(**row),
+            *_profit_lines(row, policy.units.currency),
             *_comparison_lines(row["comparisons"]),
         ]
     return lines
+
+
+def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
+    """What contacts earn, where the policy that judged had [economics]."""
+    if row.get("profit_per_customer") is None:
+        return
+    amount = f"{row['profit_per_customer']:,.2f} {currency}".rstrip()
+    most = "{best_profit_per_customer:,.2f} with {most_profitable_share:.0%} of them contacted".format(**row)
+    yield f"  profit    {amount} per customer by contacting the alerted; {most}; EMPC {row['empc']:,.2f}"
 
 
 def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:

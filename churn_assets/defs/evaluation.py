@@ -52,6 +52,7 @@ from churn_assets.pages.pictures import (
     drawn,
     feature_importances,
     precision_recall,
+    profit_curve,
     score_distribution,
 )
 from churn_assets.pages.tables import criteria_table, figures_table
@@ -109,7 +110,8 @@ def recall_churn(
     strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
     card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
-    shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
+    earned = {} if evaluation.profit is None else evaluation.profit.flat()
+    shown = {name: value for name, value in (evaluation.figures.flat() | earned).items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {
@@ -201,7 +203,8 @@ def _judged(
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
     segments = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy).segments()
-    return judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue), obstacles
+    scored = judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue, policy)
+    return scored, obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -223,15 +226,15 @@ def _challenger_rows(
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
+    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
         prior = prior_of(trained.purchases, policy.windows.outcome_days)
         rows = judged.crossfit_scores(
-            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
+            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder, spend=rivals
         )
-    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
 
@@ -289,6 +292,14 @@ def _pictures(
         )
         figures["calibration.png"] = calibration(
             scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
+        )
+    if evaluation.profit is not None:
+        figures["profit_curve.png"] = profit_curve(
+            evaluation.profit,
+            alerted=evaluation.figures.alert_share.value or 0.0,
+            budget=policy.alerts.budget,
+            confidence=policy.gate.confidence,
+            currency=policy.units.currency,
         )
     return {name: drawn(figure) for name, figure in figures.items()}
 

@@ -15,6 +15,7 @@ from churn_assets.churn.calendar import Day, Span
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
+from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.churn.wording import duration
 
 if TYPE_CHECKING:
@@ -139,6 +140,40 @@ def score_distribution(
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper right", fontsize=8)
+    return figure
+
+
+def profit_curve(profit: Profit, *, alerted: float, budget: float, confidence: float, currency: str) -> "Figure":
+    """What contacting more customers earns, by falling score, with its interval, the alert budget and the alerts.
+
+    alerted: the share of the customers who were.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.0, 4.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    points = [(each.low, each.value, each.high) for each in profit.curve]
+    lows, values, highs = np.array(points, dtype=float).T
+    axes.fill_between(SHARES, lows, highs, color=COLOURS[0], alpha=0.2, linewidth=0, label=f"{confidence:.0%} interval")
+    axes.plot(SHARES, values, color=COLOURS[0], linewidth=2.0, label="contacting those of the highest scores")
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.axvline(budget, color="#888888", linewidth=1, linestyle=":", label=f"alert budget {budget:.0%}")
+    if profit.alerted.value is not None:
+        label = f"the alerted: {alerted:.1%}, {profit.alerted.value:,.2f}"
+        axes.plot([alerted], [profit.alerted.value], "o", color="#222222", markersize=9, zorder=9, label=label)
+    if profit.best.value is not None:
+        label = f"most: {profit.best_share:.0%}, {profit.best.value:,.2f}"
+        axes.plot([profit.best_share], [profit.best.value], "x", color=COLOURS[1], markersize=9, zorder=10, label=label)
+    axes.set(
+        title="What contacting more customers earns",
+        xlabel="share of the customers contacted",
+        ylabel=f"profit per customer of all{f', {currency}' if currency else ''}",
+        xlim=(0, 1),
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="best", fontsize=8)
     return figure
 
 

@@ -40,6 +40,7 @@ JUDGING_VALUES = {
     "baseline.bad_review_score": 3.0,
     "split.salt": "43",
     "alerts.budget": 0.3,
+    "alerts.threshold_by": "profit",
     "gate.min_recall": 0.5,
     "gate.min_attainable_share": 0.4,
     "gate.max_attainable_share": 0.9,
@@ -129,8 +130,9 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     content: dict[str, Any] = {last: value}
     for section in reversed(sections):
         content = {section: content}
-    # A list by profit has to know it.
-    return content | {"economics": RUNNING_VALUES["economics"]} if key == "retention.rank_by" else content
+    # Whatever goes by profit has to know it.
+    by_profit = key in ("retention.rank_by", "alerts.threshold_by")
+    return content | {"economics": RUNNING_VALUES["economics"]} if by_profit else content
 
 
 def leaves(section: Section, prefix: str = "") -> list[str]:
@@ -164,6 +166,24 @@ def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else() 
         changed = ChurnPolicy.model_validate(nested(key, value))
         assert (changed != ChurnPolicy(), changed.digest) == (True, ChurnPolicy().digest), key
     assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
+
+
+def test_where_the_threshold_is_by_profit_what_is_earned_judges_too() -> None:
+    def digest(**sections: Any) -> str:
+        given = {"alerts": {"threshold_by": "profit"}, "economics": RUNNING_VALUES["economics"]} | sections
+        return ChurnPolicy.model_validate(given).digest
+
+    other = [
+        digest(economics=RUNNING_VALUES["economics"] | {"margin": 0.3}),
+        digest(scoring={"tier_odds": [5.0, 2.0]}),
+        digest(retention={"actions": [{"action": "reminder", "risk_tier": "high"}, *_without_conditions()]}),
+    ]
+    assert len({digest(), *other}) == 4
+    assert digest(retention={"holdout_share": 0.2}) == digest()
+
+
+def _without_conditions() -> list[dict[str, str]]:
+    return [{"action": action.action} for action in ChurnPolicy().retention.actions]
 
 
 def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other() -> None:

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from churn_assets.churn.intervals import Floats, wilson_interval
+from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
+from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.pages.pictures import (
     JudgedVersion,
     MeasuredEffect,
@@ -26,6 +27,7 @@ from churn_assets.pages.pictures import (
     effect_over_lists,
     feature_importances,
     precision_recall,
+    profit_curve,
     realised_recall,
     recall_over_versions,
     score_distribution,
@@ -313,3 +315,26 @@ def test_realised_recall_is_marked_by_version_and_by_whether_it_flatters() -> No
         "version 2",
     ]
     assert len(realised_recall([]).axes) == 1
+
+
+def test_the_profit_curve_has_its_interval_the_budget_the_alerted_and_where_it_is_highest() -> None:
+    curve = tuple(Estimate(value, value - 0.1, value + 0.2) for value in (SHARES * (0.6 - SHARES)).tolist())
+    profit = Profit(curve, Estimate(0.08, 0.02, 0.1), Estimate(0.12, 0.1, 0.2), "call")
+    figure = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="EUR")
+    assert legend(figure) == [
+        "90% interval",
+        "contacting those of the highest scores",
+        "alert budget 20%",
+        "the alerted: 18.4%, 0.08",
+        "most: 30%, 0.09",
+    ]
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "profit per customer of all, EUR"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert ys(lines["contacting those of the highest scores"]) == [each.value for each in curve]
+    assert (xs(lines["alert budget 20%"]), xs(lines["the alerted: 18.4%, 0.08"])) == ([0.2, 0.2], [0.184])
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).extents == pytest.approx([0.0, -0.5, 1.0, 0.09 + 0.2])
+    assert drawn(figure).title == "What contacting more customers earns"
+    without = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="")
+    assert without.axes[0].get_ylabel() == "profit per customer of all"
