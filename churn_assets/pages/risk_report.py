@@ -9,7 +9,7 @@ from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.retention import CONTACTED, HELD_OUT, NO_ACTION_PAYS, OPTED_OUT
+from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
 from churn_assets.pages.html import page
@@ -27,6 +27,7 @@ EXCLUSION_WORDS = {
     HELD_OUT: "held out of late",
     OPTED_OUT: "asked not to be contacted",
     NO_ACTION_PAYS: "no action that there still is would pay",
+    KEEPS_NOBODY: "a contact would keep nobody like them",
 }
 
 
