@@ -103,7 +103,7 @@ def used_lists(outcomes: pa.Table, listed: pa.Table, panel: pa.Table, policy: Ch
     rows = kept(outcomes, outcomes.column("problem").is_null(), "of no list, date or customer that counts")
     first = rows.group_by("as_of").aggregate([("contacted_at", "min")])
     rows = kept(rows, rows.column("is_retained").is_valid(), "outcome not yet known")
-    rows = joined(rows.drop_columns(["contacted_at"]), listed, "on a list that was not made here")
+    rows = joined(rows.drop_columns(["contacted_at", "problem"]), listed, "on a list that was not made here")
     rows = rows.join(first, "as_of")
     times = [rows.column(name).cast(pa.timestamp("us", "UTC")) for name in ("listed_at", "contacted_at_min")]
     is_before = pc.fill_null(pc.less(*times), False)
