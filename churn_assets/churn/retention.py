@@ -30,6 +30,12 @@ from churn_assets.churn.scoring import KEYS
 OPTED_OUT, CONTACTED, HELD_OUT = "opted out", "contacted", "held out"
 NO_ACTION_PAYS = "no action pays, or those that do are used up"
 KEEPS_NOBODY = "a contact is estimated to keep nobody like them"
+RANKING_WORDS = {
+    "value_at_risk": "value at risk",
+    "uplift": "what a contact takes off the chance of leaving",
+    "expected_profit": "expected profit",
+    "churn_probability": "the chance of leaving",
+}
 TARGET_RULES = ("capacity", "ranking", "exclusions", "additivity")
 # Sums of a few dozen terms of magnitude 1 agree to this.
 ROUNDING = 1e-9
@@ -50,6 +56,18 @@ def ranking_without_estimate(policy: ChurnPolicy, against: str = "") -> Ranking:
     if policy.ranked_by == "churn_probability":
         return Ranking(policy.ranked_by, "the feature table declares no value")
     return Ranking(policy.ranked_by, "retention.rank_by asks for it")
+
+
+def ranked_text(listed: Sequence[Mapping[str, Any]]) -> str:
+    """What a list ranks by and why, for people; empty for nobody.
+
+    In: ranked_by, ranked_because, is_exploration and is_holdout of its rows.
+    """
+    # Lists of before they said why say nothing.
+    told = sorted({(row["ranked_by"], row["ranked_because"]) for row in listed if row["ranked_because"] is not None})
+    text = " ".join(f"Ranked by {RANKING_WORDS[by]}: {because}." for by, because in told)
+    drawn = sum(row["is_exploration"] and not row["is_holdout"] for row in listed)
+    return f"{text} {drawn:,} of them were drawn at random." if drawn else text
 
 
 def campaign_members(contacts: DataFrame, targets: DataFrame | None) -> DataFrame:
@@ -102,14 +120,17 @@ def exclusions(alerted: DataFrame, members: DataFrame, opt_outs: DataFrame, poli
 
 def is_held_out(policy: ChurnPolicy) -> Column:
     """Whether a customer is held out of the list of `as_of`: a hash of both, so it is so whenever the list is made."""
-    key = F.concat_ws(":", F.lit("holdout"), F.lit(policy.split.salt), F.col("as_of").cast("string"), "customer_id")
-    return F.pmod(F.xxhash64(key), F.lit(1_000_000)) < round(policy.retention.holdout_share * 1_000_000)
+    return F.pmod(_lot("holdout", policy), F.lit(1_000_000)) < round(policy.retention.holdout_share * 1_000_000)
 
 
 def exploration_draw(policy: ChurnPolicy) -> Column:
     """The lot of a customer for the list of `as_of`, the least first: a hash of both, so it is the same whenever the
     list is made, and of another kind than that of `is_held_out`."""
-    key = F.concat_ws(":", F.lit("explore"), F.lit(policy.split.salt), F.col("as_of").cast("string"), "customer_id")
+    return _lot("explore", policy)
+
+
+def _lot(purpose: str, policy: ChurnPolicy) -> Column:
+    key = F.concat_ws(":", F.lit(purpose), F.lit(policy.split.salt), F.col("as_of").cast("string"), "customer_id")
     return F.xxhash64(key)
 
 

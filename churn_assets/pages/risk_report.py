@@ -36,7 +36,8 @@ class RiskReport:
     """What the page shows. effects: sentences; alarms: figures beyond a limit; empty where there is nothing to tell.
 
     is_retrain: whether the model should be trained again; None where that is not decided. population: who the customers
-    are. worth: what their value is, behind "what the customers"; None where none is known.
+    are. worth: what their value is, behind "what the customers"; None where none is known. ranked: what the list ranks
+    by, and why; empty where nobody is listed.
     """
 
     week: WeekAtRisk
@@ -56,6 +57,7 @@ class RiskReport:
     model: ServingModel
     made_from: Sequence[str]
     catalogue: Catalogue = CATALOGUE
+    ranked: str = ""
 
     @property
     def is_crisis_known(self) -> bool:

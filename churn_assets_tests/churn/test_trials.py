@@ -12,7 +12,14 @@ import pytest
 
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.policy import Action, ChurnPolicy, Retention
-from churn_assets.churn.retention import KEEPS_NOBODY, Ranking, retention_list, target_outcomes, without_action
+from churn_assets.churn.retention import (
+    KEEPS_NOBODY,
+    Ranking,
+    ranked_text,
+    retention_list,
+    target_outcomes,
+    without_action,
+)
 from churn_assets.churn.trials import (
     SCORE,
     RecordedUplift,
@@ -260,6 +267,17 @@ def test_without_the_wish_for_uplift_no_place_is_drawn() -> None:
     listed = retention_list(everyone, {WEEK: 20}, ChurnPolicy())
     assert not any(listed.column("is_exploration").to_pylist())
     assert set(listed.column("ranked_because").to_pylist()) == {"retention.rank_by asks for it"}
+    assert ranked_text(listed.to_pylist()) == "Ranked by value at risk: retention.rank_by asks for it."
+
+
+def test_a_list_says_in_words_what_it_ranks_by_why_and_how_many_were_drawn() -> None:
+    closed = RecordedUplift(Verdict.FAIL, "its gate says FAIL: worse")
+    listed = retention_list(candidates(60, 4), {WEEK: 20}, POLICY, ranking_by(closed, POLICY))
+    assert ranked_text(listed.to_pylist()) == (
+        "Ranked by value at risk: uplift, which retention.rank_by asks for, may not rank: its gate says FAIL: worse. "
+        "2 of them were drawn at random."
+    )
+    assert ranked_text([]) == ""
 
 
 def test_the_uplift_of_a_customer_is_that_of_the_action_that_fits() -> None:
