@@ -39,6 +39,7 @@ BENCHMARKS = (
     "gate",
     "calibration",
     "profit",
+    "uplift",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured

@@ -347,14 +347,20 @@ class Action(Section):
 class Retention(Section):
     """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
 
-    rank_by: "expected_profit" of the best action, as [economics] has it, leaves out whom no action pays for.
+    rank_by: "expected_profit" of the best action, as [economics] has it, leaves out whom no action pays for; "uplift",
+    what a contact takes off the chance of leaving, ranks once its own gate says PASS and leaves out whom it keeps
+    nobody of; until then the value at risk does. exploration_share: of a list's places, where rank_by is "uplift",
+    drawn at random among who else could be listed. min_held_out: customers of used lists with a known outcome, and as
+    many contacted, before that gate judges.
     contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
     weekly_capacity: customers, if less than the alert budget. max_unmatched_opt_outs: where it is given, no list is
     made while a larger share of the opt-outs is of no known customer; else they warn like the other tables.
     """
 
-    rank_by: Literal["value_at_risk", "expected_profit"] = "value_at_risk"
+    rank_by: Literal["value_at_risk", "uplift", "expected_profit"] = "value_at_risk"
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
+    exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
+    min_held_out: Annotated[int, Field(ge=100, le=1_000_000)] = 500
     contact_pause_days: Days = 42
     weekly_capacity: Annotated[int, Field(ge=1)] | None = None
     max_unmatched_opt_outs: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -561,10 +567,12 @@ class ChurnPolicy(Section):
 
     @property
     def ranked_by(self) -> Literal["value_at_risk", "expected_profit", "churn_probability"]:
-        """What the lists rank by: where a ready feature table declares no value, the probability alone."""
-        delivered = self.catalogue.delivered
-        is_unvalued = delivered is not None and delivered.value is None
-        return "churn_probability" if is_unvalued else self.retention.rank_by
+        """What the lists rank by without an estimate of what contacts change: where a ready feature table declares no
+        value, the probability alone."""
+        delivered, rank_by = self.catalogue.delivered, self.retention.rank_by
+        if delivered is not None and delivered.value is None:
+            return "churn_probability"
+        return "value_at_risk" if rank_by == "uplift" else rank_by
 
     @property
     def feature_rules(self) -> FeatureRules:

@@ -67,11 +67,13 @@ class WorklistCustomer:
 class Worklist:
     """The customers at risk of one week: by rank, then those who are not in the list's file by probability.
 
-    earlier: the dates scored before, the latest first. ranked_by: the list's own; None where nobody is on it.
+    earlier: the dates scored before, the latest first. ranked_by, ranked_because: the list's own; None where nobody is
+    on it, the second also in lists of before they said why.
     """
 
     as_of: date
     ranked_by: str | None
+    ranked_because: str | None
     earlier: Sequence[ScoredDate]
     customers: Sequence[WorklistCustomer]
 
@@ -86,14 +88,14 @@ def worklist(
 ) -> Worklist:
     """Who is to be contacted is who the messages of the week say it of: nobody held out, opted out or contacted since.
 
-    In, of the week: `targets`, customer_id, rank, is_holdout, risk_tier, suggested_action, reasons, ranked_by and
-    FIGURES; `excluded`, customer_id, reason, risk_tier and churn_probability. earlier: by date scored before, the
-    probability by customer. events: by customer.
+    In, of the week: `targets`, customer_id, rank, is_holdout, risk_tier, suggested_action, reasons, ranked_by,
+    ranked_because and FIGURES; `excluded`, customer_id, reason, risk_tier and churn_probability. earlier: by date
+    scored before, the probability by customer. events: by customer.
     """
-    ranked_by = None
+    ranked_by, ranked_because = None, None
     rows = []
     for row in targets:
-        ranked_by = row["ranked_by"]
+        ranked_by, ranked_because = row["ranked_by"], row.get("ranked_because")
         told = {**row, **content_of(row), "rank": None}
         if not row["is_holdout"]:
             told["rank"] = week.listed[row["customer_id"]]["rank"]
@@ -102,7 +104,7 @@ def worklist(
     rows += [({**unlisted, **row}, row["reason"]) for row in excluded]
     dates = sorted(earlier, key=lambda scored: scored.as_of, reverse=True)
     customers = [_customer(told, why, week, [earlier[scored] for scored in dates], events) for told, why in rows]
-    return Worklist(week.as_of, ranked_by, dates, sorted(customers, key=_place))
+    return Worklist(week.as_of, ranked_by, ranked_because, dates, sorted(customers, key=_place))
 
 
 def _customer(

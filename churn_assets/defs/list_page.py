@@ -53,7 +53,9 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
             next_step=f"materialize {SCORES}",
         )
     as_of = dates[0]
-    columns = [*dict.fromkeys([*LISTED, "ranked_by", *FIGURES])]
+    # Lists of before 0.7 do not say why they rank so.
+    why = {"ranked_because"} & {*lakehouse.table_schema(TARGETS, inputs[TARGETS]).names}
+    columns = [*dict.fromkeys([*LISTED, "ranked_by", *why, *FIGURES])]
     targets = lakehouse.arrow(TARGETS, columns, inputs[TARGETS], dates=("as_of", [as_of])).to_pylist()
     excluded = lakehouse.arrow(EXCLUSIONS, ["customer_id", "reason"], inputs[EXCLUSIONS], dates=("as_of", [as_of]))
     scores = lakehouse.arrow(SCORES, list(SCORED), inputs[SCORES], dates=("as_of", [as_of]))

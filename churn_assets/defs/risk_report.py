@@ -1,5 +1,7 @@
 """Stage 9, for executives: the latest scored week on one page."""
 
+from datetime import date
+
 import dagster as dg
 
 from churn_assets.churn import retraining
@@ -9,6 +11,7 @@ from churn_assets.churn.evaluation import Verdict, attainable_recall
 from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.retention import ranked_text
 from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
@@ -31,6 +34,7 @@ SCORED = ["customer_id", "churn_probability", "is_alert", "risk_tier"]
 STAMPS = ["model_version", "features_version"]
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 LISTED = ["is_holdout", "value_at_risk", "suggested_action", "reasons"]
+RANKED = ["ranked_by", "ranked_because", "is_exploration", "is_holdout"]
 
 
 @dg.asset(
@@ -95,6 +99,7 @@ def churn_risk_report(
             for row in sorted(effects, key=lambda row: row["as_of"])
             if row["difference"] is not None
         ],
+        ranked=_ranked(lakehouse, inputs[TARGETS], latest),
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
@@ -113,6 +118,12 @@ def churn_risk_report(
             "to_contact": week.to_contact,
         }
     )
+
+
+def _ranked(lakehouse: LakehouseResource, version: int, week: date) -> str:
+    if not set(RANKED) <= set(lakehouse.table_schema(TARGETS, version).names):
+        return ""
+    return ranked_text(lakehouse.arrow(TARGETS, RANKED, version, dates=("as_of", [week])).to_pylist())
 
 
 def _measurements(lakehouse: LakehouseResource) -> list[Measurement]:

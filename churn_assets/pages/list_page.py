@@ -35,8 +35,9 @@ class ListPage:
         return {
             "value_at_risk": f"by value at risk: the probability of leaving times what the customers {self.worth}",
             "expected_profit": "by the profit that is expected of the suggested action",
+            "uplift": "by what a contact is estimated to take off the probability of leaving",
             "churn_probability": "by the probability of leaving, because no value is declared",
-        }.get(ranked_by, f"by {ranked_by.replace('_', ' ')}")
+        }[ranked_by]
 
     @property
     def columns(self) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.retention import CONTACTED, HELD_OUT, NO_ACTION_PAYS, OPTED_OUT
+from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
 from churn_assets.pages.html import page
@@ -29,6 +29,7 @@ EXCLUSION_WORDS = {
     HELD_OUT: "held out of late",
     OPTED_OUT: "asked not to be contacted",
     NO_ACTION_PAYS: "no action that there still is would pay",
+    KEEPS_NOBODY: "a contact would keep nobody like them",
 }
 
 
@@ -38,7 +39,8 @@ class RiskReport:
     measured: the effects that are known, by date.
 
     is_retrain: whether the model should be trained again; None where that is not decided. population: who the customers
-    are. worth: what their value is, behind "what the customers"; None where none is known.
+    are. worth: what their value is, behind "what the customers"; None where none is known. ranked: what the list ranks
+    by, and why; empty where nobody is listed.
     """
 
     week: WeekAtRisk
@@ -59,6 +61,7 @@ class RiskReport:
     made_from: Sequence[str]
     catalogue: Catalogue = CATALOGUE
     measured: Sequence[MeasuredEffect] = ()
+    ranked: str = ""
 
     @property
     def is_crisis_known(self) -> bool:

@@ -162,7 +162,7 @@ def test_the_threshold_by_profit_is_the_best_of_all_that_keep_budget_and_floor(s
     rng = np.random.default_rng(seed)
     rows, levels = int(rng.integers(5, 60)), int(rng.choice([4, 20, 1000]))
     scores, labels = rng.integers(levels, size=rows) / levels, (rng.random(rows) < 0.4).astype(float)
-    profits = rng.integers(-6, 9, rows) * 0.5
+    profits = rng.integers(-6, 9, rows).astype(np.float64) * 0.5
     current = unlabelled(*(rng.integers(levels, size=50) / levels).tolist())
     rules = by_profit(float(rng.choice([0.05, 0.2, 0.3, 0.7])), float(rng.choice([0.05, 0.4, 0.6])))
     best: tuple[float, float] | None = None

@@ -78,6 +78,8 @@ RUNNING_VALUES: dict[str, Any] = {
     "scoring.tier_probabilities": [0.6, 0.1],
     "retention.rank_by": "expected_profit",
     "retention.holdout_share": 0.2,
+    "retention.exploration_share": 0.2,
+    "retention.min_held_out": 1_000,
     "retention.contact_pause_days": 60,
     "retention.weekly_capacity": 500,
     "retention.max_unmatched_opt_outs": 0.1,

@@ -17,10 +17,10 @@ from dagster import ExecuteInProcessResult
 
 from churn_assets.churn.outbox import ALL_DELIVERED, CONTACT, NOBODY_KEPT_OFF, SENT_ONCE, WITHDRAWAL
 from churn_assets.churn.worklist import CONTACTED, LEFT_ALONE, OPTED_OUT_NOTE, TO_CONTACT
-from churn_assets.defs.campaigns import EFFECT, OUTCOMES
+from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.outbox import MESSAGES, OUTBOX, RECEIPTS, RETRIES, contact_outbox, contact_outbox_contract
-from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, OPTED_OUT, TARGETS
+from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, OPTED_OUT, OUTCOMES, TARGETS
 from churn_assets.defs.risk_report import FOLDER
 from churn_assets.resources.contacts import CONTACTS_VARIABLE, InvalidContactsAddressError
 from churn_assets_tests.check_results import results_of

@@ -86,7 +86,11 @@ def shown(customers: list[WorklistCustomer], **more: Any) -> ListPage:
     ranked = sorted(customers, key=lambda each: each.rank is None)
     told = {"worth": "spent in 60 days", "currency": "EUR", "list_file": "exports/list.csv", "made_from": ["a table"]}
     made_at = datetime(2025, 12, 30, 9, 5, tzinfo=UTC)
-    return ListPage(Worklist(WEEK, "value_at_risk", earlier, ranked), made_at=made_at, **told | more)
+    return ListPage(
+        Worklist(WEEK, "value_at_risk", "retention.rank_by asks for it", earlier, ranked),
+        made_at=made_at,
+        **told | more,
+    )
 
 
 def rows_of(html: str) -> list[dict[str, Any]]:
@@ -179,10 +183,13 @@ def test_what_is_said_at_the_top_follows_the_list() -> None:
     for ranked_by, words in {
         "expected_profit": "by the profit that is expected of the suggested action",
         "churn_probability": "by the probability of leaving, because no value is declared",
-        "some_new_figure": "by some new figure",
+        "uplift": "by what a contact is estimated to take off the probability of leaving",
         None: "nobody is on it",
     }.items():
         assert replace(made, worklist=replace(made.worklist, ranked_by=ranked_by)).ranking == words
+    assert "Why so: retention.rank_by asks for it." in list_page(made)
+    of_before = replace(made, worklist=replace(made.worklist, ranked_because=None))
+    assert "Why so" not in list_page(of_before)
     fields = [column["field"] for column in made.columns]
     assert "value_at_risk" in fields
     assert "expected_profit" not in fields
