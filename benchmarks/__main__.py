@@ -37,6 +37,7 @@ BENCHMARKS = (
     "feasibility",
     "gate",
     "calibration",
+    "young",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured
