@@ -159,6 +159,7 @@ def test_the_pictures_are_with_the_assets_they_explain(flow: Flow) -> None:
         ("recall_churn", "precision_recall"),
         ("recall_churn", "score_distribution"),
         ("recall_churn", "calibration"),
+        ("recall_churn", "shap"),
         ("registered_churn_model", "recall_over_versions"),
     ):
         assert "](data:image/png;base64," in str(made[key].metadata[name].value), (key, name)

@@ -88,6 +88,7 @@ def churn_risk_report(
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
         catalogue=policy.catalogue,
+        tiers=policy.units.tiers,
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)

@@ -1,9 +1,11 @@
 """The model card's sentences and tables, written down once more."""
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from math import fsum
+from pathlib import Path
 
 import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
@@ -193,6 +195,8 @@ def card_rules(tables: Tables) -> list[Rule]:
         "Customers are split by a hash of their id: 20 of 100 folds are for the test and never trained on, 16 choose "
         "the threshold, the rest train.": _folds(tables) == (range(20), range(20, 36), range(36, 100)),
         "Importance is the feature's share of the trees' gain: how much the model uses it, not what it causes.": True,
+        "SHAP: by how much a feature moves the log-odds of leaving, up or down, on average over the judged customers, "
+        "and what a larger value does to them.": True,
         # Verdict and figures.
         "PASS, because:": verdict == "PASS",
         "FAIL, because:": verdict == "FAIL",
@@ -345,15 +349,25 @@ def _versions(tables: Tables) -> list[list[str]]:
 
 
 def _features(tables: Tables) -> list[list[str]]:
-    """Importance: as the training recorded it, for the served trees hold no gains; all of them are one."""
+    """Importance: as the training recorded it, for the served trees hold no gains; all of them are one. SHAP: as the
+    judgement recorded it."""
     gains = tables.project.tracking.document(tables.trained.run_id, IMPORTANCES_FILE)
     assert abs(fsum(gains.values()) - 1) < 1e-9
     known = {feature.name: feature for feature in tables.project.policy.catalogue.features}
+    told = json.loads(
+        Path(tables.project.tracking.client.download_artifacts(tables.trained.run_id, "shap.json")).read_text()
+    )
+    metrics = tables.project.tracking.client.get_run(tables.trained.run_id).data.metrics
+    larger = {"raises": "raises the risk", "lowers": "lowers the risk", "neither": ABSENT}
+    directions = {each["feature"]: larger[each["direction"]] for each in told}
+    sizes = {name: metrics[f"shap_{name}"] for name in tables.trees.features}
+    shap = [[name, f"{sizes[name]:.3f}", directions[name]] for name in sorted(sizes, key=lambda name: -sizes[name])]
     rows = [
         [name, percent(gains[name]), known[name].meaning, known[name].formula, known[name].range_text]
         for name in sorted(tables.trees.features, key=lambda name: -gains[name])
     ]
-    return [["feature", "importance", "meaning", "formula", "range"], *rows]
+    importances = [["feature", "importance", "meaning", "formula", "range"], *rows]
+    return [*importances, ["feature", "mean size of SHAP", "a larger value"], *shap]
 
 
 def _criteria(tables: Tables) -> list[list[str]]:

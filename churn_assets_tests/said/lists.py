@@ -91,6 +91,14 @@ def _scaled(unit: str, of: float, decimals: int) -> Callable[[Tables, Row, float
     return figures
 
 
+def _rated(tables: Tables, own: float, usual: float, at: float = 0.0) -> dict[str, str]:
+    """On the company's own scale, on which the four steps of a review are as many as lie between its ends."""
+    units = tables.project.policy.units
+    worst, best = units.rating_scale
+    said = [f"{at + steps / 4 * (best - worst):.1f}" for steps in (own, usual)]
+    return {"own": said[0], "unit": units.rating, "usual": said[1]}
+
+
 def _ranks(tables: Tables, row: Row, own: float, usual: float) -> dict[str, str]:
     parts = []
     for place, name in ((100, "recency"), (10, "frequency"), (1, "spend")):
@@ -119,14 +127,14 @@ REASONS = (
     ),
     Reason(
         "avg_star_rating",
-        "rated us {own} stars on average; usual is {usual}",
-        lambda tables, row, own, usual: {"own": f"{own:.1f}", "usual": f"{usual:.1f}"},
+        "rated us {own} {unit} on average; usual is {usual}",
+        lambda tables, row, own, usual: _rated(tables, own - 1, usual - 1, tables.project.policy.units.rating_scale[0]),
         lambda row: row["reviews"] > 0,
     ),
     Reason(
         "sentiment_velocity",
-        "a review fell by {own} stars from the one before; usual is {usual}",
-        lambda tables, row, own, usual: {"own": f"{-own:.1f}", "usual": f"{max(-usual, 0):.1f}"},
+        "a review fell by {own} {unit} from the one before; usual is {usual}",
+        lambda tables, row, own, usual: _rated(tables, -own, max(-usual, 0)),
     ),
     Reason(
         "late_order_ratio",

@@ -168,6 +168,7 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
     is_crossfit, verdict = judged["evaluation"] == "crossfit", judged["verdict"]
     is_retrain = bool(decided) and max(decided, key=lambda row: (row["as_of"], row["decided_at"]))["is_retrain"]
     has_segments = bool(tables.segments)
+    high, medium, low = shown_tiers(tables).values()
     figures_of_it = (
         "{recall} of those who left ({caught} of {churners}; for all customers between {recall_low} and {recall_high}; "
         "as many calls can find {attainable} at most)."
@@ -223,8 +224,8 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "Value at risk; The probability of leaving times what the customers spent in {observed_days} days, summed "
         f"over the customers at risk{figures['currency']}.": True,
         "Late delivery; In the picture and its table: more than {late} after the promised time.": tables.is_wait_known,
-        "High, medium, low; By the probability of leaving: high from {high}, medium from {medium} or if at risk, low "
-        "below.": True,
+        f"{high.capitalize()}, {medium}, {low}; By the probability of leaving: {high} from {{high}}, {medium} from "
+        f"{{medium}} or if at risk, {low} below.": True,
         "The figures behind the picture": True,
         "Made from {made_from}.": True,
     }

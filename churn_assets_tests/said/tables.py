@@ -141,7 +141,7 @@ def learned_from(tables: Tables) -> list[date]:
 
 
 def shown_tiers(tables: Tables) -> dict[str, str]:
-    return {tier: tier for tier in ("high", "medium", "low")}
+    return tables.project.policy.units.tiers.model_dump()
 
 
 def tier_names(tables: Tables) -> dict[str, str]:
