@@ -361,7 +361,9 @@ def _features(tables: Tables) -> list[list[str]]:
     larger = {"raises": "raises the risk", "lowers": "lowers the risk", "neither": ABSENT}
     directions = {each["feature"]: larger[each["direction"]] for each in told}
     sizes = {name: metrics[f"shap_{name}"] for name in tables.trees.features}
-    shap = [[name, f"{sizes[name]:.3f}", directions[name]] for name in sorted(sizes, key=lambda name: -sizes[name])]
+    shap = [
+        [name, f"{sizes[name]:.3f}", directions[name]] for name in sorted(sizes, key=lambda name: (-sizes[name], name))
+    ]
     rows = [
         [name, percent(gains[name]), known[name].meaning, known[name].formula, known[name].range_text]
         for name in sorted(tables.trees.features, key=lambda name: -gains[name])
