@@ -40,6 +40,7 @@ BENCHMARKS = (
     "calibration",
     "profit",
     "uplift",
+    "young",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured

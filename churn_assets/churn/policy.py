@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from churn_assets.churn.catalogue import CATALOGUE, FEATURE_OF, Catalogue, FeatureSet, members
 from churn_assets.churn.observed import FeatureRules
+from churn_assets.churn.wording import RatingScale
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Days = Annotated[int, Field(ge=1, le=3650)]
@@ -433,10 +443,47 @@ class Monitoring(Section):
         return self
 
 
+class TierNames(Section):
+    """What people call the risk tiers. Tables hold high, medium and low whatever these are."""
+
+    high: Annotated[str, Field(min_length=1, max_length=30)] = "high"
+    medium: Annotated[str, Field(min_length=1, max_length=30)] = "medium"
+    low: Annotated[str, Field(min_length=1, max_length=30)] = "low"
+
+    @model_validator(mode="after")
+    def names_differ(self) -> "TierNames":
+        if len({self.high, self.medium, self.low}) < 3:
+            raise ValueError(f"high ({self.high}), medium ({self.medium}) and low ({self.low}) must differ")
+        return self
+
+    def of(self, tier: str) -> str:
+        """The name of a tier of the tables."""
+        name: str = getattr(self, tier)
+        return name
+
+
 class Units(Section):
-    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word."""
+    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word.
+
+    rating: what ratings count; rating_scale: the worst and the best that customers can give, which reviews of 1 to 5
+    are said in, as in "rated us 3.1 points". tiers: what the risk tiers are called on the list and in the report.
+    """
 
     currency: Annotated[str, Field(pattern=r"^\S*$", max_length=8)] = ""
+    rating: Annotated[str, Field(min_length=1, max_length=20)] = "stars"
+    rating_scale: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 5.0)
+    tiers: TierNames = TierNames()
+
+    @field_validator("rating_scale")
+    @classmethod
+    def worst_is_below_best(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:
+            raise ValueError(f"the worst rating ({scale[0]:g}) must be below the best ({scale[1]:g})")
+        return scale
+
+    @property
+    def scale(self) -> RatingScale:
+        return RatingScale(self.rating, *self.rating_scale)
 
 
 class ChurnPolicy(Section):

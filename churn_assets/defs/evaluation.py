@@ -1,7 +1,8 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from churn_assets.churn.evaluations import (
     recorded_evaluation,
     recorded_single_features,
 )
+from churn_assets.churn.influences import Influence, influences
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -54,8 +56,9 @@ from churn_assets.pages.pictures import (
     precision_recall,
     profit_curve,
     score_distribution,
+    shap_sizes,
 )
-from churn_assets.pages.tables import criteria_table, figures_table
+from churn_assets.pages.tables import criteria_table, figures_table, influences_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -109,7 +112,10 @@ def recall_churn(
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
     strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
-    card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
+    found = _influences(tracking, trained, scored, policy)
+    if found:
+        pictures["shap.png"] = drawn(shap_sizes(found, "What moves the scores"))
+    card, page = _card(tracking, trained, evidence, policy, evaluation, pictures, found)
     earned = {} if evaluation.profit is None else evaluation.profit.flat()
     shown = {name: value for name, value in (evaluation.figures.flat() | earned).items() if value is not None}
     tracking.log_evaluation(
@@ -119,6 +125,7 @@ def recall_churn(
             **shown,
             "rule_pr_auc": row["rule_pr_auc"],
             **{each.key: each.value for each in evaluation.criteria if each.key in CALIBRATION_KEYS},
+            **{f"shap_{each.feature}": each.mean for each in found},
         },
         {
             "verdict": evaluation.verdict.value,
@@ -129,7 +136,7 @@ def recall_churn(
         judged_on=(TEST, trained.evidence.data_versions[TEST]),
         description=_described(evaluation, trained),
         pictures=pictures,
-        texts={"model_card.md": card, "model_card.html": page},
+        texts={"model_card.md": card, "model_card.html": page, "shap.json": json.dumps(list(map(asdict, found)))},
     )
     if evaluation.verdict is not Verdict.PASS:
         recorded = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
@@ -146,6 +153,7 @@ def recall_churn(
             **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
+            "influences": dg.MetadataValue.md(influences_table(found)) if found else "nothing could be judged",
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
@@ -304,6 +312,17 @@ def _pictures(
     return {name: drawn(figure) for name, figure in figures.items()}
 
 
+def _influences(
+    tracking: TrackingResource, trained: TrainedModel, scored: Scored | None, policy: ChurnPolicy
+) -> list[Influence]:
+    """Of the features of the very model that is registered, with cross-fitting too, on the judged customers."""
+    if scored is None:
+        return []
+    model = tracking.load_model(trained.uri)
+    values = np.column_stack([scored.features[name] for name in model.features])
+    return influences(model, values, policy.catalogue)
+
+
 def _card(
     tracking: TrackingResource,
     trained: TrainedModel,
@@ -311,6 +330,7 @@ def _card(
     policy: ChurnPolicy,
     evaluation: Evaluation,
     pictures: Mapping[str, Picture],
+    found: Sequence[Influence],
 ) -> tuple[str, str]:
     """The model card as Markdown and as a page with the pictures."""
     importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
@@ -328,6 +348,7 @@ def _card(
         evidence=replace(evidence, policy_digest=trained.evidence.policy_digest),
         policy=policy,
         evaluation=evaluation,
+        influences=found,
     )
     card = model_card(facts)
     importances_chart = drawn(feature_importances(importances, "What the trees use"))

@@ -3,6 +3,7 @@
 The one place that asks which of the two; what judges, trains, scores and lists asks the origin.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
@@ -191,7 +192,15 @@ class ByOrders:
         return {row["segment_index"]: str(row["segment"]) for row in self._lakehouse.records(SEGMENTS)}
 
     def counted(self) -> Mapping[tuple[Any, ...], int]:
-        return self._lakehouse.counts(PANEL, SHARED_BY, self._version)
+        counts = self._lakehouse.counts(PANEL, SHARED_BY, self._version)
+        _, most_promised = self._lakehouse.bounds(BASELINE, "promised_deliveries", self._baseline())
+        if most_promised:
+            return counts
+        # Where no delivery is known with its promise the index is 0, and nothing tells who waited.
+        unknown: Counter[tuple[Any, ...]] = Counter()
+        for (as_of, _, left), rows in counts.items():
+            unknown[as_of, None, left] += rows
+        return unknown
 
     def _baseline(self) -> int:
         """The version of the snapshots that this one was computed from."""

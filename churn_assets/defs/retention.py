@@ -290,7 +290,7 @@ def _explained(
         is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
         references[day] = reference(panel.filter(is_scored), model, policy.catalogue)
     names = origin_of(lakehouse, panel_version, policy).segments()
-    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()})
+    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()}, policy.units.scale)
     told = explained(lakehouse.frame(rows), model, references, wording, policy.catalogue)
     return told.drop(*policy.catalogue.of, *policy.catalogue.told_columns)
 
@@ -316,7 +316,13 @@ def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnP
         listed = lakehouse.arrow(TARGETS, ["rank", *told, "reasons", "is_holdout"], dates=("as_of", [day]))
         unknown = [name for name in VALUES if len(listed) and not pc.any(listed.column(name).is_valid()).as_py()]
         rows = [
-            {**row, "week": day, "currency": policy.units.currency} | _sentences(row["reasons"])
+            {
+                **row,
+                "week": day,
+                "currency": policy.units.currency,
+                "risk_tier": policy.units.tiers.of(row["risk_tier"]),
+            }
+            | _sentences(row["reasons"])
             for row in to_contact(listed)
         ]
         content = pd.DataFrame(rows, columns=["week", "rank", *shown, *_sentences([])])

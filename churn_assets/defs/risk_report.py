@@ -100,6 +100,7 @@ def churn_risk_report(
             if row["difference"] is not None
         ],
         ranked=_ranked(lakehouse, inputs[TARGETS], latest),
+        tiers=policy.units.tiers,
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)

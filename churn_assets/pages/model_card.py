@@ -17,6 +17,7 @@ from churn_assets.churn.evaluation import (
     strongest_rival,
 )
 from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
@@ -24,7 +25,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.profit import Profit
 from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 from churn_assets.pages.markdown import Markdown, bullets, escaped, table
-from churn_assets.pages.tables import UNKNOWN, criteria_table, figures_table
+from churn_assets.pages.tables import UNKNOWN, criteria_table, figures_table, influences_table
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class CardFacts:
 
     name: of the registered model. importances: share of the trees' gain by feature, empty where the model cannot be
     read. evidence: as the training recorded it, with the champion that the model was compared with. policy: the one
-    that judged. threshold: None where no cut-off satisfied the policy.
+    that judged. threshold: None where no cut-off satisfied the policy. influences: of the features on the judged
+    customers; none where nothing could be judged.
     """
 
     name: str
@@ -48,6 +50,7 @@ class CardFacts:
     evidence: Evidence
     policy: ChurnPolicy
     evaluation: Evaluation
+    influences: Sequence[Influence] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -172,6 +175,12 @@ def _features(facts: CardFacts) -> Iterator[str]:
         importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
         rows.append([Markdown(f"`{name}`"), importance, feature.meaning, feature.formula, feature.range_text])
     yield table(["feature", "importance", "meaning", "formula", "range"], rows)
+    if facts.influences:
+        yield (
+            "SHAP: by how much a feature moves the log-odds of leaving, up or down, on average over the judged "
+            "customers, and what a larger value does to them."
+        )
+        yield influences_table(facts.influences)
 
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from churn_assets.churn.calendar import Day, Span
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
@@ -69,6 +70,32 @@ def feature_importances(importances: Mapping[str, float], title: str) -> "Figure
     axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in rising], padding=3, fontsize=8)
     axes.set(title=title, xlabel="share of the trees' gain")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def shap_sizes(influences: Sequence[Influence], title: str) -> "Figure":
+    """A bar for each feature's mean size of SHAP, the largest on top, coloured by what a larger value does."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    rising = list(reversed(influences))
+    colours = {"raises": COLOURS[1], "lowers": COLOURS[0], "neither": "#9aa5b1"}
+    figure = Figure(figsize=(7.0, 1.6 + 0.3 * len(rising)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh(
+        [each.feature for each in rising],
+        [each.mean for each in rising],
+        color=[colours[each.direction] for each in rising],
+    )
+    axes.bar_label(bars, labels=[f"{each.mean:.3f}" for each in rising], padding=3, fontsize=8)
+    axes.set(title=title, xlabel="mean size of SHAP, log-odds of leaving")
+    words = {"raises": "a larger value raises the risk", "lowers": "a larger value lowers it", "neither": "neither"}
+    kinds = [kind for kind in words if any(each.direction == kind for each in influences)]
+    axes.legend(
+        handles=[Patch(color=colours[kind], label=words[kind]) for kind in kinds], loc="lower right", fontsize=8
+    )
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,7 +1,7 @@
 """The risk report as a page for executives: one file that needs no server, on a screen, a phone or paper."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
@@ -9,6 +9,7 @@ from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
+from churn_assets.churn.policy import TierNames
 from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
@@ -62,6 +63,7 @@ class RiskReport:
     catalogue: Catalogue = CATALOGUE
     measured: Sequence[MeasuredEffect] = ()
     ranked: str = ""
+    tiers: TierNames = field(default_factory=TierNames)
 
     @property
     def is_crisis_known(self) -> bool:
@@ -85,6 +87,7 @@ def risk_report_page(report: RiskReport) -> str:
         week=report.week,
         wide_picture=wide.data_uri,
         narrow_picture=narrow.data_uri,
+        tiers=[replace(part, name=report.tiers.of(part.name)) for part in report.week.tiers],
         trend_text=trend_text(report.trend),
         effect_pictures=effect_pictures(report.measured),
         effect_text=effect_text(report.measured),

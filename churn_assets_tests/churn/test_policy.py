@@ -11,6 +11,7 @@ from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy, Model, Scoring, Section
+from churn_assets.churn.wording import RatingScale
 from churn_assets.defs.training import TrainingConfig, hyperparameters_of
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
@@ -90,6 +91,11 @@ RUNNING_VALUES: dict[str, Any] = {
         "actions": {action.action: {"acceptance": 0.1} for action in ChurnPolicy().retention.actions},
     },
     "units.currency": "EUR",
+    "units.rating": "points",
+    "units.rating_scale": [0.0, 10.0],
+    "units.tiers.high": "urgent",
+    "units.tiers.medium": "soon",
+    "units.tiers.low": "later",
     "model.estimator": "gbt",
     "model.max_depth": 3,
     "model.iterations": 30,
@@ -329,6 +335,15 @@ def test_risk_tiers_follow_the_churn_rate(churn_rate: float, high: float, medium
     assert Scoring().least_probabilities(churn_rate) == pytest.approx((high, medium), abs=0.0005)
     fixed = Scoring(tier_probabilities=(0.5, 0.2))
     assert fixed.least_probabilities(churn_rate) == (0.5, 0.2)
+
+
+def test_ratings_have_a_scale_that_rises_and_tiers_names_that_differ(tmp_path: Path) -> None:
+    units = load_policy(policy_file(tmp_path, '[units]\nrating = "points"\nrating_scale = [0, 10]')).units
+    assert units.scale == RatingScale("points", 0.0, 10.0)
+    (problem,) = refused(tmp_path, "[units]\nrating_scale = [5, 1]").problems
+    assert "the worst rating (5) must be below the best (1)" in problem
+    (problem,) = refused(tmp_path, '[units]\ntiers = { high = "low" }').problems
+    assert "high (low), medium (medium) and low (low) must differ" in problem
 
 
 def test_the_currency_is_one_word(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from churn_assets.churn import intervals
 from churn_assets.churn.catalogue import FEATURE_SETS, FEATURES, FeatureSet
 from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import candidates, definition
 from churn_assets.churn.models import GradientBoosting
@@ -218,6 +219,18 @@ def test_without_importances_the_features_are_told_nonetheless() -> None:
     found = section(model_card(facts(importances={})), "Features")
     assert "The importances are not known" in found
     assert [row[:2] for row in rows(found)[1:]] == [[f"`{name}`", "–"] for name in FEATURE_SETS["crisis_aware"]]
+
+
+def test_how_far_each_feature_moves_the_scores_is_told_with_its_direction() -> None:
+    told = facts(influences=[Influence("recency_days", 0.5214, "raises"), Influence("segment_index", 0.1, "neither")])
+    found = section(model_card(told), "Features")
+    assert "\n\nSHAP: by how much a feature moves the log-odds of leaving" in found
+    assert rows(found)[-3:] == [
+        ["feature", "mean size of SHAP", "a larger value"],
+        ["`recency_days`", "0.521", "raises the risk"],
+        ["`segment_index`", "0.100", "–"],
+    ]
+    assert "SHAP" not in model_card(facts())
 
 
 # ---- figures
