@@ -290,11 +290,12 @@ def test_who_was_there_for_as_long_is_compared_with_and_weighed_as_there_are_now
     assert expected == pytest.approx({1: 64 * (0.45 + 0.1), 2: 64 * (0.05 + 0.4)})
     assert population_stability(expected, actual) < 1e-4
     # Nobody else is weighed, and without a band of their own the longest that there is stands for them.
-    assert compared({1: 30, 2: 70}, 100, {1: 3, 2: 7}) == (pytest.approx({1: 30.0, 2: 70.0}), {1: 3.0, 2: 7.0})
-    assert compared(trained, 100, {2 * STRIDE + 1: 2, 2 * STRIDE + 2: 8}) == (
-        pytest.approx({1: 4.0, 2: 16.0}),
-        {1: 2.0, 2: 8.0},
-    )
+    expected, actual = compared({1: 30, 2: 70}, 100, {1: 3, 2: 7})
+    assert expected == pytest.approx({1: 30, 2: 70})
+    assert actual == {1: 3, 2: 7}
+    expected, actual = compared(trained, 100, {2 * STRIDE + 1: 2, 2 * STRIDE + 2: 8})
+    assert expected == pytest.approx({1: 4, 2: 16})
+    assert actual == {1: 2, 2: 8}
 
 
 def grown(random: np.random.Generator, oldest: float, as_of: date) -> pd.DataFrame:

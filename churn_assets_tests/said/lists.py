@@ -10,9 +10,21 @@ from churn_assets_tests.said.tables import Row, Tables, tier_names
 from churn_assets_tests.true_reasons import LESS_IS_RISKIER, MORE_IS_RISKIER
 
 COLUMNS = [
-    *("week", "rank", "ranked_by", "customer_id", "risk_tier", "churn_probability", "recent_spend", "value_at_risk"),
+    *(
+        "week",
+        "rank",
+        "ranked_by",
+        "ranked_because",
+        "customer_id",
+        "risk_tier",
+        "churn_probability",
+        "recent_spend",
+        "value_at_risk",
+    ),
     *("currency", "suggested_action", "reason_1", "reason_2", "reason_3"),
 ]
+
+ASKED_FOR = "retention.rank_by asks for it"
 
 
 def untrue_list(tables: Tables, text: str) -> Iterator[str]:
@@ -36,6 +48,7 @@ def untrue_list(tables: Tables, text: str) -> Iterator[str]:
             "week": str(tables.week),
             "rank": str(place),
             "ranked_by": "value_at_risk",
+            "ranked_because": ASKED_FOR,
             "customer_id": customer,
             "risk_tier": tiers[customer],
             "currency": policy.units.currency,

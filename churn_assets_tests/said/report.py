@@ -11,6 +11,7 @@ from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import SCORES
+from churn_assets_tests.said.lists import ASKED_FOR
 from churn_assets_tests.said.sentences import Rule, count, day, percent, sentences_of, span, unsaid, wilson
 from churn_assets_tests.said.tables import Tables, churn_in_words, learned_from, shown_tiers, tier_names
 
@@ -195,6 +196,7 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "All active customers by the probability of leaving.": not has_segments,
         "Value at risk is that of the customers at risk.": True,
         "What this week's list asks for": True,
+        f"Ranked by value at risk: {ASKED_FOR}.": tables.project.policy.retention.rank_by == "value_at_risk",
         "{to_contact} customers to contact.": True,
         "{held_out} are held out at random, to see what contacting the others changes; {excluded} at risk are left in "
         "peace: {exclusions}.": True,
