@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_schema, struct_of
-from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
+from churn_assets.churn.evaluation import RULE, Comparison, Evaluation, JudgedDate, Verdict
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
 
@@ -32,6 +32,14 @@ _CRITERION = struct_of(
     Column("is_met", "boolean"),
 )
 _SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
+# Of a backtest. missed: what it fell short of there; is_own: judged was the version itself. rival: the strongest there.
+_DATE = struct_of(
+    Column("as_of", "date"),
+    *of_kind("boolean", "is_own", "is_met"),
+    *of_kind("string", "missed", "rival"),
+    *of_kind("double", "least_recall", *_DIFFERENCE),
+    *_FIGURES,
+)
 # The recall_churn table: one row per evaluation.
 EVALUATION_SCHEMA = spark_schema(
     [
@@ -47,6 +55,7 @@ EVALUATION_SCHEMA = spark_schema(
         Column("comparisons", list_of(_COMPARISON)),
         Column("slices", list_of(_SLICE)),
         Column("leakage", list_of(struct_of(Column("feature", "string"), Column("roc_auc", "double")))),
+        Column("dates", list_of(_DATE)),
     ]
 )
 
@@ -123,6 +132,23 @@ def evaluation_row(
             for part in evaluation.slices
         ],
         "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
+        "dates": [_date_row(judged) for judged in evaluation.dates],
+    }
+
+
+def _date_row(judged: JudgedDate) -> dict[str, Any]:
+    strongest = judged.strongest or Comparison("", 0)
+    return {
+        "as_of": judged.as_of,
+        "is_own": judged.is_own,
+        "is_met": judged.is_met,
+        "missed": "; ".join(judged.missed),
+        "rival": strongest.rival,
+        "least_recall": judged.least_recall,
+        "difference": strongest.difference.value,
+        "difference_low": strongest.difference.low,
+        "difference_high": strongest.difference.high,
+        **judged.figures.flat(),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -117,7 +118,7 @@ def churn_pipeline_model(
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
     hyperparameters = hyperparameters_of(config, policy)
-    purchases = _purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates)
+    purchases = purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates.test)
     prior = prior_of(purchases, policy.windows.outcome_days)
     about = f"{policy.model.feature_set} {dates.test}"
     with tracking.training_run(context, hyperparameters.estimator, about) as run_id:
@@ -151,15 +152,15 @@ def churn_pipeline_model(
     )
 
 
-def _purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, dates: SplitDates) -> PurchaseModel | None:
-    """What is known of churn without a label, from all orders behind the panel before the test date.
+def purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, day: date) -> PurchaseModel | None:
+    """What is known of churn without a label, from all orders behind the panel before `day`, a test date.
 
     None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
     """
     try:
-        return origin.purchase_model(dates.test)
+        return origin.purchase_model(day)
     except UnfittablePurchaseModelError as unfittable:
-        context.log.warning("No purchase model: %s", unfittable)
+        context.log.warning("No purchase model at %s: %s", day, unfittable)
         return None
 
 
