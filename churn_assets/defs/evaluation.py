@@ -1,6 +1,6 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from operator import itemgetter
@@ -188,11 +188,16 @@ def _judged(
 ) -> tuple[Scored | None, list[str]]:
     """The scored customers, None where they cannot be had, and every obstacle to a fair judgement of them."""
     obstacles = _broken_splits(lakehouse, trained, policy)
+    origin = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy)
     try:
         if policy.gate.evaluation == "crossfit":
             context.log.info("Cross-fitting: four more fits, each as long as that of the training")
-        purchases = _purchase_models(context, lakehouse, policy, trained)
-        rows = _challenger_rows(context, lakehouse, tracking, policy, trained=trained, purchases=purchases)
+        dates = _dates(lakehouse, policy, trained)
+        purchases = {each.test: purchase_model(context, origin, each.test) for each in dates[1:]}
+        purchases[trained.dates.test] = trained.purchases
+        rows = _challenger_rows(
+            lakehouse, tracking, policy, trained=trained, dates=dates, purchases=purchases, told=context.log.info
+        )
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
@@ -210,8 +215,8 @@ def _judged(
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
-    segments = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy).segments()
-    return judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue), obstacles
+    found = judged.scored(rows, trained.features, origin.segments(), champion_scores, policy.catalogue)
+    return found, obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -226,7 +231,7 @@ def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: 
     return [f"the splits break {outcome.rule}: {outcome.observed}; allowed {outcome.allowed}" for outcome in broken]
 
 
-def _backtest(lakehouse: LakehouseResource, policy: ChurnPolicy, trained: TrainedModel) -> list[SplitDates]:
+def _dates(lakehouse: LakehouseResource, policy: ChurnPolicy, trained: TrainedModel) -> list[SplitDates]:
     """The dates to judge at, the model's own first; that one alone unless the policy asks for a backtest.
 
     Raises ChangedModelError.
@@ -244,25 +249,20 @@ def _backtest(lakehouse: LakehouseResource, policy: ChurnPolicy, trained: Traine
     return found or [trained.dates]
 
 
-def _purchase_models(
-    context: dg.AssetExecutionContext, lakehouse: LakehouseResource, policy: ChurnPolicy, trained: TrainedModel
-) -> dict[date, PurchaseModel | None]:
-    """What needs no label, as it was known by each judged date: at the model's own as the training has it."""
-    origin = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy)
-    _, *earlier = [dates.test for dates in _backtest(lakehouse, policy, trained)]
-    return {trained.dates.test: trained.purchases} | {day: purchase_model(context, origin, day) for day in earlier}
-
-
 def _challenger_rows(
-    context: dg.AssetExecutionContext,
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
     policy: ChurnPolicy,
     *,
     trained: TrainedModel,
+    dates: Sequence[SplitDates],
     purchases: Mapping[date, PurchaseModel | None],
+    told: Callable[[str], None],
 ) -> pd.DataFrame:
-    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for."""
+    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for.
+
+    dates: to judge at, the model's own first. purchases: the purchase model of each. told: hears of long work.
+    """
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
@@ -278,12 +278,12 @@ def _challenger_rows(
         rows = judged.backtest_scores(
             rows,
             lakehouse.read(PANEL, versions[PANEL]),
-            _backtest(lakehouse, policy, trained),
+            dates,
             trained.hyperparameters,
             policy,
             prior_at=lambda day: prior_of(purchases[day], policy.windows.outcome_days),
             shared_folder=tracking.shared_folder,
-            told=context.log.info,
+            told=told,
         )
     rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()

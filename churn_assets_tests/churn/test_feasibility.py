@@ -311,3 +311,28 @@ def test_a_history_too_short_for_a_candidate_says_so_of_it_alone(spark: SparkSes
     assert told["no order for 14 days"] == ("nobody is a churner",)
     assert told["no order for 30 days"] == ("no outcome of 30 days is known yet",)
     assert told["no order for 60 days"] == ("no outcome of 60 days is known yet",)
+
+
+# ---- a backtest
+
+
+BACKTEST = ChurnPolicy(gate=Gate(evaluation="backtest"))
+
+
+def found_at(dates: int, churners: int = 1_000, policy: ChurnPolicy = BACKTEST) -> Feasibility:
+    return feasibility(policy, policy, as_of=DAY, eligible=5_000, churners=churners, judged_dates=dates)
+
+
+@pytest.mark.parametrize(("dates", "judged"), [(3, 600), (5, 1_000), (9, 1_000)])
+def test_each_date_of_a_backtest_judges_on_another_fifth_of_the_churners_until_all_are(dates: int, judged: int) -> None:
+    row = found_at(dates)
+    assert (row.is_feasible, row.expected_test_churners) == (True, judged)
+
+
+def test_a_history_of_too_few_dates_for_a_backtest_is_refused_before_anything_is_trained() -> None:
+    told = "dates to judge at, by which an outcome was known to learn from: 2; gate.min_backtest_dates asks for 3"
+    assert found_at(2).reasons == (told,)
+    few = ChurnPolicy(gate=Gate(evaluation="backtest", min_backtest_dates=2))
+    assert found_at(2, policy=few).is_feasible
+    # Of other ways to judge nobody asks.
+    assert found_at(0, policy=CROSSFIT).is_feasible
