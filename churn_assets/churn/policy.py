@@ -200,7 +200,7 @@ class Gate(Section):
     beyond doubt, the probabilities may be too high or too low together, and their log-odds too steep or too flat.
     """
 
-    evaluation: Literal["holdout", "crossfit", "backtest"] = "holdout"
+    evaluation: Literal["holdout", "crossfit", "backtest"] = "backtest"
     backtest_dates: Annotated[int, Field(ge=2, le=52)] = 5
     min_backtest_dates: Annotated[int, Field(ge=2, le=52)] = 3
     min_dates_met: Annotated[float, Field(gt=0, le=1)] = 0.6

@@ -37,7 +37,7 @@ from churn_assets_tests.judged_customers import customers, over_dates, ranked
 
 
 def policy(*, budget: float = 0.2, floor: float = 0.25, min_recall: float = 0.4, **gate: Any) -> ChurnPolicy:
-    limits = {"precision_floor": floor, "min_recall": min_recall, **gate}
+    limits = {"precision_floor": floor, "min_recall": min_recall, "evaluation": "holdout", **gate}
     return ChurnPolicy(alerts=Alerts(budget=budget), gate=Gate.model_validate(limits))
 
 

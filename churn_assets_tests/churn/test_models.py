@@ -37,7 +37,7 @@ from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
-POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
+POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(evaluation="holdout", precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5, feature_share=1.0)
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
@@ -448,10 +448,10 @@ def test_where_only_the_test_customers_all_stay_there_is_no_verdict(spark: Spark
 
 @pytest.fixture(scope="module")
 def dated_rows() -> list[tuple]:
-    """300 customers at four dates, of which the first alone was known by the second."""
+    """300 customers at five dates: what came of the first alone was known by the third, of two by the others."""
     random_, rows = random.Random(6), []
     for number in range(300):
-        for week in (0, 5, 6, 7):
+        for week in (0, 1, 5, 6, 7):
             recency, gap, rating = random_.uniform(0, 30), random_.expovariate(0.5), random_.uniform(1, 5)
             label = float(random_.random() < 0.1 + recency / 60 + (rating < 2) * 0.3)
             values = (recency, rating, 0.0, gap, 0.0, 0.0, 111.0)

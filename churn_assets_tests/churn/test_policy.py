@@ -45,7 +45,7 @@ JUDGING_VALUES = {
     "gate.max_attainable_share": 0.9,
     "gate.precision_floor": 0.3,
     "gate.confidence": 0.9,
-    "gate.evaluation": "crossfit",
+    "gate.evaluation": "holdout",
     "gate.backtest_dates": 8,
     "gate.min_backtest_dates": 4,
     "gate.min_dates_met": 0.8,

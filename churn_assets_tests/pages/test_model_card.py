@@ -22,7 +22,7 @@ from churn_assets.churn.splits import SplitDates
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets_tests.judged_customers import customers, over_dates, ranked
 
-POLICY = ChurnPolicy()
+POLICY = ChurnPolicy(gate=Gate(evaluation="holdout"))
 DATES = SplitDates(date(2025, 12, 1), (date(2025, 9, 1), date(2025, 9, 8), date(2025, 10, 27)), is_out_of_time=True)
 VERSIONS = {"food_delivery/ml_churn_features": 17, "food_delivery/train_features": 23}
 HOSTILE = "a|b<script>alert(1)</script>\n| x | **y** [z](javascript:w) ![i](other.png) `q` _r_ \\"
