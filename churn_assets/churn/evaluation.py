@@ -553,7 +553,7 @@ def few_dates(dates: int, policy: ChurnPolicy) -> str:
     """Why no verdict is sought at so few dates."""
     return (
         f"dates to judge at, by which an outcome was known to learn from: {dates}; gate.min_backtest_dates asks for "
-        f"{policy.gate.min_backtest_dates}"
+        f'{policy.gate.min_backtest_dates}; gate.evaluation = "crossfit" would judge at one'
     )
 
 

@@ -333,7 +333,7 @@ def test_each_date_of_a_backtest_judges_on_another_fifth_of_the_churners_until_a
 
 def test_a_history_of_too_few_dates_for_a_backtest_is_refused_before_anything_is_trained() -> None:
     told = "dates to judge at, by which an outcome was known to learn from: 2; gate.min_backtest_dates asks for 3"
-    assert found_at(2).reasons == (told,)
+    assert found_at(2).reasons == (f'{told}; gate.evaluation = "crossfit" would judge at one',)
     few = ChurnPolicy(gate=Gate(evaluation="backtest", min_backtest_dates=2))
     assert found_at(2, policy=few).is_feasible
     # Of other ways to judge nobody asks.
