@@ -32,6 +32,7 @@ BENCHMARKS = (
     "upkeep",
     "learners",
     "estimators",
+    "workers",
     "feature_sets",
     "imbalance",
     "feasibility",

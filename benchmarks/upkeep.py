@@ -1,7 +1,8 @@
 """What a lakehouse grows to: refreshes and trainings, with `lakehouse_maintenance` after each training, against one.
 
-Once with one more order before each refresh, and once with sources that do not move. Maintenance removes at once
-here what it leaves for a day elsewhere.
+Once with sources that do not move, once with one more order of the newest day before each refresh, as orders come,
+and once with one more of mid-history, which changes a customer's features at all dates since. Maintenance removes at
+once here what it leaves for a day elsewhere.
 """
 
 import os
@@ -24,11 +25,17 @@ from churn_assets.resources.settings import settings_from_env
 
 CUSTOMERS = 1_000
 REFRESHES = int(os.environ.get("BENCH_REFRESHES", "50"))
-TRAININGS = 10
+TRAININGS = int(os.environ.get("BENCH_TRAININGS", "10"))
+# Name -> how far through all orders by time the one is that comes again before each refresh; None: none does.
+SOURCES: dict[str, float | None] = {
+    "do not move": None,
+    "bring an order of the newest day each": 1.0,
+    "bring an order of mid-history each": 0.5,
+}
 
 
 def main() -> None:
-    found = {name: _grown(moves=moves) for name, moves in (("bring an order each", True), ("do not move", False))}
+    found = {name: _grown(share) for name, share in SOURCES.items()}
     table = [
         f"| {name} | {first:.1f} MiB | {last:.1f} MiB | {last / first:.1f} | {seconds:.1f} s |"
         for name, (first, last, seconds) in found.items()
@@ -48,7 +55,7 @@ def main() -> None:
     write_result("upkeep", lines)
 
 
-def _grown(*, moves: bool) -> tuple[float, float, float]:
+def _grown(share: float | None) -> tuple[float, float, float]:
     """MiB of the lakehouse after one lifecycle and after all, and the seconds of the longest maintenance."""
     with TemporaryDirectory(prefix="churn-bench-") as name:
         resources = default_resources(settings_from_env(demo_project(Path(name), CUSTOMERS)))
@@ -59,8 +66,8 @@ def _grown(*, moves: bool) -> tuple[float, float, float]:
                 _run(defs, job, instance)
             first = _mebibytes(lakehouse.root)
             for number in range(1, REFRESHES + 1):
-                if moves:
-                    _one_more_order(lakehouse.path("demo/orders"), number)
+                if share is not None:
+                    _one_more_order(lakehouse.path("demo/orders"), share, number)
                 _run(defs, REFRESH, instance)
                 if number % (REFRESHES // TRAININGS) == 0:
                     _run(defs, TRAINING, instance)
@@ -76,9 +83,9 @@ def _run(defs: dg.Definitions, job: str, instance: dg.DagsterInstance, config: M
     defs.resolve_job_def(job).execute_in_process(instance=instance, run_config=config, raise_on_error=job != TRAINING)
 
 
-def _one_more_order(path: str, number: int) -> None:
-    orders = deltalake.DeltaTable(path).to_pyarrow_table()
-    (row,) = orders.slice(orders.num_rows // 2, 1).to_pylist()
+def _one_more_order(path: str, share: float, number: int) -> None:
+    orders = deltalake.DeltaTable(path).to_pyarrow_table().sort_by("ordered_at")
+    (row,) = orders.slice(round(share * (orders.num_rows - 1)), 1).to_pylist()
     more = pa.Table.from_pylist([{**row, "order_id": f"O-more-{number}"}], orders.schema)
     deltalake.write_deltalake(path, more, mode="append")
 

@@ -16,6 +16,7 @@ import pyspark
 from churn_assets_tests.processes import free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
+EVENTS = "events"
 PATIENCE_SECONDS = 30
 # For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
 PROPERTIES = """
@@ -23,12 +24,17 @@ spark.ui.enabled false
 spark.sql.shuffle.partitions 4
 spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.eventLog.enabled true
+spark.eventLog.compress false
+spark.eventLog.rolling.enabled false
 """
 
 
 def spark_environ(folder: Path) -> dict[str, str]:
     """The environment of Spark's own processes and of drivers; the workers' Python is this one."""
-    (folder / "spark-defaults.conf").write_text(PROPERTIES, encoding="utf-8")
+    (folder / EVENTS).mkdir(exist_ok=True)
+    properties = f"{PROPERTIES}spark.eventLog.dir {(folder / EVENTS).as_uri()}\n"
+    (folder / "spark-defaults.conf").write_text(properties, encoding="utf-8")
     java = {"JAVA_HOME": os.environ["JAVA_HOME"]} if "JAVA_HOME" in os.environ else {}
     return java | {
         "PATH": os.environ["PATH"],
@@ -117,3 +123,19 @@ def _state(page: str) -> dict[str, Any]:
     with urlopen(page) as answer:
         state: dict[str, Any] = json.load(answer)
     return state
+
+
+def rows_learned(folder: Path) -> list[dict[str, int]]:
+    """Of each stage whose tasks wait for each other, as XGBoost's do: the rows that each executor was given."""
+    (log,) = (folder / EVENTS).iterdir()
+    # Not by splitlines(): text in it has line breaks of other kinds.
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+    stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
+    waiting = [stage["Stage ID"] for stage in stages if any(rows["Barrier"] for rows in stage["RDD Info"])]
+    found: dict[int, dict[str, int]] = {number: {} for number in waiting}
+    for event in events:
+        if event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in found:
+            executor, of = event["Task Info"]["Executor ID"], found[event["Stage ID"]]
+            rows = event["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"]
+            of[executor] = of.get(executor, 0) + rows
+    return [*found.values()]

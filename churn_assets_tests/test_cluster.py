@@ -15,7 +15,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from churn_assets_tests.clusters import connect_server, running, spark_environ, standalone_cluster
+from churn_assets.churn.splits import is_validation
+from churn_assets.defs.splits import TRAIN
+from churn_assets_tests.clusters import connect_server, rows_learned, running, spark_environ, standalone_cluster
 from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
@@ -65,7 +67,7 @@ def here(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is.
 
-    Then, in the same process, a fit by Spark itself.
+    Then, in the same process, fits by Spark itself and by workers of XGBoost.
     """
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
     landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
@@ -97,7 +99,12 @@ def fits() -> set[str]:
 
 
 def fit_of(project: Project) -> Path:
-    return project.settings.project / "fit_by_spark.txt"
+    return project.settings.project / "fits.json"
+
+
+def fits_of(project: Project) -> dict[str, str]:
+    found: dict[str, str] = json.loads(fit_of(project).read_text(encoding="utf-8"))
+    return found
 
 
 def tables(project: Project) -> dict[str, pa.Table]:
@@ -152,10 +159,28 @@ def record(project: Project) -> Mapping[str, Any]:
 def test_spark_itself_learns_the_same_trees_and_importances_wherever_it_runs(
     elsewhere: Project, fits: set[str]
 ) -> None:
-    found = fit_of(elsewhere).read_text(encoding="utf-8")
+    found = fits_of(elsewhere)["by Spark"]
     assert found.count('"weight":0.1') == 19
     fits.add(found)
     assert len(fits) == 1
+
+
+def test_two_executors_learn_one_model_of_all_rows_or_it_is_said_why_they_cannot(
+    here: Project, elsewhere: Project, request: pytest.FixtureRequest
+) -> None:
+    """The trees are others than this process's, and rank as well: `benchmarks/results/workers.md`."""
+    first, again = (fits_of(elsewhere)[name] for name in ("by two workers", "by two workers again"))
+    if "connect" in request.node.name:
+        assert "only from Spark's own driver" in first
+        assert "Next step: set SPARK_MASTER instead of SPARK_REMOTE" in first
+        return
+    assert again == first
+    assert first.count('"weight":0.5') == 21
+    stages = rows_learned(elsewhere.settings.project.parent)
+    learned = here.lakehouse.read(TRAIN).where(~is_validation()).count()
+    assert [{*of} for of in stages] == [{"0", "1"}] * 2
+    assert [sum(of.values()) for of in stages] == [learned] * 2
+    assert all(0.3 < rows / learned < 0.7 for of in stages for rows in of.values())
 
 
 def test_the_retention_teams_file_is_the_same(here: Project, elsewhere: Project) -> None:

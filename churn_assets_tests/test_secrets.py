@@ -53,6 +53,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Project.create(folder, policy=TINY_POLICY, sources=TINY_DEMO)
     for variable, value in environment(folder).items():
         monkeypatch.setenv(variable, value)
+    # MLflow makes folders of this address of a store, as if it were a relative path.
+    monkeypatch.chdir(tmp_path)
     return folder
 
 
@@ -88,8 +90,7 @@ def said_by(command: str, *arguments: str, **more: str) -> bytes:
     program = f"import sys; from {COMMANDS[command]} import main; sys.exit(main())"
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments],
-        cwd=CHECKOUT,
-        env=os.environ | more,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)} | more,
         check=False,
         capture_output=True,
     )

@@ -4,20 +4,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pyspark.errors import UnsupportedOperationException
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from churn_assets.churn.distributed_trees import boosted_by_tasks, class_counts
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_prior import PurchasePrior, averaged, can_be_averaged_with
 from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
-from churn_assets.churn.xgboost_trees import boosted, collected, trees_of
+from churn_assets.churn.xgboost_trees import KEYS, boosted, collected, trees_of
 
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
@@ -25,6 +26,8 @@ ROWS_PER_PARTITION = 25_000
 # Spark adds up what the partitions found in the order in which it arrives, and only of two is the sum always the same:
 # of 10 partitions on two executors three fits gave three models (2026-11-25).
 MOST_PARTITIONS = 2
+# Of the rows that the tasks of a cluster learned from, how many tell this process what the mean with the prior needs.
+SAMPLED_ROWS = 1_000_000
 SEED = 42
 Estimator = Literal["gbt", "xgboost"]
 
@@ -35,7 +38,9 @@ class GradientBoosting:
 
     min_leaf_share: smallest share of the training rows in a leaf, so that the same setting suits any amount of data.
     feature_share: of the features, drawn anew at each split, which may be split by.
-    estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013).
+    estimator: who learns them, "xgboost" XGBoost, "gbt" Spark itself (docs/decisions/0013). workers: how many tasks of
+    Spark learn together; with 1 the same rows give the same trees wherever they are learned, XGBoost's in this process;
+    with more they do on as many workers, Spark's own only nearly (docs/decisions/0047).
     """
 
     max_depth: int = 5
@@ -44,6 +49,7 @@ class GradientBoosting:
     min_leaf_share: float = 0.0125
     feature_share: float = 0.5
     estimator: Estimator = "xgboost"
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,19 +137,30 @@ def fit_churn_model(
     class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label;
     where `features` hold what it asks for, the model is the mean of both (docs/decisions/0022). shared_folder: where
     Spark's own trees pass from its workers to this process; nothing else needs it. The same rows give the same model on
-    any machine and engine. Raises UntrainableError if the rows hold fewer than two classes or, for XGBoost, an unknown
-    feature, and UnavailableEstimatorError.
+    any machine and engine, as far as the hyperparameters' `workers` say. Raises UntrainableError if the rows hold fewer
+    than two classes or, for XGBoost, an unknown feature, and UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
-    known = prior if prior is not None and can_be_averaged_with(features) else None
-    if hyperparameters.estimator == "xgboost":
-        return _fitted_by_xgboost(learnable, features, hyperparameters, is_balanced, known)
-    ordered = in_canonical_order(learnable, rows)
-    learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
-    if known is None:
+    here: tuple[np.ndarray, np.ndarray] | None = None
+    if hyperparameters.estimator == "gbt":
+        ordered = in_canonical_order(learnable, rows, hyperparameters.workers)
+        learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+    elif hyperparameters.workers > 1:
+        learned = _fitted_by_tasks(learnable, features, hyperparameters, is_balanced)
+    else:
+        here = collected(learnable, features)
+        learned = _fitted_here(*here, features, hyperparameters, is_balanced)
+    if prior is None or not can_be_averaged_with(features):
         return learned
-    values, labels = collected(learnable, features)
-    return averaged(learned, known, values, labels, _weights(labels, is_balanced))
+    values, labels = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
+    return averaged(learned, prior, values, labels, _weights(labels, is_balanced))
+
+
+def _some_of(learnable: DataFrame, rows: int, workers: int) -> DataFrame:
+    """All rows where this process could have learned from them; else those of every so many customers."""
+    if workers == 1 or rows <= SAMPLED_ROWS:
+        return learnable
+    return learnable.where(F.pmod(F.xxhash64("customer_id"), F.lit(math.ceil(rows / SAMPLED_ROWS))) == 0)
 
 
 def _fitted_by_spark(
@@ -177,12 +194,10 @@ def _fitted_by_spark(
     learned = ordered.select(*features, "label").persist()
     try:
         counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
-        churners, others = _two_classes(counts)
+        found = _two_classes(counts)
         weighted = learned
         if is_balanced:
-            half = (churners + others) / 2
-            weight = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
-            weighted = learned.withColumn("weight", weight)
+            weighted = learned.withColumn("weight", _weight_column(*found))
             learner.setWeightCol("weight")
         model = learner.fit(assembler.transform(weighted))
     except UnsupportedOperationException as unsupported:
@@ -205,34 +220,52 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
     )
 
 
-def _fitted_by_xgboost(
-    learnable: DataFrame,
+def _fitted_here(
+    values: np.ndarray,
+    labels: np.ndarray,
     features: Sequence[str],
     hyperparameters: GradientBoosting,
     is_balanced: bool,
-    prior: PurchasePrior | None,
 ) -> BoostedTrees:
-    values, labels = collected(learnable, features)
     classes, counts = np.unique(labels, return_counts=True)
-    churners, others = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
-    rows, share, weights = churners + others, churners / (churners + others), _weights(labels, is_balanced)
-    if is_balanced:
-        share = 0.5
-    booster = boosted(
-        values,
-        labels,
-        weights,
-        rounds=hyperparameters.iterations,
-        max_depth=hyperparameters.max_depth,
-        learning_rate=hyperparameters.step_size,
-        colsample_bynode=hyperparameters.feature_share,
+    found = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
+    params = _xgboost_params(*found, hyperparameters, is_balanced)
+    return trees_of(boosted(values, labels, _weights(labels, is_balanced), **params), features)
+
+
+def _fitted_by_tasks(
+    learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
+) -> BoostedTrees:
+    # Asked for counts, and by XGBoost for its number of classes, bins and trees.
+    kept = learnable.select(*KEYS, *features, "label").persist()
+    try:
+        found = _two_classes(class_counts(kept, features))
+        params = _xgboost_params(*found, hyperparameters, is_balanced)
+        weight = _weight_column(*found) if is_balanced else None
+        booster = boosted_by_tasks(kept, features, weight, workers=hyperparameters.workers, **params)
+    finally:
+        kept.unpersist()
+    return trees_of(booster, features)
+
+
+def _xgboost_params(churners: int, others: int, hyperparameters: GradientBoosting, is_balanced: bool) -> dict[str, Any]:
+    rows = churners + others
+    share = 0.5 if is_balanced else churners / rows
+    return {
+        "rounds": hyperparameters.iterations,
+        "max_depth": hyperparameters.max_depth,
+        "learning_rate": hyperparameters.step_size,
+        "colsample_bynode": hyperparameters.feature_share,
         # Its bound is on the sum of p (1 - p) over the rows of a leaf: this many average ones.
-        min_child_weight=hyperparameters.min_leaf_share * rows * share * (1 - share),
-        base_score=share,
-        seed=SEED,
-    )
-    learned = trees_of(booster, features)
-    return learned if prior is None else averaged(learned, prior, values, labels, weights)
+        "min_child_weight": hyperparameters.min_leaf_share * rows * share * (1 - share),
+        "base_score": share,
+        "seed": SEED,
+    }
+
+
+def _weight_column(churners: int, others: int) -> Column:
+    half = (churners + others) / 2
+    return F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
 
 
 def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:
@@ -242,13 +275,14 @@ def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:
     return np.where(labels == 1.0, rows / 2 / churners, rows / 2 / (rows - churners))
 
 
-def in_canonical_order(rows_: DataFrame, rows: int) -> DataFrame:
+def in_canonical_order(rows_: DataFrame, rows: int, workers: int = 1) -> DataFrame:
     """The rows in partitions that depend on the data alone: their number by `rows`, their content by customer.
 
     Spark's fit depends on partitioning and row order through float sums and sampled bins; so neither may come from the
-    cores or from how a table happens to be filed.
+    cores or from how a table happens to be filed. With several `workers` there are as many partitions as the rows want.
     """
-    partitions = min(max(1, math.ceil(rows / ROWS_PER_PARTITION)), MOST_PARTITIONS)
+    wanted = max(1, math.ceil(rows / ROWS_PER_PARTITION))
+    partitions = max(wanted, workers) if workers > 1 else min(wanted, MOST_PARTITIONS)
     return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
 
 

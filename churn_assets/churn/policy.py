@@ -259,7 +259,8 @@ class Model(Section):
     class_weights: "balanced" makes churners and others weigh the same in the fit, which costs calibration. estimator:
     who learns the trees. max_depth, iterations: of each tree, and how many. step_size: how much each corrects the ones
     before it. min_leaf_share: the smallest share of the training rows in a leaf. feature_share: of the features, which
-    may be split by, drawn anew at each split.
+    may be split by, drawn anew at each split. max_local_rows: of so many training rows XGBoost learns in this process;
+    of more on all of a cluster's workers together.
     """
 
     feature_set: FeatureSet = "crisis_aware"
@@ -270,6 +271,7 @@ class Model(Section):
     step_size: Annotated[float, Field(gt=0, le=1)] = 0.1
     min_leaf_share: Annotated[float, Field(ge=0, lt=0.5)] = 0.0125
     feature_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    max_local_rows: Annotated[int, Field(ge=0)] = 5_000_000
 
     @property
     def knobs(self) -> dict[str, Any]:
@@ -592,7 +594,7 @@ class ChurnPolicy(Section):
         Who promotes, what runs when and what is made of scores is no such rule; nor how the trees are learned, because
         whichever came of it is judged.
         """
-        left_out: Any = {"model": KNOBS} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
+        left_out: Any = {"model": {*KNOBS, "max_local_rows"}} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
         rules = self.model_dump(mode="json", exclude=left_out)
         return _digest(rules | {"features": self.features} | self.catalogue.declaration())
 

@@ -37,14 +37,18 @@ def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.
         values[:, number] = table[name].take(order).to_numpy()
     labels = table["label"].take(order).to_numpy()
     del table, order
-    unknown = np.isnan(values).sum(axis=0)
-    if unknown.any():
+    require_known(dict(zip(features, np.isnan(values).sum(axis=0).tolist(), strict=True)))
+    return values, labels
+
+
+def require_known(unknown: Mapping[str, int]) -> None:
+    """Raises UntrainableError where a feature is unknown, null or NaN, in so many rows."""
+    if any(unknown.values()):
         raise UntrainableError(
             "The training rows hold unknown features.",
-            [f"{name}: {count} null or NaN" for name, count in zip(features, unknown, strict=True) if count],
+            [f"{name}: {count} null or NaN" for name, count in unknown.items() if count],
             next_step="give every feature a value in every row",
         )
-    return values, labels
 
 
 def boosted(
@@ -52,8 +56,18 @@ def boosted(
 ) -> "Booster":
     """XGBoost's trees of the rows, learned in this process by one thread, so that no machine's cores change a sum.
 
-    Raises UnavailableEstimatorError where the package is not installed or cannot load its library.
+    Raises UnavailableEstimatorError as `loaded_xgboost`.
     """
+    xgboost = loaded_xgboost()
+    # Its bins take a byte for each value; a DMatrix would keep eight for it as well. The trees are the same to the last
+    # digit (3 million rows of 10 features: 197 MB beside the matrix instead of 449, 2026-11-28).
+    rows = xgboost.QuantileDMatrix(values, labels, weight=weights, nthread=1)
+    booster: Booster = xgboost.train({"objective": "binary:logistic", "nthread": 1, **params}, rows, rounds)
+    return booster
+
+
+def loaded_xgboost() -> Any:
+    """The package. Raises UnavailableEstimatorError where it is not installed or cannot load its library."""
     try:
         import xgboost
     except Exception as broken:
@@ -63,10 +77,7 @@ def boosted(
             [str(broken)],
             next_step='see what `churn-assets doctor` says of it, or train with estimator = "gbt"',
         ) from broken
-    # Its bins take a byte for each value; a DMatrix would keep eight for it as well. The trees are the same to the last
-    # digit (3 million rows of 10 features: 197 MB beside the matrix instead of 449, 2026-11-28).
-    rows = xgboost.QuantileDMatrix(values, labels, weight=weights, nthread=1)
-    return xgboost.train({"objective": "binary:logistic", "nthread": 1, **params}, rows, rounds)
+    return xgboost
 
 
 def in_single_range(name: str) -> Column:

@@ -1,7 +1,7 @@
 """Stage 5: the fitted pipeline, logged to MLflow in one run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
+from churn_assets.churn.distributed_trees import cluster_workers
 from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome, none_of
@@ -72,12 +73,21 @@ class TrainingConfig(dg.Config):
         le=1,
         description="Of the features, which may be split by, drawn anew at each split; 1 is all of them.",
     )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="How many tasks of Spark learn together; 1: this process (gbt: up to two tasks). Left out: 1 "
+        "up to model.max_local_rows, beyond it as many as the cluster runs at once.",
+    )
 
 
-def hyperparameters_of(config: TrainingConfig, policy: ChurnPolicy) -> models.GradientBoosting:
-    """Those of the policy, but for the knobs of this run."""
+def hyperparameters_of(
+    config: TrainingConfig, policy: ChurnPolicy, rows: int, cluster: Callable[[], int]
+) -> models.GradientBoosting:
+    """Those of the policy, but for the knobs of this run; of too many `rows` for this process the `cluster` learns."""
     of_run = {name: value for name, value in config.model_dump().items() if value not in (None, AS_THE_POLICY_SAYS)}
-    return models.GradientBoosting(**(policy.model.knobs | of_run))
+    workers = 1 if rows <= policy.model.max_local_rows or "workers" in of_run else cluster()
+    return models.GradientBoosting(**({"workers": workers} | policy.model.knobs | of_run))
 
 
 @dg.asset(
@@ -117,14 +127,16 @@ def churn_pipeline_model(
     panel = lakehouse.read(PANEL, versions[PANEL])
     dates = stored_dates(lakehouse, versions[PANEL], policy)
     current = current_rows(panel, dates, policy)
-    hyperparameters = hyperparameters_of(config, policy)
+    rows = lakehouse.row_count(TRAIN, versions[TRAIN])
+    hyperparameters = hyperparameters_of(config, policy, rows, lambda: cluster_workers(lakehouse.spark))
+    if hyperparameters.workers > 1:
+        context.log.info(f"{rows:,} rows are learned by {hyperparameters.workers} workers of the cluster together.")
     purchases = purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates.test)
     prior = prior_of(purchases, policy.windows.outcome_days)
     about = f"{policy.model.feature_set} {dates.test}"
     with tracking.training_run(context, hyperparameters.estimator, about) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
-        rows = lakehouse.row_count(TRAIN, versions[TRAIN])
         model = models.train_churn_model(
             train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=tracking.shared_folder
         )

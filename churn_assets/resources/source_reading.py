@@ -114,14 +114,15 @@ class SourceReading:
             return read_delta(self._session, table).select(*[_quoted(field.name) for field in fields])
         paths = [unquote(action["path"]) for action in actions]
         require_files(table, paths)
+        is_parted = any(field.name in partitions for field in fields)
+        if is_parted and not (self._reads_folders and _folders_say(paths, partitions, actions)):
+            return self._through_arrow(table, schema)
         folder = spark_uri(unquote(table.table_uri)).rstrip("/")
         files = [f"{folder}/{path}" for path in paths]
         unlike = self._with_nanoseconds(files, schema)
-        if not any(field.name in partitions for field in fields):
+        if not is_parted:
             return self._parquet(self._readable(files, unlike, _arrow_schema(schema), {}), schema)
-        if not unlike and self._reads_folders and _folders_say(paths, partitions, actions):
-            return self._by_folders(folder, files, schema)
-        return self._through_arrow(table, schema)
+        return self._through_arrow(table, schema) if unlike else self._by_folders(folder, files, schema)
 
     def catalog_table(self, name: str) -> "DataFrame":
         """The rows of a catalog's table."""
@@ -181,7 +182,11 @@ class SourceReading:
 
         target, wanted = f"{self._scratch.folder()}/rows.parquet", _arrow_schema(schema)
         filesystem, place = filesystem_of(target)
-        with pq.ParquetWriter(place, wanted, filesystem=filesystem, compression="lz4") as writer:
+        # Read once and thrown away: looking for values that come again took half of the writing.
+        alike = [name for name in table.metadata().partition_columns if name in wanted.names]
+        with pq.ParquetWriter(
+            place, wanted, filesystem=filesystem, compression="lz4", use_dictionary=alike or False
+        ) as writer:
             for batch in dataset_of(table).to_batches(columns=wanted.names):
                 writer.write_batch(_batch(batch, wanted))
         return self._parquet([target], schema)

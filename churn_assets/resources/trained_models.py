@@ -174,7 +174,7 @@ class TrainedModel:
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
         # What a run from before there was a choice of it does not name.
-        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0"}
+        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1"}
         tags, params = run.data.tags, before | run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.

@@ -722,8 +722,9 @@ def test_too_few_dates_are_not_evaluable_whatever_is_found_there(few_replicates:
     for scored, dates in ((over_dates(GOOD, GOOD), 2), (GOOD, 1)):
         evaluation = judged(scored, backtest())
         assert evaluation.verdict is Verdict.NOT_EVALUABLE
-        told = f"dates to judge at, by which an outcome was known to learn from: {dates}; gate.min_backtest_dates asks for 3"
-        assert evaluation.reasons == (f'{told}; gate.evaluation = "crossfit" would judge at one',)
+        told = f"dates to judge at, by which an outcome was known to learn from: {dates}; "
+        elsewhere = 'gate.min_backtest_dates asks for 3; gate.evaluation = "crossfit" would judge at one'
+        assert evaluation.reasons == (told + elsewhere,)
     assert judged(over_dates(GOOD, GOOD), backtest(min_backtest_dates=2)).verdict is Verdict.PASS
 
 

@@ -96,6 +96,7 @@ RUNNING_VALUES: dict[str, Any] = {
     "model.step_size": 0.2,
     "model.min_leaf_share": 0.1,
     "model.feature_share": 1.0,
+    "model.max_local_rows": 0,
     "names.experiment": "/Shared/Staging",
     "names.run": "nightly",
     "names.registered_model": "staging.model",
@@ -360,10 +361,11 @@ def test_a_folder_in_the_files_place_is_refused(tmp_path: Path) -> None:
 def test_how_the_trees_are_learned_is_a_policy_that_judges_nothing_and_a_run_may_differ() -> None:
     policy = ChurnPolicy.model_validate({"model": {"max_depth": 3, "estimator": "gbt"}})
     nothing = TrainingConfig.model_validate({})
-    assert hyperparameters_of(nothing, policy) == GradientBoosting(max_depth=3, estimator="gbt")
-    assert hyperparameters_of(nothing, ChurnPolicy()) == GradientBoosting()
+    assert hyperparameters_of(nothing, policy, 9, no_cluster) == GradientBoosting(max_depth=3, estimator="gbt")
+    assert hyperparameters_of(nothing, ChurnPolicy(), 9, no_cluster) == GradientBoosting()
     run = TrainingConfig.model_validate({"max_depth": 4, "step_size": 0.2})
-    assert hyperparameters_of(run, policy) == GradientBoosting(max_depth=4, step_size=0.2, estimator="gbt")
+    found = hyperparameters_of(run, policy, 9, no_cluster)
+    assert found == GradientBoosting(max_depth=4, step_size=0.2, estimator="gbt")
     assert policy.digest == ChurnPolicy().digest
     assert ChurnPolicy.model_validate({"model": {"class_weights": "balanced"}}).digest != policy.digest
 
@@ -373,3 +375,19 @@ def test_how_the_trees_are_learned_is_a_policy_that_judges_nothing_and_a_run_may
 )
 def test_of_the_dates_of_a_backtest_the_share_is_rounded_up(share: float, dates: int, needed: int) -> None:
     assert ChurnPolicy(gate=Gate(min_dates_met=share)).gate.dates_to_meet(dates) == needed
+
+
+def no_cluster() -> int:
+    raise AssertionError("nobody needs a cluster")
+
+
+def test_of_more_rows_than_the_policy_says_the_cluster_learns_unless_the_run_says_who_does() -> None:
+    policy = ChurnPolicy.model_validate({"model": {"max_local_rows": 100}})
+    assert policy.digest == ChurnPolicy().digest
+    nothing = TrainingConfig.model_validate({})
+    assert hyperparameters_of(nothing, policy, 100, no_cluster).workers == 1
+    assert hyperparameters_of(nothing, policy, 101, lambda: 7).workers == 7
+    for workers in (1, 3):
+        run = TrainingConfig.model_validate({"workers": workers})
+        assert hyperparameters_of(run, policy, 101, no_cluster).workers == workers
+        assert hyperparameters_of(run, policy, 100, no_cluster).workers == workers

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import mlflow
 import pytest
 from mlflow.entities import Run
 
 from churn_assets.churn import models
 from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
+from churn_assets.resources.abandoned_runs import this_process
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError
 from churn_assets_tests.conftest import OTHERWISE, Project, causes_of
@@ -140,6 +142,27 @@ def test_the_run_of_a_process_that_was_killed_is_closed_by_the_next_training(pro
     result = project.run(LIFECYCLE, MODEL)
     assert result.success, causes_of(result)
     assert statuses(project) == ["FINISHED", "KILLED", "FINISHED"]
+
+
+def test_a_run_is_known_by_its_process_from_the_moment_it_is_there(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between MLflow's record of the run and its tags left it open for good."""
+    monkeypatch.setenv("MLFLOW_RUN_CONTEXT", json.dumps({"of the team": "retention"}))
+    with monkeypatch.context() as injected:
+        injected.setattr("mlflow.set_tags", stopped)
+        assert not project.run(LIFECYCLE, MODEL, config={MODEL: OTHERWISE}).success
+    run = runs_of(project)[-1]
+    # What a process that goes on has, and one that was killed has not.
+    mlflow.end_run()
+    assert run.info.status == "RUNNING"
+    assert "dagster_run_id" not in run.data.tags
+    assert json.loads(run.data.tags["process"]) == this_process()
+    assert run.data.tags["of the team"] == "retention"
+
+
+def stopped(*_: object) -> None:
+    raise OSError("as a kill would")
 
 
 def test_a_run_of_another_machine_is_closed_only_when_its_dagster_run_has_ended(

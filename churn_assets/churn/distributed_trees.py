@@ -1,0 +1,76 @@
+"""The default learner where the rows are too many for this process: XGBoost's workers are tasks of Spark.
+
+docs/decisions/0047.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from churn_assets.churn.errors import UnavailableEstimatorError
+from churn_assets.churn.xgboost_trees import KEYS, in_single_range, loaded_xgboost, require_known
+
+if TYPE_CHECKING:
+    from xgboost import Booster
+
+WEIGHT = "weight"
+
+
+def cluster_workers(session: SparkSession) -> int:
+    """How many tasks the cluster of `session` runs at once. Raises UnavailableEstimatorError, as `driver_of`."""
+    return max(1, driver_of(session).defaultParallelism // int(session.conf.get("spark.task.cpus", "1") or 1))
+
+
+def driver_of(session: SparkSession) -> Any:
+    """The context of Spark's own driver. Raises UnavailableEstimatorError: without one XGBoost reaches no executor."""
+    try:
+        return session.sparkContext
+    except (PySparkException, AttributeError):
+        # Over Spark Connect, which Sail speaks as well, there is none.
+        raise UnavailableEstimatorError(
+            "XGBoost learns on Spark's executors only from Spark's own driver, which this session is not.",
+            [f"the session is a {type(session).__module__.rpartition('.')[0]} session"],
+            next_step="set SPARK_MASTER instead of SPARK_REMOTE or CHURN_ENGINE=sail, raise model.max_local_rows in "
+            'policy.toml to learn in this process, or train with estimator = "gbt"',
+        ) from None
+
+
+def class_counts(rows: DataFrame, features: Sequence[str]) -> dict[float, int]:
+    """How many of `rows` have each `label`. Raises UntrainableError for an unknown value, as `collected`."""
+    unknown = [F.count_if(F.col(name).isNull() | F.isnan(name)).alias(name) for name in features]
+    grouped = rows.groupBy("label").agg(F.count(F.lit(1)).alias("rows"), *unknown).collect()
+    require_known({name: sum(row[name] for row in grouped) for name in features})
+    return {row["label"]: row["rows"] for row in grouped}
+
+
+def boosted_by_tasks(
+    rows: DataFrame, features: Sequence[str], weight: Column | None, *, workers: int, rounds: int, **params: Any
+) -> "Booster":
+    """XGBoost's trees of `rows`, learned by `workers` tasks together, one thread each.
+
+    In: `features`, `label`, customer_id, as_of. Each task has the customers that their hash gives it, in order, so that
+    the same rows and as many workers give the same trees; another number of workers gives others, by the bins and by
+    float sums. Raises UnavailableEstimatorError.
+    """
+    loaded_xgboost()
+    driver_of(rows.sparkSession)
+    from xgboost.spark import SparkXGBClassifier
+
+    columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
+    columns |= {} if weight is None else {WEIGHT: weight}
+    parts = rows.repartition(workers, KEYS[0]).sortWithinPartitions(*KEYS)
+    learner = SparkXGBClassifier(
+        features_col=list(features),
+        label_col="label",
+        weight_col=None if weight is None else WEIGHT,
+        num_workers=workers,
+        n_estimators=rounds,
+        tree_method="hist",
+        verbose=False,
+        **params,
+    )
+    learned = learner.fit(parts.select(*[value.cast("float").alias(name) for name, value in columns.items()]))
+    return learned.get_booster()
