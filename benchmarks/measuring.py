@@ -26,6 +26,7 @@ LENIENT_POLICY = """
 [alerts]
 budget = 0.90
 [gate]
+evaluation = "holdout"
 min_recall = 0.05
 precision_floor = 0.02
 max_recall_interval = 0.99

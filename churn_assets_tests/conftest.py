@@ -32,11 +32,12 @@ from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests import feature_tables
 
-# For tests of what happens around a model, not of the model: few rows, and a gate nearly any model passes.
+# For tests of what happens around a model, not of the model: few rows, one date, and a gate nearly any model passes.
 TINY_POLICY = """
 [alerts]
 budget = 0.90
 [gate]
+evaluation = "holdout"
 min_recall = 0.05
 precision_floor = 0.02
 max_attainable_share = 0.999

@@ -33,6 +33,33 @@ def customers(caught: int, false_alerts: int, churners: int = 100, rows: int = 1
     return Scored(**{**fields, **others})
 
 
+def over_dates(*judged: Scored, is_same_people: bool = False) -> Scored:
+    """Customers of several weeks, the last of them the model's own: other people each week, or all weeks the same."""
+    weeks, rows = len(judged), len(judged[0].labels)
+    place = np.arange(weeks * rows)
+    # The weeks of a customer follow each other.
+    place = place.reshape(weeks, rows).T.ravel() if is_same_people else place
+
+    def joined(parts: list[Any]) -> Any:
+        return np.concatenate(parts)[place]
+
+    days = np.datetime64("2025-11-03") + 7 * np.arange(weeks)
+    return Scored(
+        labels=joined([each.labels for each in judged]),
+        scores=joined([each.scores for each in judged]),
+        is_alert=joined([each.is_alert for each in judged]),
+        rivals={name: joined([each.rivals[name] for each in judged]) for name in judged[0].rivals},
+        features={name: joined([each.features[name] for each in judged]) for name in judged[0].features},
+        slices={},
+        is_unseen=np.repeat(np.arange(weeks) == weeks - 1, rows)[place],
+        champion=None
+        if judged[-1].champion is None
+        else joined([np.full(rows, np.nan)] * (weeks - 1) + [judged[-1].champion]),
+        dates=np.repeat(days, rows)[place],
+        customers=np.repeat(np.arange(rows), weeks) if is_same_people else None,
+    )
+
+
 def ranked(caught: int, false_alerts: int, churners: int = 100, rows: int = 1000) -> Floats:
     """The scores of `customers` with these counts, to stand for somebody else's."""
     return customers(caught, false_alerts, churners, rows).scores

@@ -264,12 +264,19 @@ def test_version_1_of_that_run_is_under_both_aliases(flow: Flow) -> None:
 def test_the_figures_recorded_are_those_of_the_model_in_production_on_the_test_rows(flow: Flow) -> None:
     scored = scored_test_rows(flow.project).toPandas()
     (evaluation,) = evaluations(flow.project)
+    own = own_date(evaluation)
     is_alert, is_churner = scored.churn_probability >= evaluation["threshold"], scored.label == 1.0
-    assert len(scored) == evaluation["rows"]
+    assert len(scored) == own["rows"]
     assert scored.churn_probability.nunique() > 10
-    assert is_alert.sum() == evaluation["alerts"]
-    assert (is_alert & is_churner).sum() / is_churner.sum() == evaluation["recall"]
-    assert (is_alert & is_churner).sum() / is_alert.sum() == evaluation["precision"]
+    assert is_alert.sum() == own["alerts"]
+    assert (is_alert & is_churner).sum() / is_churner.sum() == own["recall"]
+    assert (is_alert & is_churner).sum() / is_alert.sum() == own["precision"]
+
+
+def own_date(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Of the dates of a backtest the one that judged the version itself."""
+    (own,) = [judged for judged in evaluation["dates"] if judged["is_own"]]
+    return dict(own.asDict())
 
 
 def scored_test_rows(project: Project) -> DataFrame:
@@ -286,10 +293,11 @@ def test_the_model_ranks_close_to_the_best_possible_score_and_better_than_the_ru
     best = average_precision_score(joined.label, joined.churn_probability)
     (evaluation,) = evaluations(flow.project)
     assert evaluation["pr_auc"] > evaluation["rule_pr_auc"]
-    share = evaluation["pr_auc"] / best
+    own = own_date(evaluation)
+    share = own["pr_auc"] / best
     # Of all customers it is 0.84 or more (docs/decisions/0003). One fold tells it with a standard deviation of 0.04, so
     # two of them below that is what luck alone can do.
-    assert share >= 0.76, f"PR-AUC {evaluation['pr_auc']:.4f} is {share:.3f} of the best possible {best:.4f}"
+    assert share >= 0.76, f"PR-AUC {own['pr_auc']:.4f} is {share:.3f} of the best possible {best:.4f}"
     assert share <= 1.0, "no model can beat the truth by more than luck: it sees the future"
 
 

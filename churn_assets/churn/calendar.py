@@ -218,10 +218,14 @@ class AsOfCalendar:
         end = as_of + timedelta(days=outcome_days)
         return end <= self.watermark + ONE_DAY and not any(gap.touches(as_of, end) for gap in self.interruptions)
 
-    def last_labelled(self, outcome_days: int) -> date | None:
-        """The latest date that judges and whose outcome is known; None if there is none yet."""
+    def labelled(self, outcome_days: int) -> list[date]:
+        """The dates that judge and whose outcome is known, rising."""
         judging = [day for day in self.dates if self.judged_weekday in (None, day.weekday())]
-        return max((day for day in judging if self.is_known(day, outcome_days)), default=None)
+        return [day for day in judging if self.is_known(day, outcome_days)]
+
+    def last_labelled(self, outcome_days: int) -> date | None:
+        """The latest of them; None if there is none yet."""
+        return max(self.labelled(outcome_days), default=None)
 
 
 def each_date(first: date, last: date, step_days: int) -> Iterator[date]:

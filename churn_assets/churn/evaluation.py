@@ -1,7 +1,8 @@
 """Judging scores: the threshold for the team's capacity, the figures with intervals, the verdict with its reasons."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import date
 from enum import Enum
 
 import numpy as np
@@ -14,13 +15,14 @@ from churn_assets.churn.intervals import (
     bootstrap,
     percentile_interval,
     share,
+    share_of_groups,
     widest_wilson_interval,
 )
 from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.profit import Earnings, Profit, profit_of
-from churn_assets.churn.ranking import Ranking
+from churn_assets.churn.ranking import DatedRanking
 from churn_assets.churn.recalibration import Calibration, calibration_of, expected_over_observed
 
 # The alert share of the judged customers may exceed the budget by this factor: the threshold was chosen on others.
@@ -66,10 +68,14 @@ class Threshold:
 class Scored:
     """The judged customers, one row each, in an order that is the same whenever the rows are.
 
+    Of a backtest those of all its dates, each date's scored by a model made for it; see `judged.backtest_scores`.
+
     scores: the challenger's; is_alert: at or above its threshold. rivals: other scores of the same customers, higher is
     riskier. champion: its scores where `is_unseen`, which are the customers no model of this split ever learned from.
     features: what the challenger sees. slices: name -> the part of the customers that each row belongs to. earnings:
-    what contacting each earns; None where the policy has no [economics].
+    what contacting each earns; None where the policy has no [economics]. dates: the as-of date of each row, where there
+    are several. customers: the number of each row's customer, 0 to n - 1, where one may have several rows; then the
+    rows of a customer follow each other by date.
     """
 
     labels: Floats
@@ -81,6 +87,50 @@ class Scored:
     is_unseen: NDArray[np.bool_]
     champion: Floats | None = None
     earnings: Earnings | None = None
+    dates: NDArray[np.datetime64] | None = None
+    customers: NDArray[np.intp] | None = None
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Scored":
+        """The chosen rows; where all are of one date, of one customer each."""
+        dates = None if self.dates is None else self.dates[chosen]
+        is_dated = dates is not None and len(np.unique(dates)) > 1
+        return Scored(
+            self.labels[chosen],
+            self.scores[chosen],
+            self.is_alert[chosen],
+            {name: scores[chosen] for name, scores in self.rivals.items()},
+            {name: values[chosen] for name, values in self.features.items()},
+            {name: parts[chosen] for name, parts in self.slices.items()},
+            self.is_unseen[chosen],
+            None if self.champion is None else self.champion[chosen],
+            None if self.earnings is None else self.earnings.only(chosen),
+            dates if is_dated else None,
+            np.unique(self.customers[chosen], return_inverse=True)[1]
+            if is_dated and self.customers is not None
+            else None,
+        )
+
+    def by_date(self) -> "list[tuple[date, Scored]]":
+        """The rows of each date apart; none where there are no dates to tell."""
+        if self.dates is None:
+            return []
+        return [(day.astype(date), self.only(self.dates == day)) for day in np.unique(self.dates)]
+
+    def within_dates(self, scores: Floats) -> Floats:
+        """The scores by their place among those of the same date (0 to 1), where there are several dates."""
+        if self.dates is None:
+            return scores
+        found = np.empty(len(scores))
+        for day in np.unique(self.dates):
+            of_day = np.sort(scores[self.dates == day])
+            found[self.dates == day] = np.searchsorted(of_day, scores[self.dates == day]) / len(of_day)
+        return found
+
+    def one_row_each(self) -> "Scored":
+        """Of each customer the latest row: what takes rows for independent of each other asks these alone."""
+        if self.customers is None:
+            return self
+        return replace(self.only(np.append(np.diff(self.customers) != 0, True)), customers=None)
 
 
 def attainable_recall(alerts: int, churners: int) -> float | None:
@@ -153,13 +203,40 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class JudgedDate:
+    """One date of a backtest, with the customers who were judged there.
+
+    is_own: whether the version itself was judged there; at the other dates models were that were made as it was.
+    least_recall: what the recall has to reach there. missed: what the observed figures fall short of, in words.
+    """
+
+    as_of: date
+    is_own: bool
+    figures: Figures
+    comparisons: tuple[Comparison, ...]
+    least_recall: float | None
+    missed: tuple[str, ...]
+
+    @property
+    def is_met(self) -> bool:
+        return not self.missed
+
+    @property
+    def strongest(self) -> Comparison | None:
+        """The comparison with the rival that came closest there, or was ahead."""
+        name = strongest_rival({other.rival: other.difference.value for other in self.comparisons})
+        return next((other for other in self.comparisons if other.rival == name), None)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The verdict, each reason for it, what else to know, and the figures it rests on.
 
     criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
     scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
     single_features: what the model gains over each of WARNED_OF alone; the warnings are of those that it does not
-    surely beat. profit: what contacts earn; None where the policy has no [economics].
+    surely beat. profit: what contacts earn; None where the policy has no [economics]. dates: of a backtest, each date
+    by itself, rising.
     """
 
     verdict: Verdict
@@ -173,6 +250,7 @@ class Evaluation:
     calibration: Calibration | None = None
     single_features: tuple[Figure, ...] = ()
     profit: Profit | None = None
+    dates: tuple[JudgedDate, ...] = ()
 
 
 def choose_threshold(
@@ -237,8 +315,19 @@ def _by_falling_score(counts: ScoreCounts) -> tuple[Floats, Floats, Floats]:
     return -scores, positives, np.bincount(place, weights=table[:, 2]).astype(np.float64)
 
 
-def figures(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confidence: float) -> Figures:
-    """The figures of these rows. Intervals: Wilson for shares, percentiles of resampled customers for the rest."""
+def figures(
+    labels: Floats,
+    scores: Floats,
+    is_alert: NDArray[np.bool_],
+    confidence: float,
+    *,
+    dates: NDArray[np.datetime64] | None = None,
+    customers: NDArray[np.intp] | None = None,
+) -> Figures:
+    """The figures of these rows. Intervals: Wilson for shares, percentiles of resampled customers for the rest.
+
+    dates, customers: as `Scored`. Rankings are those of each date; a customer is resampled with all rows.
+    """
     rows, churners, alerts = len(labels), int(labels.sum()), int(is_alert.sum())
     caught = int(labels[is_alert].sum())
     return Figures(
@@ -247,17 +336,53 @@ def figures(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confide
         alerts=alerts,
         caught=caught,
         prevalence=churners / rows if rows else None,
-        recall=share(caught, churners, confidence),
-        precision=share(caught, alerts, confidence),
-        alert_share=share(alerts, rows, confidence),
-        **_resampled(labels, scores, is_alert, confidence),
+        **_shares(labels, is_alert, confidence, customers),
+        **_resampled(labels, scores, is_alert, confidence, dates=dates, customers=customers),
     )
 
 
-def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], confidence: float) -> dict[str, Estimate]:
+def _figures(scored: Scored, confidence: float) -> Figures:
+    return figures(
+        scored.labels,
+        scored.scores,
+        scored.is_alert,
+        confidence,
+        dates=scored.dates,
+        customers=scored.customers,
+    )
+
+
+def _shares(
+    labels: Floats, is_alert: NDArray[np.bool_], confidence: float, customers: NDArray[np.intp] | None
+) -> dict[str, Estimate]:
+    if customers is None:
+        rows, churners, alerts = len(labels), int(labels.sum()), int(is_alert.sum())
+        caught = int(labels[is_alert].sum())
+        return {
+            "recall": share(caught, churners, confidence),
+            "precision": share(caught, alerts, confidence),
+            "alert_share": share(alerts, rows, confidence),
+        }
+    is_churner, is_row = labels == 1, np.ones(len(labels), dtype=bool)
+    return {
+        "recall": share_of_groups(is_alert, is_churner, customers, confidence),
+        "precision": share_of_groups(is_churner, is_alert, customers, confidence),
+        "alert_share": share_of_groups(is_alert, is_row, customers, confidence),
+    }
+
+
+def _resampled(
+    labels: Floats,
+    scores: Floats,
+    is_alert: NDArray[np.bool_],
+    confidence: float,
+    *,
+    dates: NDArray[np.datetime64] | None,
+    customers: NDArray[np.intp] | None,
+) -> dict[str, Estimate]:
     if not len(labels):
         return dict.fromkeys(("lift", "pr_auc", "roc_auc", "brier"), UNDEFINED)
-    ranking, squared_error = Ranking.of(scores, labels), (scores - labels) ** 2
+    ranking, squared_error = DatedRanking.of(scores, labels, dates), (scores - labels) ** 2
 
     def lift(weights: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -274,7 +399,7 @@ def _resampled(labels: Floats, scores: Floats, is_alert: NDArray[np.bool_], conf
     }
     as_observed = np.ones((1, len(labels)))
     values = {name: float(statistic(as_observed)[0]) for name, statistic in statistics.items()}
-    replicates = bootstrap(statistics, len(labels))
+    replicates = bootstrap(statistics, len(labels), customers)
     return {
         name: UNDEFINED if np.isnan(value) else Estimate(value, *percentile_interval(replicates[name], confidence))
         for name, value in values.items()
@@ -286,34 +411,40 @@ def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:
     slices = []
     for name, parts in scored.slices.items():
         for part in np.unique(parts):
-            is_in = parts == part
-            observed = figures(
-                scored.labels[is_in], scored.scores[is_in], scored.is_alert[is_in], policy.gate.confidence
-            )
-            width = widest_wilson_interval(observed.churners, policy.gate.confidence)
+            of_part = scored.only(parts == part)
+            observed = _figures(of_part, policy.gate.confidence)
+            width = widest_wilson_interval(_churners(of_part), policy.gate.confidence)
             slices.append(Slice(name, str(part), width <= policy.gate.max_recall_interval, observed))
     return tuple(slices)
 
 
+def _churners(scored: Scored) -> int:
+    """Customers who left, each once."""
+    if scored.customers is None:
+        return int(scored.labels.sum())
+    return len(np.unique(scored.customers[scored.labels == 1]))
+
+
 def compare(scored: Scored, policy: ChurnPolicy) -> tuple[Comparison, ...]:
     """The challenger against each rival, and the champion if there is one, by paired resamples of the customers."""
-    comparisons = _compared(scored.rivals, np.ones(len(scored.labels), dtype=bool), scored, policy)
+    comparisons = _compared(scored.rivals, scored, policy)
     if scored.champion is not None:
-        comparisons += _compared({CHAMPION: scored.champion}, scored.is_unseen, scored, policy)
+        unseen = scored.only(scored.is_unseen)
+        assert unseen.champion is not None
+        comparisons += _compared({CHAMPION: unseen.champion}, unseen, policy)
     return tuple(comparisons)
 
 
-def _compared(
-    rivals: Mapping[str, Floats], is_judged: NDArray[np.bool_], scored: Scored, policy: ChurnPolicy
-) -> list[Comparison]:
-    labels, is_alert = scored.labels[is_judged], scored.is_alert[is_judged]
+def _compared(rivals: Mapping[str, Floats], scored: Scored, policy: ChurnPolicy) -> list[Comparison]:
+    labels, is_alert = scored.labels, scored.is_alert
     rows = len(labels)
     if not 0 < labels.sum() < rows:
         return [Comparison(rival, rows) for rival in rivals]
-    rankings = {name: Ranking.of(scores[is_judged], labels) for name, scores in rivals.items()}
-    ours = Ranking.of(scored.scores[is_judged], labels)
+    rankings = {name: DatedRanking.of(scores, labels, scored.dates) for name, scores in rivals.items()}
+    ours = DatedRanking.of(scored.scores, labels, scored.dates)
     # Together, so that every difference is of the same customers.
-    drawn = bootstrap({name: each.average_precision for name, each in {**rankings, CHALLENGER: ours}.items()}, rows)
+    areas = {name: each.average_precision for name, each in {**rankings, CHALLENGER: ours}.items()}
+    drawn = bootstrap(areas, rows, scored.customers)
     as_observed = np.ones((1, rows))
     our_value = float(ours.average_precision(as_observed)[0])
     comparisons = []
@@ -327,7 +458,7 @@ def _compared(
                 value,
                 our_value,
                 Estimate(our_value - value, *interval),
-                recall=ranking.recall_of_highest(int(is_alert.sum())),
+                recall=ranking.recall_of_highest(is_alert),
                 challenger_recall=float(labels[is_alert].sum() / labels.sum()),
             )
         )
@@ -342,21 +473,24 @@ def judge(
     scored: None where nothing could be scored. has_threshold: whether a cut-off on validation satisfied the policy.
     obstacles: what kept the caller from preparing a fair judgement. What cannot be decided is NOT_EVALUABLE.
     """
-    missing = [*obstacles, *(_missing(scored) if scored is not None else ())]
+    missing = [*obstacles, *(_missing(scored, policy) if scored is not None else ())]
     if scored is None or missing:
         shown = _nothing() if scored is None or _has_gaps(scored) else (scored.labels, scored.scores, scored.is_alert)
         nothing_said = ("nothing was scored",)
         reasons = (*(missing or nothing_said), *policy.catalogue.attestations)
         return Evaluation(Verdict.NOT_EVALUABLE, reasons, (), figures(*shown, policy.gate.confidence))
-    observed = figures(scored.labels, scored.scores, scored.is_alert, policy.gate.confidence)
+    observed = _figures(scored, policy.gate.confidence)
     comparisons = compare(scored, policy)
-    canaries = tuple(single_feature_aucs(scored.features, scored.labels))
-    calibration = calibration_of(scored.scores, scored.labels)
+    dates = tuple(_judged_dates(scored, comparisons, policy))
+    canaries = _canaries(scored)
+    # Of a backtest: what this version's own scores mean, and not those of the models of its other dates.
+    own = scored if scored.dates is None else scored.only(scored.is_unseen)
     criteria = (
         *(_gate_criteria(observed, policy) if has_threshold else [_no_threshold(policy)]),
         *(_comparison_criterion(comparison, comparisons, policy) for comparison in comparisons),
-        *_calibration_criteria(scored, calibration, policy),
-        *_leakage_criteria(observed, canaries, policy),
+        *_date_criteria(dates, policy),
+        *_calibration_criteria(scored.one_row_each(), policy),
+        *_leakage_criteria(_highest_roc_auc(observed, dates), canaries, policy),
     )
     judged = (reason(criterion, policy) for criterion in criteria)
     over_single = list(_over_single_features(scored, policy))
@@ -369,16 +503,19 @@ def judge(
         comparisons,
         canaries,
         criteria,
-        calibration,
+        calibration_of(own.scores, own.labels),
         tuple(figure for figure, _ in over_single),
         profit=_profit(scored, policy),
+        dates=dates,
     )
 
 
 def _profit(scored: Scored, policy: ChurnPolicy) -> Profit | None:
     if scored.earnings is None:
         return None
-    return profit_of(scored.scores, scored.labels, scored.is_alert, scored.earnings, policy.gate.confidence)
+    # Of several dates a share of the customers is that share of each date's.
+    scores, confidence = scored.within_dates(scored.scores), policy.gate.confidence
+    return profit_of(scores, scored.labels, scored.is_alert, scored.earnings, confidence, scored.customers)
 
 
 MET = "met: "
@@ -402,6 +539,8 @@ REMEDIES = {
     "expected_over_observed": "the churn rate of the training weeks is not that of the test week; train again on later "
     "weeks",
     "calibration_slope": "scores differ more, or less, than the customers do: smaller trees, or more weeks of orders",
+    "dates_met": "it does well in some weeks alone, see the figures of each date; more weeks of orders to learn from, "
+    "or more features",
     "single_feature_roc_auc": "look at how that feature is computed: it tells the outcome; then mend it",
     "roc_auc": "look at the features: together they tell the outcome, as nothing that is known by then can",
 }
@@ -425,10 +564,14 @@ def _has_gaps(scored: Scored) -> bool:
     return not (np.isfinite(scored.scores).all() and np.isin(scored.labels, (0.0, 1.0)).all())
 
 
-def _missing(scored: Scored) -> Iterator[str]:
+def _missing(scored: Scored, policy: ChurnPolicy) -> Iterator[str]:
     if not len(scored.labels):
         yield "there are no test rows"
         return
+    if policy.gate.evaluation == "backtest":
+        dates = 1 if scored.dates is None else len(np.unique(scored.dates))
+        if dates < policy.gate.min_backtest_dates:
+            yield few_dates(dates, policy)
     if not np.isin(scored.labels, (0.0, 1.0)).all():
         yield "some labels are unknown, or neither 0 nor 1"
     elif not scored.labels.any():
@@ -443,6 +586,14 @@ def _missing(scored: Scored) -> Iterator[str]:
     for name, scores in compared.items():
         if not np.isfinite(scores).all():
             yield f"some scores of {NAMES[name]} are missing or NaN"
+
+
+def few_dates(dates: int, policy: ChurnPolicy) -> str:
+    """Why no verdict is sought at so few dates."""
+    return (
+        f"dates to judge at, by which an outcome was known to learn from: {dates}; gate.min_backtest_dates asks for "
+        f'{policy.gate.min_backtest_dates}; gate.evaluation = "crossfit" would judge at one'
+    )
 
 
 def _no_threshold(policy: ChurnPolicy) -> Figure:
@@ -513,12 +664,19 @@ def strongest_rival(differences: Mapping[str, float | None]) -> str | None:
     return min(known, key=lambda rival: known[rival], default=None)
 
 
-def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> Figure:
-    """The first champion must gain over the rule, or without one over the best single feature. Beyond that, no rival
-    may be better by more than the margin."""
+def _needed(rival: str, all_: Sequence[Comparison], policy: ChurnPolicy) -> tuple[bool, float]:
+    """Whether the challenger must gain over a rival, and the difference of PR-AUC that this, or its margin, is.
+
+    The first champion must gain over the rule, or without one over the best single feature. Beyond that, no rival may
+    be better by more than the margin.
+    """
     is_first = all(other.rival != CHAMPION for other in all_)
-    has_to_gain = is_first and comparison.rival in (RULE, SINGLE_FEATURE)
-    needed = policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
+    has_to_gain = is_first and rival in (RULE, SINGLE_FEATURE)
+    return has_to_gain, policy.gate.min_gain_over_rule if has_to_gain else -policy.gate.max_shortfall
+
+
+def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], policy: ChurnPolicy) -> Figure:
+    has_to_gain, needed = _needed(comparison.rival, all_, policy)
     strongest = strongest_rival({other.rival: other.difference.value for other in all_})
     key, what = f"pr_auc_over_{comparison.rival}", f"PR-AUC over {NAMES[comparison.rival]}"
     bound = "more than" if has_to_gain else "at least"
@@ -539,9 +697,70 @@ def _comparison_criterion(comparison: Comparison, all_: Sequence[Comparison], po
     )
 
 
-def _calibration_criteria(scored: Scored, calibration: Calibration | None, policy: ChurnPolicy) -> Iterator[Figure]:
+def _judged_dates(scored: Scored, comparisons: Sequence[Comparison], policy: ChurnPolicy) -> Iterator[JudgedDate]:
+    """Each date of a backtest by itself, by what was observed: with a fifth of the customers no interval would decide.
+
+    What it may miss there is what makes a model worth having: recall, and the ranking against the rivals. Precision and
+    the share alerted hang on how many leave in a week, and are asked of all dates together.
+    """
+    for day, of_day in scored.by_date():
+        observed, rivals = _figures(of_day, policy.gate.confidence), tuple(_compared(of_day.rivals, of_day, policy))
+        rate = observed.prevalence or 0.0
+        least = policy.least_recall(rate) if rate else None
+        missed = []
+        if least is None or observed.recall.value is None:
+            missed.append("nobody left")
+        elif observed.recall.value < least:
+            found, allowed = told_apart(observed.recall.value, least, ".3f")
+            missed.append(f"recall {found}, at least {allowed}")
+        for rival in rivals:
+            has_to_gain, needed = _needed(rival.rival, comparisons, policy)
+            value = rival.difference.value
+            if value is None:
+                missed.append(f"nothing to compare with {NAMES[rival.rival]}")
+            elif value < needed or (has_to_gain and value == needed):
+                found, allowed = told_apart(value, needed, "+.3f")
+                bound = "more than" if has_to_gain else "at least"
+                missed.append(f"PR-AUC over {NAMES[rival.rival]} {found}, {bound} {allowed}")
+        yield JudgedDate(day, bool(of_day.is_unseen.all()), observed, rivals, least, tuple(missed))
+
+
+def _date_criteria(dates: Sequence[JudgedDate], policy: ChurnPolicy) -> Iterator[Figure]:
+    if not dates:
+        return
+    met, needed = sum(each.is_met for each in dates), policy.gate.dates_to_meet(len(dates))
+    asked = policy.gate.backtest_dates
+    fewer = f" (asked for: {asked})" if len(dates) < asked else ""
+    yield Figure(
+        "dates_met",
+        "dates at which recall and rankings hold",
+        f"{met} of {len(dates)}{fewer}",
+        f"at least {needed}",
+        met >= needed,
+        met,
+        needed,
+    )
+
+
+def _canaries(scored: Scored) -> tuple[LeakageCanary, ...]:
+    """Of each feature the worst at any date: what one date alone knows of the future is thinned out among all."""
+    found: dict[str, LeakageCanary] = {}
+    for of_date in [of_day for _, of_day in scored.by_date()] or [scored]:
+        if 0 < of_date.labels.sum() < len(of_date.labels):
+            for canary in single_feature_aucs(of_date.features, of_date.labels):
+                known = found.get(canary.feature)
+                found[canary.feature] = canary if known is None or canary.roc_auc > known.roc_auc else known
+    return tuple(found.values())
+
+
+def _highest_roc_auc(observed: Figures, dates: Sequence[JudgedDate]) -> float:
+    """The model's, at the date where it is highest, for the same reason."""
+    return max((each.figures.roc_auc.value or 0.0 for each in dates), default=observed.roc_auc.value or 0.0)
+
+
+def _calibration_criteria(scored: Scored, policy: ChurnPolicy) -> Iterator[Figure]:
     """Whether the scores are shown to be no probabilities. Balanced class weights make them larger on purpose."""
-    confidence = policy.gate.confidence
+    confidence, calibration = policy.gate.confidence, calibration_of(scored.scores, scored.labels)
     if policy.model.class_weights == "none":
         ratio = expected_over_observed(scored.scores, scored.labels, confidence)
         yield _factor(EXPECTED_OVER_OBSERVED, "churners expected over observed", ratio, policy)
@@ -560,7 +779,7 @@ def _factor(key: str, what: str, estimate: Estimate, policy: ChurnPolicy) -> Fig
     return Figure(key, what, f"{estimate.value:.2f}", allowed, is_met, estimate.value, most, interval)
 
 
-def _leakage_criteria(observed: Figures, canaries: Sequence[LeakageCanary], policy: ChurnPolicy) -> Iterator[Figure]:
+def _leakage_criteria(roc_auc: float, canaries: Sequence[LeakageCanary], policy: ChurnPolicy) -> Iterator[Figure]:
     limit = policy.leakage.max_single_feature_auc
     by_area = sorted(canaries, key=lambda canary: -canary.roc_auc)
     for place, canary in enumerate(by_area):
@@ -569,7 +788,7 @@ def _leakage_criteria(observed: Figures, canaries: Sequence[LeakageCanary], poli
             what = f"no look ahead: ROC-AUC of {canary.feature} alone"
             key = "single_feature_roc_auc" if place == 0 else ""
             yield Figure(key, what, found, f"at most {allowed}", canary.roc_auc <= limit, canary.roc_auc, limit)
-    limit, roc_auc = policy.leakage.max_model_auc, observed.roc_auc.value or 0.0
+    limit = policy.leakage.max_model_auc
     found, allowed = told_apart(roc_auc, limit, ".3f")
     what = "label not computable: ROC-AUC"
     yield Figure("roc_auc", what, found, f"at most {allowed}", roc_auc <= limit, roc_auc, limit)
@@ -585,7 +804,7 @@ def _over_single_features(scored: Scored, policy: ChurnPolicy) -> Iterator[tuple
     A feature that ranks as well as the whole model says that the model is not worth its upkeep.
     """
     alone = {name: sign * scored.features[name] for name, sign in WARNED_OF.items() if name in scored.features}
-    for comparison in _compared(alone, np.ones(len(scored.labels), dtype=bool), scored, policy):
+    for comparison in _compared(alone, scored, policy):
         rival, gain = comparison.rival, comparison.difference
         is_better = gain.low is not None and gain.low > 0
         found = "too few customers to compare on" if gain.low is None else f"{gain.value:+.3f}"

@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_schema, struct_of
-from churn_assets.churn.evaluation import RULE, Evaluation, Verdict
+from churn_assets.churn.evaluation import RULE, Comparison, Evaluation, JudgedDate, Verdict
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.profit import SHARES, Profit
@@ -45,6 +45,14 @@ _PROFIT = (
 )
 _PROFIT_POINT = struct_of(*of_kind("double", "share", "profit", "profit_low", "profit_high"))
 _SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
+# Of a backtest. missed: what it fell short of there; is_own: judged was the version itself. rival: the strongest there.
+_DATE = struct_of(
+    Column("as_of", "date"),
+    *of_kind("boolean", "is_own", "is_met"),
+    *of_kind("string", "missed", "rival"),
+    *of_kind("double", "least_recall", *_DIFFERENCE),
+    *_FIGURES,
+)
 # The recall_churn table: one row per evaluation.
 EVALUATION_SCHEMA = spark_schema(
     [
@@ -63,6 +71,7 @@ EVALUATION_SCHEMA = spark_schema(
         *_PROFIT,
         Column("empc_action", "string"),
         Column("profit_curve", list_of(_PROFIT_POINT)),
+        Column("dates", list_of(_DATE)),
     ]
 )
 
@@ -140,6 +149,23 @@ def evaluation_row(
         ],
         "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
         **_profit_columns(evaluation.profit),
+        "dates": [_date_row(judged) for judged in evaluation.dates],
+    }
+
+
+def _date_row(judged: JudgedDate) -> dict[str, Any]:
+    strongest = judged.strongest or Comparison("", 0)
+    return {
+        "as_of": judged.as_of,
+        "is_own": judged.is_own,
+        "is_met": judged.is_met,
+        "missed": "; ".join(judged.missed),
+        "rival": strongest.rival,
+        "least_recall": judged.least_recall,
+        "difference": strongest.difference.value,
+        "difference_low": strongest.difference.low,
+        "difference_high": strongest.difference.high,
+        **judged.figures.flat(),
     }
 
 

@@ -11,11 +11,12 @@ from pyspark.sql import functions as F
 from churn_assets.churn.calendar import AsOfCalendar
 from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.evaluation import few_dates
 from churn_assets.churn.intervals import widest_wilson_interval, wilson_interval
 from churn_assets.churn.labels import candidates, definition, label, setting, with_outcomes
 from churn_assets.churn.outcomes import Figure, Outcome, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.splits import TEST_FOLDS
+from churn_assets.churn.splits import CROSSFIT_FOLDS, FOLDS, TEST_FOLDS, backtest_dates
 
 FEASIBLE, NOT_FEASIBLE = "FEASIBLE", "NOT FEASIBLE"
 
@@ -43,8 +44,9 @@ class Feasibility:
     """A churn definition at the latest date whose outcome it knows.
 
     eligible, churners: customers at that date. expected_test_churners: of the churners, those that are to be judged: a
-    fifth (holdout) or all (crossfit). widest_recall_interval: the most that so few churners may leave open.
-    attainable_recall: what a perfect ranking reaches within the alert budget, budget / prevalence.
+    fifth (holdout), all (crossfit), or a fifth for each date of a backtest, until all are. widest_recall_interval: the
+    most that so few churners may leave open. attainable_recall: what a perfect ranking reaches within the alert budget,
+    budget / prevalence.
     """
 
     definition: str
@@ -77,7 +79,8 @@ def label_feasibility(
     Each is judged at the latest date whose outcome it knows, so only these dates are looked at.
     """
     compared = candidates(policy)
-    dates = [calendar.last_labelled(candidate.windows.outcome_days) for candidate in compared]
+    known = [calendar.labelled(candidate.windows.outcome_days) for candidate in compared]
+    dates = [max(days, default=None) for days in known]
     looked_at = sorted({day for day in dates if day is not None})
     counted: dict[date, Row] = {}
     if looked_at:
@@ -97,17 +100,29 @@ def label_feasibility(
         row = None if day is None else counted.get(day)
         as_of, eligible = (None, 0) if row is None else (day, row.eligible)
         churned = 0 if row is None else int(row[f"churners_{number}"])
-        feasibilities.append(feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churned))
+        judged = len(backtest_dates(known[number], candidate))
+        feasibilities.append(
+            feasibility(candidate, policy, as_of=as_of, eligible=eligible, churners=churned, judged_dates=judged)
+        )
     return feasibilities
 
 
 def feasibility(
-    candidate: ChurnPolicy, policy: ChurnPolicy, *, as_of: date | None, eligible: int, churners: int
+    candidate: ChurnPolicy,
+    policy: ChurnPolicy,
+    *,
+    as_of: date | None,
+    eligible: int,
+    churners: int,
+    judged_dates: int = 0,
 ) -> Feasibility:
-    """The judgement of one definition from its numbers: as_of None where no outcome is known yet."""
-    gate, is_pooled = policy.gate, policy.gate.evaluation == "crossfit"
-    in_one_fold = churners * len(TEST_FOLDS) / 100
-    judged = churners if is_pooled else in_one_fold
+    """The judgement of one definition from its numbers: as_of None where no outcome is known yet.
+
+    judged_dates: how many a backtest has.
+    """
+    gate = policy.gate
+    folds = {"holdout": 1, "crossfit": len(CROSSFIT_FOLDS), "backtest": min(judged_dates, len(CROSSFIT_FOLDS))}
+    judged = churners * folds[gate.evaluation] * len(TEST_FOLDS) / FOLDS
     width = widest_wilson_interval(judged, gate.confidence)
     prevalence = churners / eligible if eligible else None
     attainable = policy.attainable_recall(prevalence) if prevalence else None
@@ -123,6 +138,8 @@ def feasibility(
         assert prevalence is not None
         least_recall = policy.least_recall(prevalence)
         asked = least_recall / attainable
+        if gate.evaluation == "backtest" and judged_dates < gate.min_backtest_dates:
+            reasons.append(few_dates(judged_dates, policy))
         if width > gate.max_recall_interval:
             reasons.append(_too_few(judged, width, churners, policy))
         best, _ = _best_interval(attainable, judged, policy)
@@ -175,7 +192,7 @@ def _too_few(judged: float, width: float, churners: int, policy: ChurnPolicy) ->
         f"allowed {allowed}"
     )
     pooled = widest_wilson_interval(churners, gate.confidence)
-    if gate.evaluation == "holdout" and pooled <= gate.max_recall_interval:
+    if judged < churners and pooled <= gate.max_recall_interval:
         reason += f'; gate.evaluation = "crossfit" would judge on all {churners:,}, {pooled:.2f} wide'
     return reason
 

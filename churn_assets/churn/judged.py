@@ -1,6 +1,7 @@
 """The rows a verdict rests on: customers the model never learned from, scored, with every rival's score beside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from functools import reduce
 
 import numpy as np
@@ -63,6 +64,44 @@ def crossfit_scores(
     return reduce(DataFrame.unionByName, pooled)
 
 
+def backtest_scores(
+    held_out: DataFrame,
+    panel: DataFrame,
+    backtest: Sequence[splits.SplitDates],
+    hyperparameters: GradientBoosting,
+    policy: ChurnPolicy,
+    *,
+    prior_at: Callable[[date], PurchasePrior | None],
+    shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> DataFrame:
+    """The judged customers of several dates, each out of time and out of sample: who is in `held_out`, and others.
+
+    In: `held_out`, the registered model's `held_out_scores`, of the latest of `backtest`, which is
+    `splits.backtest_dates`; the labelled `panel`; the prior of what was known by a date; `spend` as
+    `models.train_churn_model`; `told` hears of each date.
+    What is judged at the earlier dates is how the model is made, not the version itself, which has learned from them:
+    another is made from what was known by that date, threshold included, and judged on a fold of customers that it
+    never saw, each date another fold. That costs a fit for each date but the latest.
+    """
+    rows = [held_out]
+    for place, dates in enumerate(backtest[1:], start=1):
+        told(f"backtest {place + 1} of {len(backtest)}: a model of what was known by {dates.test}")
+        of_date = crossfitted(
+            panel,
+            dates,
+            hyperparameters,
+            policy,
+            splits.backtest_fold(place),
+            prior=prior_at(dates.test),
+            shared_folder=shared_folder,
+            spend=spend,
+        )
+        rows.append(of_date.withColumn("is_unseen", F.lit(False)))
+    return reduce(DataFrame.unionByName, rows)
+
+
 def scored(
     rows: pd.DataFrame,
     features: Sequence[str],
@@ -71,14 +110,17 @@ def scored(
     catalogue: Catalogue = CATALOGUE,
     policy: ChurnPolicy | None = None,
 ) -> Scored:
-    """The judged rows as arrays, ordered by customer.
+    """The judged rows as arrays, ordered by customer, and by date where they are of several.
 
     rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score if there is
-    a rule, and the purchase model's no_purchase if there are orders. champion: its scores by customer_id; a customer it
-    lacks has NaN. segments: names of the segment numbers. policy: with [economics] the rows have as_of and recent_spend
-    too; what contacting each customer earns is left out without it. Raises UnknownSpendError.
+    a rule, the purchase model's no_purchase if there are orders, and of a backtest as_of. champion: its scores by
+    customer_id; a customer it lacks has NaN. segments: names of the segment numbers. policy: with [economics] the rows
+    have as_of and recent_spend too; what contacting each customer earns is left out without it. Raises
+    UnknownSpendError.
     """
-    ordered = rows.sort_values("customer_id", ignore_index=True)
+    is_dated = "as_of" in rows and rows["as_of"].nunique() > 1
+    ordered = rows.sort_values(["customer_id", *(["as_of"] if is_dated else [])], ignore_index=True)
+    customers = pd.factorize(ordered["customer_id"])[0]
     labels, values = ordered["label"].to_numpy(dtype=float), _floats(ordered, features)
     rivals = {}
     if catalogue.has_rule:
@@ -102,6 +144,8 @@ def scored(
         earnings=None
         if policy is None or policy.economics is None
         else earnings(ordered, policy, population_share=splits.judged_share(policy)),
+        dates=ordered["as_of"].to_numpy(dtype="datetime64[D]") if is_dated else None,
+        customers=customers if is_dated and customers.max() + 1 < len(ordered) else None,
     )
 
 

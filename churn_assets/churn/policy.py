@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import date
+from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -205,15 +206,21 @@ class Gate(Section):
     """What a model has to show on the judged rows before it may be registered.
 
     evaluation: "holdout" judges on the test fold; "crossfit" on every customer, each scored by a model that never saw
-    that customer, at the cost of four more fits. min_attainable_share: the least recall as a share of the attainable
-    one, see `least_recall`; min_recall, where it is given, is the least instead. max_attainable_share: what either
-    may ask for; above it nothing is trained. max_recall_interval: how wide the recall's interval may be; with
-    fewer churners no verdict is sought. max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`.
-    max_miscalibration: the factor by which, beyond doubt, the probabilities may be too high or too low together, and
-    their log-odds too steep or too flat.
+    that customer, at the cost of four more fits; "backtest" at several dates, each with a fit of its own, see
+    `splits.backtest_dates`. backtest_dates: how many; min_backtest_dates: with fewer no verdict is sought.
+    min_dates_met: of the dates, the least share at which recall and rankings reach their limits.
+
+    min_attainable_share: the least recall as a share of the attainable one, see `least_recall`; min_recall, where it is
+    given, is the least instead. max_attainable_share: what either may ask for; above it nothing is trained.
+    max_recall_interval: how wide the recall's interval may be; with fewer churners no verdict is sought.
+    max_shortfall, min_gain_over_rule: differences of PR-AUC, see `Comparison`. max_miscalibration: the factor by which,
+    beyond doubt, the probabilities may be too high or too low together, and their log-odds too steep or too flat.
     """
 
-    evaluation: Literal["holdout", "crossfit"] = "holdout"
+    evaluation: Literal["holdout", "crossfit", "backtest"] = "backtest"
+    backtest_dates: Annotated[int, Field(ge=2, le=52)] = 5
+    min_backtest_dates: Annotated[int, Field(ge=2, le=52)] = 3
+    min_dates_met: Annotated[float, Field(gt=0, le=1)] = 0.6
     min_recall: Share | None = None
     min_attainable_share: Share = 0.30
     max_attainable_share: Share = 0.80
@@ -223,6 +230,19 @@ class Gate(Section):
     max_shortfall: Annotated[float, Field(ge=0, lt=1)] = 0.05
     min_gain_over_rule: Annotated[float, Field(gt=-1, lt=1)] = 0.0
     max_miscalibration: Annotated[float, Field(gt=1, le=100)] = 3.0
+
+    @model_validator(mode="after")
+    def enough_dates_are_asked_for(self) -> "Gate":
+        if self.min_backtest_dates > self.backtest_dates:
+            raise ValueError(
+                f"min_backtest_dates ({self.min_backtest_dates}) must not exceed backtest_dates ({self.backtest_dates})"
+            )
+        return self
+
+    def dates_to_meet(self, dates: int) -> int:
+        """At how many of so many dates recall and rankings have to reach their limits."""
+        # 0.07 * 100 is more than 7.
+        return ceil(round(self.min_dates_met * dates, 9))
 
 
 class Leakage(Section):

@@ -31,6 +31,10 @@ class Earnings:
     worth: Floats
     offers: Mapping[str, Offer]
 
+    def only(self, chosen: NDArray[np.bool_]) -> "Earnings":
+        """Those of the chosen customers."""
+        return Earnings(self.profits[chosen], self.worth[chosen], self.offers)
+
 
 @dataclass(frozen=True)
 class Profit:
@@ -69,9 +73,17 @@ class Profit:
 
 
 def profit_of(
-    scores: Floats, labels: Floats, is_alert: NDArray[np.bool_], earnings: Earnings, confidence: float
+    scores: Floats,
+    labels: Floats,
+    is_alert: NDArray[np.bool_],
+    earnings: Earnings,
+    confidence: float,
+    customers: NDArray[np.intp] | None = None,
 ) -> Profit:
-    """The figures of these rows, neither of which is empty, with percentiles of resampled customers as intervals."""
+    """The figures of these rows, neither of which is empty, with percentiles of resampled customers as intervals.
+
+    customers: of each row the number of its customer, where one may have several rows.
+    """
     ranking, rows = Ranking.of(scores, labels), len(labels)
     worth, as_observed = float(earnings.worth.mean()), np.ones((1, rows))
     by_action = {
@@ -87,7 +99,7 @@ def profit_of(
         "empc": by_action[action],
     }
     values = {name: statistic(as_observed)[0] for name, statistic in statistics.items()}
-    drawn = bootstrap(statistics, rows)
+    drawn = bootstrap(statistics, rows, customers)
     of_curve = zip(values["curve"], drawn["curve"].T, strict=True)
     return Profit(
         tuple(_estimate(float(value), replicates, confidence) for value, replicates in of_curve),

@@ -3,9 +3,11 @@
 Ties count together: the definitions of scikit-learn's average_precision_score and roc_auc_score.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from churn_assets.churn.intervals import Floats
 
@@ -53,6 +55,60 @@ class Ranking:
         churners, rows = self.counts(np.ones((1, len(self.labels))))
         caught = np.interp(alerts, np.append(0.0, rows[0]), np.append(0.0, churners[0]))
         return float(caught / self.labels.sum())
+
+
+@dataclass(frozen=True)
+class DatedRanking:
+    """Rows ranked among those of their own date: nobody has to choose between customers of two weeks.
+
+    of_dates: the places of a date's rows, and their ranking.
+    """
+
+    of_dates: tuple[tuple[NDArray[np.intp] | slice, Ranking], ...]
+
+    @staticmethod
+    def of(scores: Floats, labels: Floats, dates: NDArray[np.datetime64] | None = None) -> "DatedRanking":
+        """dates: of each row; None where all are of one."""
+        if dates is None:
+            return DatedRanking(((slice(None), Ranking.of(scores, labels)),))
+        places = [np.flatnonzero(dates == day) for day in np.unique(dates)]
+        return DatedRanking(tuple((rows, Ranking.of(scores[rows], labels[rows])) for rows in places))
+
+    def average_precision(self, weights: Floats) -> Floats:
+        """That of each date, each date counted by its churners; NaN without a churner."""
+        return self._mean(weights, Ranking.average_precision, lambda churners, rows: churners)
+
+    def roc_auc(self, weights: Floats) -> Floats:
+        """The chance that a churner scores above another customer of the same date; NaN where no date has both."""
+        return self._mean(weights, Ranking.roc_auc, lambda churners, rows: churners * (rows - churners))
+
+    def _mean(
+        self,
+        weights: Floats,
+        area: Callable[[Ranking, Floats], Floats],
+        counted_by: Callable[[Floats, Floats], Floats],
+    ) -> Floats:
+        if len(self.of_dates) == 1:
+            return area(self.of_dates[0][1], weights)
+        sums, totals = np.zeros(len(weights)), np.zeros(len(weights))
+        for rows, ranking in self.of_dates:
+            of_date = weights[:, rows]
+            churners = (np.take(of_date, ranking.order, axis=1) * ranking.labels).sum(axis=1)
+            counted = counted_by(churners, of_date.sum(axis=1))
+            sums += counted * np.where(counted > 0, area(ranking, of_date), 0.0)
+            totals += counted
+        return _ratio(sums, totals)
+
+    def recall_of_highest(self, is_alert: NDArray[np.bool_]) -> float:
+        """The share of churners among the highest scores, of each date as many as it has alerts."""
+        if len(self.of_dates) == 1:
+            return self.of_dates[0][1].recall_of_highest(int(is_alert.sum()))
+        caught, churners = 0.0, 0.0
+        for rows, ranking in self.of_dates:
+            of_date = float(ranking.labels.sum())
+            caught += ranking.recall_of_highest(int(is_alert[rows].sum())) * of_date if of_date else 0.0
+            churners += of_date
+        return caught / churners
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

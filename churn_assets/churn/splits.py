@@ -69,6 +69,30 @@ def dates_of(labelled: Sequence[date], policy: ChurnPolicy) -> SplitDates:
     return SplitDates(test, train or (test,), bool(train))
 
 
+def backtest_dates(labelled: Sequence[date], policy: ChurnPolicy) -> list[SplitDates]:
+    """The splits that a backtest judges at, the latest first: `gate.backtest_dates`, or as many as there are.
+
+    In: as `dates_of`. Each is out of time. They lie an outcome window apart where the history is long enough, else as
+    far as it lets them: outcome windows that overlap share a week's luck. None where no outcome was known by any date.
+    """
+    judging = [day for day in labelled if policy.as_of_dates.judges(day)]
+    found = [dates_of(judging[:end], policy) for end in range(len(judging), 0, -1)]
+    possible = [dates for dates in found if dates.is_out_of_time]
+    furthest = max(1, (len(possible) - 1) // (policy.gate.backtest_dates - 1))
+    window = timedelta(days=policy.windows.outcome_days)
+    step = next((step for step in range(1, furthest) if possible[0].test - possible[step].test >= window), furthest)
+    return possible[::step][: policy.gate.backtest_dates]
+
+
+def backtest_fold(place: int) -> int:
+    """The fold that is judged at one of the dates of a backtest, the latest of which has place 0 and the model's own.
+
+    Each date judges other customers than the dates before, until all have been: nothing that a customer does twice
+    counts twice, as long as there are no more dates than folds.
+    """
+    return CROSSFIT_FOLDS[place % len(CROSSFIT_FOLDS)]
+
+
 def train_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, crossfit_fold: int = 0) -> DataFrame:
     """The rows of `panel` that may be learned from, with `fold` (validation folds included)."""
     rows = panel.where(F.col("as_of").isin(list(dates.train)))

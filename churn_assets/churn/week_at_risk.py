@@ -174,8 +174,8 @@ def _sum(values: Sequence[float | None]) -> float | None:
 class ServingModel:
     """The version that scored a week and how it was judged; None where it was not.
 
-    evaluation: the policy's way of judging by the time, "holdout" or "crossfit". attainable: the recall of a perfect
-    ranking with as many alerts.
+    evaluation: the policy's way of judging by the time, "holdout", "crossfit" or "backtest". attainable: the recall of
+    a perfect ranking with as many alerts.
     """
 
     version: str

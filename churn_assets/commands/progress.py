@@ -1,5 +1,6 @@
 """What a person sees while a job runs: the stages as they begin and end, and what failed."""
 
+import logging
 from collections import Counter
 from textwrap import fill
 from time import perf_counter
@@ -48,6 +49,9 @@ class StageProgress:
     def show(self, entry: EventLogEntry) -> None:
         """Takes one event of the run."""
         event = entry.dagster_event
+        if event is None and entry.step_key is not None and entry.level == logging.INFO:
+            # What a step says of itself, where it takes long.
+            print(f"      {entry.user_message}", file=self._terminal, flush=True)
         if event is None or event.step_key is None:
             return
         stage = self._stage_of.get(event.step_key, "")

@@ -166,6 +166,10 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     reasons = [*([] if criteria else row["reasons"]), *[f"warning: {warning}" for warning in row["warnings"]]]
     shown = [f"    {line}" for line in (criteria_lines(criteria) if criteria else [])]
     shown += [fill(reason, 110, initial_indent="    ", subsequent_indent="      ") for reason in reasons]
+    dates = row.get("dates") or ()
+    if dates:
+        shown.append("    by date, the last by the version itself, the others by models that were made as it was:")
+        shown += [f"    {line}" for line in map(_date_line, dates)]
     lines = [title, f"  {row['verdict']}", *shown]
     attainable = attainable_recall(row["alerts"] or 0, row["churners"] or 0)
     if row["recall"] is not None and row["precision"] is not None and attainable is not None:
@@ -190,6 +194,13 @@ def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
     amount = f"{row['profit_per_customer']:,.2f} {currency}".rstrip()
     most = "{best_profit_per_customer:,.2f} with {most_profitable_share:.0%} of them contacted".format(**row)
     yield f"  profit    {amount} per customer by contacting the alerted; {most}; EMPC {row['empc']:,.2f}"
+
+
+def _date_line(judged: Mapping[str, Any]) -> str:
+    if judged["recall"] is None:
+        return f"  {judged['as_of']}  {judged['missed']}"
+    found = "{as_of}  recall {recall:.3f}, churn rate {prevalence:.1%}, alerts {alert_share:.1%}".format(**judged)
+    return f"  {found}: {'holds' if judged['is_met'] else 'missed ' + judged['missed']}"
 
 
 def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -36,15 +36,17 @@ from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of
+from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
+from churn_assets.churn.splits import SplitDates, backtest_dates
 from churn_assets.churn.trees import BoostedTrees, model_digest
 from churn_assets.defs.decisions import POLICY, reconcile, record_refusal, subject_of
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
-from churn_assets.defs.splits import TEST, stored_split_outcomes
-from churn_assets.defs.training import latest_training_run
+from churn_assets.defs.splits import TEST, stored_labelled_dates, stored_split_outcomes
+from churn_assets.defs.training import latest_training_run, purchase_model
 from churn_assets.pages import markdown
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
@@ -53,12 +55,13 @@ from churn_assets.pages.pictures import (
     calibration,
     drawn,
     feature_importances,
+    figures_over_dates,
     precision_recall,
     profit_curve,
     score_distribution,
     shap_sizes,
 )
-from churn_assets.pages.tables import criteria_table, figures_table, influences_table
+from churn_assets.pages.tables import criteria_table, dates_table, figures_table, influences_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -89,8 +92,9 @@ def recall_churn(
 ) -> dg.MaterializeResult:
     """The model as logged, judged on customers it never saw; a row per evaluation, never overwritten.
 
-    With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits. A
-    verdict other than PASS is a refusal in the ledger too.
+    With gate.evaluation = "holdout" these are the test customers; with "crossfit" all, at the cost of four more fits;
+    with "backtest" those of several dates, at the cost of a fit for each earlier one. A verdict other than PASS is a
+    refusal in the ledger too.
     """
     reconcile(context, promotions)
     trained = tracking.trained_model(latest_training_run(context.instance))
@@ -154,6 +158,7 @@ def recall_churn(
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
             "influences": dg.MetadataValue.md(influences_table(found)) if found else "nothing could be judged",
+            **({"dates": dg.MetadataValue.md(dates_table(evaluation))} if evaluation.dates else {}),
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
@@ -167,7 +172,11 @@ def recall_churn(
 
 def _described(evaluation: Evaluation, trained: TrainedModel) -> str:
     why = criteria_table(evaluation.criteria) if evaluation.criteria else markdown.bullets(evaluation.reasons)
-    judged_at = f"**{evaluation.verdict.value}**, judged on customers of {trained.dates.test} that it never saw."
+    dates = len(evaluation.dates)
+    earlier = f"; how it was made also at {dates - 1} earlier dates, on models like it" if dates else ""
+    judged_at = (
+        f"**{evaluation.verdict.value}**, judged on customers of {trained.dates.test} that it never saw{earlier}."
+    )
     return f"{judged_at}\n\n{why}\n\nIts model card is the artifact `model_card.html` of the source run."
 
 
@@ -189,15 +198,21 @@ def _judged(
 ) -> tuple[Scored | None, list[str]]:
     """The scored customers, None where they cannot be had, and every obstacle to a fair judgement of them."""
     obstacles = _broken_splits(lakehouse, trained, policy)
+    origin = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy)
     try:
         if policy.gate.evaluation == "crossfit":
             context.log.info("Cross-fitting: four more fits, each as long as that of the training")
-        rows = _challenger_rows(lakehouse, tracking, policy, trained)
+        dates = _dates(lakehouse, policy, trained)
+        purchases = {each.test: purchase_model(context, origin, each.test) for each in dates[1:]}
+        purchases[trained.dates.test] = trained.purchases
+        rows = _challenger_rows(
+            lakehouse, tracking, policy, trained=trained, dates=dates, purchases=purchases, told=context.log.info
+        )
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")
         return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
     try:
-        rows = _with_rival(rows, trained, policy) if policy.catalogue.has_orders else rows
+        rows = _with_rival(rows, purchases, policy) if policy.catalogue.has_orders else rows
     except UnfittablePurchaseModelError as unfittable:
         obstacles.append(f"the purchase model, a rival, cannot be asked: {'; '.join(unfittable.problems)}")
         rows = rows.assign(no_purchase=np.nan)
@@ -210,9 +225,8 @@ def _judged(
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
-    segments = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy).segments()
-    scored = judged.scored(rows, trained.features, segments, champion_scores, policy.catalogue, policy)
-    return scored, obstacles
+    found = judged.scored(rows, trained.features, origin.segments(), champion_scores, policy.catalogue, policy)
+    return found, obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -227,10 +241,38 @@ def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: 
     return [f"the splits break {outcome.rule}: {outcome.observed}; allowed {outcome.allowed}" for outcome in broken]
 
 
+def _dates(lakehouse: LakehouseResource, policy: ChurnPolicy, trained: TrainedModel) -> list[SplitDates]:
+    """The dates to judge at, the model's own first; that one alone unless the policy asks for a backtest.
+
+    Raises ChangedModelError.
+    """
+    if policy.gate.evaluation != "backtest":
+        return [trained.dates]
+    _require_same_policy(trained, policy)
+    found = backtest_dates(stored_labelled_dates(lakehouse, trained.evidence.data_versions[PANEL]), policy)
+    if found and found[0] != trained.dates:
+        raise ChangedModelError(
+            f"the model is tested at {trained.dates.test}, and the backtest's latest date is {found[0].test}",
+            next_step=f"materialize {MODEL_ARTIFACT} again",
+        )
+    # Of too few dates the verdict says so.
+    return found or [trained.dates]
+
+
 def _challenger_rows(
-    lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy, trained: TrainedModel
+    lakehouse: LakehouseResource,
+    tracking: TrackingResource,
+    policy: ChurnPolicy,
+    *,
+    trained: TrainedModel,
+    dates: Sequence[SplitDates],
+    purchases: Mapping[date, PurchaseModel | None],
+    told: Callable[[str], None],
 ) -> pd.DataFrame:
-    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for."""
+    """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for.
+
+    dates: to judge at, the model's own first. purchases: the purchase model of each. told: hears of long work.
+    """
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
@@ -243,18 +285,40 @@ def _challenger_rows(
         rows = judged.crossfit_scores(
             rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder, spend=rivals
         )
+    if policy.gate.evaluation == "backtest":
+        rows = judged.backtest_scores(
+            rows,
+            lakehouse.read(PANEL, versions[PANEL]),
+            dates,
+            trained.hyperparameters,
+            policy,
+            prior_at=lambda day: prior_of(purchases[day], policy.windows.outcome_days),
+            shared_folder=tracking.shared_folder,
+            spend=rivals,
+            told=told,
+        )
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
 
-def _with_rival(rows: pd.DataFrame, trained: TrainedModel, policy: ChurnPolicy) -> pd.DataFrame:
-    """`rows` with `no_purchase`, the purchase model's scores. Raises UnfittablePurchaseModelError."""
-    if trained.purchases is None:
-        raise UnfittablePurchaseModelError(
-            "A rival is missing.",
-            ["the training fitted none; why not, its log says"],
-            next_step=f"materialize {MODEL_ARTIFACT} again, with customers who ordered more than once",
-        )
-    return rows.assign(no_purchase=trained.purchases.no_purchase(histories_of(rows), policy.windows.outcome_days))
+def _with_rival(
+    rows: pd.DataFrame, purchases: Mapping[date, PurchaseModel | None], policy: ChurnPolicy
+) -> pd.DataFrame:
+    """`rows` with `no_purchase`, the scores of the purchase model of their date.
+
+    Raises UnfittablePurchaseModelError.
+    """
+    days, dates = policy.windows.outcome_days, rows["as_of"].to_numpy(dtype="datetime64[D]")
+    no_purchase = np.full(len(rows), np.nan)
+    for day, model in purchases.items():
+        if model is None:
+            raise UnfittablePurchaseModelError(
+                "A rival is missing.",
+                [f"none was fitted at {day}; why not, the log says"],
+                next_step=f"materialize {MODEL_ARTIFACT} again, with customers who ordered more than once",
+            )
+        is_of_day = dates == np.datetime64(day)
+        no_purchase[is_of_day] = model.no_purchase(histories_of(rows[is_of_day]), days)
+    return rows.assign(no_purchase=no_purchase)
 
 
 def _champion_scores(
@@ -280,10 +344,10 @@ def _require_same_model(model: BoostedTrees, trained: TrainedModel) -> None:
 
 
 def _require_same_policy(trained: TrainedModel, policy: ChurnPolicy) -> None:
-    """Raises ChangedModelError if the model was trained under another policy: cross-fitting repeats its training."""
+    """Raises ChangedModelError if the model was trained under another policy: other fits repeat its training."""
     if trained.evidence.policy_digest != policy.digest:
         raise ChangedModelError(
-            f"cross-fitting repeats the training, which was under policy {trained.evidence.policy_digest}, not "
+            f"other fits repeat the training, which was under policy {trained.evidence.policy_digest}, not "
             f"{policy.digest}",
             next_step=f"materialize {MODEL_ARTIFACT} again",
         )
@@ -296,7 +360,11 @@ def _pictures(
     figures = {"precision_recall.png": _test_curves(scored, evaluation, policy)}
     if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
         figures["score_distribution.png"] = score_distribution(
-            scored.scores, scored.labels, threshold, title="Scores of those who stayed and those who left"
+            scored.scores,
+            scored.labels,
+            # Each date of a backtest has one of its own.
+            None if evaluation.dates else threshold,
+            title="Scores of those who stayed and those who left",
         )
         figures["calibration.png"] = calibration(
             scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
@@ -309,6 +377,8 @@ def _pictures(
             confidence=policy.gate.confidence,
             currency=policy.units.currency,
         )
+    if evaluation.dates:
+        figures["figures_over_dates.png"] = figures_over_dates(evaluation.dates)
     return {name: drawn(figure) for name, figure in figures.items()}
 
 
@@ -358,8 +428,8 @@ def _card(
 def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPolicy) -> "Figure":
     figures, curves = evaluation.figures, {}
     if scored is not None and evaluation.verdict is not Verdict.NOT_EVALUABLE:
-        curves["model"] = precision_recall_curve(scored.scores, scored.labels)
-        curves |= {name: precision_recall_curve(scores, scored.labels) for name, scores in scored.rivals.items()}
+        shown = {"model": scored.scores, **scored.rivals}
+        curves = {name: precision_recall_curve(scored.within_dates(of), scored.labels) for name, of in shown.items()}
         if scored.champion is not None:
             is_judged = scored.is_unseen
             curves[CHAMPION] = precision_recall_curve(scored.champion[is_judged], scored.labels[is_judged])

@@ -30,6 +30,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_histories import history_columns, purchase_histories
 from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
 from churn_assets.churn.scoring import KEYS, of_dates
+from churn_assets.churn.splits import backtest_dates
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS, SILVER, stored_calendar, stored_load
 from churn_assets.defs.panel_code import panel_code
@@ -244,8 +245,14 @@ class ByWord:
         return Outcome(AS_REBUILT, False, "not evaluable: others computed it, there are no orders here", COMPUTED_AGAIN)
 
     def candidates(self) -> list[Feasibility]:
-        as_of, eligible, churners = max(self._labelled(), default=(None, 0, 0))
-        return [feasibility(self._policy, self._policy, as_of=as_of, eligible=eligible, churners=churners)]
+        labelled = self._labelled()
+        as_of, eligible, churners = max(labelled, default=(None, 0, 0))
+        judged = len(backtest_dates([day for day, *_ in labelled], self._policy))
+        return [
+            feasibility(
+                self._policy, self._policy, as_of=as_of, eligible=eligible, churners=churners, judged_dates=judged
+            )
+        ]
 
     def purchase_model(self, before: date) -> None:
         return None

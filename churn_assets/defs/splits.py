@@ -1,6 +1,7 @@
 """Stage 4: the two splits of the panel."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 
 import dagster as dg
 from pyspark.sql import DataFrame
@@ -92,8 +93,13 @@ def train_and_test_features_contract(
 
 def stored_dates(lakehouse: LakehouseResource, panel_version: int, policy: ChurnPolicy) -> splits.SplitDates:
     """The dates of the split of a version of the panel. Needs no JVM. Raises NoLabelledSnapshotError."""
+    return splits.dates_of(stored_labelled_dates(lakehouse, panel_version), policy)
+
+
+def stored_labelled_dates(lakehouse: LakehouseResource, panel_version: int) -> list[date]:
+    """The dates of a version of the panel with known labels, rising. Needs no JVM."""
     counts = lakehouse.counts(PANEL, ["as_of", "label"], panel_version)
-    return splits.dates_of(sorted({as_of for as_of, label in counts if label is not None}), policy)
+    return sorted({as_of for as_of, label in counts if label is not None})
 
 
 def stored_split_outcomes(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -131,7 +132,7 @@ def churn_pipeline_model(
     if hyperparameters.workers > 1:
         context.log.info(f"{rows:,} rows are learned by {hyperparameters.workers} workers of the cluster together.")
     origin = origin_of(lakehouse, versions[PANEL], policy)
-    purchases = _purchase_model(context, origin, dates)
+    purchases = purchase_model(context, origin, dates.test)
     spend = origin.rivals() if policy.alerts.threshold_by == "profit" else None
     prior = prior_of(purchases, policy.windows.outcome_days)
     about = f"{policy.model.feature_set} {dates.test}"
@@ -173,15 +174,15 @@ def churn_pipeline_model(
     )
 
 
-def _purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, dates: SplitDates) -> PurchaseModel | None:
-    """What is known of churn without a label, from all orders behind the panel before the test date.
+def purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, day: date) -> PurchaseModel | None:
+    """What is known of churn without a label, from all orders behind the panel before `day`, a test date.
 
     None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
     """
     try:
-        return origin.purchase_model(dates.test)
+        return origin.purchase_model(day)
     except UnfittablePurchaseModelError as unfittable:
-        context.log.warning("No purchase model: %s", unfittable)
+        context.log.warning("No purchase model at %s: %s", day, unfittable)
         return None
 
 

@@ -23,9 +23,9 @@ from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.profit import Profit
-from churn_assets.churn.splits import FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
+from churn_assets.churn.splits import CROSSFIT_FOLDS, FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 from churn_assets.pages.markdown import Markdown, bullets, escaped, table
-from churn_assets.pages.tables import UNKNOWN, criteria_table, figures_table, influences_table
+from churn_assets.pages.tables import UNKNOWN, criteria_table, dates_table, figures_table, influences_table
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def model_card(facts: CardFacts) -> str:
         "## Features": _features(facts),
         "## Verdict": _verdict(facts.evaluation),
         "## Figures": _figures(facts),
+        **({"## Dates": _dates(facts)} if facts.evaluation.dates else {}),
         "## Threshold and alert budget": _threshold(facts),
         **({} if facts.evaluation.profit is None else {"## Profit": _profit(facts, facts.evaluation.profit)}),
         "## Comparisons": _comparisons(facts),
@@ -196,6 +197,8 @@ def _verdict(evaluation: Evaluation) -> Iterator[str]:
 _JUDGED = {
     "holdout": "customers the model never learned from, at the test date",
     "crossfit": "all customers of the test date, each scored by a model made like this one that never saw the customer",
+    "backtest": "customers of several dates, each scored by a model that learned neither from the customer nor from "
+    "anything that was not known by that date",
 }
 
 
@@ -221,6 +224,23 @@ def _figures(facts: CardFacts) -> Iterator[str]:
             "roc_auc: how often a churner has a higher score than another customer; 1 is perfect, chance has 0.5",
             "brier: mean squared difference of score and outcome; 0 is perfect",
         ]
+    )
+
+
+def _dates(facts: CardFacts) -> Iterator[str]:
+    evaluation, folds = facts.evaluation, len(CROSSFIT_FOLDS)
+    again = f"; after {folds} dates they come again" if len(evaluation.dates) > folds else ""
+    yield (
+        f"At {facts.dates.test} this version itself was judged, on customers of its test folds. It has learned from "
+        "what came before, so at the earlier dates it could not be: judged there is how it was made. From what was "
+        "known by each of them a model was made with the same features, settings and choice of the threshold, and "
+        f"judged on another fifth of the customers{again}."
+    )
+    yield dates_table(evaluation)
+    yield (
+        "A date holds where recall and the rankings against the rivals reach their limits by the figures as they are; "
+        "it has too few churners for its intervals to decide. The verdict rests on all dates together, and on how many "
+        "hold. PR-AUC and ROC-AUC are those of each date, averaged: nobody chooses between customers of two weeks."
     )
 
 
@@ -386,10 +406,16 @@ def _compared_brier(brier: Estimate, baseline: float) -> str:
 
 def _limits(facts: CardFacts) -> Iterator[str]:
     days = facts.policy.windows.outcome_days
-    yield (
-        "A model is judged at one test date. The intervals say how far the choice of customers moves a figure, not how "
-        "far the week does."
-    )
+    if facts.evaluation.dates:
+        yield (
+            "The intervals say how far the choice of customers moves a figure, not how far the week does; that, the "
+            "figures of the dates say."
+        )
+    else:
+        yield (
+            "A model is judged at one test date. The intervals say how far the choice of customers moves a figure, not "
+            "how far the week does."
+        )
     yield (
         f"A label takes {days} days to be known, so the test date lies at least {days} days before the end of the "
         "orders it was made from, and the figures know nothing of what changed since."
@@ -417,6 +443,12 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         yield (
             "Cross-fitted figures pool five models made alike, each with its own threshold, of which this is one; a "
             "champion is compared on this one's test customers alone."
+        )
+    if facts.evaluation.dates:
+        yield (
+            "A champion is compared at this version's own date alone, and on its test customers: at earlier dates it "
+            "knows what came after, and of other customers their outcomes. What the scores mean as probabilities is "
+            "learned there too, from this version's own scores."
         )
 
 

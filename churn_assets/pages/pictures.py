@@ -12,6 +12,7 @@ from numpy import float64
 from numpy.typing import NDArray
 
 from churn_assets.churn.calendar import Day, Span
+from churn_assets.churn.evaluation import JudgedDate
 from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
@@ -329,6 +330,56 @@ def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
     axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
     axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def figures_over_dates(dates: Sequence[JudgedDate]) -> "Figure":
+    """Recall of each date of a backtest with its interval, beside the least and what a perfect ranking finds.
+
+    Below, what the model's PR-AUC has over that of the strongest rival. Filled: the version itself; hollow: models that
+    were made as it was.
+    """
+    from matplotlib.dates import ConciseDateFormatter
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 5.6), dpi=110, layout="constrained")
+    recall, over = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    days = [each.as_of for each in dates]
+    limits = {"least recall": [each.least_recall for each in dates]}
+    limits["a perfect ranking with as many alerts"] = [each.figures.attainable_recall for each in dates]
+    for (name, values), style in zip(limits.items(), ("_", "^"), strict=True):
+        known = np.array([np.nan if value is None else value for value in values])
+        recall.plot(days, known, style, color="#888888", markersize=9, label=name)
+    strongest = [each.strongest for each in dates]
+    for axes, estimates in (
+        (recall, [each.figures.recall for each in dates]),
+        (over, [None if each is None else each.difference for each in strongest]),
+    ):
+        told = set()
+        for each, estimate in zip(dates, estimates, strict=True):
+            if estimate is None or estimate.value is None:
+                continue
+            low, high = (estimate.value if end is None else end for end in (estimate.low, estimate.high))
+            name = "holds" if each.is_met else "missed"
+            axes.errorbar(
+                [each.as_of],
+                [estimate.value],
+                yerr=[[max(0.0, estimate.value - low)], [max(0.0, high - estimate.value)]],
+                fmt="o",
+                color=COLOURS[0] if each.is_met else COLOURS[1],
+                markerfacecolor=None if each.is_own else "white",
+                capsize=3,
+                label=None if name in told else name,
+            )
+            told.add(name)
+    over.axhline(0, color="#888888", linewidth=1, linestyle=":")
+    recall.set(title="The dates of the backtest", ylabel="recall", ylim=(0, 1.02))
+    over.set(ylabel="PR-AUC over the\nstrongest rival")
+    over.set_xticks(days)
+    over.xaxis.set_major_formatter(ConciseDateFormatter(over.xaxis.get_major_locator()))
+    for axes in (recall, over):
+        axes.grid(alpha=0.25)
+    recall.legend(loc="upper right", fontsize=8)
     return figure
 
 

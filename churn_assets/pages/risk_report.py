@@ -147,6 +147,8 @@ def model_text(model: ServingModel) -> str:
         "holdout": f"On {model.customers:,} customers of {day} whom it had never seen, it found",
         "crossfit": f"Five models made in the same way, this one among them, were tried on all {model.customers:,} "
         f"customers of {day}, each on those it had never seen. Together they found",
+        "backtest": f"On customers of {day} whom it had never seen, and models made in the same way on others of "
+        f"earlier weeks, {model.customers:,} in all, they found",
     }[str(model.evaluation)]
     attainable = "" if model.attainable is None else f"; as many calls can find {model.attainable:.1%} at most"
     return (

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from churn_assets.churn.catalogue import Feature
-from churn_assets.churn.evaluation import Evaluation, shortcomings
+from churn_assets.churn.evaluation import NAMES, Evaluation, JudgedDate, shortcomings
 from churn_assets.churn.feasibility import Feasibility
 from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import Estimate
@@ -59,12 +59,44 @@ def figures_table(evaluation: Evaluation) -> Markdown:
     return table(["", "customers", "churners", "recall", "attainable", *shown], rows)
 
 
-def _estimate(figure: Estimate) -> str:
+def dates_table(evaluation: Evaluation) -> Markdown:
+    """The dates of a backtest, each by itself, the version's own in bold."""
+    header = [
+        "",
+        "customers",
+        "churn rate",
+        "alerted",
+        "recall",
+        "at least",
+        "precision",
+        "PR-AUC over the strongest",
+        "",
+    ]
+    return table(header, map(_date, evaluation.dates))
+
+
+def _date(judged: JudgedDate) -> Sequence[str]:
+    figures, strongest = judged.figures, judged.strongest
+    over = "" if strongest is None else f"{_estimate(strongest.difference, '+.3f')}, {NAMES[strongest.rival]}"
+    return [
+        Markdown(f"**{judged.as_of}**") if judged.is_own else f"{judged.as_of}",
+        f"{figures.rows:,}",
+        UNKNOWN if figures.prevalence is None else f"{figures.prevalence:.1%}",
+        UNKNOWN if figures.alert_share.value is None else f"{figures.alert_share.value:.1%}",
+        _estimate(figures.recall),
+        UNKNOWN if judged.least_recall is None else f"{judged.least_recall:.3f}",
+        UNKNOWN if figures.precision.value is None else f"{figures.precision.value:.3f}",
+        over or UNKNOWN,
+        "holds" if judged.is_met else f"MISSED: {'; '.join(judged.missed)}",
+    ]
+
+
+def _estimate(figure: Estimate, form: str = ".3f") -> str:
     if figure.value is None:
         return UNKNOWN
     if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f} (?)"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+        return f"{figure.value:{form}} (?)"
+    return f"{figure.value:{form}} ({figure.low:{form}} to {figure.high:{form}})"
 
 
 def feasibility_table(candidates: Iterable[Feasibility]) -> Markdown:

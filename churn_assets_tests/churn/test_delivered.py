@@ -190,7 +190,8 @@ def test_without_a_rule_the_best_single_feature_stands_in_for_it() -> None:
 
 
 def test_the_first_champion_has_to_gain_over_the_single_feature_that_stands_in_for_the_rule() -> None:
-    policy = ChurnPolicy.model_validate({"alerts": {"budget": 0.4}}, context={"catalogue": of()})
+    rules = {"alerts": {"budget": 0.4}, "gate": {"evaluation": "holdout"}}
+    policy = ChurnPolicy.model_validate(rules, context={"catalogue": of()})
     as_good = rows().assign(churn_probability=lambda judged: judged["silence"] / 100)
     found = judge(scored(as_good, ["silence", "cut"], {}, None, of()), policy, has_threshold=True)
     assert found.verdict is Verdict.FAIL

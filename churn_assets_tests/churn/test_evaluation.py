@@ -12,7 +12,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from churn_assets.churn import intervals
 from churn_assets.churn.evaluation import (
     BUDGET_TOLERANCE,
+    CALIBRATION_KEYS,
     CHAMPION,
+    EXPECTED_OVER_OBSERVED,
     ORDER_COUNT,
     PURCHASES,
     RULE,
@@ -30,12 +32,13 @@ from churn_assets.churn.evaluation import (
 from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
 from churn_assets.churn.policy import Action, Alerts, ChurnPolicy, Economics, Gate, Leakage, Offer, Retention
 from churn_assets.churn.profit import Earnings
+from churn_assets.churn.recalibration import calibration_of
 from churn_assets.pages.tables import figures_table
-from churn_assets_tests.judged_customers import customers, ranked
+from churn_assets_tests.judged_customers import customers, over_dates, ranked
 
 
-def policy(*, budget: float = 0.2, floor: float = 0.25, min_recall: float = 0.4, **gate: float) -> ChurnPolicy:
-    limits = {"precision_floor": floor, "min_recall": min_recall, **gate}
+def policy(*, budget: float = 0.2, floor: float = 0.25, min_recall: float = 0.4, **gate: Any) -> ChurnPolicy:
+    limits = {"precision_floor": floor, "min_recall": min_recall, "evaluation": "holdout", **gate}
     return ChurnPolicy(alerts=Alerts(budget=budget), gate=Gate.model_validate(limits))
 
 
@@ -734,3 +737,141 @@ def test_a_slope_that_cannot_be_told_refuses_nobody() -> None:
     found = judged(customers(100, 0), policy()).criteria
     (slope,) = (each for each in found if each.key == "calibration_slope")
     assert (slope.observed, slope.value, slope.is_met) == ("cannot be told", None, True)
+
+
+# ---- several dates: the verdict on their rows together, and on how many of them hold
+
+
+def backtest(**gate: Any) -> ChurnPolicy:
+    return policy(**{"min_recall": 0.3, "evaluation": "backtest", **gate})
+
+
+GOOD, POOR = customers(60, 100), customers(18, 150)
+
+
+def test_a_model_that_is_good_at_every_date_passes_on_all_of_them_together(few_replicates: None) -> None:
+    scored = over_dates(GOOD, GOOD, GOOD)
+    evaluation = judged(scored, backtest())
+    assert evaluation.verdict is Verdict.PASS, missed(evaluation)
+    assert (evaluation.figures.rows, evaluation.figures.churners) == (3_000, 300)
+    assert evaluation.figures.recall == Estimate(0.6, *wilson_interval(180, 300, 0.95))
+    told = "met: dates at which recall and rankings hold 3 of 3 (asked for: 5); allowed: at least 2"
+    assert told in evaluation.reasons
+    assert [str(each.as_of) for each in evaluation.dates] == ["2025-11-03", "2025-11-10", "2025-11-17"]
+    assert [each.is_own for each in evaluation.dates] == [False, False, True]
+    assert evaluation.dates[0].figures == figures(GOOD.labels, GOOD.scores, GOOD.is_alert, 0.95)
+
+
+@pytest.mark.parametrize("good", [0, 2, 4])
+def test_a_model_that_is_good_on_one_monday_alone_does_not_pass(good: int, few_replicates: None) -> None:
+    # So good there that all together would do.
+    perfect = customers(100, 100)
+    weeks = [perfect if week == good else POOR for week in range(5)]
+    lenient = backtest(precision_floor=0.1, min_gain_over_rule=-0.5, max_miscalibration=100.0)
+    evaluation = judged(over_dates(*weeks), lenient)
+    assert evaluation.verdict is Verdict.FAIL
+    assert missed(evaluation) == ["missed: dates at which recall and rankings hold 1 of 5; allowed: at least 3"]
+    assert [each.is_met for each in evaluation.dates] == [week == good for week in range(5)]
+    assert evaluation.dates[(good + 1) % 5].missed == ("recall 0.180, at least 0.300",)
+
+
+def test_weeks_that_fall_short_are_borne_as_far_as_the_policy_says(few_replicates: None) -> None:
+    weeks = over_dates(GOOD, POOR, GOOD, POOR, GOOD)
+    assert judged(weeks, backtest()).verdict is Verdict.PASS
+    assert missed(judged(weeks, backtest(min_dates_met=0.61))) == [
+        "missed: dates at which recall and rankings hold 3 of 5; allowed: at least 4"
+    ]
+
+
+def test_a_date_falls_short_by_its_ranking_too(few_replicates: None) -> None:
+    rule = customers(90, 90).scores
+    behind = replace(GOOD, rivals={**GOOD.rivals, RULE: rule})
+    evaluation = judged(over_dates(GOOD, behind, GOOD), backtest())
+    (shortfall,) = evaluation.dates[1].missed
+    assert shortfall.startswith("PR-AUC over the retention team's rule -0.")
+    assert shortfall.endswith("more than +0.000")
+    assert [each.is_met for each in evaluation.dates] == [True, False, True]
+    # Beside a champion the rule is a rival as the others are.
+    champion = replace(GOOD, champion=GOOD.scores)
+    strong = customers(62, 100).scores
+    near = replace(GOOD, rivals={**GOOD.rivals, RULE: strong})
+    assert judged(over_dates(near, near, champion), backtest()).dates[0].missed == ()
+
+
+def test_too_few_dates_are_not_evaluable_whatever_is_found_there(few_replicates: None) -> None:
+    for scored, dates in ((over_dates(GOOD, GOOD), 2), (GOOD, 1)):
+        evaluation = judged(scored, backtest())
+        assert evaluation.verdict is Verdict.NOT_EVALUABLE
+        told = f"dates to judge at, by which an outcome was known to learn from: {dates}; "
+        elsewhere = 'gate.min_backtest_dates asks for 3; gate.evaluation = "crossfit" would judge at one'
+        assert evaluation.reasons == (told + elsewhere,)
+    assert judged(over_dates(GOOD, GOOD), backtest(min_backtest_dates=2)).verdict is Verdict.PASS
+
+
+def test_customers_who_are_judged_at_every_date_make_nobody_surer_than_one_date_does() -> None:
+    once = judged(GOOD, policy()).figures
+    apart, again = (
+        judged(over_dates(GOOD, GOOD, GOOD, is_same_people=same), backtest()).figures for same in (False, True)
+    )
+    assert bounds(again.recall) == pytest.approx(bounds(once.recall), abs=1e-12)
+    for name in ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier"):
+        low, high = bounds(getattr(again, name))
+        apart_low, apart_high = bounds(getattr(apart, name))
+        once_low, once_high = bounds(getattr(once, name))
+        assert high - low > 1.3 * (apart_high - apart_low), name
+        assert high - low == pytest.approx(once_high - once_low, rel=1e-6), name
+
+
+def test_comparisons_resample_customers_whole_too() -> None:
+    near = replace(GOOD, rivals={RULE: ranked(50, 120)})
+    apart, again = (compare(over_dates(near, near, near, is_same_people=same), backtest())[0] for same in (False, True))
+    assert again.difference.value == pytest.approx(apart.difference.value)
+    (low, high), (apart_low, apart_high) = bounds(again.difference), bounds(apart.difference)
+    assert high - low > 1.3 * (apart_high - apart_low)
+
+
+def test_a_slice_of_the_same_few_customers_at_many_dates_is_as_small_as_they_are(few_replicates: None) -> None:
+    # 30 churners, five times.
+    few = customers(20, 20, churners=30, rows=200)
+    rows = over_dates(few, few, few, few, few, is_same_people=True)
+    (part,) = slice_figures(replace(rows, slices={"all": np.array(["everybody"] * 1_000)}), backtest())
+    assert part.figures.churners == 150
+    assert not part.is_judgeable
+
+
+def test_what_one_date_alone_knows_of_the_future_is_not_thinned_out(few_replicates: None) -> None:
+    leak = {"recency_days": GOOD.labels}
+    scored = over_dates(GOOD, GOOD, GOOD, GOOD, replace(GOOD, features=leak))
+    evaluation = judged(scored, backtest())
+    assert evaluation.verdict is Verdict.FAIL
+    assert missed(evaluation) == [
+        "missed: no look ahead: ROC-AUC of recency_days alone 1.000; allowed: at most 0.950",
+    ]
+    seer = replace(GOOD, scores=GOOD.labels * 0.5 + 0.2)
+    told = missed(judged(over_dates(GOOD, GOOD, seer), backtest(max_miscalibration=100.0)))
+    assert told == ["missed: label not computable: ROC-AUC 1.000; allowed: at most 0.980"]
+
+
+def test_a_champion_is_compared_at_the_models_own_date_alone(few_replicates: None) -> None:
+    own = replace(GOOD, champion=ranked(50, 120))
+    *_, found = judged(over_dates(GOOD, GOOD, own), backtest()).comparisons
+    alone = compare(own, policy())[-1]
+    assert (found.rival, found.rows) == (CHAMPION, 1_000)
+    assert found == alone
+
+
+def test_what_scores_mean_is_learned_from_the_models_own_date_and_asked_of_one_row_of_each_customer(
+    few_replicates: None,
+) -> None:
+    shy = replace(GOOD, scores=GOOD.scores / 2)
+    evaluation = judged(over_dates(shy, shy, GOOD), backtest())
+    assert evaluation.calibration == calibration_of(GOOD.scores, GOOD.labels)
+    again = judged(over_dates(shy, shy, GOOD, is_same_people=True), backtest())
+    # Of customers who come again the latest row, which is the model's own date.
+    asked, alone = (
+        {each.key: each for each in found.criteria if each.key in CALIBRATION_KEYS}
+        for found in (again, judged(GOOD, policy()))
+    )
+    assert asked == alone
+    told = {each.key: each.value for each in evaluation.criteria}[EXPECTED_OVER_OBSERVED]
+    assert told == pytest.approx((2 * shy.scores.sum() + GOOD.scores.sum()) / 300)

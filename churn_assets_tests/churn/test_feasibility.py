@@ -25,12 +25,12 @@ from churn_assets_tests.dirty_rows import dirty_now, dirty_source_rows
 from churn_assets_tests.panels import cleaned, frame, source_frames
 
 DAY = date(2024, 3, 4)
-POLICY = ChurnPolicy()
+POLICY = ChurnPolicy(gate=Gate(evaluation="holdout"))
 CROSSFIT = ChurnPolicy(gate=Gate(evaluation="crossfit"))
 
 
 # A recall as it is wanted, whatever can be attained.
-PLAIN = ChurnPolicy(gate=Gate(min_recall=0.3, max_attainable_share=0.999))
+PLAIN = ChurnPolicy(gate=Gate(evaluation="holdout", min_recall=0.3, max_attainable_share=0.999))
 
 
 def found(eligible: int, churners: int, policy: ChurnPolicy = POLICY, as_of: date | None = DAY) -> Feasibility:
@@ -60,7 +60,7 @@ def test_so_few_churners_that_the_interval_may_be_too_wide_are_refused(churners:
         assert reason.startswith(
             "with 92 churners to judge on, the recall's 95% interval can be 0.2002 wide; allowed 0.2000"
         )
-    wide_enough = POLICY.model_copy(update={"gate": Gate(max_recall_interval=0.3)})
+    wide_enough = POLICY.model_copy(update={"gate": Gate(evaluation="holdout", max_recall_interval=0.3)})
     assert found(10_000, churners, wide_enough).is_feasible
 
 
@@ -84,7 +84,7 @@ def test_a_recall_beyond_budget_over_prevalence_is_refused() -> None:
     )
     # The budget that a perfect ranking needs, and a minimum that it reaches.
     assert found(10_000, 8_000, PLAIN.model_copy(update={"alerts": Alerts(budget=0.3)})).is_feasible
-    assert found(10_000, 8_000, ChurnPolicy(gate=Gate(min_recall=0.2))).is_feasible
+    assert found(10_000, 8_000, ChurnPolicy(gate=Gate(evaluation="holdout", min_recall=0.2))).is_feasible
 
 
 def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused() -> None:
@@ -99,14 +99,16 @@ def test_a_minimum_that_even_a_perfect_rankings_lower_bound_misses_is_refused() 
 
 def test_a_minimum_that_asks_for_nearly_a_perfect_ranking_is_refused_with_its_share_of_it() -> None:
     # 0.30 of the 0.334 that a budget of 20 % reaches where 59.9 % leave.
-    asked = ChurnPolicy(gate=Gate(min_recall=0.3))
+    asked = ChurnPolicy(gate=Gate(evaluation="holdout", min_recall=0.3))
     row = found(100_000, 59_900, asked)
     assert row.attainable_recall == pytest.approx(0.334, abs=5e-4)
     (reason,) = row.reasons
     assert reason == "the minimum recall of 0.300 is 90% of what a perfect ranking reaches (0.334); allowed 80%"
     figure = next(each for each in feasible_outcome([row], asked).figures if each.key == "asked_of_attainable")
     assert (figure.observed, figure.allowed, figure.is_met) == ("90%", "at most 80%", False)
-    assert found(100_000, 59_900, ChurnPolicy(gate=Gate(min_recall=0.3, max_attainable_share=0.9))).is_feasible
+    assert found(
+        100_000, 59_900, ChurnPolicy(gate=Gate(evaluation="holdout", min_recall=0.3, max_attainable_share=0.9))
+    ).is_feasible
     # As a share of it the same definition is feasible.
     assert found(100_000, 59_900).is_feasible
 
@@ -311,3 +313,28 @@ def test_a_history_too_short_for_a_candidate_says_so_of_it_alone(spark: SparkSes
     assert told["no order for 14 days"] == ("nobody is a churner",)
     assert told["no order for 30 days"] == ("no outcome of 30 days is known yet",)
     assert told["no order for 60 days"] == ("no outcome of 60 days is known yet",)
+
+
+# ---- a backtest
+
+
+BACKTEST = ChurnPolicy(gate=Gate(evaluation="backtest"))
+
+
+def found_at(dates: int, churners: int = 1_000, policy: ChurnPolicy = BACKTEST) -> Feasibility:
+    return feasibility(policy, policy, as_of=DAY, eligible=5_000, churners=churners, judged_dates=dates)
+
+
+@pytest.mark.parametrize(("dates", "judged"), [(3, 600), (5, 1_000), (9, 1_000)])
+def test_each_date_of_a_backtest_judges_on_another_fifth_of_the_churners_until_all_are(dates: int, judged: int) -> None:
+    row = found_at(dates)
+    assert (row.is_feasible, row.expected_test_churners) == (True, judged)
+
+
+def test_a_history_of_too_few_dates_for_a_backtest_is_refused_before_anything_is_trained() -> None:
+    told = "dates to judge at, by which an outcome was known to learn from: 2; gate.min_backtest_dates asks for 3"
+    assert found_at(2).reasons == (f'{told}; gate.evaluation = "crossfit" would judge at one',)
+    few = ChurnPolicy(gate=Gate(evaluation="backtest", min_backtest_dates=2))
+    assert found_at(2, policy=few).is_feasible
+    # Of other ways to judge nobody asks.
+    assert found_at(0, policy=CROSSFIT).is_feasible

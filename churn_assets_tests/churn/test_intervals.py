@@ -17,6 +17,7 @@ from churn_assets.churn.intervals import (
     percentile_interval,
     share,
     share_difference,
+    share_of_groups,
     widest_wilson_interval,
     wilson_interval,
 )
@@ -171,3 +172,92 @@ def test_the_percentile_interval_is_the_middle_of_the_replicates() -> None:
 @pytest.mark.parametrize("replicates", [[], [math.nan], [0.1, math.nan, 0.3], [0.1] * 999 + [math.nan]])
 def test_a_single_undefined_replicate_leaves_no_interval(replicates: list[float]) -> None:
     assert percentile_interval(np.array(replicates), 0.95) == (None, None)
+
+
+# ---- several rows of a customer
+
+
+def test_customers_are_resampled_with_all_their_rows() -> None:
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    drawn: list[Floats] = []
+
+    def seen(weights: Floats) -> Floats:
+        drawn.append(weights)
+        return weights[:, 0]
+
+    bootstrap({"seen": seen}, 6, groups)
+    weights = np.concatenate(drawn)
+    assert len(weights) == REPLICATES
+    assert (weights[:, 0] == weights[:, 1]).all()
+    assert (weights[:, 3] == weights[:, 4]).all()
+    assert (weights[:, 4] == weights[:, 5]).all()
+    # As many customers as there are, however many rows they have.
+    assert (weights[:, [0, 2, 3]].sum(axis=1) == 3).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(6), abs=0.15)
+
+
+def test_where_each_row_is_a_customer_of_its_own_nothing_is_otherwise() -> None:
+    values = np.random.default_rng(5).normal(size=70)
+    plain, grouped = (bootstrap({"mean": means(values)}, 70, groups)["mean"] for groups in (None, np.arange(70)))
+    assert (plain == grouped).all()
+
+
+def test_customers_who_are_alike_on_every_date_widen_the_interval_as_fewer_customers_would() -> None:
+    of_customers = np.random.default_rng(6).normal(size=200)
+    values, groups = np.repeat(of_customers, 4), np.repeat(np.arange(200), 4)
+    alone, by_row, by_customer = (
+        np.subtract(*bounds(bootstrap({"mean": means(of)}, len(of), of_group)["mean"])[::-1])
+        for of, of_group in ((of_customers, None), (values, None), (values, groups))
+    )
+    assert by_customer == pytest.approx(alone, rel=1e-9)
+    assert by_customer == pytest.approx(2 * by_row, rel=0.1)
+
+
+def shares_of(customers: int, rows_each: int, is_hit: np.ndarray) -> tuple[Estimate, Estimate]:
+    """The share of hits, its rows taken for independent, and by customer."""
+    groups, all_rows = np.repeat(np.arange(customers), rows_each), np.ones(customers * rows_each, dtype=bool)
+    return share(int(is_hit.sum()), len(is_hit), 0.95), share_of_groups(is_hit, all_rows, groups, 0.95)
+
+
+def test_a_share_of_customers_who_are_alike_on_every_date_is_as_unsure_as_of_one_date() -> None:
+    of_customers = np.random.default_rng(7).random(150) < 0.3
+    by_row, by_customer = shares_of(150, 5, np.repeat(of_customers, 5))
+    alone = share(int(of_customers.sum()), 150, 0.95)
+    assert by_customer.value == by_row.value == alone.value
+    assert (by_customer.low, by_customer.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert by_row.low is not None
+    assert by_customer.low is not None
+    assert by_customer.low < by_row.low
+
+
+def test_a_share_of_rows_that_are_each_a_customers_only_one_is_wilsons() -> None:
+    is_hit = np.random.default_rng(8).random(90) < 0.4
+    by_row, by_customer = shares_of(90, 1, is_hit)
+    assert (by_customer.low, by_customer.high) == pytest.approx((by_row.low, by_row.high), abs=1e-12)
+    # Customers who are less alike than chance would have it make nobody surer than that.
+    unlike = np.tile([True, False], 90)
+    by_row, by_customer = shares_of(90, 2, unlike)
+    assert by_customer == by_row
+
+
+def test_a_share_of_all_or_of_nobody_counts_each_customer_once() -> None:
+    by_row, by_customer = shares_of(30, 4, np.ones(120, dtype=bool))
+    assert (by_row.value, by_customer.value) == (1.0, 1.0)
+    assert by_customer.low == pytest.approx(wilson_interval(30, 30, 0.95)[0])
+    nobody = np.zeros(4, dtype=bool)
+    assert share_of_groups(nobody, nobody, np.arange(4), 0.95) == Estimate(None, None, None)
+
+
+def test_the_share_by_customer_spreads_as_resampled_customers_do() -> None:
+    random = np.random.default_rng(9)
+    lean, groups = random.beta(2, 4, size=300), np.repeat(np.arange(300), 3)
+    is_trial, is_hit = random.random(900) < 0.5, random.random(900) < np.repeat(lean, 3)
+
+    def recall(weights: Floats) -> Floats:
+        return weights @ (is_hit & is_trial) / (weights @ is_trial)
+
+    low, high = bounds(bootstrap({"recall": recall}, 900, groups)["recall"])
+    found = share_of_groups(is_hit, is_trial, groups, 0.95)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(high - low, rel=0.08)

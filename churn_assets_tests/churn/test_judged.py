@@ -80,3 +80,19 @@ def test_the_champions_scores_go_by_customer_and_one_it_lacks_has_none() -> None
     assert champion is not None
     assert champion[:2].tolist() == [0.3, 0.6]
     assert np.isnan(champion[2])
+
+
+def test_rows_of_several_dates_come_by_customer_and_date_with_each_customer_numbered() -> None:
+    weeks = [ROWS.assign(as_of=date(2025, 12, day), is_unseen=day == 8, label=float(day == 8)) for day in (8, 1)]
+    found = scored(pd.concat(weeks).iloc[[5, 0, 3, 1, 4]], FEATURES, SEGMENTS)
+    assert found.dates is not None
+    assert found.customers is not None
+    assert found.dates.astype(str).tolist() == ["2025-12-01", "2025-12-08", "2025-12-01", "2025-12-08", "2025-12-01"]
+    assert found.customers.tolist() == [0, 0, 1, 1, 2]
+    assert found.labels.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+    # Of each the latest row.
+    assert found.one_row_each().labels.tolist() == [1.0, 1.0, 0.0]
+    apart = scored(pd.concat([weeks[0].iloc[:2], weeks[1].iloc[2:]]), FEATURES, SEGMENTS)
+    assert apart.customers is None
+    assert apart.dates is not None
+    assert scored(weeks[0], FEATURES, SEGMENTS).dates is None

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from churn_assets.churn.catalogue import FEATURES as CATALOGUE
 from churn_assets.churn.contract import PANEL_SCHEMA
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import Evaluation, Verdict, choose_threshold, figures, judge
-from churn_assets.churn.judged import crossfit_scores, held_out_scores, scored
+from churn_assets.churn.judged import backtest_scores, crossfit_scores, held_out_scores, scored
 from churn_assets.churn.models import (
     GradientBoosting,
     crossfitted,
@@ -36,7 +37,7 @@ from churn_assets_tests.conftest import ENGINE
 from churn_assets_tests.panels import frame, rows_of
 
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
-POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(precision_floor=0.1))
+POLICY = ChurnPolicy(alerts=Alerts(budget=0.3), gate=Gate(evaluation="holdout", precision_floor=0.1))
 SMALL = GradientBoosting(max_depth=3, iterations=5, feature_share=1.0)
 FIRST = date(2024, 3, 4)
 SCHEMA = "customer_id string, as_of date, recency_days double, gap_ratio double, avg_star_rating double, label double"
@@ -440,3 +441,76 @@ def test_where_only_the_test_customers_all_stay_there_is_no_verdict(spark: Spark
     evaluation = judged(panel.withColumn("label", F.when(is_tested, 0.0).otherwise(F.col("label"))), POLICY)
     assert evaluation.verdict is Verdict.NOT_EVALUABLE
     assert evaluation.reasons == ("there is no churner among the test rows",)
+
+
+# ---- a backtest: other models, of what was known by earlier dates
+
+
+@pytest.fixture(scope="module")
+def dated_rows() -> list[tuple]:
+    """300 customers at five dates: what came of the first alone was known by the third, of two by the others."""
+    random_, rows = random.Random(6), []
+    for number in range(300):
+        for week in (0, 1, 5, 6, 7):
+            recency, gap, rating = random_.uniform(0, 30), random_.expovariate(0.5), random_.uniform(1, 5)
+            label = float(random_.random() < 0.1 + recency / 60 + (rating < 2) * 0.3)
+            values = (recency, rating, 0.0, gap, 0.0, 0.0, 111.0)
+            rows.append((f"c-{number}", FIRST + timedelta(weeks=week), *values, label))
+    return rows
+
+
+def over_dates(panel: DataFrame, policy: ChurnPolicy = SEED_POLICY) -> dict[tuple[date, str], dict[str, Any]]:
+    """(as_of, customer_id) -> the judged row, the latest date's by a model of no use."""
+    labelled = sorted(row["as_of"] for row in rows_of(panel.select("as_of").distinct()))
+    backtest = splits.backtest_dates(labelled, policy)
+    assert len(backtest) == 3
+    nobody = splits.held_out_rows(panel, backtest[0], policy).withColumn("churn_probability", F.lit(0.5))
+    held_out = nobody.withColumn("is_alert", F.lit(False)).withColumn("is_unseen", F.lit(True))
+    heard: list[str] = []
+    pooled = backtest_scores(held_out, panel, backtest, SMALL, policy, prior_at=lambda day: None, told=heard.append)
+    assert heard == [
+        f"backtest {place} of 3: a model of what was known by {dates.test}"
+        for place, dates in enumerate(backtest[1:], start=2)
+    ]
+    rows = rows_of(pooled)
+    found = {(row["as_of"], row["customer_id"]): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_every_date_of_a_backtest_judges_a_fold_of_its_own_and_only_the_latest_the_model_itself(
+    spark: SparkSession, dated_rows: list[tuple]
+) -> None:
+    panel = spark.createDataFrame(dated_rows, WIDE_SCHEMA)
+    found = over_dates(panel)
+    days = sorted({day for day, _ in found})
+    assert {day for (day, _), row in found.items() if row["is_unseen"]} == {days[-1]}
+    folds = {
+        row["customer_id"]: row["fold"]
+        for row in rows_of(
+            panel.select("customer_id", splits.fold(F.col("customer_id"), "42").alias("fold")).distinct()
+        )
+    }
+    judged_folds = [{folds[customer] // 20 for day, customer in found if day == each} for each in days]
+    assert judged_folds == [{2}, {1}, {0}]
+
+
+def test_a_date_of_a_backtest_is_judged_by_a_model_of_other_customers_and_of_what_was_known_by_it(
+    spark: SparkSession, dated_rows: list[tuple]
+) -> None:
+    first = over_dates(spark.createDataFrame(dated_rows, WIDE_SCHEMA))
+    days = sorted({day for day, _ in first})
+    judged_at = {day: {customer for each, customer in first if each == day} for day in days}
+
+    def scores(changed: list[tuple], day: date) -> dict[str, float]:
+        found = over_dates(spark.createDataFrame(changed, WIDE_SCHEMA))
+        return {customer: row["churn_probability"] for (each, customer), row in found.items() if each == day}
+
+    before = {customer: first[days[0], customer]["churn_probability"] for customer in judged_at[days[0]]}
+    assert len(set(before.values())) > 5
+    # Neither what its own customers did, nor what became known after it, moves a digit.
+    own = [(*row[:-1], 1 - row[-1]) if row[0] in judged_at[days[0]] else row for row in dated_rows]
+    later = [(*row[:-1], 1 - row[-1]) if row[1] + timedelta(days=30) > days[0] else row for row in dated_rows]
+    assert scores(own, days[0]) == scores(later, days[0]) == before
+    known = [(*row[:-1], 1 - row[-1]) if row[1] + timedelta(days=30) <= days[0] else row for row in dated_rows]
+    assert scores(known, days[0]) != before

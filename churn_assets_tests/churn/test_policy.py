@@ -10,7 +10,7 @@ from churn_assets.churn import policy
 from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
 from churn_assets.churn.models import GradientBoosting
-from churn_assets.churn.policy import ChurnPolicy, Model, Scoring, Section
+from churn_assets.churn.policy import ChurnPolicy, Gate, Model, Scoring, Section
 from churn_assets.churn.wording import RatingScale
 from churn_assets.defs.training import TrainingConfig, hyperparameters_of
 from churn_assets.resources.configuration import load_policy
@@ -47,7 +47,10 @@ JUDGING_VALUES = {
     "gate.max_attainable_share": 0.9,
     "gate.precision_floor": 0.3,
     "gate.confidence": 0.9,
-    "gate.evaluation": "crossfit",
+    "gate.evaluation": "holdout",
+    "gate.backtest_dates": 8,
+    "gate.min_backtest_dates": 4,
+    "gate.min_dates_met": 0.8,
     "gate.max_recall_interval": 0.3,
     "gate.max_shortfall": 0.1,
     "gate.min_gain_over_rule": 0.01,
@@ -282,7 +285,13 @@ def test_rules_cannot_be_changed_after_loading() -> None:
             "churn.definition: found 'gone', should be 'inactivity', 'rate_drop' or 'long_gap'",
         ),
         ("[churn]\ngap_multiple = 0.0", "churn.gap_multiple: found 0.0, should be greater than 0"),
-        ("[gate]\nevaluation = 'train'", "gate.evaluation: found 'train', should be 'holdout' or 'crossfit'"),
+        (
+            "[gate]\nevaluation = 'train'",
+            "gate.evaluation: found 'train', should be 'holdout', 'crossfit' or 'backtest'",
+        ),
+        ("[gate]\nbacktest_dates = 1", "gate.backtest_dates: found 1, should be greater than or equal to 2"),
+        ("[gate]\nmin_backtest_dates = 6", "gate: min_backtest_dates (6) must not exceed backtest_dates (5)"),
+        ("[gate]\nmin_dates_met = 1.1", "gate.min_dates_met: found 1.1, should be less than or equal to 1"),
         ("[gate]\nmax_shortfall = -0.1", "gate.max_shortfall: found -0.1, should be greater than or equal to 0"),
         ("[gate]\nmax_miscalibration = 1.0", "gate.max_miscalibration: found 1.0, should be greater than 1"),
         ("[gate]\nmin_gain_over_rule = 1.0", "gate.min_gain_over_rule: found 1.0, should be less than 1"),
@@ -396,6 +405,13 @@ def test_how_the_trees_are_learned_is_a_policy_that_judges_nothing_and_a_run_may
     assert found == GradientBoosting(max_depth=4, step_size=0.2, estimator="gbt")
     assert policy.digest == ChurnPolicy().digest
     assert ChurnPolicy.model_validate({"model": {"class_weights": "balanced"}}).digest != policy.digest
+
+
+@pytest.mark.parametrize(
+    ("share", "dates", "needed"), [(0.6, 5, 3), (0.6, 4, 3), (0.6, 3, 2), (0.07, 100, 7), (1.0, 5, 5), (0.01, 5, 1)]
+)
+def test_of_the_dates_of_a_backtest_the_share_is_rounded_up(share: float, dates: int, needed: int) -> None:
+    assert ChurnPolicy(gate=Gate(min_dates_met=share)).gate.dates_to_meet(dates) == needed
 
 
 def no_cluster() -> int:

@@ -16,7 +16,7 @@ from churn_assets.churn.evaluations import (
     evaluation_row,
     recorded_evaluation,
 )
-from churn_assets.churn.policy import ChurnPolicy, Offer
+from churn_assets.churn.policy import ChurnPolicy, Gate, Offer
 from churn_assets.churn.profit import Earnings
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets_tests.judged_customers import customers, ranked
@@ -109,7 +109,7 @@ def test_no_challenger_is_tested_before_the_champion() -> None:
 
 
 NOW = datetime(2024, 5, 6, tzinfo=UTC)
-POLICY = ChurnPolicy()
+POLICY = ChurnPolicy(gate=Gate(evaluation="holdout"))
 GOOD = judge(customers(60, 100), POLICY, has_threshold=True)
 NOTHING = judge(None, POLICY, has_threshold=False)
 
@@ -212,6 +212,6 @@ def test_what_is_undefined_is_recorded_as_null(spark: SparkSession) -> None:
 
 
 def test_an_evaluation_is_bound_to_the_policy_that_judged_whichever_trained() -> None:
-    policy = ChurnPolicy(crisis_delay_minutes=10)
+    policy = ChurnPolicy(crisis_delay_minutes=10, gate=POLICY.gate)
     recorded_row = row(NOTHING, Evidence("model", "the policy of the training", {}), policy=policy)
     assert recorded_row["policy_digest"] == policy.digest

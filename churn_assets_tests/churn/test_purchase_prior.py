@@ -230,7 +230,7 @@ def verdict_on(challenger: BoostedTrees, champion: BoostedTrees | None) -> Evalu
         champion=None if champion is None else champion.margins(values),
     )
     shipped = load_policy(CHECKOUT / "policy.toml")
-    asked_of = {"max_shortfall": 0.005, "min_recall": 0.1}
+    asked_of = {"evaluation": "holdout", "max_shortfall": 0.005, "min_recall": 0.1}
     gate = shipped.gate.model_copy(update=asked_of)
     return judge(judged, shipped.model_copy(update={"gate": gate}), has_threshold=True)
 

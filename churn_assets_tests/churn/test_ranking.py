@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import precision_recall_curve as reference_curve
 
 from churn_assets.churn.intervals import Floats
-from churn_assets.churn.ranking import Ranking, precision_recall_curve, roc_auc
+from churn_assets.churn.ranking import DatedRanking, Ranking, precision_recall_curve, roc_auc
 
 
 def random_rows(seed: int) -> tuple[Floats, Floats, Floats]:
@@ -113,3 +113,58 @@ def test_counted_pairs_give_the_curve_of_the_single_rows() -> None:
 def test_without_a_churner_there_is_no_curve(scores: list[float], labels: list[float]) -> None:
     recall, precision = precision_recall_curve(np.array(scores), np.array(labels))
     assert (len(recall), len(precision)) == (0, 0)
+
+
+# ---- customers of several dates, ranked among those of their own
+
+
+def dated_rows(seed: int) -> tuple[Floats, Floats, np.ndarray, Floats]:
+    rng = np.random.default_rng(seed)
+    labels, scores = (rng.random(300) < 0.3).astype(float), rng.integers(0, 40, 300) / 40
+    dates = np.datetime64("2025-11-03") + 7 * rng.integers(0, 3, 300)
+    return scores, labels, dates, rng.integers(0, 3, (4, 300)).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_areas_over_dates_are_the_means_of_the_dates_by_churners_and_by_pairs(seed: int) -> None:
+    scores, labels, dates, weights = dated_rows(seed)
+    ranking = DatedRanking.of(scores, labels, dates)
+    precision, area = ranking.average_precision(weights), ranking.roc_auc(weights)
+    for number, weight in enumerate(weights):
+        of_dates = [
+            (labels[is_in], scores[is_in], weight[is_in]) for is_in in (dates == day for day in np.unique(dates))
+        ]
+        churners = [float((of * by).sum()) for of, _, by in of_dates]
+        pairs = [float((of * by).sum() * ((1 - of) * by).sum()) for of, _, by in of_dates]
+        precisions = [average_precision_score(of, said, sample_weight=by) for of, said, by in of_dates]
+        areas = [roc_auc_score(of, said, sample_weight=by) for of, said, by in of_dates]
+        assert precision[number] == pytest.approx(np.average(precisions, weights=churners), abs=1e-12)
+        assert area[number] == pytest.approx(np.average(areas, weights=pairs), abs=1e-12)
+
+
+def test_scores_that_are_higher_at_one_date_rank_nobody_before_customers_of_another() -> None:
+    scores, labels, dates, weights = dated_rows(9)
+    shifted = np.where(dates == dates.max(), scores + 5, scores)
+    plain, moved = (DatedRanking.of(of, labels, dates) for of in (scores, shifted))
+    assert moved.average_precision(weights) == pytest.approx(plain.average_precision(weights))
+    assert moved.roc_auc(weights) == pytest.approx(plain.roc_auc(weights))
+    is_alert = scores > 0.8
+    assert moved.recall_of_highest(is_alert) == pytest.approx(plain.recall_of_highest(is_alert))
+
+
+def test_of_one_date_the_ranking_is_the_ranking() -> None:
+    scores, labels, _, weights = dated_rows(10)
+    plain, dated = Ranking.of(scores, labels), DatedRanking.of(scores, labels)
+    assert (dated.average_precision(weights) == plain.average_precision(weights)).all()
+    assert (dated.roc_auc(weights) == plain.roc_auc(weights)).all()
+    assert dated.recall_of_highest(scores > 0.5) == plain.recall_of_highest(int((scores > 0.5).sum()))
+
+
+def test_a_date_that_a_resample_leaves_without_churners_does_not_count() -> None:
+    labels, dates = np.array([1.0, 0.0, 1.0, 0.0]), np.array(["2025-11-03"] * 2 + ["2025-11-10"] * 2, "datetime64[D]")
+    ranking = DatedRanking.of(np.array([0.9, 0.1, 0.1, 0.9]), labels, dates)
+    weights = np.array([[1.0, 1, 1, 1], [1, 1, 0, 1], [0, 1, 0, 1]])
+    both, first, nobody = ranking.average_precision(weights)
+    assert (both, first) == (pytest.approx(0.75), 1.0)
+    assert np.isnan(nobody)
+    assert np.isnan(ranking.roc_auc(weights)).tolist() == [False, False, True]

@@ -8,11 +8,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import NoLabelledSnapshotError
-from churn_assets.churn.policy import Calendar, ChurnPolicy, Split, Windows
+from churn_assets.churn.policy import Calendar, ChurnPolicy, Gate, Split, Windows
 from churn_assets.churn.splits import (
     CROSSFIT_FOLDS,
     TEST_FOLDS,
     VALIDATION_FOLDS,
+    SplitDates,
+    backtest_dates,
+    backtest_fold,
     current_rows,
     dates_of,
     fold,
@@ -196,3 +199,64 @@ def test_rotation_0_is_the_split_of_the_registered_model(spark: SparkSession) ->
         turned = rows_of(cut(rows, dates, POLICY, 0).orderBy("customer_id", "as_of"))
         assert turned == rows_of(cut(rows, dates, POLICY).orderBy("customer_id", "as_of"))
         assert turned != rows_of(cut(rows, dates, POLICY, 1).orderBy("customer_id", "as_of"))
+
+
+# ---- the dates of a backtest
+
+
+def mondays(number: int) -> list[date]:
+    return [FIRST + timedelta(weeks=week) for week in range(number)]
+
+
+def weeks_of(dates: list[SplitDates]) -> list[int]:
+    return [(each.test - FIRST).days // 7 for each in dates]
+
+
+def backtest(dates: int) -> ChurnPolicy:
+    return ChurnPolicy(gate=Gate(backtest_dates=dates, min_backtest_dates=2))
+
+
+@pytest.mark.parametrize(
+    ("labelled", "wanted", "weeks"),
+    [
+        # The first five weeks have no outcome behind them that was known by then.
+        (14, 5, [13, 11, 9, 7, 5]),
+        (12, 5, [11, 10, 9, 8, 7]),
+        (8, 5, [7, 6, 5]),
+        (6, 5, [5]),
+        (5, 5, []),
+        (0, 5, []),
+        # No further apart than the outcome window of 30 days is long.
+        (60, 5, [59, 54, 49, 44, 39]),
+        (60, 2, [59, 54]),
+        (14, 9, [13, 12, 11, 10, 9, 8, 7, 6, 5]),
+    ],
+)
+def test_a_backtest_judges_at_the_latest_dates_an_outcome_window_apart_where_there_are_enough(
+    labelled: int, wanted: int, weeks: list[int]
+) -> None:
+    policy = backtest(wanted)
+    found = backtest_dates(mondays(labelled), policy)
+    assert weeks_of(found) == weeks
+    # Just as a model that had been made then, and the latest as the model that is made now.
+    assert found == [dates_of(mondays(week + 1), policy) for week in weeks]
+    assert not found or found[0] == dates_of(mondays(labelled), policy)
+
+
+def test_at_every_date_of_a_backtest_all_that_is_learned_from_was_known_by_then() -> None:
+    for each in backtest_dates(mondays(30), backtest(8)):
+        assert each.is_out_of_time
+        assert each.train == tuple(day for day in mondays(30) if day + timedelta(days=30) <= each.test)
+
+
+def test_of_daily_snapshots_a_backtest_judges_one_a_week() -> None:
+    days = [FIRST + timedelta(days=number) for number in range(7 * 14)]
+    policy = ChurnPolicy(calendar=Calendar(snapshots="daily", weekday="monday"))
+    assert weeks_of(backtest_dates(days, policy)) == [13, 11, 9, 7, 5]
+    assert [each.train for each in backtest_dates(days, policy)] == [
+        each.train for each in backtest_dates(mondays(14), POLICY)
+    ]
+
+
+def test_each_date_of_a_backtest_judges_other_customers_until_all_have_been() -> None:
+    assert [backtest_fold(place) for place in range(7)] == [0, 1, 2, 3, 4, 0, 1]

@@ -22,9 +22,9 @@ from churn_assets.churn.policy import Alerts, ChurnPolicy, Economics, Gate, Mode
 from churn_assets.churn.profit import Earnings
 from churn_assets.churn.splits import SplitDates
 from churn_assets.pages.model_card import CardFacts, model_card
-from churn_assets_tests.judged_customers import customers, ranked
+from churn_assets_tests.judged_customers import customers, over_dates, ranked
 
-POLICY = ChurnPolicy()
+POLICY = ChurnPolicy(gate=Gate(evaluation="holdout"))
 DATES = SplitDates(date(2025, 12, 1), (date(2025, 9, 1), date(2025, 9, 8), date(2025, 10, 27)), is_out_of_time=True)
 VERSIONS = {"food_delivery/ml_churn_features": 17, "food_delivery/train_features": 23}
 HOSTILE = "a|b<script>alert(1)</script>\n| x | **y** [z](javascript:w) ![i](other.png) `q` _r_ \\"
@@ -99,6 +99,7 @@ CARDS: dict[str, Callable[[], CardFacts]] = {
         judged(customers(60, 100, champion=ranked(9, 9), is_unseen=np.arange(1000) >= 100))
     ),
     "with what contacts earn": with_earnings,
+    "several dates": lambda: over_three_dates(),
     "undefined difference": lambda: facts(without_intervals(judged())),
 }
 
@@ -147,6 +148,7 @@ def test_every_card_has_every_section_its_verdict_and_each_reason(case: str) -> 
         "Features",
         "Verdict",
         "Figures",
+        *(["Dates"] if told.evaluation.dates else []),
         "Threshold and alert budget",
         *([] if told.evaluation.profit is None else ["Profit"]),
         "Comparisons",
@@ -370,6 +372,31 @@ def test_limits_follow_from_how_it_was_judged() -> None:
     assert "trained and judged at the same date" in section(model_card(facts(dates=same_date)), "Known limits")
     crossfit = ChurnPolicy(gate=Gate(evaluation="crossfit"))
     assert "Cross-fitted figures pool five models" in section(model_card(facts(policy=crossfit)), "Known limits")
+
+
+# ---- several dates
+
+
+def over_three_dates() -> CardFacts:
+    rules = ChurnPolicy(gate=Gate(evaluation="backtest"))
+    poor = customers(20, 100)
+    return facts(judged(over_dates(customers(60, 100), poor, customers(60, 100)), rules), policy=rules)
+
+
+def test_a_card_of_a_backtest_tells_which_date_judged_the_version_and_what_the_others_judged() -> None:
+    card = model_card(over_three_dates())
+    told = section(card, "Dates")
+    assert "At 2025-12-01 this version itself was judged" in told
+    assert "judged there is how it was made" in told
+    rows = [line for line in told.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[1:]] == ["2025-11-03", "2025-11-10", "**2025-11-17**"]
+    assert [row.rstrip(" |").split(" | ")[-1][:6] for row in rows[1:]] == ["holds", "MISSED", "holds"]
+    assert "recall 0.200, at least 0.300" in rows[2]
+    assert "3,000" in section(card, "Figures")
+    limits = section(card, "Known limits")
+    assert "A champion is compared at this version's own date alone" in limits
+    assert "at one test date" not in limits
+    assert "## Dates" not in model_card(facts())
 
 
 # ---- rollback

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from churn_assets.churn.evaluation import Comparison, Figures, JudgedDate
 from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
@@ -26,6 +27,7 @@ from churn_assets.pages.pictures import (
     drift_over_dates,
     effect_over_lists,
     feature_importances,
+    figures_over_dates,
     precision_recall,
     profit_curve,
     realised_recall,
@@ -338,3 +340,43 @@ def test_the_profit_curve_has_its_interval_the_budget_the_alerted_and_where_it_i
     assert drawn(figure).title == "What contacting more customers earns"
     without = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="")
     assert without.axes[0].get_ylabel() == "profit per customer of all"
+
+
+# ---- the dates of a backtest
+
+
+def judged_date(
+    day: int, recall: float | None, over: float | None, *, is_own: bool = False, missed: str = ""
+) -> JudgedDate:
+    found = Estimate() if recall is None else Estimate(recall, recall - 0.1, recall + 0.1)
+    none = Estimate()
+    figures = Figures(100, 20, 20, 9, 0.2, found, none, none, none, none, none, none)
+    rivals = (
+        () if over is None else (Comparison("rule", 100, 0.3, 0.3 + over, Estimate(over, over - 0.02, over + 0.02)),)
+    )
+    return JudgedDate(date(2025, 11, day), is_own, figures, rivals, 0.3, (missed,) if missed else ())
+
+
+def test_each_date_has_its_recall_beside_the_least_and_the_version_itself_is_filled() -> None:
+    figure = figures_over_dates(
+        [
+            judged_date(3, 0.25, -0.01, missed="recall"),
+            judged_date(10, 0.5, 0.04),
+            judged_date(17, 0.45, 0.03, is_own=True),
+        ]
+    )
+    recall, over = figure.axes
+    bars = [each for each in recall.containers if isinstance(each, ErrorbarContainer)]
+    assert [ys(bar.lines[0])[0] for bar in bars] == [0.25, 0.5, 0.45]
+    assert [bar.lines[0].get_markerfacecolor() == "white" for bar in bars] == [True, True, False]
+    colours = [bar.lines[0].get_color() for bar in bars]
+    assert colours[0] != colours[1] == colours[2]
+    assert legend(figure) == ["least recall", "a perfect ranking with as many alerts", "missed", "holds"]
+    assert ys(recall.lines[0]) == [0.3, 0.3, 0.3]
+    assert [ys(bar.lines[0])[0] for bar in over.containers if isinstance(bar, ErrorbarContainer)] == [-0.01, 0.04, 0.03]
+
+
+def test_a_date_at_which_nobody_left_is_drawn_without_figures() -> None:
+    figure = figures_over_dates([judged_date(3, None, None, missed="nobody left"), judged_date(10, 0.5, 0.04)])
+    assert len([each for each in figure.axes[0].containers if isinstance(each, ErrorbarContainer)]) == 1
+    assert drawn(figure).title == "The dates of the backtest"

@@ -198,6 +198,11 @@ def test_it_is_said_of_whom_the_model_was_judged_where_it_learned_from_some_of_t
     assert text.startswith("Five models made in the same way, this one among them, were tried on all 900 customers of")
     assert "Together they found 40.0% of those who left (40 of 100;" in text
     assert text.endswith("It fell short of a requirement of the company's policy.")
+    earlier = model_text(replace(MODEL, evaluation="backtest"))
+    assert (
+        "whom it had never seen, and models made in the same way on others of earlier weeks, 900 in all, they found"
+        in earlier
+    )
     unjudged = replace(MODEL, verdict=None, recall=None)
     assert model_text(unjudged) == "It was not judged on customers it had never seen, so nobody knows how sure it is."
 
