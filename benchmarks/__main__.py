@@ -38,6 +38,9 @@ BENCHMARKS = (
     "feasibility",
     "gate",
     "calibration",
+    "profit",
+    "uplift",
+    "young",
 )
 PAGE = Path(__file__).parent / "README.md"
 INTRODUCTION = """# What was measured

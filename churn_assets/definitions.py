@@ -27,6 +27,7 @@ from churn_assets.defs import (
     features,
     freshness,
     lakehouse,
+    list_page,
     maintenance,
     monitoring,
     outbox,
@@ -38,6 +39,7 @@ from churn_assets.defs import (
     scoring,
     splits,
     training,
+    uplift,
 )
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.alerts import alerts_resource
@@ -99,7 +101,7 @@ def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> di
 # In flow order. What these modules define is collected; what depends on the configuration is made by `build_defs`.
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
-SERVING_STAGES = (decisions, scoring, monitoring, retention, outbox, campaigns, risk_report)
+SERVING_STAGES = (decisions, scoring, monitoring, retention, outbox, list_page, campaigns, uplift, risk_report)
 LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
 DEMO, CHECKS = "demo_lakehouse", "churn_checks"
 _LEDGER_CHECK = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)

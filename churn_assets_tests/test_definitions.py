@@ -265,6 +265,7 @@ def test_without_a_demo_there_is_no_demo_asset_and_no_demo_job(folder: Path) -> 
         "registered_churn_model",
         "production_churn_model",
         "retrain_decision",
+        "retention_list_page",
         "churn_risk_report",
     }
     names = {job.name for job in defs.jobs or []}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from dataclasses import dataclass
 from datetime import date
@@ -11,7 +12,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from churn_assets.churn.plain_text import COMPUTED
+from churn_assets.churn.worklist import TO_CONTACT
 from churn_assets.defs.features import PANEL
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets_tests.conftest import TINY_POLICY, Project, causes_of
@@ -95,6 +98,19 @@ def test_no_cell_of_the_list_is_computed_and_each_is_one_customer(ran: Ran) -> N
     assert {len(row) for row in rows} == {len(header)}
     assert {row[at].removeprefix("'") for row in rows} == contacts
     assert [cell for row in rows for cell in row if cell.startswith(COMPUTED[:-1])] == []
+
+
+def test_the_list_page_has_every_id_as_it_is_and_whoever_opted_out_is_not_to_be_contacted(ran: Ran) -> None:
+    html = Path(ran.project.lakehouse.path(f"{FOLDER}/{PAGE}.html")).read_text(encoding="utf-8")
+    told = [json.loads(line) for line in html.split("\n") if line.startswith('{"customer_id"')]
+    rows = {row["customer_id"]: row for row in told}
+    targets = {row["customer_id"]: row["is_holdout"] for row in ran.project.lakehouse.records(TARGETS)}
+    assert {each for each, row in rows.items() if row["standing"] == TO_CONTACT} == {
+        each for each in targets if not targets[each]
+    }
+    off = {row["customer_id"] for row in ran.project.lakehouse.records(EXCLUSIONS)}
+    assert {rows[each]["why"] for each in off} <= {"opted out"}
+    assert set(rows) == {*targets, *off}
 
 
 def test_no_text_is_markup_on_the_page_or_the_card(ran: Ran) -> None:

@@ -20,10 +20,13 @@ from churn_assets.churn import models
 from churn_assets.churn.ledger import Action
 from churn_assets.commands.summary import Ending, summary
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs
+from churn_assets.defs.list_page import PAGE
+from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import GROUP, MONITORING_GROUP
 from churn_assets.resources.promotions import LEDGER
 from churn_assets_tests.conftest import TABLES, Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import value_of
+from churn_assets_tests.said.pages import untrue_in
 
 SHIPPED = Path(__file__).resolve().parents[1]
 TEST = "food_delivery/test_features"
@@ -57,6 +60,15 @@ def again(flow: Flow, tmp_path_factory: pytest.TempPathFactory) -> Flow:
     return Flow(project, flow.demo, project.run(LIFECYCLE))
 
 
+@pytest.fixture(scope="module")
+def scored(flow: Flow, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the project with its latest week scored, listed and reported."""
+    project = flow.project.copied_to(tmp_path_factory.mktemp("scored") / "project")
+    week = project.weeks()[-1]
+    assert project.score(week, week).success
+    return project
+
+
 def mlflow_runs(project: Project) -> list[Run]:
     """All runs of the store, whatever experiment, newest first."""
     experiments = [experiment.experiment_id for experiment in project.tracking.client.search_experiments()]
@@ -76,15 +88,21 @@ def test_the_default_demo_runs_to_its_end(flow: Flow) -> None:
     assert flow.lifecycle.success, causes_of(flow.lifecycle)
 
 
-def test_the_readme_shows_what_a_run_shows(flow: Flow, tmp_path: Path) -> None:
-    project = flow.project.copied_to(tmp_path / "scored")
-    week = project.weeks()[-1]
-    assert project.score(week, week).success
+def test_the_readme_shows_what_a_run_shows(scored: Project, tmp_path: Path) -> None:
     begun = datetime.fromtimestamp(0, UTC)
-    text = summary(project.resources, project.settings, begun_at=begun, ending=Ending.SUCCESS, log=tmp_path / "log")
+    text = summary(scored.resources, scored.settings, begun_at=begun, ending=Ending.SUCCESS, log=tmp_path / "log")
     shown = {_without_moments(line) for line in text.splitlines()}
     (block,) = re.findall(r"```text\n(Rows\n.*?)```", (SHIPPED / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert [line for line in block.splitlines() if _without_moments(line) not in shown] == []
+    # And the pages, which are there.
+    for name in (PAGE, REPORT):
+        file = Path(scored.lakehouse.root, FOLDER, f"{name}.html")
+        assert f"  {file}" in shown
+        assert file.exists()
+
+
+def test_report_list_and_card_say_what_the_tables_say(scored: Project) -> None:
+    assert untrue_in(scored) == []
 
 
 def _without_moments(line: str) -> str:
@@ -148,6 +166,7 @@ def test_the_pictures_are_with_the_assets_they_explain(flow: Flow) -> None:
         ("recall_churn", "precision_recall"),
         ("recall_churn", "score_distribution"),
         ("recall_churn", "calibration"),
+        ("recall_churn", "shap"),
         ("registered_churn_model", "recall_over_versions"),
     ):
         assert "](data:image/png;base64," in str(made[key].metadata[name].value), (key, name)

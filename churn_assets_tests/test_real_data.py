@@ -9,10 +9,12 @@ import pytest
 from dagster import ExecuteInProcessResult
 from pyspark.sql import SparkSession
 
+from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.resources.settings import CHECKOUT
 from churn_assets_tests import reference
 from churn_assets_tests.conftest import Project, causes_of, checks_of, materializations_of
 from churn_assets_tests.panels import Key, Row, by_key, differences
+from churn_assets_tests.said.pages import untrue_in
 from churn_assets_tests.true_reasons import contradictions, everybody_told
 
 PANEL = "food_delivery/ml_churn_features"
@@ -36,6 +38,17 @@ def flow(spark: SparkSession, uci_folder: Path, tmp_path_factory: pytest.TempPat
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("UCI_ONLINE_RETAIL", str(uci_folder / "online_retail.parquet"))
         return Flow(project, project.run())
+
+
+@pytest.fixture(scope="module")
+def reported(flow: Flow, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same model judged again by a policy that asks for less, promoted, and its latest week on list and report."""
+    policy = flow.project.policy
+    asks_less = policy.model_copy(update={"gate": policy.gate.model_copy(update={"min_recall": 0.20})})
+    project = flow.project.copied_to(tmp_path_factory.mktemp("reported") / "project").under(asks_less)
+    for result in (project.run_from("recall_churn"), project.score(project.weeks()[-1], project.weeks()[-1])):
+        assert result.success, causes_of(result)
+    return project
 
 
 def test_the_job_runs_to_a_verdict_and_promotes_just_what_passed(flow: Flow) -> None:
@@ -107,3 +120,14 @@ def test_no_reason_contradicts_what_it_is_given_for(flow: Flow) -> None:
     # Not by saying nothing: of those at risk hardly any goes without a reason.
     at_risk = sorted(told, key=lambda row: row["raw_score"])[-len(told) // 5 :]
     assert sum(not row["reasons"] for row in at_risk) < len(at_risk) / 20
+
+
+def test_report_list_and_card_say_what_the_tables_say(reported: Project) -> None:
+    assert untrue_in(reported) == []
+
+
+def test_where_no_delivery_is_known_with_its_promise_nobody_is_said_not_to_have_waited(reported: Project) -> None:
+    report = Path(reported.lakehouse.root, FOLDER, f"{REPORT}.html").read_text(encoding="utf-8")
+    assert "left within 30 days" in report
+    assert "late</th>" not in report
+    assert "Late delivery" not in report

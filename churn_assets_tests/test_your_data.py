@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from churn_assets_tests.conftest import ENGINE
+from churn_assets_tests.conftest import ENGINE, Project
 from churn_assets_tests.processes import CHECKOUT
+from churn_assets_tests.said.pages import untrue_in
 
 PAGE = CHECKOUT / "docs" / "your_data.md"
 pytestmark = pytest.mark.system
@@ -49,9 +50,13 @@ def ran(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def steps(folder: Path) -> list[Step]:
     """The page from its beginning to its end: files are written, commands are run, output is remembered."""
-    folder = tmp_path_factory.mktemp("page")
     done: list[Step] = []
     for token in MarkdownIt("commonmark").parse(PAGE.read_text(encoding="utf-8")):
         if token.type != "fence":
@@ -80,3 +85,12 @@ def test_what_the_page_shows_is_what_the_commands_say(steps: list[Step]) -> None
 def test_the_doctor_takes_less_than_a_minute(steps: list[Step]) -> None:
     (seconds,) = [line.split()[1] for line in steps[2].said.splitlines() if line.startswith("Took ")]
     assert float(seconds) < 60
+
+
+def test_report_list_and_card_of_this_young_and_cross_fitted_company_say_what_the_tables_say(
+    steps: list[Step], folder: Path
+) -> None:
+    assert steps[-1].code == 0
+    project = Project.at(folder / "my_pharmacy")
+    assert project.policy.gate.evaluation == "crossfit"
+    assert untrue_in(project) == []

@@ -76,8 +76,7 @@ def expected_profits(listed: pa.Table, policy: ChurnPolicy) -> Floats:
     """
     economics, actions = policy.economics, policy.retention.actions
     assert economics is not None, "the policy says what a customer is worth"
-    days = economics.lifetime_days / policy.windows.observation_days
-    value = listed.column("recent_spend").to_numpy() * economics.margin * days
+    value = worths(listed.column("recent_spend").to_numpy(), policy)
     probability = listed.column("churn_probability").to_numpy()
     fits, profits = fitting_actions(listed, policy), []
     for name, offer in economics.actions.items():
@@ -86,6 +85,14 @@ def expected_profits(listed: pa.Table, policy: ChurnPolicy) -> Floats:
         given_away = (1 - probability) * offer.offer_cost
         profits.append(np.where(does_fit, earned - given_away - offer.contact_cost, -np.inf))
     return np.column_stack(profits)
+
+
+def worths(recent_spend: Floats, policy: ChurnPolicy) -> Floats:
+    """What keeping customers who spent so much in the observation window is worth: V of `expected_profits`."""
+    economics = policy.economics
+    assert economics is not None, "the policy says what a customer is worth"
+    days = economics.lifetime_days / policy.windows.observation_days
+    return recent_spend * economics.margin * days
 
 
 def allocated(profits: Floats, capacities: Sequence[int | None], most: int | None = None) -> Allocation:

@@ -95,7 +95,8 @@ COUNTED_BY = ("as_of", "risk_tier", "arm", "is_contacted", "is_retained", "probl
 
 
 def campaign_outcomes(members: DataFrame, panel: DataFrame, snapshots: Sequence[date]) -> DataFrame:
-    """`members` with what came of each: risk_tier, arm, is_contacted, is_retained; `problem`, null where it counts.
+    """`members` with what came of each: risk_tier, arm, is_contacted, contacted_at, is_retained; `problem`, null where
+    it counts.
 
     In: `retention.campaign_members`; the panel's customer_id, as_of, label, and its as-of dates. is_retained is null
     until known. The arm is the one the list chose, contacted or not: whoever could not be reached would otherwise be
@@ -117,6 +118,7 @@ def campaign_outcomes(members: DataFrame, panel: DataFrame, snapshots: Sequence[
         F.coalesce("risk_tier", F.lit(NO_TIER)).alias("risk_tier"),
         F.when(F.col("is_holdout"), HELD_OUT).otherwise(TREATED).alias("arm"),
         F.col("contacted_at").isNotNull().alias("is_contacted"),
+        "contacted_at",
         (F.col("label") == 0.0).alias("is_retained"),
         "problem",
     )

@@ -51,7 +51,8 @@ class Feature:
     topic: what it is about; features of one topic are told once, by one of them. parts: where its digits are figures of
     their own, their names. value_names: what its values stand for, where that is known by itself; the customers of each
     are then judged apart, under the name `parted_as`. grows: whether it counts all history, so that time alone moves
-    everybody's: no drift.
+    everybody's: no drift. is_rank: whether it says where customers stand among those of the same date; that moves with
+    nothing but ties, and what they are ranked by is watched itself.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Feature:
     topic: str = ""
     parts: tuple[str, ...] = ()
     grows: bool = False
+    is_rank: bool = False
 
     def reason(self, value: Compared, said: Wording) -> str | None:
         """The value as a reason for risk; None where it is none: as shown it is usual, or lies to the other side."""
@@ -83,6 +85,11 @@ class Feature:
     def about(self) -> str:
         """Its topic; by itself it is one of its own."""
         return self.topic or self.name
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether it tells drift: that it is distributed otherwise than it was."""
+        return not (self.grows or self.is_rank)
 
     @property
     def is_by_value(self) -> bool:
@@ -257,6 +264,7 @@ FEATURES = declared(
         decimals=0,
         topic="silence",
         parts=("recency", "frequency", "spend"),
+        is_rank=True,
     ),
     Feature(
         name="recency_days",

@@ -32,6 +32,11 @@ MISSING, UNSEEN = -1, 0
 # (the prior of Jeffreys; Krichevsky and Trofimov, IEEE Transactions on Information Theory 27, 1981).
 PSEUDO_COUNT = 0.5
 
+# A window shows less of whoever was not there for all of it, so that features grow as a company does. Customers are
+# compared with those who were there for as many of its BANDS parts; a place is a bin, and STRIDE more for each part.
+BANDS, STRIDE = 4, 1_000_000
+TENURE = "tenure_days"
+
 BinCounts = Mapping[int, int]
 # A column of the training data by its name, read when it is asked for: all of them at once may be more than fits.
 ColumnOf = Callable[[str], pa.ChunkedArray]
@@ -67,9 +72,9 @@ class Bins:
 class Profile:
     """Where the training data of one version lie in the bins of one subject (a feature, or the score).
 
-    counts: training rows by bin. customers: how many different ones, for a customer's rows of several dates tell little
-    more than one. spread: the largest index of a single training date against all of them, 0 if chance explains them
-    all. trained_until: the last as-of date whose outcomes the version learned from.
+    counts: training rows by bin, or by place. customers: how many different ones, for a customer's rows of several
+    dates tell little more than one. spread: the largest index of a single training date against all of them, 0 if
+    chance explains them all. trained_until: the last as-of date whose outcomes the version learned from.
     """
 
     model_version: str
@@ -101,7 +106,8 @@ PROFILE_COLUMNS = (
     Column(
         "counts",
         map_of("int", "long"),
-        "training rows by bin; of the score those of the validation fold, which nothing was fitted on",
+        "training rows by bin, with 1,000,000 more for each quarter of the observation window that the customer was "
+        "there; of the score those of the validation fold, which nothing was fitted on",
     ),
     Column("customers", "long", "how many different customers these rows are of"),
     Column(
@@ -120,42 +126,97 @@ def profiles(
     model_version: str,
     trained_until: date,
     catalogue: Catalogue = CATALOGUE,
+    *,
+    window_days: float | None = None,
 ) -> list[Profile]:
     """What the training data look like, a profile for each subject.
 
-    In: customer_id, as_of and `subjects` (doubles), a row for each customer and as-of date. One column at a time is in
-    memory. The cut points are exact, so they depend on no order of the rows.
+    In: customer_id, as_of and `subjects` (doubles), a row for each customer and as-of date; with `window_days`, those
+    of the observation window, tenure_days. One column at a time is in memory. The cut points are exact, so they depend
+    on no order of the rows.
     """
     customers = pc.count_distinct(column("customer_id"), mode="all").as_py()
     dates = column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    bands = np.zeros(len(dates), dtype=np.intp) if window_days is None else _bands(column(TENURE), window_days)
     by_value = {feature.name for feature in catalogue.features if feature.is_by_value}
     training_profiles = []
     for subject in subjects:
         values = column(subject).to_numpy()
         bins = _bins(values[~np.isnan(values)], is_by_value=subject in by_value)
-        of_dates = _counts_by_date(dates, bins.bins_of(values))
+        of_dates = _counts_by_date(dates, bands, bins.bins_of(values))
         pooled: Counter[int] = sum(of_dates, Counter())
-        spread = _spread(scaled(pooled, customers), of_dates)
+        spread = _spread(pooled, customers, of_dates)
         training_profiles.append(Profile(model_version, subject, bins, pooled, customers, spread, trained_until))
     return training_profiles
 
 
-def _counts_by_date(dates: NDArray[np.intp], places: NDArray[np.intp]) -> list[Counter[int]]:
-    """Rows by bin, for each of `dates`, numbers from 0."""
+def _bands(tenure_days: pa.ChunkedArray, window_days: float) -> NDArray[np.intp]:
+    # NaN, for no value, is beyond all of them.
+    return np.searchsorted(_band_edges(window_days), np.nan_to_num(tenure_days.to_numpy()), side="right")
+
+
+def _band_edges(window_days: float) -> list[float]:
+    return [window_days * part / BANDS for part in range(1, BANDS + 1)]
+
+
+def _counts_by_date(dates: NDArray[np.intp], bands: NDArray[np.intp], places: NDArray[np.intp]) -> list[Counter[int]]:
+    """Rows by place, for each of `dates`, numbers from 0."""
     width = int(places.max(initial=MISSING)) - MISSING + 1
-    counts = np.bincount(dates * width + places - MISSING).tolist()
-    of_dates = [counts[first : first + width] for first in range(0, len(counts), width)]
-    return [Counter({place: rows for place, rows in enumerate(each, start=MISSING) if rows}) for each in of_dates]
+    counts = np.bincount((dates * (BANDS + 1) + bands) * width + places - MISSING)
+    of_dates: list[Counter[int]] = [Counter() for _ in range(int(dates.max(initial=-1)) + 1)]
+    for number in np.flatnonzero(counts).tolist():
+        of, place = divmod(number, width)
+        day, band = divmod(of, BANDS + 1)
+        of_dates[day][band * STRIDE + place + MISSING] = int(counts[number])
+    return of_dates
 
 
-def _spread(expected: Mapping[int, float], of_dates: Sequence[BinCounts]) -> float:
+def _spread(pooled: BinCounts, customers: int, of_dates: Sequence[BinCounts]) -> float:
     """The largest index of a single date, of those that chance does not explain; none: 0."""
-    beyond = [
-        index
-        for counts in of_dates
-        if (index := population_stability(expected, counts)) > chance_stability(expected, counts, SPREAD_CONFIDENCE)
-    ]
+    beyond = []
+    for counts in of_dates:
+        expected, actual = compared(pooled, customers, counts)
+        index = population_stability(expected, actual)
+        if index > chance_stability(expected, actual, SPREAD_CONFIDENCE):
+            beyond.append(index)
     return max(beyond, default=0.0)
+
+
+def compared(trained: BinCounts, customers: int, actual: BinCounts) -> tuple[dict[int, float], dict[int, float]]:
+    """`trained`, rows of so many customers, and `actual`, both by place, as people by bin that can be compared.
+
+    The trained ones are weighed so that as many were there for each part of the window as of the actual ones (direct
+    standardisation); a band that none of them is of counts as the next shorter that there is. So weighed they tell as
+    much as n people with 1 / n = the sum over bands of share^2 / people (the variance of a stratified mean).
+    """
+    known = _by_band(trained)
+    now: dict[int, Counter[int]] = {}
+    for band, counts in _by_band(actual).items():
+        now.setdefault(max((each for each in known if each <= band), default=min(known, default=0)), Counter()).update(
+            counts
+        )
+    total, rows = sum(actual.values()), sum(trained.values())
+    observed: dict[int, float] = dict(sum(now.values(), Counter()))
+    if not total or not rows:
+        return scaled(sum(known.values(), Counter()), customers) if rows else {}, observed
+    shares = {band: sum(now[band].values()) / total for band in sorted(now)}
+    of_band = {band: sum(known[band].values()) for band in shares}
+    people = 1 / fsum(share**2 * rows / (customers * of_band[band]) for band, share in shares.items())
+    places = {place for band in shares for place in known[band]}
+    expected = {
+        place: people * fsum(share * known[band][place] / of_band[band] for band, share in shares.items())
+        for place in places
+    }
+    return expected, observed
+
+
+def _by_band(counts: BinCounts) -> dict[int, Counter[int]]:
+    """By band the rows by bin."""
+    found: dict[int, Counter[int]] = {}
+    for place, rows in sorted(counts.items()):
+        band = (place - MISSING) // STRIDE
+        found.setdefault(band, Counter())[place - band * STRIDE] += rows
+    return found
 
 
 def _bins(values: Floats, *, is_by_value: bool) -> Bins:
@@ -186,10 +247,15 @@ def _cuts(least_and_deciles: Sequence[float]) -> tuple[float, ...]:
     return tuple(below + sorted(set(deciles)))
 
 
-def binned(rows: DataFrame, bins: Mapping[str, Bins]) -> DataFrame:
-    """(as_of, subject, bin), a row for each row of `rows` and subject of `bins`."""
+def binned(rows: DataFrame, bins: Mapping[str, Bins], window_days: float | None = None) -> DataFrame:
+    """(as_of, subject, bin), a row for each row of `rows` and subject of `bins`; with `window_days` the bin is a place,
+    by the tenure_days of `rows`."""
+    edges = [] if window_days is None else _band_edges(window_days)
+    band = sum((F.coalesce(F.col(TENURE) >= edge, F.lit(False)).cast("int") for edge in edges), F.lit(0))
     # Sail unpivots only columns of which all or none may be null (pysail 0.7.2): none is.
-    places = [F.coalesce(of.bin_of(F.col(name)), F.lit(MISSING)).alias(name) for name, of in bins.items()]
+    places = [
+        (F.coalesce(of.bin_of(F.col(name)), F.lit(MISSING)) + band * STRIDE).alias(name) for name, of in bins.items()
+    ]
     return rows.select("as_of", *places).unpivot("as_of", list(bins), "subject", "bin")
 
 
@@ -232,7 +298,7 @@ def allowed_stability(profile: Profile, actual: BinCounts, limit: float, confide
     The index is a squared distance, so that of a population that lies where the furthest training date does is, by
     chance, up to (distance of that date + distance by chance) squared.
     """
-    chance = chance_stability(scaled(profile.counts, profile.customers), actual, confidence)
+    chance = chance_stability(*compared(profile.counts, profile.customers, actual), confidence)
     return max(profile.spread + limit, (sqrt(profile.spread) + sqrt(chance)) ** 2)
 
 

@@ -21,6 +21,7 @@ from churn_assets.churn.intervals import (
 from churn_assets.churn.leakage import LeakageCanary, single_feature_aucs
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.profit import Earnings, Profit, profit_of
 from churn_assets.churn.ranking import DatedRanking
 from churn_assets.churn.recalibration import Calibration, calibration_of, expected_over_observed
 
@@ -36,6 +37,8 @@ CALIBRATION_KEYS = EXPECTED_OVER_OBSERVED, CALIBRATION_SLOPE = "expected_over_ob
 # (score, label, rows) for each pair that occurs: all that a threshold needs, however many rows there are.
 # The label is None where nobody knows it yet.
 ScoreCounts = Sequence[tuple[float, float | None, int]]
+# The scores of customers, and what contacting each earned; an entry each, in an order that is always the same.
+ScoreProfits = tuple[Floats, Floats]
 
 
 class Verdict(Enum):
@@ -49,12 +52,16 @@ class Verdict(Enum):
 @dataclass(frozen=True)
 class Threshold:
     """A cut-off, the shares of validation churners it finds and of its alerts that are right, and the share of current
-    customers it alerts."""
+    customers it alerts.
+
+    profit: what it earns per validation customer, in the currency of the orders; None where it was not chosen by that.
+    """
 
     value: float
     recall: float
     precision: float
     alert_share: float
+    profit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Scored:
 
     scores: the challenger's; is_alert: at or above its threshold. rivals: other scores of the same customers, higher is
     riskier. champion: its scores where `is_unseen`, which are the customers no model of this split ever learned from.
-    features: what the challenger sees. slices: name -> the part of the customers that each row belongs to.
+    features: what the challenger sees. slices: name -> the part of the customers that each row belongs to. earnings:
+    what contacting each earns; None where the policy has no [economics].
     dates: the as-of date of each row, where there are several. customers: the number of each row's customer, 0 to
     n - 1, where one may have several rows; then the rows of a customer follow each other by date.
     """
@@ -80,6 +88,7 @@ class Scored:
     champion: Floats | None = None
     dates: NDArray[np.datetime64] | None = None
     customers: NDArray[np.intp] | None = None
+    earnings: Earnings | None = None
 
     def only(self, chosen: NDArray[np.bool_]) -> "Scored":
         """The chosen rows; where all are of one date, of one customer each."""
@@ -98,6 +107,7 @@ class Scored:
             np.unique(self.customers[chosen], return_inverse=True)[1]
             if is_dated and self.customers is not None
             else None,
+            None if self.earnings is None else self.earnings.only(chosen),
         )
 
     def by_date(self) -> "list[tuple[date, Scored]]":
@@ -225,7 +235,8 @@ class Evaluation:
     criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
     scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
     single_features: what the model gains over each of WARNED_OF alone; the warnings are of those that it does not
-    surely beat. dates: of a backtest, each date by itself, rising.
+    surely beat. dates: of a backtest, each date by itself, rising. profit: what contacts earn, of a backtest at the
+    version's own date; None where the policy has no [economics].
     """
 
     verdict: Verdict
@@ -239,15 +250,20 @@ class Evaluation:
     calibration: Calibration | None = None
     single_features: tuple[Figure, ...] = ()
     dates: tuple[JudgedDate, ...] = ()
+    profit: Profit | None = None
 
 
-def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy) -> Threshold | None:
-    """The cut-off of highest recall that keeps alerts within the budget and precision at or above the floor.
+def choose_threshold(
+    validation: ScoreCounts, current: ScoreCounts, policy: ChurnPolicy, earned: ScoreProfits | None = None
+) -> Threshold | None:
+    """The cut-off of highest recall that keeps alerts within the budget and precision at or above the floor; or, with
+    alerts.threshold_by = "profit", of highest profit.
 
-    validation: the validation rows, for recall and precision. current: the scores of the snapshot the model will serve,
-    whose labels nobody knows yet, for the share of customers alerted: a cut-off that keeps the budget on past weeks
-    alerted 35 % or 8 % of the test week against a budget of 20 % (docs/decisions/0002). An alert is a score at or above
-    the cut-off. None if no cut-off satisfies both, or if there is no churner to find.
+    validation: the validation rows, for recall and precision. earned: of these rows, where the policy asks for profit.
+    current: the scores of the snapshot the model will serve, whose labels nobody knows yet, for the share of customers
+    alerted: a cut-off that keeps the budget on past weeks alerted 35 % or 8 % of the test week against a budget of 20 %
+    (docs/decisions/0002). An alert is a score at or above the cut-off. None if no cut-off satisfies both, if there is
+    no churner to find, or if none of them earns anything.
     """
     scores, positives, totals = _by_falling_score(validation)
     if not len(scores) or not len(current) or positives.sum() == 0:
@@ -257,14 +273,27 @@ def choose_threshold(validation: ScoreCounts, current: ScoreCounts, policy: Chur
     allowed = np.flatnonzero((alert_share <= policy.alerts.budget) & (caught / alerts >= policy.gate.precision_floor))
     if not len(allowed):
         return None
-    # Recall only grows along the falling scores; of equal recall the fewest alerts.
-    best = allowed[np.argmax(caught[allowed])]
+    profits = None if policy.alerts.threshold_by == "recall" else _earned_at_or_above(scores, earned)
+    # Recall only grows along the falling scores; of equal recall, or profit, the fewest alerts.
+    best = allowed[np.argmax((caught if profits is None else profits)[allowed])]
+    if profits is not None and not profits[best] > 0:
+        return None
     return Threshold(
         value=float(scores[best]),
         recall=float(caught[best] / positives.sum()),
         precision=float(caught[best] / alerts[best]),
         alert_share=float(alert_share[best]),
+        profit=None if profits is None else float(profits[best] / totals.sum()),
     )
+
+
+def _earned_at_or_above(thresholds: Floats, earned: ScoreProfits | None) -> Floats:
+    """What the contacts at or above each of the falling `thresholds` earned together."""
+    assert earned is not None, "the policy asks for profit, and the caller says what is earned"
+    scores, profits = earned
+    order = np.argsort(-scores, kind="stable")
+    sums = np.append(0.0, profits[order].cumsum())
+    return sums[np.searchsorted(-scores[order], -thresholds, side="right")]
 
 
 def _share_at_or_above(thresholds: Floats, counts: ScoreCounts) -> Floats:
@@ -477,7 +506,14 @@ def judge(
         calibration_of(own.scores, own.labels),
         tuple(figure for figure, _ in over_single),
         dates,
+        _profit(own, policy),
     )
+
+
+def _profit(scored: Scored, policy: ChurnPolicy) -> Profit | None:
+    if scored.earnings is None:
+        return None
+    return profit_of(scored.scores, scored.labels, scored.is_alert, scored.earnings, policy.gate.confidence)
 
 
 MET = "met: "
@@ -490,7 +526,8 @@ def reason(criterion: Figure, policy: ChurnPolicy) -> str:
 
 # What helps where a criterion is missed, by what its key begins with.
 REMEDIES = {
-    "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it",
+    "threshold": "a larger alerts.budget or a lower gate.precision_floor, if the team can work with it; with "
+    'alerts.threshold_by = "profit" actions that cost less or keep more',
     "recall": "more weeks of orders, more features, or a lower gate.min_attainable_share (or min_recall), if the team "
     "can work with it; what is attainable is in docs/feasibility.md",
     "precision": "a smaller alerts.budget alerts the surest alone; or a lower gate.precision_floor",
@@ -559,7 +596,10 @@ def few_dates(dates: int, policy: ChurnPolicy) -> str:
 
 def _no_threshold(policy: ChurnPolicy) -> Figure:
     kept = f"alerts within {policy.alerts.budget:.0%} of customers, precision {policy.gate.precision_floor:.0%} or more"
-    return Figure("threshold", "threshold on the validation fold", "none that keeps both", kept, is_met=False)
+    if policy.alerts.threshold_by == "profit":
+        kept = f"{kept}, a profit"
+    found = "none that keeps both" if policy.alerts.threshold_by == "recall" else "none that keeps all"
+    return Figure("threshold", "threshold on the validation fold", found, kept, is_met=False)
 
 
 def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:

@@ -10,6 +10,7 @@ from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_s
 from churn_assets.churn.evaluation import RULE, Comparison, Evaluation, JudgedDate, Verdict
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.profit import SHARES, Profit
 
 _DIFFERENCE = ("difference", "difference_low", "difference_high")
 _ESTIMATES = ("recall", "precision", "alert_share", "lift", "pr_auc", "roc_auc", "brier")
@@ -31,6 +32,18 @@ _CRITERION = struct_of(
     *of_kind("double", "value", "limit"),
     Column("is_met", "boolean"),
 )
+_PROFIT = (
+    Column("most_profitable_share", "double"),
+    *of_kind(
+        "double",
+        *(
+            f"{name}{end}"
+            for name in ("profit_per_customer", "best_profit_per_customer", "empc")
+            for end in ("", "_low", "_high")
+        ),
+    ),
+)
+_PROFIT_POINT = struct_of(*of_kind("double", "share", "profit", "profit_low", "profit_high"))
 _SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
 # Of a backtest. missed: what it fell short of there; is_own: judged was the version itself. rival: the strongest there.
 _DATE = struct_of(
@@ -56,6 +69,9 @@ EVALUATION_SCHEMA = spark_schema(
         Column("slices", list_of(_SLICE)),
         Column("leakage", list_of(struct_of(Column("feature", "string"), Column("roc_auc", "double")))),
         Column("dates", list_of(_DATE)),
+        *_PROFIT,
+        Column("empc_action", "string"),
+        Column("profit_curve", list_of(_PROFIT_POINT)),
     ]
 )
 
@@ -133,6 +149,7 @@ def evaluation_row(
         ],
         "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
         "dates": [_date_row(judged) for judged in evaluation.dates],
+        **_profit_columns(evaluation.profit),
     }
 
 
@@ -150,6 +167,17 @@ def _date_row(judged: JudgedDate) -> dict[str, Any]:
         "difference_high": strongest.difference.high,
         **judged.figures.flat(),
     }
+
+
+def _profit_columns(profit: Profit | None) -> dict[str, Any]:
+    """What contacts earn, where the policy had [economics]."""
+    if profit is None:
+        return {**{column.name: None for column in _PROFIT}, "empc_action": None, "profit_curve": None}
+    curve = [
+        {"share": float(share), "profit": point.value, "profit_low": point.low, "profit_high": point.high}
+        for share, point in zip(SHARES, profit.curve, strict=True)
+    ]
+    return {**profit.flat(), "empc_action": profit.empc_action, "profit_curve": curve}
 
 
 def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, run_id: str) -> RecordedEvaluation | None:

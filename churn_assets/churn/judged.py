@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.churn import splits
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
+from churn_assets.churn.earnings import earnings
 from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE, SINGLE_FEATURE, Scored
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.models import GradientBoosting, SharedFolder, crossfitted, with_alerts
@@ -37,16 +38,26 @@ def crossfit_scores(
     *,
     prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
 ) -> DataFrame:
     """Every customer of the test date, each scored by a model that never saw that customer.
 
-    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior` and `shared_folder` as
-    `models.fit_churn_model`. Each other fifth of the customers is scored and alerted by a model made as the registered
-    one was, so this costs a fit more for each of them.
+    In: `held_out`, the registered model's `held_out_scores`; the labelled `panel`; `prior`, `shared_folder` and
+    `spend` as `models.train_churn_model`. Each other fifth of the customers is scored and alerted by a model made as
+    the registered one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
     others = [
-        crossfitted(panel, dates, hyperparameters, policy, crossfit_fold, prior=prior, shared_folder=shared_folder)
+        crossfitted(
+            panel,
+            dates,
+            hyperparameters,
+            policy,
+            crossfit_fold,
+            prior=prior,
+            shared_folder=shared_folder,
+            spend=spend,
+        )
         for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
     ]
     pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
@@ -62,12 +73,14 @@ def backtest_scores(
     *,
     prior_at: Callable[[date], PurchasePrior | None],
     shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
     told: Callable[[str], None] = lambda line: None,
 ) -> DataFrame:
     """The judged customers of several dates, each out of time and out of sample: who is in `held_out`, and others.
 
     In: `held_out`, the registered model's `held_out_scores`, of the latest of `backtest`, which is
-    `splits.backtest_dates`; the labelled `panel`; the prior of what was known by a date; `told` hears of each date.
+    `splits.backtest_dates`; the labelled `panel`; the prior of what was known by a date; `spend` as `crossfit_scores`;
+    `told` hears of each date.
     What is judged at the earlier dates is how the model is made, not the version itself, which has learned from them:
     another is made from what was known by that date, threshold included, and judged on a fold of customers that it
     never saw, each date another fold. That costs a fit for each date but the latest.
@@ -83,6 +96,7 @@ def backtest_scores(
             splits.backtest_fold(place),
             prior=prior_at(dates.test),
             shared_folder=shared_folder,
+            spend=spend,
         )
         rows.append(of_date.withColumn("is_unseen", F.lit(False)))
     return reduce(DataFrame.unionByName, rows)
@@ -94,12 +108,15 @@ def scored(
     segments: Mapping[float, str],
     champion: pd.Series | None = None,
     catalogue: Catalogue = CATALOGUE,
+    policy: ChurnPolicy | None = None,
 ) -> Scored:
     """The judged rows as arrays, ordered by customer, and by date where they are of several.
 
     rows: customer_id, label, churn_probability, is_alert, is_unseen, the features, the rule's risk_score if there is
     a rule, the purchase model's no_purchase if there are orders, and of a backtest as_of. champion: its scores by
-    customer_id; a customer it lacks has NaN. segments: names of the segment numbers.
+    customer_id; a customer it lacks has NaN. segments: names of the segment numbers. policy: with [economics] the rows
+    have as_of and recent_spend too; what contacting each customer earns is left out without it. Raises
+    UnknownSpendError.
     """
     is_dated = "as_of" in rows and rows["as_of"].nunique() > 1
     ordered = rows.sort_values(["customer_id", *(["as_of"] if is_dated else [])], ignore_index=True)
@@ -126,6 +143,9 @@ def scored(
         champion=None if champion is None else ordered["customer_id"].map(champion).to_numpy(dtype=float),
         dates=ordered["as_of"].to_numpy(dtype="datetime64[D]") if is_dated else None,
         customers=customers if is_dated and customers.max() + 1 < len(ordered) else None,
+        earnings=None
+        if policy is None or policy.economics is None
+        else earnings(ordered, policy, population_share=splits.judged_share(policy)),
     )
 
 

@@ -12,11 +12,19 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.distributed_trees import boosted_by_tasks, class_counts
+from churn_assets.churn.earnings import earnings
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
-from churn_assets.churn.evaluation import ScoreCounts, Threshold, choose_threshold
+from churn_assets.churn.evaluation import ScoreCounts, ScoreProfits, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_prior import PurchasePrior, averaged, can_be_averaged_with
-from churn_assets.churn.splits import SplitDates, current_rows, held_out_rows, is_validation, train_rows
+from churn_assets.churn.splits import (
+    VALIDATION_SHARE,
+    SplitDates,
+    current_rows,
+    held_out_rows,
+    is_validation,
+    train_rows,
+)
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
 from churn_assets.churn.xgboost_trees import KEYS, boosted, collected, trees_of
 
@@ -77,21 +85,36 @@ def train_churn_model(
     rows: int,
     prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
 ) -> ChurnModel:
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
     In: `train`, `prior` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features
-    of the customers to serve.
-    Raises UntrainableError.
+    of the customers to serve; `spend`, customer_id, as_of and recent_spend, where alerts.threshold_by is "profit".
+    Raises UntrainableError, and UnknownSpendError.
     """
     features = policy.features
     weights = policy.model.class_weights
     trees = fit_churn_model(
         train, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
     )
-    validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
+    scored = with_churn_probability(trees, train.where(is_validation()))
+    validation = score_counts(scored)
     alerted = score_counts(with_churn_probability(trees, current))
-    return ChurnModel(trees, choose_threshold(validation, alerted, policy), validation)
+    earned = None if policy.alerts.threshold_by == "recall" else _earned(scored, spend, policy)
+    return ChurnModel(trees, choose_threshold(validation, alerted, policy, earned), validation)
+
+
+def _earned(validation: DataFrame, spend: DataFrame | None, policy: ChurnPolicy) -> ScoreProfits:
+    """What contacting each customer of the scored validation rows earned."""
+    assert spend is not None, "the policy asks for profit, and the caller says what customers spend"
+    keys = ["customer_id", "as_of"]
+    scored = validation.select(*keys, "label", "churn_probability")
+    rows = scored.join(spend.select(*keys, "recent_spend"), keys, "left").toPandas()
+    # Sums of doubles depend on the order of their terms.
+    ordered = rows.sort_values(keys, ignore_index=True)
+    earned = earnings(ordered, policy, population_share=VALIDATION_SHARE)
+    return ordered["churn_probability"].to_numpy(dtype=float), earned.profits
 
 
 def crossfitted(
@@ -103,18 +126,19 @@ def crossfitted(
     *,
     prior: PurchasePrior | None = None,
     shared_folder: SharedFolder | None = None,
+    spend: DataFrame | None = None,
 ) -> DataFrame:
     """The test rows of a crossfit_fold of the split, with `churn_probability` and `is_alert` of a model made for it.
 
     That model was made as the registered one is, from rows without these customers. The `prior` may know their orders
-    before the test date: it learns from no label.
+    before the test date: it learns from no label. spend: as `train_churn_model`.
     """
     train = train_rows(panel, dates, policy, crossfit_fold).persist()
     try:
         current = current_rows(panel, dates, policy, crossfit_fold)
         rows = train.count()
         model = train_churn_model(
-            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=shared_folder
+            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=shared_folder, spend=spend
         )
     finally:
         train.unpersist()

@@ -13,14 +13,16 @@ from pyspark.sql import functions as F
 from churn_assets.churn.columns import Column, arrow_schema
 from churn_assets.churn.drift import (
     SCORE,
+    STRIDE,
+    TENURE,
     UNSEEN,
     BinCounts,
     Profile,
     allowed_stability,
     binned,
+    compared,
     counted,
     population_stability,
-    scaled,
 )
 from churn_assets.churn.evaluation import BUDGET_TOLERANCE
 from churn_assets.churn.expectation import NOTHING_FORETOLD, expected, is_alert_step, step_of
@@ -191,24 +193,31 @@ class ServedWeek:
 
 
 def watched(
-    scores: DataFrame, panel: DataFrame, versions: Mapping[date, str], known: Sequence[Profile]
+    scores: DataFrame,
+    panel: DataFrame,
+    versions: Mapping[date, str],
+    known: Sequence[Profile],
+    window_days: float | None = None,
 ) -> tuple[list[ServedWeek], Mapping[tuple[date, str], BinCounts]]:
     """The served weeks by rising date, and the rows by bin of each date and subject, from one Spark query.
 
     In: `scores`, customer_id, as_of, churn_probability and is_alert as served; `panel`, customer_id, as_of, features
     and label; the version that scored each date, for a week is scored as a whole; the profiles of these versions, in
-    whose bins the dates are counted.
+    whose bins the dates are counted. window_days: of the observation window, where customers are compared with those
+    who were there for as much of it; then the panel has tenure_days.
     """
     if not versions:
         return [], {}
     parts = [_outcomes(scores, panel), _steps(scores)]
+    scored = scores.select("customer_id", "as_of", F.col("churn_probability").alias(SCORE))
+    if window_days is not None:
+        scored = scored.join(panel.select("customer_id", "as_of", TENURE), ["customer_id", "as_of"], "left")
     for version in sorted(set(versions.values())):
         is_of_version = F.col("as_of").isin([day for day, of_day in versions.items() if of_day == version])
         bins = {profile.subject: profile.bins for profile in known if profile.model_version == version}
         in_panel = {subject: of for subject, of in bins.items() if subject in panel.columns}
-        scored = scores.select("as_of", F.col("churn_probability").alias(SCORE))
         parts += [
-            binned(rows.where(is_of_version), of)
+            binned(rows.where(is_of_version), of, window_days)
             for rows, of in ((panel, in_panel), (scored, {SCORE: bins[SCORE]} if bins else {}))
             if of
         ]
@@ -294,7 +303,8 @@ def _stability(
     like one of them is no news to the version: it has learned from it. Measured in docs/decisions/0010.
     """
     warn, fail = (allowed_stability(profile, actual, limit, confidence) for limit in (limits.warn_psi, limits.fail_psi))
-    value = population_stability(scaled(profile.counts, profile.customers), actual) if actual else None
+    expected, observed = compared(profile.counts, profile.customers, actual)
+    value = population_stability(expected, observed) if actual else None
     return measure(
         metric=Metric.PSI,
         subject=profile.subject,
@@ -319,7 +329,8 @@ def _unseen_shares(measure: Measure, counts: Mapping[str, BinCounts], policy: Ch
 def _unseen_share(measure: Measure, actual: BinCounts, policy: ChurnPolicy) -> Measurement:
     """The share in segments that the training data do not have; an alarm needs an interval wholly beyond the limit."""
     rows, limits = sum(actual.values()), policy.monitoring
-    estimate = share(actual.get(UNSEEN, 0), rows, policy.gate.confidence)
+    unseen = sum(number for place, number in actual.items() if place % STRIDE == UNSEEN)
+    estimate = share(unseen, rows, policy.gate.confidence)
     warn, fail = limits.warn_unseen_segments, limits.fail_unseen_segments
     return measure(
         metric=Metric.UNSEEN_SEGMENT_SHARE,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # the others behind an apostrophe of its own could not be told from a protected one.
 COMPUTED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 PROTECTION = "'"
+# Of lines of JSON in a page, each with its customer_id: by this the page's lines are found again to be erased.
+JSON_LINES = "application/jsonl"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # They change the order in which the characters around them are shown.
 _DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

@@ -7,10 +7,20 @@ from datetime import date
 from math import ceil
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from churn_assets.churn.catalogue import CATALOGUE, FEATURE_OF, Catalogue, FeatureSet, members
 from churn_assets.churn.observed import FeatureRules
+from churn_assets.churn.wording import RatingScale
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Days = Annotated[int, Field(ge=1, le=3650)]
@@ -182,7 +192,14 @@ class Split(Section):
 
 
 class Alerts(Section):
+    """Who is alerted. budget: of the eligible customers, the largest share the team can contact.
+
+    threshold_by: of the cut-offs that keep the budget and the precision floor the one that finds the most churners of
+    the validation rows ("recall"), or that earns most with them by [economics] ("profit").
+    """
+
     budget: Share = 0.20
+    threshold_by: Literal["recall", "profit"] = "recall"
 
 
 class Gate(Section):
@@ -360,14 +377,20 @@ class Action(Section):
 class Retention(Section):
     """Who is listed for the retention team. holdout_share: of a list, not contacted, so that the effect is measured.
 
-    rank_by: "expected_profit" of the best action, as [economics] has it, leaves out whom no action pays for.
+    rank_by: "expected_profit" of the best action, as [economics] has it, leaves out whom no action pays for; "uplift",
+    what a contact takes off the chance of leaving, ranks once its own gate says PASS and leaves out whom it keeps
+    nobody of; until then the value at risk does. exploration_share: of a list's places, where rank_by is "uplift",
+    drawn at random among who else could be listed. min_held_out: customers of used lists with a known outcome, and as
+    many contacted, before that gate judges.
     contact_pause_days: nobody is listed again for so long after a contact, and never within the outcome window.
     weekly_capacity: customers, if less than the alert budget. max_unmatched_opt_outs: where it is given, no list is
     made while a larger share of the opt-outs is of no known customer; else they warn like the other tables.
     """
 
-    rank_by: Literal["value_at_risk", "expected_profit"] = "value_at_risk"
+    rank_by: Literal["value_at_risk", "uplift", "expected_profit"] = "value_at_risk"
     holdout_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
+    exploration_share: Annotated[float, Field(ge=0, le=0.5)] = 0.10
+    min_held_out: Annotated[int, Field(ge=100, le=1_000_000)] = 500
     contact_pause_days: Days = 42
     weekly_capacity: Annotated[int, Field(ge=1)] | None = None
     max_unmatched_opt_outs: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -440,10 +463,47 @@ class Monitoring(Section):
         return self
 
 
+class TierNames(Section):
+    """What people call the risk tiers. Tables hold high, medium and low whatever these are."""
+
+    high: Annotated[str, Field(min_length=1, max_length=30)] = "high"
+    medium: Annotated[str, Field(min_length=1, max_length=30)] = "medium"
+    low: Annotated[str, Field(min_length=1, max_length=30)] = "low"
+
+    @model_validator(mode="after")
+    def names_differ(self) -> "TierNames":
+        if len({self.high, self.medium, self.low}) < 3:
+            raise ValueError(f"high ({self.high}), medium ({self.medium}) and low ({self.low}) must differ")
+        return self
+
+    def of(self, tier: str) -> str:
+        """The name of a tier of the tables."""
+        name: str = getattr(self, tier)
+        return name
+
+
 class Units(Section):
-    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word."""
+    """How figures are said to people. currency: behind amounts of money, as in "30,169 EUR"; empty: no word.
+
+    rating: what ratings count; rating_scale: the worst and the best that customers can give, which reviews of 1 to 5
+    are said in, as in "rated us 3.1 points". tiers: what the risk tiers are called on the list and in the report.
+    """
 
     currency: Annotated[str, Field(pattern=r"^\S*$", max_length=8)] = ""
+    rating: Annotated[str, Field(min_length=1, max_length=20)] = "stars"
+    rating_scale: Annotated[tuple[float, float], Field(strict=False)] = (1.0, 5.0)
+    tiers: TierNames = TierNames()
+
+    @field_validator("rating_scale")
+    @classmethod
+    def worst_is_below_best(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:
+            raise ValueError(f"the worst rating ({scale[0]:g}) must be below the best ({scale[1]:g})")
+        return scale
+
+    @property
+    def scale(self) -> RatingScale:
+        return RatingScale(self.rating, *self.rating_scale)
 
 
 class ChurnPolicy(Section):
@@ -508,6 +568,8 @@ class ChurnPolicy(Section):
         if self.economics is None:
             if self.retention.rank_by == "expected_profit":
                 raise ValueError('retention.rank_by ("expected_profit") needs [economics]: what a customer is worth')
+            if self.alerts.threshold_by == "profit":
+                raise ValueError('alerts.threshold_by ("profit") needs [economics]: what a customer is worth')
             return self
         named, priced = {each.action for each in self.retention.actions}, set(self.economics.actions)
         for missing in sorted(named - priced):
@@ -572,10 +634,12 @@ class ChurnPolicy(Section):
 
     @property
     def ranked_by(self) -> Literal["value_at_risk", "expected_profit", "churn_probability"]:
-        """What the lists rank by: where a ready feature table declares no value, the probability alone."""
-        delivered = self.catalogue.delivered
-        is_unvalued = delivered is not None and delivered.value is None
-        return "churn_probability" if is_unvalued else self.retention.rank_by
+        """What the lists rank by without an estimate of what contacts change: where a ready feature table declares no
+        value, the probability alone."""
+        delivered, rank_by = self.catalogue.delivered, self.retention.rank_by
+        if delivered is not None and delivered.value is None:
+            return "churn_probability"
+        return "value_at_risk" if rank_by == "uplift" else rank_by
 
     @property
     def feature_rules(self) -> FeatureRules:
@@ -591,11 +655,13 @@ class ChurnPolicy(Section):
     def digest(self) -> str:
         """A short hash of every rule that judges, and of the features that the feature set holds.
 
-        Who promotes, what runs when and what is made of scores is no such rule; nor how the trees are learned, because
-        whichever came of it is judged.
+        Who promotes, what runs when and what is made of scores is no such rule, but for what the threshold is chosen
+        by; nor how the trees are learned, because whichever came of it is judged.
         """
         left_out: Any = {"model": {*KNOBS, "max_local_rows"}} | dict.fromkeys(SECTIONS_THAT_DO_NOT_JUDGE, True)
         rules = self.model_dump(mode="json", exclude=left_out)
+        if self.alerts.threshold_by == "profit":
+            rules |= self.model_dump(mode="json", include=SECTIONS_THAT_SAY_WHAT_IS_EARNED)
         return _digest(rules | {"features": self.features} | self.catalogue.declaration())
 
     def panel_digest(self, code: str) -> str:
@@ -624,6 +690,7 @@ SECTIONS_THAT_DO_NOT_JUDGE = {
     "monitoring",
     "units",
 }
+SECTIONS_THAT_SAY_WHAT_IS_EARNED: Any = {"economics": True, "scoring": True, "retention": {"actions"}}
 PANEL_SECTIONS = {"windows", "churn", "crisis_delay_minutes", "cleaning", "calendar", "baseline"}
 
 

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import reduce
 from math import floor, nan
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +29,45 @@ from churn_assets.churn.scoring import KEYS
 
 OPTED_OUT, CONTACTED, HELD_OUT = "opted out", "contacted", "held out"
 NO_ACTION_PAYS = "no action pays, or those that do are used up"
+KEEPS_NOBODY = "a contact is estimated to keep nobody like them"
+RANKING_WORDS = {
+    "value_at_risk": "value at risk",
+    "uplift": "what a contact takes off the chance of leaving",
+    "expected_profit": "expected profit",
+    "churn_probability": "the chance of leaving",
+}
 TARGET_RULES = ("capacity", "ranking", "exclusions", "additivity")
 # Sums of a few dozen terms of magnitude 1 agree to this.
 ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What lists rank by, and why by that."""
+
+    by: Literal["value_at_risk", "uplift", "expected_profit", "churn_probability"]
+    because: str
+
+
+def ranking_without_estimate(policy: ChurnPolicy, against: str = "") -> Ranking:
+    """What lists rank by where no estimate of what contacts change may, and `against` it, if it was asked for."""
+    if policy.retention.rank_by == "uplift":
+        return Ranking(policy.ranked_by, f"uplift, which retention.rank_by asks for, may not rank: {against}")
+    if policy.ranked_by == "churn_probability":
+        return Ranking(policy.ranked_by, "the feature table declares no value")
+    return Ranking(policy.ranked_by, "retention.rank_by asks for it")
+
+
+def ranked_text(listed: Sequence[Mapping[str, Any]]) -> str:
+    """What a list ranks by and why, for people; empty for nobody.
+
+    In: ranked_by, ranked_because, is_exploration and is_holdout of its rows.
+    """
+    # Lists of before they said why say nothing.
+    told = sorted({(row["ranked_by"], row["ranked_because"]) for row in listed if row["ranked_because"] is not None})
+    text = " ".join(f"Ranked by {RANKING_WORDS[by]}: {because}." for by, because in told)
+    drawn = sum(row["is_exploration"] and not row["is_holdout"] for row in listed)
+    return f"{text} {drawn:,} of them were drawn at random." if drawn else text
 
 
 def campaign_members(contacts: DataFrame, targets: DataFrame | None) -> DataFrame:
@@ -83,8 +120,18 @@ def exclusions(alerted: DataFrame, members: DataFrame, opt_outs: DataFrame, poli
 
 def is_held_out(policy: ChurnPolicy) -> Column:
     """Whether a customer is held out of the list of `as_of`: a hash of both, so it is so whenever the list is made."""
-    key = F.concat_ws(":", F.lit("holdout"), F.lit(policy.split.salt), F.col("as_of").cast("string"), "customer_id")
-    return F.pmod(F.xxhash64(key), F.lit(1_000_000)) < round(policy.retention.holdout_share * 1_000_000)
+    return F.pmod(_lot("holdout", policy), F.lit(1_000_000)) < round(policy.retention.holdout_share * 1_000_000)
+
+
+def exploration_draw(policy: ChurnPolicy) -> Column:
+    """The lot of a customer for the list of `as_of`, the least first: a hash of both, so it is the same whenever the
+    list is made, and of another kind than that of `is_held_out`."""
+    return _lot("explore", policy)
+
+
+def _lot(purpose: str, policy: ChurnPolicy) -> Column:
+    key = F.concat_ws(":", F.lit(purpose), F.lit(policy.split.salt), F.col("as_of").cast("string"), "customer_id")
+    return F.xxhash64(key)
 
 
 def capacity_by_date(eligible: Mapping[date, int], policy: ChurnPolicy) -> dict[date, int]:
@@ -97,22 +144,34 @@ def capacity_by_date(eligible: Mapping[date, int], policy: ChurnPolicy) -> dict[
     return {day: (budget if weekly is None else min(budget, weekly)) // lists for day, budget in budgets.items()}
 
 
-def retention_list(candidates: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy) -> pa.Table:
+def with_value_at_risk(candidates: pa.Table) -> pa.Table:
+    """`candidates` with value_at_risk, churn_probability times recent_spend; null where the spend is."""
+    value = pc.multiply(candidates.column("churn_probability"), candidates.column("recent_spend"))
+    return candidates.append_column("value_at_risk", value)
+
+
+def retention_list(
+    candidates: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy, ranking: Ranking | None = None
+) -> pa.Table:
     """The list of each as-of date by rank (int, from 1): `candidates` that made it, with value_at_risk, ranked_by,
-    suggested_action and expected_profit.
+    ranked_because, is_exploration, suggested_action and expected_profit.
 
     In: `candidates`, customer_id, as_of, churn_probability, recent_spend, is_holdout, risk_tier, reasons and more;
     `capacity_by_date`. By value at risk, the churn probability times the spend of the observation window, until the
-    capacity is used up; or, by `retention.rank_by`, those whom actions earn most with; where nobody's spend is known
-    (null) by the probability alone. Whoever is held out keeps the rank but takes no one's place. suggested_action: the
-    first that fits; with [economics], of those that earn anything the ones that earn most in all within their
-    capacities, null where none is left. expected_profit: of that action.
+    capacity is used up; or, by `ranking`, those whom actions earn most with, or those of whom a contact keeps most by
+    their uplift (null: not known), nobody of whom it keeps none; where nobody's spend is known (null) by the
+    probability alone. With retention.rank_by = "uplift" the policy's exploration share of the places goes to who else
+    there is, the least exploration_draw first. Whoever is held out keeps the rank but takes no one's place.
+    suggested_action: the first that fits; with [economics], of those that earn anything the ones that earn most in all
+    within their capacities, null where none is left. expected_profit: of that action.
     """
-    value = pc.multiply(candidates.column("churn_probability"), candidates.column("recent_spend"))
-    valued = candidates.append_column("value_at_risk", value)
+    ranking = ranking or ranking_without_estimate(policy)
+    valued = with_value_at_risk(candidates)
     days = pc.unique(valued.column("as_of")).sort().to_pylist()
-    lists = [_list_of(valued.filter(pc.equal(valued.column("as_of"), day)), capacity[day], policy) for day in days]
-    return pa.concat_tables(lists) if lists else _list_of(valued, 0, policy)
+    lists = [
+        _list_of(valued.filter(pc.equal(valued.column("as_of"), day)), capacity[day], policy, ranking) for day in days
+    ]
+    return pa.concat_tables(lists) if lists else _list_of(valued, 0, policy, ranking)
 
 
 def to_contact(listed: pa.Table) -> list[dict[str, Any]]:
@@ -124,20 +183,55 @@ def to_contact(listed: pa.Table) -> list[dict[str, Any]]:
     return [{**row, "rank": place} for place, row in enumerate(contacts, start=1)]
 
 
-def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> pa.Table:
-    is_by_profit = policy.ranked_by == "expected_profit"
-    by = ("expected_profit", "value_at_risk") if is_by_profit else ("value_at_risk", "churn_probability")
-    order = [*((name, "descending") for name in by), ("customer_id", "ascending")]
-    if is_by_profit:
+def _list_of(customers: pa.Table, capacity: int, policy: ChurnPolicy, ranking: Ranking) -> pa.Table:
+    before = {"uplift": ["uplift"], "expected_profit": ["expected_profit"]}.get(ranking.by, [])
+    then = ["value_at_risk"] if ranking.by == "expected_profit" else ["value_at_risk", "churn_probability"]
+    order = [*((name, "descending") for name in (*before, *then)), ("customer_id", "ascending")]
+    if ranking.by == "expected_profit":
         offered = _offered(customers, policy, most=capacity)
         ranked = offered.filter(offered.column("suggested_action").is_valid()).sort_by(order)
+        ranked = ranked.append_column("is_exploration", pa.array(np.zeros(len(ranked), dtype=bool)))
     else:
-        by_value = customers.sort_by(order)
-        is_contact = ~by_value.column("is_holdout").to_numpy()
-        contacts_before = np.cumsum(is_contact) - is_contact
-        ranked = _offered(by_value.filter(contacts_before < capacity), policy)
-    ranked = ranked.append_column("ranked_by", pa.array([policy.ranked_by] * len(ranked), pa.string()))
+        ranked = _offered(_chosen(customers, capacity, policy, ranking, order=order), policy)
+    for name, told in (("ranked_by", ranking.by), ("ranked_because", ranking.because)):
+        ranked = ranked.append_column(name, pa.array([told] * len(ranked), pa.string()))
     return ranked.append_column("rank", pa.array(np.arange(1, len(ranked) + 1), pa.int32()))
+
+
+def _chosen(
+    customers: pa.Table,
+    capacity: int,
+    policy: ChurnPolicy,
+    ranking: Ranking,
+    *,
+    order: Sequence[tuple[str, str]],
+) -> pa.Table:
+    """The customers of one date that `ranking` chooses and those drawn at random, in `order`, with is_exploration."""
+    explored = _explored(customers, capacity, policy)
+    is_kept = pc.fill_null(pc.greater(customers.column("uplift"), 0.0), False) if ranking.by == "uplift" else None
+    wanted = customers if is_kept is None else customers.filter(is_kept)
+    best = _first(wanted.sort_by([*order]), capacity - explored)
+    chosen = [best.append_column("is_exploration", pa.array(np.zeros(len(best), dtype=bool)))]
+    if explored:
+        is_best = pc.is_in(customers.column("customer_id"), best.column("customer_id").combine_chunks())
+        by_lot = [("exploration_draw", "ascending"), ("customer_id", "ascending")]
+        drawn = _first(customers.filter(pc.invert(is_best)).sort_by(by_lot), explored)
+        chosen.append(drawn.append_column("is_exploration", pa.array(np.ones(len(drawn), dtype=bool))))
+    return pa.concat_tables(chosen).sort_by([*order])
+
+
+def _explored(customers: pa.Table, capacity: int, policy: ChurnPolicy) -> int:
+    """How many of one list's places are drawn at random."""
+    if policy.retention.rank_by != "uplift":
+        return 0
+    to_contact = len(customers) - pc.sum(customers.column("is_holdout"), min_count=0).as_py()
+    return floor(policy.retention.exploration_share * min(capacity, to_contact))
+
+
+def _first(customers: pa.Table, places: int) -> pa.Table:
+    """The first so many to contact, with whoever is held out among them."""
+    is_contact = ~customers.column("is_holdout").to_numpy()
+    return customers.filter(np.cumsum(is_contact) - is_contact < places)
 
 
 def _offered(customers: pa.Table, policy: ChurnPolicy, most: int | None = None) -> pa.Table:
@@ -159,14 +253,20 @@ def _offered(customers: pa.Table, policy: ChurnPolicy, most: int | None = None) 
     return customers.append_column("suggested_action", action).append_column("expected_profit", profit)
 
 
-def without_action(candidates: pa.Table, listed: pa.Table, capacity: Mapping[date, int]) -> pa.Table:
-    """The `candidates` whom the list has room for and no action left: customer_id, as_of, reason."""
+def without_action(
+    candidates: pa.Table, listed: pa.Table, capacity: Mapping[date, int], ranking: Ranking | None = None
+) -> pa.Table:
+    """The `candidates` whom the list has room for and is not for: customer_id, as_of, reason.
+
+    By profit no action is left that pays; by uplift a contact keeps nobody like them.
+    """
     has_room = _with_room(listed, capacity)
     is_of_such = pc.is_in(candidates.column("as_of"), pa.array(sorted(has_room), pa.date32()))
     unlisted = (
         candidates.filter(is_of_such).select([*KEYS]).join(listed.select([*KEYS]), [*KEYS], join_type="left anti")
     )
-    return unlisted.append_column("reason", pa.array([NO_ACTION_PAYS] * len(unlisted), pa.string()))
+    reason = KEEPS_NOBODY if ranking is not None and ranking.by == "uplift" else NO_ACTION_PAYS
+    return unlisted.append_column("reason", pa.array([reason] * len(unlisted), pa.string()))
 
 
 def _with_room(listed: pa.Table, capacity: Mapping[date, int]) -> set[date]:
@@ -201,8 +301,8 @@ def target_outcomes(
         _offenders(
             _keys(_misplaced(targets)),
             "ranking",
-            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit; "
-            "without spend by probability",
+            "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit or "
+            "uplift; without spend by probability",
         ),
         _offenders(
             [*twice, *unwanted, *strangers, *forgotten],
@@ -287,7 +387,7 @@ def _misplaced(targets: pa.Table) -> pa.Table:
 def _ranking_value(targets: pa.Table) -> pa.ChunkedArray:
     """What each list ranks by, as it says itself; lists of before it was said rank by the value at risk."""
     value = targets.column("value_at_risk")
-    for other in ("expected_profit", "churn_probability"):
+    for other in ("expected_profit", "uplift", "churn_probability"):
         if other in targets.column_names:
             value = pc.if_else(_is_ranked_by(targets, other), targets.column(other), value)
     return value

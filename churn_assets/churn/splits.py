@@ -15,6 +15,7 @@ TEST_FOLDS = range(20)
 VALIDATION_FOLDS = range(20, 36)
 # Turning the folds by a fifth of them gives each customer to the test exactly once.
 CROSSFIT_FOLDS = range(FOLDS // len(TEST_FOLDS))
+VALIDATION_SHARE = len(VALIDATION_FOLDS) / FOLDS
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,8 @@ def current_rows(panel: DataFrame, dates: SplitDates, policy: ChurnPolicy, cross
 def is_validation() -> Column:
     """Whether a training row belongs to the fold the threshold is chosen on."""
     return F.col("fold").between(VALIDATION_FOLDS.start, VALIDATION_FOLDS.stop - 1)
+
+
+def judged_share(policy: ChurnPolicy) -> float:
+    """Of the customers of a judged date, the share that the verdict rests on: those of the test folds, or all."""
+    return 1.0 if policy.gate.evaluation == "crossfit" else len(TEST_FOLDS) / FOLDS

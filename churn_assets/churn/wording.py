@@ -7,11 +7,29 @@ from churn_assets.churn.observed import FeatureRules
 
 
 @dataclass(frozen=True)
+class RatingScale:
+    """The company's own scale of ratings, which reviews of 1 to 5 are said in. unit: what it counts."""
+
+    unit: str = "stars"
+    low: float = 1.0
+    high: float = 5.0
+
+    def rating(self, score: float) -> float:
+        """A review score of 1 to 5 on this scale."""
+        return self.low + self.difference(score - 1)
+
+    def difference(self, of_scores: float) -> float:
+        """Between two review scores, on this scale."""
+        return of_scores * (self.high - self.low) / 4
+
+
+@dataclass(frozen=True)
 class Wording:
     """What a sentence needs beside a customer's own values. segments: name by number."""
 
     rules: FeatureRules
     segments: Mapping[int, str]
+    scale: RatingScale = RatingScale()
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,9 @@ def rating(value: Compared, said: Wording) -> str | None:
     if not value.observed["reviews"]:
         # Their value is what others said.
         return None
-    return f"rated us {value.own:.1f} stars on average; usual is {value.reference:.1f}"
+    own, usual = (f"{said.scale.rating(score):.1f}" for score in (value.own, value.reference))
+    # On a scale of few steps both may read the same.
+    return None if own == usual else f"rated us {own} {said.scale.unit} on average; usual is {usual}"
 
 
 def lateness(value: Compared, said: Wording) -> str | None:
@@ -93,8 +113,9 @@ def crisis(value: Compared, said: Wording) -> str:
     return f"waited more than {late} past the promise; {one_in(value.reference)} of all customers did"
 
 
-def fall(value: Compared, said: Wording) -> str:
-    return f"a review fell by {-value.own:.1f} stars from the one before; usual is {max(-value.reference, 0):.1f}"
+def fall(value: Compared, said: Wording) -> str | None:
+    own, usual = (f"{said.scale.difference(fell):.1f}" for fell in (-value.own, max(-value.reference, 0)))
+    return None if own == usual else f"a review fell by {own} {said.scale.unit} from the one before; usual is {usual}"
 
 
 def rank(value: Compared, said: Wording) -> str | None:

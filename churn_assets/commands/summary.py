@@ -26,6 +26,7 @@ from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.feasibility import FEASIBILITY
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER, SILVER_CUSTOMERS, landed, rows_kept
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.monitoring import DECISIONS, MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, EXPORTS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
@@ -180,6 +181,7 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
             "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
             "  ranking   PR-AUC {pr_auc:.3f}".format(**row),
+            *_profit_lines(row, policy.units.currency),
             *_comparison_lines(row["comparisons"]),
         ]
     return lines
@@ -190,6 +192,15 @@ def _date_line(judged: Mapping[str, Any]) -> str:
         return f"  {judged['as_of']}  {judged['missed']}"
     found = "{as_of}  recall {recall:.3f}, churn rate {prevalence:.1%}, alerts {alert_share:.1%}".format(**judged)
     return f"  {found}: {'holds' if judged['is_met'] else 'missed ' + judged['missed']}"
+
+
+def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
+    """What contacts earn, where the policy that judged had [economics]."""
+    if row.get("profit_per_customer") is None:
+        return
+    amount = f"{row['profit_per_customer']:,.2f} {currency}".rstrip()
+    most = "{best_profit_per_customer:,.2f} with {most_profitable_share:.0%} of them contacted".format(**row)
+    yield f"  profit    {amount} per customer by contacting the alerted; {most}; EMPC {row['empc']:,.2f}"
 
 
 def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -304,10 +315,14 @@ def _next_lines(
         yield "      which version serves, since when, on which data, and every decision"
     if lakehouse.has(SILVER):
         yield from (f"  {lakehouse.root}", "      the Delta tables")
-    report = f"{FOLDER}/{REPORT}.html"
-    if lakehouse.holds_file(report):
-        page = "the risk report: one page for a browser, a phone or paper"
-        yield from (f"  {lakehouse.root}/{report}", f"      {page}")
+    pages = {
+        PAGE: "the list as a page to work with: search, sort, filter, each customer's reasons and history",
+        REPORT: "the risk report: one page for a browser, a phone or paper",
+    }
+    for name, said in pages.items():
+        file = f"{FOLDER}/{name}.html"
+        if lakehouse.holds_file(file):
+            yield from (f"  {lakehouse.root}/{file}", f"      {said}")
 
 
 def _advice(lakehouse: LakehouseResource, begun_at: datetime) -> Iterator[str]:

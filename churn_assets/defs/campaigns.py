@@ -16,17 +16,17 @@ from churn_assets.churn.campaigns import (
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import ColumnNote, bullets, described, same_columns, table_result, table_spec
-from churn_assets.defs.retention import CONTACTS, TARGETS, members
+from churn_assets.defs.retention import CONTACTS, OUTCOMES, TARGETS, members
 from churn_assets.defs.scoring import MONITORING_GROUP
 from churn_assets.resources.lakehouse import LakehouseResource
 
-OUTCOMES = "food_delivery/campaign_outcomes"
 EFFECT = "food_delivery/campaign_effect"
 NOTES = {
     **described(EFFECT_COLUMNS),
     **same_columns(["customer_id", "as_of", "risk_tier"], CONTACTS, {"as_of": "the date of the list"}),
     "arm": ColumnNote("what the list chose, whether or not the customer could be reached"),
     "is_contacted": ColumnNote("whether the customer was contacted", [(CONTACTS, "contacted_at")]),
+    "contacted_at": ColumnNote("when; null for whoever was not", [(CONTACTS, "contacted_at")]),
     "is_retained": ColumnNote("whether the customer stayed; null until known", [(PANEL, "label")]),
     "problem": ColumnNote("why the row does not count; null where it does"),
 }

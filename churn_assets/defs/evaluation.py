@@ -1,7 +1,8 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from churn_assets.churn.evaluations import (
     recorded_evaluation,
     recorded_single_features,
 )
+from churn_assets.churn.influences import Influence, influences
 from churn_assets.churn.ledger import Action
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
@@ -55,9 +57,11 @@ from churn_assets.pages.pictures import (
     feature_importances,
     figures_over_dates,
     precision_recall,
+    profit_curve,
     score_distribution,
+    shap_sizes,
 )
-from churn_assets.pages.tables import criteria_table, dates_table, figures_table
+from churn_assets.pages.tables import criteria_table, dates_table, figures_table, influences_table
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
@@ -112,8 +116,12 @@ def recall_churn(
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
     strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
-    card, page = _card(tracking, trained, evidence, policy, evaluation, pictures)
-    shown = {name: value for name, value in evaluation.figures.flat().items() if value is not None}
+    found = _influences(tracking, trained, scored, policy)
+    if found:
+        pictures["shap.png"] = drawn(shap_sizes(found, "What moves the scores"))
+    card, page = _card(tracking, trained, evidence, policy, evaluation, pictures, found)
+    earned = {} if evaluation.profit is None else evaluation.profit.flat()
+    shown = {name: value for name, value in (evaluation.figures.flat() | earned).items() if value is not None}
     tracking.log_evaluation(
         trained.run_id,
         {
@@ -121,6 +129,7 @@ def recall_churn(
             **shown,
             "rule_pr_auc": row["rule_pr_auc"],
             **{each.key: each.value for each in evaluation.criteria if each.key in CALIBRATION_KEYS},
+            **{f"shap_{each.feature}": each.mean for each in found},
         },
         {
             "verdict": evaluation.verdict.value,
@@ -131,7 +140,7 @@ def recall_churn(
         judged_on=(TEST, trained.evidence.data_versions[TEST]),
         description=_described(evaluation, trained),
         pictures=pictures,
-        texts={"model_card.md": card, "model_card.html": page},
+        texts={"model_card.md": card, "model_card.html": page, "shap.json": json.dumps(list(map(asdict, found)))},
     )
     if evaluation.verdict is not Verdict.PASS:
         recorded = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
@@ -149,6 +158,7 @@ def recall_churn(
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
             **({"dates": dg.MetadataValue.md(dates_table(evaluation))} if evaluation.dates else {}),
+            "influences": dg.MetadataValue.md(influences_table(found)) if found else "nothing could be judged",
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
@@ -215,7 +225,7 @@ def _judged(
         except Exception as broken:  # As above.
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
-    found = judged.scored(rows, trained.features, origin.segments(), champion_scores, policy.catalogue)
+    found = judged.scored(rows, trained.features, origin.segments(), champion_scores, policy.catalogue, policy)
     return found, obstacles
 
 
@@ -266,13 +276,14 @@ def _challenger_rows(
     versions = trained.evidence.data_versions
     model = tracking.load_model(trained.uri)
     _require_same_model(model, trained)
+    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
     if policy.gate.evaluation == "crossfit":
         _require_same_policy(trained, policy)
         panel, hyperparameters = lakehouse.read(PANEL, versions[PANEL]), trained.hyperparameters
         prior = prior_of(trained.purchases, policy.windows.outcome_days)
         rows = judged.crossfit_scores(
-            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder
+            rows, panel, hyperparameters, policy, prior=prior, shared_folder=tracking.shared_folder, spend=rivals
         )
     if policy.gate.evaluation == "backtest":
         rows = judged.backtest_scores(
@@ -284,8 +295,8 @@ def _challenger_rows(
             prior_at=lambda day: prior_of(purchases[day], policy.windows.outcome_days),
             shared_folder=tracking.shared_folder,
             told=told,
+            spend=rivals,
         )
-    rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
 
@@ -360,7 +371,27 @@ def _pictures(
         )
     if evaluation.dates:
         figures["figures_over_dates.png"] = figures_over_dates(evaluation.dates)
+    if evaluation.profit is not None:
+        own = next((each.figures for each in evaluation.dates if each.is_own), evaluation.figures)
+        figures["profit_curve.png"] = profit_curve(
+            evaluation.profit,
+            alerted=own.alert_share.value or 0.0,
+            budget=policy.alerts.budget,
+            confidence=policy.gate.confidence,
+            currency=policy.units.currency,
+        )
     return {name: drawn(figure) for name, figure in figures.items()}
+
+
+def _influences(
+    tracking: TrackingResource, trained: TrainedModel, scored: Scored | None, policy: ChurnPolicy
+) -> list[Influence]:
+    """Of the features of the very model that is registered, with cross-fitting too, on the judged customers."""
+    if scored is None:
+        return []
+    model = tracking.load_model(trained.uri)
+    values = np.column_stack([scored.features[name] for name in model.features])
+    return influences(model, values, policy.catalogue)
 
 
 def _card(
@@ -370,6 +401,7 @@ def _card(
     policy: ChurnPolicy,
     evaluation: Evaluation,
     pictures: Mapping[str, Picture],
+    found: Sequence[Influence],
 ) -> tuple[str, str]:
     """The model card as Markdown and as a page with the pictures."""
     importances = tracking.document(trained.run_id, IMPORTANCES_FILE)
@@ -387,6 +419,7 @@ def _card(
         evidence=replace(evidence, policy_digest=trained.evidence.policy_digest),
         policy=policy,
         evaluation=evaluation,
+        influences=found,
     )
     card = model_card(facts)
     importances_chart = drawn(feature_importances(importances, "What the trees use"))

@@ -9,7 +9,6 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 
 from churn_assets.churn import drift, retraining
-from churn_assets.churn.catalogue import Catalogue
 from churn_assets.churn.errors import ChurnError, UnprofiledVersionError
 from churn_assets.churn.monitoring import (
     MEASUREMENT_COLUMNS,
@@ -80,7 +79,7 @@ def training_profiles(
     version = lakehouse.version(PROFILES)
     profiled = set() if version is None else {row["model_version"] for row in lakehouse.records(PROFILES, version)}
     new = sorted(scoring - profiled)
-    rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking, policy.catalogue)]
+    rows = [profile.row() for number in new for profile in _profiles_of(number, lakehouse, tracking, policy)]
     if rows or version is None:
         version = lakehouse.append_after(PROFILES, version, pa.Table.from_pylist(rows, drift.PROFILE_SCHEMA))
     return table_result(
@@ -89,7 +88,7 @@ def training_profiles(
 
 
 def _profiles_of(
-    number: str, lakehouse: LakehouseResource, tracking: TrackingResource, catalogue: Catalogue
+    number: str, lakehouse: LakehouseResource, tracking: TrackingResource, policy: ChurnPolicy
 ) -> list[drift.Profile]:
     registered = tracking.version(number)
     if registered is None:
@@ -102,17 +101,19 @@ def _profiles_of(
     version = trained.evidence.data_versions[TRAIN]
     until = max(trained.dates.train)
     known = set(lakehouse.table_schema(TRAIN, version).names)
-    features = [feature.name for feature in catalogue.features if feature.name in known and not feature.grows]
+    features = [feature.name for feature in policy.catalogue.features if feature.name in known and feature.is_watched]
 
     def column(name: str) -> pa.ChunkedArray:
         return lakehouse.arrow(TRAIN, [name], version).column(name)
 
     # Of rows it was fitted on a model is surer than of those it will serve; on the validation fold it was not.
     scored = tracking.load_scorer(registered).score(lakehouse.read(TRAIN, version).where(is_validation()))
-    scores = scored.select("customer_id", "as_of", F.col("churn_probability").alias(drift.SCORE)).toArrow()
+    window = observed_days(policy) if drift.TENURE in known else None
+    asked = ["customer_id", "as_of", *([] if window is None else [drift.TENURE])]
+    scores = scored.select(*asked, F.col("churn_probability").alias(drift.SCORE)).toArrow()
     return [
-        *drift.profiles(column, features, number, until, catalogue),
-        *drift.profiles(scores.column, [drift.SCORE], number, until),
+        *drift.profiles(column, features, number, until, policy.catalogue, window_days=window),
+        *drift.profiles(scores.column, [drift.SCORE], number, until, window_days=window),
     ]
 
 
@@ -137,7 +138,7 @@ def monitoring(
     panel, scores = (lakehouse.read(table, inputs[table]) for table in (PANEL, SCORES))
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
-    weeks, counted = watched(scores, panel, versions, profiles)
+    weeks, counted = watched(scores, panel, versions, profiles, observed_days(policy))
     calibrations = {number: _calibration_of(number, tracking) for number in sorted(set(versions.values()))}
     figures = measurements(weeks, counted, profiles, policy, calibrations)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
@@ -166,6 +167,11 @@ def monitoring(
         },
         described(MEASUREMENT_COLUMNS),
     )
+
+
+def observed_days(policy: ChurnPolicy) -> int | None:
+    """How long features look back; None where others computed them, and nobody knows."""
+    return policy.windows.observation_days if policy.catalogue.has_orders else None
 
 
 def _calibration_of(number: str, tracking: TrackingResource) -> Calibration | str:

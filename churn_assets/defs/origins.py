@@ -3,12 +3,13 @@
 The one place that asks which of the two; what judges, trains, scores and lists asks the origin.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.calendar import ONE_DAY, AsOfCalendar
@@ -62,7 +63,8 @@ class PanelOrigin(Protocol):
         """Each churn definition that can be compared on it, the policy's own among them."""
 
     def rivals(self) -> DataFrame | None:
-        """By customer_id and as_of the rule's risk_score, and what else rivals ask for; None where there is no rule.
+        """By customer_id and as_of the rule's risk_score, what else rivals ask for, and of customers with orders their
+        recent_spend; None where there is no rule.
 
         Raises SourceSchemaError where one customer has several scores at a date: each would be judged on as a row.
         """
@@ -167,7 +169,7 @@ class ByOrders:
 
     def rivals(self) -> DataFrame:
         baseline = self._lakehouse.read(BASELINE, self._inputs[BASELINE])
-        return baseline.select(*KEYS, "risk_score", *history_columns())
+        return baseline.select(*KEYS, "risk_score", _recent_spend(), *history_columns())
 
     def purchase_model(self, before: date) -> PurchaseModel:
         silver = self._lakehouse.read(SILVER, self._inputs[SILVER])
@@ -175,9 +177,7 @@ class ByOrders:
 
     def observed(self, dates: Sequence[date]) -> DataFrame:
         snapshots = of_dates(self._lakehouse.read(BASELINE, self._baseline()), dates)
-        # Through text: not every engine's cast of a decimal is correctly rounded.
-        spend = F.col("spend").cast("string").cast("double").alias("recent_spend")
-        return snapshots.select(*KEYS, spend, *self._policy.catalogue.told_columns)
+        return snapshots.select(*KEYS, _recent_spend(), *self._policy.catalogue.told_columns)
 
     def spend(self, day: date) -> pa.Table:
         columns = ["customer_id", "spend", "segment_index"]
@@ -193,7 +193,15 @@ class ByOrders:
         return {row["segment_index"]: str(row["segment"]) for row in self._lakehouse.records(SEGMENTS)}
 
     def counted(self) -> Mapping[tuple[Any, ...], int]:
-        return self._lakehouse.counts(PANEL, SHARED_BY, self._version)
+        counts = self._lakehouse.counts(PANEL, SHARED_BY, self._version)
+        _, most_promised = self._lakehouse.bounds(BASELINE, "promised_deliveries", self._baseline())
+        if most_promised:
+            return counts
+        # Where no delivery is known with its promise the index is 0, and nothing tells who waited.
+        unknown: Counter[tuple[Any, ...]] = Counter()
+        for (as_of, _, left), rows in counts.items():
+            unknown[as_of, None, left] += rows
+        return unknown
 
     def _baseline(self) -> int:
         """The version of the snapshots that this one was computed from."""
@@ -299,6 +307,12 @@ class ByWord:
                 counted[0] += rows
                 counted[1] += rows if label == 1.0 else 0
         return [(as_of, rows, churners) for as_of, (rows, churners) in sorted(known.items())]
+
+
+def _recent_spend() -> Column:
+    """recent_spend of rows of the baseline."""
+    # Through text: not every engine's cast of a decimal is correctly rounded.
+    return F.col("spend").cast("string").cast("double").alias("recent_spend")
 
 
 def _built_by(lakehouse: LakehouseResource, version: int) -> str | None:

@@ -22,6 +22,7 @@ from churn_assets.churn.retention import (
     campaign_members,
     capacity_by_date,
     exclusions,
+    exploration_draw,
     is_held_out,
     retention_list,
     target_outcomes,
@@ -31,6 +32,7 @@ from churn_assets.churn.retention import (
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
 from churn_assets.churn.trees import imported_trees
+from churn_assets.churn.trials import RecordedUplift, ranking_by, recorded_uplift, with_uplift
 from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
@@ -43,6 +45,9 @@ from churn_assets.resources.tracking import TrackingResource
 
 TARGETS = "food_delivery/retention_targets"
 EXCLUSIONS = "food_delivery/retention_exclusions"
+# What came of the lists so far, and what that says of contacts: both are made after the lists, and heeded by the next.
+OUTCOMES = "food_delivery/campaign_outcomes"
+UPLIFT_EVALUATIONS = "food_delivery/uplift_evaluations"
 CONTACTS, OPTED_OUT = landed(CAMPAIGN_CONTACTS), landed(OPT_OUTS)
 # The versions of the model and of the panel that a week was scored with.
 STAMPS = ("model_version", "features_version")
@@ -51,7 +56,7 @@ VALUES = ("recent_spend", "value_at_risk")
 EXPORTS = "exports/retention_targets"
 RULE_MEANINGS = {
     "capacity": "Nobody is asked to contact more customers, or to take more of an action, than the week's capacity.",
-    "ranking": "Ranks follow the value at risk or the expected profit, as the list says, without a gap.",
+    "ranking": "Ranks follow the value at risk, the uplift or the expected profit, as the list says, without a gap.",
     "exclusions": "Only alerted customers are listed, each once, nobody who is excluded, and nobody is forgotten.",
     "additivity": "The reasons' contributions add up to the score, so that no reason is made up.",
 }
@@ -67,6 +72,14 @@ NOTES = {
         "churn probability times recent spend", [(SCORES, "churn_probability"), (BASELINE, "spend")]
     ),
     "ranked_by": ColumnNote("what the ranks of the list follow"),
+    "ranked_because": ColumnNote("why by that; where retention.rank_by asks for uplift, what its gate says"),
+    "uplift": ColumnNote(
+        "what a contact is estimated to take off the chance of leaving, from used lists and those held out of them; "
+        "below 0 it adds to it; null unless the gate of the estimate is open and retention.rank_by asks for it"
+    ),
+    "is_exploration": ColumnNote(
+        "drawn at random and not by rank, so that the estimate of what contacts change stays true of everybody"
+    ),
     "suggested_action": ColumnNote(
         "the first of the policy's retention actions that fits; with [economics] the one that the list earns most "
         "with, null where none is left that pays"
@@ -92,15 +105,15 @@ NOTES = {
     specs=[
         table_spec(
             TARGETS,
-            "Whom to contact each week: alerted customers by value at risk or expected profit, to the team's "
+            "Whom to contact each week: alerted customers by value at risk, uplift or expected profit, to the team's "
             "capacity, with reasons, a suggested action, and a random share that is held out to measure the effect.",
             group=GROUP,
             deps=[SCORES, UNSCORED, PANEL, BASELINE, CONTACTS, OPTED_OUT],
         ),
         table_spec(
             EXCLUSIONS,
-            "The alerted customers of each week who are not listed: contacted or held out of late, opted out, or "
-            "without an action that pays.",
+            "The alerted customers of each week who are not listed: contacted or held out of late, opted out, "
+            "without an action that pays, or left alone because a contact keeps nobody like them.",
             group=GROUP,
             deps=[SCORES, CONTACTS, OPTED_OUT],
         ),
@@ -135,9 +148,12 @@ def retention_targets(
         _explained(lakehouse, tracking, policy, inputs[SCORES], candidates=candidates, made_with=made_with)
         for made_with in sorted({(number, version) for _, number, version in scored})
     ]
+    recorded = recorded_estimate(lakehouse, policy)
+    ranking = ranking_by(recorded, policy)
     told = reduce(DataFrame.unionByName, explanations).toArrow()
-    listed = retention_list(told, capacity, policy)
-    excluded = pa.concat_tables([excluded, without_action(told, listed, capacity).cast(excluded.schema)])
+    told = with_uplift(told, candidates, recorded.model if ranking.by == "uplift" else None, policy)
+    listed = retention_list(told, capacity, policy, ranking)
+    excluded = pa.concat_tables([excluded, without_action(told, listed, capacity, ranking).cast(excluded.schema)])
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         written, kept_off = staged[TARGETS].toArrow(), staged[EXCLUSIONS].select(*KEYS).toArrow()
@@ -157,7 +173,13 @@ def retention_targets(
     )
     files = bullets(list(_exports(lakehouse, dates, policy)))
     for commit in commits:
-        metadata = {"inputs": inputs, "weeks": len(dates), "ranked_by": policy.ranked_by, "csv": files}
+        metadata = {
+            "inputs": inputs,
+            "weeks": len(dates),
+            "ranked_by": ranking.by,
+            "ranked_because": ranking.because,
+            "csv": files,
+        }
         yield table_result(commit, metadata, NOTES)
 
 
@@ -212,7 +234,14 @@ def _alerted(
         [_observed(lakehouse, version, dates, policy) for version in panels],
     )
     rows = alerted.join(excluded, [*KEYS], "left").join(observed, [*KEYS, "features_version"], "left")
-    return rows.withColumn("is_holdout", is_held_out(policy)).toArrow()
+    drawn = {"is_holdout": is_held_out(policy), "exploration_draw": exploration_draw(policy)}
+    return rows.withColumns(drawn).toArrow()
+
+
+def recorded_estimate(lakehouse: LakehouseResource, policy: ChurnPolicy) -> RecordedUplift:
+    """What the lists made so far say of contacts, as far as the gate of the estimate lets the next ones heed it."""
+    judged = lakehouse.records(UPLIFT_EVALUATIONS) if lakehouse.has(UPLIFT_EVALUATIONS) else []
+    return recorded_uplift(judged, policy, lakehouse.inputs(OUTCOMES) if lakehouse.has(OUTCOMES) else {})
 
 
 def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
@@ -261,7 +290,7 @@ def _explained(
         is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
         references[day] = reference(panel.filter(is_scored), model, policy.catalogue)
     names = origin_of(lakehouse, panel_version, policy).segments()
-    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()})
+    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()}, policy.units.scale)
     told = explained(lakehouse.frame(rows), model, references, wording, policy.catalogue)
     return told.drop(*policy.catalogue.of, *policy.catalogue.told_columns)
 
@@ -272,13 +301,28 @@ def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnP
     Each row says of which week it is, what it is ranked by, and in which currency amounts are.
     """
     money = ["recent_spend", "value_at_risk", *([] if policy.economics is None else ["expected_profit"])]
-    shown = ["ranked_by", "customer_id", "risk_tier", "churn_probability", *money, "currency", "suggested_action"]
+    shown = [
+        "ranked_by",
+        "ranked_because",
+        "customer_id",
+        "risk_tier",
+        "churn_probability",
+        *money,
+        "currency",
+        "suggested_action",
+    ]
     for day in dates:
         told = [name for name in shown if name != "currency"]
         listed = lakehouse.arrow(TARGETS, ["rank", *told, "reasons", "is_holdout"], dates=("as_of", [day]))
         unknown = [name for name in VALUES if len(listed) and not pc.any(listed.column(name).is_valid()).as_py()]
         rows = [
-            {**row, "week": day, "currency": policy.units.currency} | _sentences(row["reasons"])
+            {
+                **row,
+                "week": day,
+                "currency": policy.units.currency,
+                "risk_tier": policy.units.tiers.of(row["risk_tier"]),
+            }
+            | _sentences(row["reasons"])
             for row in to_contact(listed)
         ]
         content = pd.DataFrame(rows, columns=["week", "rank", *shown, *_sentences([])])

@@ -1,5 +1,7 @@
 """Stage 9, for executives: the latest scored week on one page."""
 
+from datetime import date
+
 import dagster as dg
 
 from churn_assets.churn import retraining
@@ -9,6 +11,7 @@ from churn_assets.churn.evaluation import Verdict, attainable_recall
 from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.retention import ranked_text
 from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
@@ -18,6 +21,7 @@ from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
@@ -28,7 +32,9 @@ FOLDER = "reports"
 # What the page needs of scores and list.
 SCORED = ["customer_id", "churn_probability", "is_alert", "risk_tier"]
 STAMPS = ["model_version", "features_version"]
+DIFFERENCE = ("difference", "difference_low", "difference_high")
 LISTED = ["is_holdout", "value_at_risk", "suggested_action", "reasons"]
+RANKED = ["ranked_by", "ranked_because", "is_exploration", "is_holdout"]
 
 
 @dg.asset(
@@ -88,6 +94,13 @@ def churn_risk_report(
         model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
         catalogue=policy.catalogue,
+        measured=[
+            MeasuredEffect(row["as_of"], *(row[name] for name in DIFFERENCE))
+            for row in sorted(effects, key=lambda row: row["as_of"])
+            if row["difference"] is not None
+        ],
+        ranked=_ranked(lakehouse, inputs[TARGETS], latest),
+        tiers=policy.units.tiers,
     )
     page = risk_report_page(report).encode()
     lakehouse.write_file(f"{FOLDER}/{REPORT}-{as_of}.html", page)
@@ -106,6 +119,12 @@ def churn_risk_report(
             "to_contact": week.to_contact,
         }
     )
+
+
+def _ranked(lakehouse: LakehouseResource, version: int, week: date) -> str:
+    if not set(RANKED) <= set(lakehouse.table_schema(TARGETS, version).names):
+        return ""
+    return ranked_text(lakehouse.arrow(TARGETS, RANKED, version, dates=("as_of", [week])).to_pylist())
 
 
 def _measurements(lakehouse: LakehouseResource) -> list[Measurement]:

@@ -131,14 +131,23 @@ def churn_pipeline_model(
     hyperparameters = hyperparameters_of(config, policy, rows, lambda: cluster_workers(lakehouse.spark))
     if hyperparameters.workers > 1:
         context.log.info(f"{rows:,} rows are learned by {hyperparameters.workers} workers of the cluster together.")
-    purchases = purchase_model(context, origin_of(lakehouse, versions[PANEL], policy), dates.test)
+    origin = origin_of(lakehouse, versions[PANEL], policy)
+    purchases = purchase_model(context, origin, dates.test)
+    spend = origin.rivals() if policy.alerts.threshold_by == "profit" else None
     prior = prior_of(purchases, policy.windows.outcome_days)
     about = f"{policy.model.feature_set} {dates.test}"
     with tracking.training_run(context, hyperparameters.estimator, about) as run_id:
         # The serving contract comes next, and the fit leaves time.
         tracking.probe.prepare()
         model = models.train_churn_model(
-            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=tracking.shared_folder
+            train,
+            current,
+            hyperparameters,
+            policy,
+            rows=rows,
+            prior=prior,
+            shared_folder=tracking.shared_folder,
+            spend=spend,
         )
         evidence = Evidence(model_digest(model.trees, model.threshold_value), policy.digest, versions)
         first = train.orderBy("customer_id", "as_of").limit(REFERENCE_ROWS).toPandas()
@@ -157,6 +166,7 @@ def churn_pipeline_model(
             "validation_recall": threshold.recall if threshold else "undefined",
             "validation_precision": threshold.precision if threshold else "undefined",
             "validation_alert_share": threshold.alert_share if threshold else "undefined",
+            **({} if threshold is None or threshold.profit is None else {"validation_profit": threshold.profit}),
             "precision_recall_curve": as_metadata(logged.pictures[VALIDATION_CURVE]),
             "feature_importances": as_metadata(logged.pictures[IMPORTANCES_CHART]),
             "inputs": versions,
@@ -189,8 +199,8 @@ def _logged(
     """All that the MLflow run is to hold, by the names people look for."""
     features, importances = policy.features, model.trees.importances()
     rules = policy.model_dump(mode="json")
-    validated = {} if model.threshold is None else asdict(model.threshold)
-    validated.pop("value", None)
+    of_threshold = {} if model.threshold is None else asdict(model.threshold)
+    validated = {name: value for name, value in of_threshold.items() if name != "value" and value is not None}
     return LoggedTraining(
         evidence,
         features,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from churn_assets.churn.plain_text import protected
+from churn_assets.churn.plain_text import JSON_LINES, protected
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import filesystem_of, python_uri, write_file
 
@@ -82,6 +82,8 @@ def erase(root: str, erasure: Erasure) -> dict[str, int]:
             gone = _erase_rows(filesystem, path, erasure)
         elif path.endswith(".csv"):
             gone = _erase_lines(filesystem, path, erasure)
+        elif _has_json_lines(filesystem, path):
+            gone = _erase_json_lines(filesystem, path, erasure)
         else:
             gone = _erase_words(filesystem, path, erasure)
         if gone:
@@ -160,6 +162,33 @@ def _erase_lines(filesystem: Any, path: str, erasure: Erasure) -> int:
     if gone:
         _replace(filesystem, path, kept.getvalue().encode())
     return gone
+
+
+def _has_json_lines(filesystem: Any, path: str) -> bool:
+    """Whether a file is lines of JSON, or a page that holds such lines: whose each is, it says itself."""
+    if path.endswith(".jsonl"):
+        return True
+    return path.endswith(".html") and f'type="{JSON_LINES}"' in (_text(filesystem, path) or "")
+
+
+def _erase_json_lines(filesystem: Any, path: str, erasure: Erasure) -> int:
+    """Whole lines, and nothing but them: in JSON an id may be written otherwise, and 7 as an id is not every 7."""
+    lines = (_text(filesystem, path) or "").split("\n")
+    kept = [line for line in lines if not _is_line_of(line, erasure)]
+    if len(kept) < len(lines):
+        _replace(filesystem, path, "\n".join(kept).encode())
+    return len(lines) - len(kept)
+
+
+def _is_line_of(line: str, erasure: Erasure) -> bool:
+    if not line.startswith("{"):
+        return False
+    try:
+        row = json.loads(line)
+    except ValueError:
+        # A line of the page's own.
+        return False
+    return isinstance(row, dict) and _is_of(row, erasure)
 
 
 def _erase_words(filesystem: Any, path: str, erasure: Erasure) -> int:

@@ -23,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from churn_assets.demo.contact_effects import Effects, contact_effect
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -127,6 +129,11 @@ class DemoSettings(BaseModel):
         le=1,
         description="share of the customers contacted who order again in the twelve days after, come what may",
     )
+    contact_effects: Effects | None = Field(
+        None,
+        description="in place of campaign_effect, a known effect on the chance of leaving: by customer, some of whom "
+        "leave because of it (varied), the same for all (one), or none",
+    )
 
     @model_validator(mode="after")
     def _dates_are_in_order(self) -> "DemoSettings":
@@ -150,6 +157,8 @@ class DemoTables:
     campaign_contacts: customer_id, as_of (the list's date), contacted_at (null: held out), is_holdout, risk_tier.
     true_churn_probability: customer_id, as_of (the Mondays at which the customer is eligible), churn_probability; it
         knows nothing of what a campaign will change.
+    true_contact_effect: customer_id, as_of (the list's date), effect: what a contact adds to the chance of leaving of
+        each customer on the list, held out or not; with `contact_effects` alone. For tests and benchmarks.
     """
 
     orders: DataFrame
@@ -157,6 +166,7 @@ class DemoTables:
     customers: DataFrame
     campaign_contacts: DataFrame
     true_churn_probability: DataFrame
+    true_contact_effect: DataFrame
 
 
 @dataclass(frozen=True)
@@ -190,6 +200,9 @@ def demo_tables(lives: DataFrame, settings: DemoSettings) -> DemoTables:
         customers=_with_segment_faults(lives.select("customer_id", "segment"), settings),
         campaign_contacts=_campaign_contacts(lives, settings),
         true_churn_probability=lives.select("customer_id", F.inline("probabilities")),
+        true_contact_effect=lives.where("contact.effect is not null").select(
+            "customer_id", F.lit(settings.campaign).cast("date").alias("as_of"), "contact.effect"
+        ),
     )
 
 
@@ -325,6 +338,8 @@ class Campaign:
     contacted_second: Ints  # from that day's midnight on
     is_convinced: Bools
     order_day: Ints
+    lot: Floats  # what decides whom an effect by customer changes
+    effects: Effects | None
 
 
 def campaign(settings: DemoSettings, numbers: Sequence[int]) -> Campaign | None:
@@ -345,6 +360,8 @@ def campaign(settings: DemoSettings, numbers: Sequence[int]) -> Campaign | None:
         contacted_second=(9 * 3600 + reached * 1.5 * DAY).astype(np.int64),
         is_convinced=~is_holdout & (convinced < settings.campaign_effect),
         order_day=day + 3 + (10 * delay).astype(np.int64),
+        lot=convinced,
+        effects=settings.contact_effects,
     )
 
 
@@ -354,13 +371,15 @@ def campaign(settings: DemoSettings, numbers: Sequence[int]) -> Campaign | None:
 @dataclass(frozen=True)
 class Lives:
     """`has_ordered`, cancelled orders included, is (days, customers); `campaign_risk`, the churn probability of those
-    on the campaign's list and NaN of the others, (customers,); the rest is (as-of dates, customers)."""
+    on the campaign's list and NaN of the others, and `contact_effect`, what a contact adds to it, NaN without known
+    effects, are (customers,); the rest is (as-of dates, customers)."""
 
     has_ordered: Bools
     is_eligible: Bools
     churn_probability: Floats
     has_left: Bools
     campaign_risk: Floats
+    contact_effect: Floats
 
 
 def daily_hazard(base_hazard: float, dissatisfaction: Floats) -> Floats:
@@ -382,7 +401,9 @@ def live(
 
         belief <- belief (1-h)(1-p) / (1 - belief (1-h) p)
 
-    Whom a campaign convinces is active again and orders on the campaign's day, on which nobody had counted.
+    Whom a campaign convinces is active again and orders on the campaign's day, on which nobody had counted. With known
+    effects it convinces such a share, or drives such a share away on the list's day, that a contact changes the chance
+    of leaving by the effect; but for the CANCELLED_SHARE of the orders that it brings.
     """
     order_probability = customers.order_probability(calibration.median_rate)
     harm = served.harm * customers.sensitivity
@@ -396,6 +417,7 @@ def live(
     beliefs, dissatisfactions = np.ones((2, len(row_of_day), size))
     is_eligible, has_left = np.zeros((2, len(row_of_day), size), dtype=bool)
     campaign_risk, convinced_day = np.full(size, np.nan), np.full(size, -1)
+    effect = np.full(size, np.nan)
     for day in range(days.days + 1):
         if (row := row_of_day.get(day)) is not None:
             beliefs[row], dissatisfactions[row] = belief, dissatisfaction
@@ -404,7 +426,15 @@ def live(
                 risk = no_kept_order_probability(belief, dissatisfaction, order_probability, calibration.base_hazard)
                 is_listed = is_eligible[row] & (risk >= CAMPAIGN_RISK)
                 campaign_risk = np.where(is_listed, risk, np.nan)
-                convinced_day = np.where(is_listed & contacted.is_convinced, contacted.order_day, -1)
+                is_convinced = contacted.is_convinced
+                if contacted.effects is not None:
+                    habit = np.log(customers.relative_rate)
+                    every = contact_effect(contacted.effects, leaves=risk, dissatisfaction=dissatisfaction, habit=habit)
+                    effect = np.where(is_listed, every, np.nan)
+                    is_convinced = ~contacted.is_holdout & (contacted.lot * risk < -every)
+                    is_driven_away = ~contacted.is_holdout & (contacted.lot * (1 - risk) < every)
+                    is_active &= ~(is_listed & is_driven_away)
+                convinced_day = np.where(is_listed & is_convinced, contacted.order_day, -1)
         if day == days.days:
             break
         p = order_probability[days.weekday[day]]
@@ -421,7 +451,7 @@ def live(
         dissatisfaction = np.minimum(dissatisfaction + is_kept * harm[day], MAX_DISSATISFACTION)
         has_ordered[day] = orders
     probability = no_kept_order_probability(beliefs, dissatisfactions, order_probability, calibration.base_hazard)
-    return Lives(has_ordered, is_eligible, probability, has_left, campaign_risk)
+    return Lives(has_ordered, is_eligible, probability, has_left, campaign_risk, effect)
 
 
 def no_kept_order_probability(
@@ -508,7 +538,7 @@ LIVES_SCHEMA = (
     "orders array<struct<order_id: string, ordered: bigint, promised: bigint, delivered: bigint, subtotal: double, "
     "is_cancelled: boolean, reviewed: bigint, review_score: double>>, "
     "probabilities array<struct<as_of: date, churn_probability: double>>, "
-    "contact struct<contacted: bigint, is_holdout: boolean, risk_tier: string>"
+    "contact struct<contacted: bigint, is_holdout: boolean, risk_tier: string, effect: double>"
 )
 
 
@@ -603,7 +633,14 @@ def _probability_lists(lives: Lives, days: Calendar) -> pa.ListArray:
 
 
 def _contacts(lives: Lives, contacted: Campaign | None, days: Calendar) -> pa.Array:
-    kinds = pa.struct([("contacted", pa.int64()), ("is_holdout", pa.bool_()), ("risk_tier", pa.string())])
+    kinds = pa.struct(
+        [
+            ("contacted", pa.int64()),
+            ("is_holdout", pa.bool_()),
+            ("risk_tier", pa.string()),
+            ("effect", pa.float64()),
+        ]
+    )
     is_listed = ~np.isnan(lives.campaign_risk)
     if contacted is None:
         return pa.nulls(len(is_listed), kinds)
@@ -612,7 +649,8 @@ def _contacts(lives: Lives, contacted: Campaign | None, days: Calendar) -> pa.Ar
     data_ends = ((days.start - EPOCH).days + days.days) * DAY
     has_no_contact = contacted.is_holdout | (moments >= data_ends)
     tiers = np.where(lives.campaign_risk >= CAMPAIGN_HIGH_RISK, "high", "medium").tolist()
-    columns = [pa.array(moments, mask=has_no_contact), pa.array(contacted.is_holdout), pa.array(tiers)]
+    effect = pa.array(lives.contact_effect, mask=np.isnan(lives.contact_effect))
+    columns = [pa.array(moments, mask=has_no_contact), pa.array(contacted.is_holdout), pa.array(tiers), effect]
     return pa.StructArray.from_arrays(columns, fields=list(kinds), mask=pa.array(~is_listed))
 
 

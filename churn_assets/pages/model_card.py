@@ -17,13 +17,15 @@ from churn_assets.churn.evaluation import (
     strongest_rival,
 )
 from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import definition
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.profit import Profit
 from churn_assets.churn.splits import CROSSFIT_FOLDS, FOLDS, TEST_FOLDS, VALIDATION_FOLDS, SplitDates
 from churn_assets.pages.markdown import Markdown, bullets, escaped, table
-from churn_assets.pages.tables import UNKNOWN, criteria_table, dates_table, figures_table
+from churn_assets.pages.tables import UNKNOWN, criteria_table, dates_table, figures_table, influences_table
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class CardFacts:
 
     name: of the registered model. importances: share of the trees' gain by feature, empty where the model cannot be
     read. evidence: as the training recorded it, with the champion that the model was compared with. policy: the one
-    that judged. threshold: None where no cut-off satisfied the policy.
+    that judged. threshold: None where no cut-off satisfied the policy. influences: of the features on the judged
+    customers; none where nothing could be judged.
     """
 
     name: str
@@ -47,6 +50,7 @@ class CardFacts:
     evidence: Evidence
     policy: ChurnPolicy
     evaluation: Evaluation
+    influences: Sequence[Influence] = ()
 
 
 def model_card(facts: CardFacts) -> str:
@@ -61,6 +65,7 @@ def model_card(facts: CardFacts) -> str:
         "## Figures": _figures(facts),
         **({"## Dates": _dates(facts)} if facts.evaluation.dates else {}),
         "## Threshold and alert budget": _threshold(facts),
+        **({} if facts.evaluation.profit is None else {"## Profit": _profit(facts, facts.evaluation.profit)}),
         "## Comparisons": _comparisons(facts),
         "## Calibration": _calibration(facts),
         "## Known limits": [bullets(_limits(facts))],
@@ -171,6 +176,12 @@ def _features(facts: CardFacts) -> Iterator[str]:
         importance = f"{importances[name]:.1%}" if name in importances else UNKNOWN
         rows.append([Markdown(f"`{name}`"), importance, feature.meaning, feature.formula, feature.range_text])
     yield table(["feature", "importance", "meaning", "formula", "range"], rows)
+    if facts.influences:
+        yield (
+            "SHAP: by how much a feature moves the log-odds of leaving, up or down, on average over the judged "
+            "customers, and what a larger value does to them."
+        )
+        yield influences_table(facts.influences)
 
 
 def _verdict(evaluation: Evaluation) -> Iterator[str]:
@@ -233,15 +244,19 @@ def _dates(facts: CardFacts) -> Iterator[str]:
     )
 
 
+_CHOSEN_BY = {"recall": "finds the most churners among", "profit": "earns most, by [economics], with"}
+
+
 def _threshold(facts: CardFacts) -> Iterator[str]:
     policy, figures = facts.policy, facts.evaluation.figures
     budget, floor = f"{policy.alerts.budget:.0%}", f"{policy.gate.precision_floor:.0%}"
     if facts.threshold is None:
-        yield "**There is no threshold**, so nobody is alerted: no cut-off on the scores keeps both rules."
+        earning = " and earns anything with the validation customers" if policy.alerts.threshold_by == "profit" else ""
+        yield f"**There is no threshold**, so nobody is alerted: no cut-off on the scores keeps both rules{earning}."
     else:
         yield (
             f"Threshold: **{facts.threshold:.4f}**. A customer with this score or a higher one is alerted. Of the "
-            "cut-offs that keep both rules it finds the most churners among the validation customers."
+            f"cut-offs that keep both rules it {_CHOSEN_BY[policy.alerts.threshold_by]} the validation customers."
         )
     yield bullets(
         [
@@ -255,6 +270,46 @@ def _threshold(facts: CardFacts) -> Iterator[str]:
             f"{figures.alerts / figures.rows:.1%} (the gate allows {policy.alerts.budget * BUDGET_TOLERANCE:.1%}), and "
             f"{figures.caught:,} of them were churners."
         )
+
+
+# Of the customers, as on the profit curve.
+_SHOWN_SHARES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
+
+
+def _profit(facts: CardFacts, profit: Profit) -> Iterator[str]:
+    policy, figures = facts.policy, facts.evaluation.figures
+    currency = f" ({escaped(policy.units.currency)})" if policy.units.currency else ""
+    yield (
+        f"What contacts would have earned among the judged customers, per customer of all of them{currency}, by "
+        "[economics] of the policy: who left is known, and of those who did each action keeps its share. Each is "
+        "offered the action that is expected to earn most with them and is left; where none pays, none. Actions that "
+        "ask for a reason are left out here."
+    )
+    yield table(
+        ["contacted, by falling score", "profit per customer"],
+        ([f"{share}%", _money(profit.curve[share])] for share in _SHOWN_SHARES),
+    )
+    alerted = f"{figures.alerts / figures.rows:.1%}" if figures.rows else UNKNOWN
+    flattering = "chosen on these very customers, which flatters it"
+    as_if = (
+        f"as if everybody could be offered “{profit.empc_action}”, the action with which it is largest, were worth as "
+        "much as the average, and accepted as surely as Verbraken, Verbeke and Baesens (2013) have it"
+    )
+    yield bullets(
+        [
+            f"the alerted, {alerted} of the customers: {_money(profit.alerted)}",
+            f"highest: {_money(profit.best)}, where {profit.best_share:.0%} are contacted; {flattering}",
+            f"EMPC: {_money(profit.empc)}, the expected maximum profit measure for customer churn, {as_if}",
+        ]
+    )
+
+
+def _money(figure: Estimate) -> str:
+    if figure.value is None:
+        return UNKNOWN
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:,.3f} (?)"
+    return f"{figure.value:,.3f} ({figure.low:,.3f} to {figure.high:,.3f})"
 
 
 def _comparisons(facts: CardFacts) -> Iterator[str]:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from churn_assets.churn.calendar import Day, Span
 from churn_assets.churn.evaluation import JudgedDate
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
+from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.churn.wording import duration
 
 if TYPE_CHECKING:
@@ -69,6 +71,32 @@ def feature_importances(importances: Mapping[str, float], title: str) -> "Figure
     axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in rising], padding=3, fontsize=8)
     axes.set(title=title, xlabel="share of the trees' gain")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def shap_sizes(influences: Sequence[Influence], title: str) -> "Figure":
+    """A bar for each feature's mean size of SHAP, the largest on top, coloured by what a larger value does."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    rising = list(reversed(influences))
+    colours = {"raises": COLOURS[1], "lowers": COLOURS[0], "neither": "#9aa5b1"}
+    figure = Figure(figsize=(7.0, 1.6 + 0.3 * len(rising)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh(
+        [each.feature for each in rising],
+        [each.mean for each in rising],
+        color=[colours[each.direction] for each in rising],
+    )
+    axes.bar_label(bars, labels=[f"{each.mean:.3f}" for each in rising], padding=3, fontsize=8)
+    axes.set(title=title, xlabel="mean size of SHAP, log-odds of leaving")
+    words = {"raises": "a larger value raises the risk", "lowers": "a larger value lowers it", "neither": "neither"}
+    kinds = [kind for kind in words if any(each.direction == kind for each in influences)]
+    axes.legend(
+        handles=[Patch(color=colours[kind], label=words[kind]) for kind in kinds], loc="lower right", fontsize=8
+    )
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -143,6 +171,40 @@ def score_distribution(
     return figure
 
 
+def profit_curve(profit: Profit, *, alerted: float, budget: float, confidence: float, currency: str) -> "Figure":
+    """What contacting more customers earns, by falling score, with its interval, the alert budget and the alerts.
+
+    alerted: the share of the customers who were.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(7.0, 4.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    points = [(each.low, each.value, each.high) for each in profit.curve]
+    lows, values, highs = np.array(points, dtype=float).T
+    axes.fill_between(SHARES, lows, highs, color=COLOURS[0], alpha=0.2, linewidth=0, label=f"{confidence:.0%} interval")
+    axes.plot(SHARES, values, color=COLOURS[0], linewidth=2.0, label="contacting those of the highest scores")
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.axvline(budget, color="#888888", linewidth=1, linestyle=":", label=f"alert budget {budget:.0%}")
+    if profit.alerted.value is not None:
+        label = f"the alerted: {alerted:.1%}, {profit.alerted.value:,.2f}"
+        axes.plot([alerted], [profit.alerted.value], "o", color="#222222", markersize=9, zorder=9, label=label)
+    if profit.best.value is not None:
+        label = f"most: {profit.best_share:.0%}, {profit.best.value:,.2f}"
+        axes.plot([profit.best_share], [profit.best.value], "x", color=COLOURS[1], markersize=9, zorder=10, label=label)
+    axes.set(
+        title="What contacting more customers earns",
+        xlabel="share of the customers contacted",
+        ylabel=f"profit per customer of all{f', {currency}' if currency else ''}",
+        xlim=(0, 1),
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.25)
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
 def churn_by_date(
     snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, outcome_days: int, *, is_narrow: bool = False
 ) -> "Figure":
@@ -174,6 +236,38 @@ def churn_by_date(
     axes.grid(alpha=0.25)
     # Below the axes: within them it would lie on some peak.
     figure.legend(loc="outside lower left", ncols=1 if is_narrow else 2, fontsize=8)
+    return figure
+
+
+@dataclass(frozen=True)
+class MeasuredEffect:
+    """What a list changed: the share that stayed of those to contact less that of those held out, with its interval."""
+
+    as_of: date
+    difference: float
+    low: float
+    high: float
+
+
+def effect_over_lists(measured: Sequence[MeasuredEffect], *, is_narrow: bool = False) -> "Figure":
+    """How many more of 100 customers stayed by being on a list to contact, by the date of the list, with its interval.
+
+    is_narrow: for a phone.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 3.2) if is_narrow else (7.4, 3.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    values, lows, highs = (np.array([100 * getattr(m, end) for m in measured]) for end in ("difference", "low", "high"))
+    # As text: the lists are looked at one by one, and weeks without one would be a hole.
+    days = [f"{each.as_of:%-d %b}\n{each.as_of:%Y}" for each in measured]
+    spread = np.maximum(0, [values - lows, highs - values])
+    axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
+    axes.errorbar(range(len(days)), values, yerr=spread, fmt="o", color=COLOURS[0], capsize=3)
+    axes.set_xticks(range(len(days)), days, fontsize=8)
+    axes.set_xlim(-0.6, len(days) - 0.4)
+    axes.set(title="What each list changed", ylabel="more stayed, of 100")
+    axes.grid(alpha=0.25, axis="y")
     return figure
 
 

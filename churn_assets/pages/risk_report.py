@@ -1,7 +1,7 @@
 """The risk report as a page for executives: one file that needs no server, on a screen, a phone or paper."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
@@ -9,11 +9,12 @@ from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.retention import CONTACTED, HELD_OUT, NO_ACTION_PAYS, OPTED_OUT
+from churn_assets.churn.policy import TierNames
+from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
 from churn_assets.pages.html import page
-from churn_assets.pages.pictures import churn_by_date, drawn_as_lines
+from churn_assets.pages.pictures import MeasuredEffect, Picture, churn_by_date, drawn_as_lines, effect_over_lists
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 VERDICT_WORDS = {
@@ -22,20 +23,25 @@ VERDICT_WORDS = {
     Verdict.NOT_EVALUABLE: "By the company's policy that is too little to judge it on.",
 }
 
+# Lists whose effect is drawn, the latest.
+MOST_LISTS = 6
 EXCLUSION_WORDS = {
     CONTACTED: "contacted of late",
     HELD_OUT: "held out of late",
     OPTED_OUT: "asked not to be contacted",
     NO_ACTION_PAYS: "no action that there still is would pay",
+    KEEPS_NOBODY: "a contact would keep nobody like them",
 }
 
 
 @dataclass(frozen=True)
 class RiskReport:
     """What the page shows. effects: sentences; alarms: figures beyond a limit; empty where there is nothing to tell.
+    measured: the effects that are known, by date.
 
     is_retrain: whether the model should be trained again; None where that is not decided. population: who the customers
-    are. worth: what their value is, behind "what the customers"; None where none is known.
+    are. worth: what their value is, behind "what the customers"; None where none is known. ranked: what the list ranks
+    by, and why; empty where nobody is listed.
     """
 
     week: WeekAtRisk
@@ -55,6 +61,9 @@ class RiskReport:
     model: ServingModel
     made_from: Sequence[str]
     catalogue: Catalogue = CATALOGUE
+    measured: Sequence[MeasuredEffect] = ()
+    ranked: str = ""
+    tiers: TierNames = field(default_factory=TierNames)
 
     @property
     def is_crisis_known(self) -> bool:
@@ -78,7 +87,10 @@ def risk_report_page(report: RiskReport) -> str:
         week=report.week,
         wide_picture=wide.data_uri,
         narrow_picture=narrow.data_uri,
+        tiers=[replace(part, name=report.tiers.of(part.name)) for part in report.week.tiers],
         trend_text=trend_text(report.trend),
+        effect_pictures=effect_pictures(report.measured),
+        effect_text=effect_text(report.measured),
         model_text=model_text(report.model),
         late=duration(report.crisis_delay_minutes),
         excluded_text=excluded_text(report.week),
@@ -97,6 +109,25 @@ def trend_text(trend: Sequence[SnapshotShares]) -> str:
         f"Of the customers of {first:%-d %B %Y}, {share:.1%} left; at the worst, of those of {worst[0]:%-d %B %Y}, "
         f"{worst[1]:.1%}; of those of {last:%-d %B %Y}, the latest week whose outcome is known, {latest:.1%}."
     )
+
+
+def effect_pictures(measured: Sequence[MeasuredEffect]) -> list[Picture]:
+    """What the lists changed, wide and narrow; none of a single one, which its sentence tells better."""
+    if len(measured) < 2:
+        return []
+    # As many as a phone has room for.
+    last = measured[-MOST_LISTS:]
+    return [drawn_as_lines(effect_over_lists(last, is_narrow=is_narrow)) for is_narrow in (False, True)]
+
+
+def effect_text(measured: Sequence[MeasuredEffect]) -> str:
+    """What the picture of the lists' effects shows, for whoever cannot see it."""
+    told = [
+        f"{100 * each.difference:+.1f} ({100 * each.low:+.1f} to {100 * each.high:+.1f}) by the list of "
+        f"{each.as_of:%-d %B %Y}"
+        for each in measured[-MOST_LISTS:]
+    ]
+    return f"So many more of 100 customers stayed than of those held out: {', '.join(told)}."
 
 
 def excluded_text(week: WeekAtRisk) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from churn_assets.churn.catalogue import Feature
 from churn_assets.churn.evaluation import NAMES, Evaluation, JudgedDate, shortcomings
 from churn_assets.churn.feasibility import Feasibility
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.ledger import Decision, before, headline, moment
 from churn_assets.churn.outcomes import Figure
@@ -129,6 +130,15 @@ def _candidate(candidate: Feasibility) -> Sequence[str]:
 def features_table(features: Iterable[Feature]) -> Markdown:
     """What the features mean and how they are computed."""
     return table(["feature", "meaning", "formula"], ([each.name, each.meaning, each.formula] for each in features))
+
+
+_LARGER = {"raises": "raises the risk", "lowers": "lowers the risk", "neither": UNKNOWN}
+
+
+def influences_table(influences: Iterable[Influence]) -> Markdown:
+    """How far each feature moves a model's scores, and in which direction."""
+    rows = ([Markdown(f"`{each.feature}`"), f"{each.mean:.3f}", _LARGER[each.direction]] for each in influences)
+    return table(["feature", "mean size of SHAP", "a larger value"], rows)
 
 
 def decisions_list(decisions: Iterable[Decision]) -> Markdown:

@@ -18,7 +18,7 @@ from churn_assets.churn.actions import (
     fitting_actions,
 )
 from churn_assets.churn.outcomes import Outcome
-from churn_assets.churn.policy import Action, ChurnPolicy, Economics, Offer, Retention
+from churn_assets.churn.policy import Action, Alerts, ChurnPolicy, Economics, Offer, Retention
 from churn_assets.churn.retention import NO_ACTION_PAYS, retention_list, target_outcomes, without_action
 
 WEEK = date(2025, 12, 29)
@@ -234,6 +234,13 @@ def test_a_list_that_exceeds_an_actions_capacity_breaks_the_rule() -> None:
 
 
 # --- the policy ---
+
+
+def test_a_threshold_by_profit_is_refused_where_nobody_knows_what_is_earned() -> None:
+    by_profit = Alerts(threshold_by="profit")
+    with pytest.raises(ValidationError, match=r'alerts\.threshold_by \("profit"\) needs \[economics\]'):
+        ChurnPolicy(alerts=by_profit)
+    assert policy().model_copy(update={"alerts": by_profit}).alerts.threshold_by == "profit"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from churn_assets.churn.catalogue import CATALOGUE, FEATURES
 from churn_assets.churn.drift import (
     MISSING,
     SCORE,
+    STRIDE,
     UNSEEN,
     Bins,
     Profile,
@@ -24,6 +25,7 @@ from churn_assets.churn.drift import (
     binned,
     chance_stability,
     chi_squared_quantile,
+    compared,
     counted,
     population_stability,
     profiles,
@@ -274,6 +276,58 @@ def test_the_limit_lies_beyond_the_training_dates_and_beyond_chance_for_so_many_
     assert allowed(spread=0.3, limit=0.01) == pytest.approx((math.sqrt(0.3) + math.sqrt(chance)) ** 2)
     # Ten weeks of the same customers tell no more than one.
     assert allowed(spread=0.0, limit=0.01, weeks=10) == pytest.approx(chance)
+
+
+# --- customers of as long a history ---
+
+
+def test_who_was_there_for_as_long_is_compared_with_and_weighed_as_there_are_now() -> None:
+    """By hand: of 100 customers 80 were new, who ordered once, and 20 old, who ordered often; now half are old."""
+    trained = {1: 72, 2: 8, STRIDE + 1: 4, STRIDE + 2: 16}
+    expected, actual = compared(trained, 100, {1: 45, 2: 5, STRIDE + 1: 10, STRIDE + 2: 40})
+    assert actual == {1: 55, 2: 45}
+    # 1 / people = 0.5 ** 2 / 80 + 0.5 ** 2 / 20 = 1 / 64; half of them order once 9 times in 10, the others in 5.
+    assert expected == pytest.approx({1: 64 * (0.45 + 0.1), 2: 64 * (0.05 + 0.4)})
+    assert population_stability(expected, actual) < 1e-4
+    # Nobody else is weighed, and without a band of their own the longest that there is stands for them.
+    assert compared({1: 30, 2: 70}, 100, {1: 3, 2: 7}) == (pytest.approx({1: 30.0, 2: 70.0}), {1: 3.0, 2: 7.0})
+    assert compared(trained, 100, {2 * STRIDE + 1: 2, 2 * STRIDE + 2: 8}) == (
+        pytest.approx({1: 4.0, 2: 16.0}),
+        {1: 2.0, 2: 8.0},
+    )
+
+
+def grown(random: np.random.Generator, oldest: float, as_of: date) -> pd.DataFrame:
+    """500 customers who order every ten days since they came, at most `oldest` days ago; 60 days are seen."""
+    tenure = random.uniform(0, oldest, 500)
+    return pd.DataFrame(
+        {
+            "customer_id": [f"c-{place}" for place in range(500)],
+            "as_of": as_of,
+            "tenure_days": tenure,
+            "total_orders": 1.0 + random.poisson(np.minimum(tenure, 60) / 10),
+        }
+    )
+
+
+def test_a_company_that_grows_older_does_not_drift_and_customers_who_order_more_do(spark: SparkSession) -> None:
+    random = np.random.default_rng(3)
+    trained = pd.concat([grown(random, 60.0 + 7 * week, day) for week, day in enumerate(TRAIN_DATES[:3])])
+    (profile,) = profiles(
+        pa.Table.from_pandas(trained, preserve_index=False).column, ["total_orders"], "1", FIRST, window_days=60
+    )
+
+    def is_alarm(week: pd.DataFrame, profile: Profile, window: float | None) -> bool:
+        rows = spark.createDataFrame(week)
+        counts = counted(binned(rows, {"total_orders": profile.bins}, window))[SERVED_DATES[0], "total_orders"]
+        index = population_stability(*compared(profile.counts, profile.customers, counts))
+        return index > allowed_stability(profile, counts, 0.1, 0.999)
+
+    later = grown(random, 270.0, SERVED_DATES[0])
+    assert not is_alarm(later, profile, 60)
+    assert is_alarm(later.assign(total_orders=later["total_orders"] * 2), profile, 60)
+    (unaware,) = profiles(pa.Table.from_pandas(trained, preserve_index=False).column, ["total_orders"], "1", FIRST)
+    assert is_alarm(later, unaware, None)
 
 
 # --- the bins ---

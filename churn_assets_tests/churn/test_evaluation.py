@@ -30,7 +30,8 @@ from churn_assets.churn.evaluation import (
     strongest_rival,
 )
 from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
-from churn_assets.churn.policy import Alerts, ChurnPolicy, Gate, Leakage
+from churn_assets.churn.policy import Action, Alerts, ChurnPolicy, Economics, Gate, Leakage, Offer, Retention
+from churn_assets.churn.profit import Earnings
 from churn_assets.churn.recalibration import calibration_of
 from churn_assets.pages.tables import figures_table
 from churn_assets_tests.judged_customers import customers, over_dates, ranked
@@ -142,6 +143,85 @@ def test_of_equal_recall_the_cut_off_with_the_fewest_alerts_is_chosen() -> None:
 )
 def test_there_is_no_threshold_where_none_is_possible(validation: ScoreCounts, current: ScoreCounts) -> None:
     assert choose_threshold(validation, current, policy()) is None
+
+
+# ---- threshold by profit
+
+OFFER = Offer(contact_cost=1.0, offer_cost=2.0, acceptance=0.3)
+ONE_ACTION = {
+    "economics": Economics(margin=0.5, lifetime_days=60, actions={"reminder": OFFER}),
+    "retention": Retention(actions=(Action(action="reminder"),)),
+}
+
+
+def by_profit(budget: float, floor: float) -> ChurnPolicy:
+    rules = policy(budget=budget, floor=floor)
+    alerts = rules.alerts.model_copy(update={"threshold_by": "profit"})
+    return rules.model_copy(update={"alerts": alerts, **ONE_ACTION})
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_threshold_by_profit_is_the_best_of_all_that_keep_budget_and_floor(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, levels = int(rng.integers(5, 60)), int(rng.choice([4, 20, 1000]))
+    scores, labels = rng.integers(levels, size=rows) / levels, (rng.random(rows) < 0.4).astype(float)
+    profits = rng.integers(-6, 9, rows).astype(np.float64) * 0.5
+    current = unlabelled(*(rng.integers(levels, size=50) / levels).tolist())
+    rules = by_profit(float(rng.choice([0.05, 0.2, 0.3, 0.7])), float(rng.choice([0.05, 0.4, 0.6])))
+    best: tuple[float, float] | None = None
+    for cut_off in sorted(set(scores.tolist()), reverse=True):
+        is_alert = scores >= cut_off
+        is_kept = sum(score >= cut_off for score, *_ in current) / 50 <= rules.alerts.budget
+        if is_kept and labels[is_alert].mean() >= rules.gate.precision_floor:
+            earned = float(profits[is_alert].sum())
+            if best is None or earned > best[0]:
+                best = earned, cut_off
+    validation = [(score, label, 1) for score, label in zip(scores.tolist(), labels.tolist(), strict=True)]
+    chosen = choose_threshold(validation, current, rules, (scores, profits))
+    if not labels.any() or best is None or best[0] <= 0:
+        assert chosen is None
+    else:
+        assert chosen is not None
+        assert chosen.value == best[1]
+        assert chosen.profit == pytest.approx(best[0] / rows)
+
+
+def test_a_longer_list_that_finds_more_and_earns_less_is_not_chosen_by_profit() -> None:
+    # What a contact earns: 9 of the churners of 0.9, 1 of that of 0.5, and each other costs 3.
+    scores = np.array([0.9, 0.9, 0.5, 0.5, 0.5])
+    validation, earned = [(0.9, 1.0, 2), (0.5, 1.0, 1), (0.5, 0.0, 2)], np.array([9.0, 9.0, 1.0, -3.0, -3.0])
+    current = unlabelled(*[0.1] * 100)
+    found = choose_threshold(validation, current, by_profit(0.5, 0.25), (scores, earned))
+    assert found is not None
+    assert (found.value, found.profit) == (0.9, 18 / 5)
+    by_recall = choose_threshold(validation, current, policy(budget=0.5, floor=0.25))
+    assert by_recall is not None
+    assert (by_recall.value, by_recall.profit) == (0.5, None)
+
+
+def test_where_nothing_earns_anything_nobody_is_alerted_and_the_verdict_says_so(few_replicates: None) -> None:
+    validation, losses = [(0.9, 1.0, 2), (0.5, 0.0, 2)], (np.array([0.9, 0.9, 0.5, 0.5]), np.full(4, -1.0))
+    rules = by_profit(0.5, 0.25)
+    assert choose_threshold(validation, unlabelled(*[0.1] * 9), rules, losses) is None
+    evaluation = judge(customers(0, 0), rules, has_threshold=False)
+    assert evaluation.verdict is Verdict.FAIL
+    (missed,) = [each for each in evaluation.criteria if each.key == "threshold"]
+    assert (missed.observed, missed.allowed[-10:]) == ("none that keeps all", ", a profit")
+
+
+def test_what_contacts_earn_is_beside_the_figures_where_there_are_economics(few_replicates: None) -> None:
+    scored = customers(60, 100)
+    assert judge(scored, policy(), has_threshold=True).profit is None
+    # 0.5 of 40 spent: worth 20. A churner 0.3 * (20 - 2) - 1, another the offer and the contact.
+    profits = np.where(scored.labels == 1, 4.4, -3.0)
+    earned = Earnings(profits, np.full(1000, 20.0), {"reminder": OFFER})
+    found = judge(replace(scored, earnings=earned), policy(), has_threshold=True).profit
+    assert found is not None
+    assert found.alerted.value == pytest.approx((60 * 4.4 - 100 * 3.0) / 1000)
+    assert found.curve[100].value == pytest.approx((100 * 4.4 - 900 * 3.0) / 1000)
+    # Of 160 alerts in proportion to their number, of which no share pays.
+    assert (found.best_share, found.best.value) == (0.0, 0.0)
+    assert found.empc_action == "reminder"
 
 
 # ---- figures

@@ -8,6 +8,7 @@ import pytest
 
 from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE
 from churn_assets.churn.judged import scored
+from churn_assets.churn.policy import Action, ChurnPolicy, Economics, Gate, Offer, Retention
 
 ROWS = pd.DataFrame(
     {
@@ -52,6 +53,26 @@ def test_the_slices_are_the_segment_by_name_and_the_crisis_exposure() -> None:
     found = scored(ROWS, FEATURES, SEGMENTS)
     assert found.slices["segment"].tolist() == ["(none)", "Regular", "Student"]
     assert found.slices["crisis_exposure"].tolist() == ["not exposed", "exposed", "not exposed"]
+
+
+@pytest.mark.parametrize(("evaluation", "calls"), [("holdout", 0), ("crossfit", 1)])
+def test_with_economics_what_contacting_each_earns_comes_in_the_order_of_the_customers(
+    evaluation: str, calls: int
+) -> None:
+    rows = ROWS.assign(as_of=date(2025, 12, 1), recent_spend=[100.0, 10.0, 40.0])
+    offers = {"call": Offer(acceptance=0.5, weekly_capacity=1), "mail": Offer(acceptance=0.1)}
+    policy = ChurnPolicy(
+        gate=Gate.model_validate({"evaluation": evaluation}),
+        retention=Retention(actions=tuple(Action(action=name) for name in offers)),
+        economics=Economics(margin=1.0, lifetime_days=60, actions=offers),
+    )
+    assert scored(rows, FEATURES, SEGMENTS).earnings is None
+    assert scored(rows, FEATURES, SEGMENTS, policy=ChurnPolicy()).earnings is None
+    found = scored(rows, FEATURES, SEGMENTS, policy=policy).earnings
+    assert found is not None
+    assert found.worth.tolist() == [10.0, 100.0, 40.0]
+    # The one call is for the likeliest, b, where all customers are judged; of a fifth of them a fifth of it is none.
+    assert found.profits == pytest.approx([0.0, 50.0 if calls else 10.0, 4.0])
 
 
 def test_the_champions_scores_go_by_customer_and_one_it_lacks_has_none() -> None:

@@ -11,6 +11,7 @@ from churn_assets.churn.catalogue import FEATURE_OF, FEATURE_SETS, SETS
 from churn_assets.churn.errors import InvalidPolicyError
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import ChurnPolicy, Gate, Model, Scoring, Section
+from churn_assets.churn.wording import RatingScale
 from churn_assets.defs.training import TrainingConfig, hyperparameters_of
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
@@ -40,6 +41,7 @@ JUDGING_VALUES = {
     "baseline.bad_review_score": 3.0,
     "split.salt": "43",
     "alerts.budget": 0.3,
+    "alerts.threshold_by": "profit",
     "gate.min_recall": 0.5,
     "gate.min_attainable_share": 0.4,
     "gate.max_attainable_share": 0.9,
@@ -80,6 +82,8 @@ RUNNING_VALUES: dict[str, Any] = {
     "scoring.tier_probabilities": [0.6, 0.1],
     "retention.rank_by": "expected_profit",
     "retention.holdout_share": 0.2,
+    "retention.exploration_share": 0.2,
+    "retention.min_held_out": 1_000,
     "retention.contact_pause_days": 60,
     "retention.weekly_capacity": 500,
     "retention.max_unmatched_opt_outs": 0.1,
@@ -90,6 +94,11 @@ RUNNING_VALUES: dict[str, Any] = {
         "actions": {action.action: {"acceptance": 0.1} for action in ChurnPolicy().retention.actions},
     },
     "units.currency": "EUR",
+    "units.rating": "points",
+    "units.rating_scale": [0.0, 10.0],
+    "units.tiers.high": "urgent",
+    "units.tiers.medium": "soon",
+    "units.tiers.low": "later",
     "model.estimator": "gbt",
     "model.max_depth": 3,
     "model.iterations": 30,
@@ -132,8 +141,9 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     content: dict[str, Any] = {last: value}
     for section in reversed(sections):
         content = {section: content}
-    # A list by profit has to know it.
-    return content | {"economics": RUNNING_VALUES["economics"]} if key == "retention.rank_by" else content
+    # Whatever goes by profit has to know it.
+    by_profit = key in ("retention.rank_by", "alerts.threshold_by")
+    return content | {"economics": RUNNING_VALUES["economics"]} if by_profit else content
 
 
 def leaves(section: Section, prefix: str = "") -> list[str]:
@@ -167,6 +177,24 @@ def test_the_digest_changes_with_every_rule_that_judges_and_with_nothing_else() 
         changed = ChurnPolicy.model_validate(nested(key, value))
         assert (changed != ChurnPolicy(), changed.digest) == (True, ChurnPolicy().digest), key
     assert ChurnPolicy.model_validate(nested("alerts.budget", 0.2)).digest == ChurnPolicy().digest
+
+
+def test_where_the_threshold_is_by_profit_what_is_earned_judges_too() -> None:
+    def digest(**sections: Any) -> str:
+        given = {"alerts": {"threshold_by": "profit"}, "economics": RUNNING_VALUES["economics"]} | sections
+        return ChurnPolicy.model_validate(given).digest
+
+    other = [
+        digest(economics=RUNNING_VALUES["economics"] | {"margin": 0.3}),
+        digest(scoring={"tier_odds": [5.0, 2.0]}),
+        digest(retention={"actions": [{"action": "reminder", "risk_tier": "high"}, *_without_conditions()]}),
+    ]
+    assert len({digest(), *other}) == 4
+    assert digest(retention={"holdout_share": 0.2}) == digest()
+
+
+def _without_conditions() -> list[dict[str, str]]:
+    return [{"action": action.action} for action in ChurnPolicy().retention.actions]
 
 
 def test_the_panel_digest_changes_with_the_rules_that_decide_its_rows_and_with_no_other() -> None:
@@ -316,6 +344,15 @@ def test_risk_tiers_follow_the_churn_rate(churn_rate: float, high: float, medium
     assert Scoring().least_probabilities(churn_rate) == pytest.approx((high, medium), abs=0.0005)
     fixed = Scoring(tier_probabilities=(0.5, 0.2))
     assert fixed.least_probabilities(churn_rate) == (0.5, 0.2)
+
+
+def test_ratings_have_a_scale_that_rises_and_tiers_names_that_differ(tmp_path: Path) -> None:
+    units = load_policy(policy_file(tmp_path, '[units]\nrating = "points"\nrating_scale = [0, 10]')).units
+    assert units.scale == RatingScale("points", 0.0, 10.0)
+    (problem,) = refused(tmp_path, "[units]\nrating_scale = [5, 1]").problems
+    assert "the worst rating (5) must be below the best (1)" in problem
+    (problem,) = refused(tmp_path, '[units]\ntiers = { high = "low" }').problems
+    assert "high (low), medium (medium) and low (low) must differ" in problem
 
 
 def test_the_currency_is_one_word(tmp_path: Path) -> None:

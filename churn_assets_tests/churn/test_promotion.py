@@ -16,7 +16,8 @@ from churn_assets.churn.evaluations import (
     evaluation_row,
     recorded_evaluation,
 )
-from churn_assets.churn.policy import ChurnPolicy, Gate
+from churn_assets.churn.policy import ChurnPolicy, Gate, Offer
+from churn_assets.churn.profit import Earnings
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets_tests.judged_customers import customers, ranked
 from churn_assets_tests.panels import rows_of
@@ -177,6 +178,24 @@ def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict
         (of.recall, of.challenger_recall) for of in evaluation.comparisons
     ]
     assert found["leakage"] == [{"feature": "recency_days", "roc_auc": 0.5}]
+
+
+def test_what_contacts_earn_is_recorded_with_the_whole_curve(spark: SparkSession) -> None:
+    scored = customers(60, 100)
+    offers = {"call": Offer(contact_cost=1.0, acceptance=0.5)}
+    earned = Earnings(np.where(scored.labels == 1, 4.0, -1.0), np.full(1000, 10.0), offers)
+    evaluation = judge(replace(scored, earnings=earned), POLICY, has_threshold=True)
+    assert evaluation.profit is not None
+    rows = [row(evaluation, Evidence("model", POLICY.digest, {})), row(GOOD, Evidence("model", POLICY.digest, {}))]
+    found, without = rows_of(spark.createDataFrame(rows, EVALUATION_SCHEMA))
+    assert {name: found[name] for name in evaluation.profit.flat()} == evaluation.profit.flat()
+    assert found["profit_per_customer"] == pytest.approx((60 * 4 - 100) / 1000)
+    assert found["empc_action"] == "call"
+    assert [point["share"] for point in found["profit_curve"]] == [share / 100 for share in range(101)]
+    assert [(each["profit"], each["profit_low"], each["profit_high"]) for each in found["profit_curve"]] == [
+        (each.value, each.low, each.high) for each in evaluation.profit.curve
+    ]
+    assert (without["empc"], without["empc_action"], without["profit_curve"]) == (None, None, None)
 
 
 def test_what_is_undefined_is_recorded_as_null(spark: SparkSession) -> None:

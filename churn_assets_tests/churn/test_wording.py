@@ -6,7 +6,7 @@ import pytest
 
 from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.wording import Compared, Wording, counted, duration, one_in
+from churn_assets.churn.wording import Compared, RatingScale, Wording, counted, duration, one_in
 
 WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
 
@@ -108,7 +108,9 @@ def test_a_feature_that_claims_no_side_is_told_wherever_it_differs_as_shown() ->
 def test_every_feature_has_a_sentence_that_needs_only_what_it_declares_to_tell(name: str, count: float) -> None:
     feature = FEATURE_OF[name]
     parts = dict.fromkeys(feature.parts, (1.0, 0.5))
-    sentence = feature.sentence(Compared(feature.low, feature.low, dict.fromkeys(feature.tells, count), parts), WORDING)
+    sentence = feature.sentence(
+        Compared(feature.low, feature.low + 1, dict.fromkeys(feature.tells, count), parts), WORDING
+    )
     assert sentence if count else sentence is None or sentence
     assert "nan" not in (sentence or "")
 
@@ -132,3 +134,16 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
 def test_a_duration_is_told_in_the_largest_unit_that_it_is_whole_in() -> None:
     told = [duration(minutes) for minutes in (1, 45, 60, 90, 720, 1440, 2880, 22.5)]
     assert told == ["1 minute", "45 minutes", "1 hour", "90 minutes", "12 hours", "1 day", "2 days", "22.5 minutes"]
+
+
+def test_ratings_are_said_on_the_companys_own_scale() -> None:
+    points = replace(WORDING, scale=RatingScale("points", 0.0, 10.0))
+    rated, fell = FEATURE_OF["avg_star_rating"], FEATURE_OF["sentiment_velocity"]
+    # 1 to 5 are 0 to 10, and each of the four steps between them is 2.5.
+    assert rated.reason(Compared(2.2, 4.6, {"reviews": 1}), points) == "rated us 3.0 points on average; usual is 9.0"
+    assert fell.reason(Compared(-2.0, -0.4, {}), points) == (
+        "a review fell by 5.0 points from the one before; usual is 1.0"
+    )
+    thumbs = replace(WORDING, scale=RatingScale("thumbs", 0.0, 0.2))
+    assert rated.reason(Compared(3.6, 3.9, {"reviews": 1}), thumbs) is None
+    assert fell.reason(Compared(-0.5, -0.2, {}), thumbs) is None

@@ -16,9 +16,13 @@ from churn_assets.commands.reproduce import comparison, reproduce
 from churn_assets.definitions import REFRESH
 from churn_assets.defs.erasures import ERASURES, FORGET
 from churn_assets.defs.lakehouse import QUARANTINE, SILVER
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.retention import TARGETS
+from churn_assets.defs.risk_report import FOLDER
 from churn_assets.resources.abandoned_runs import DAGSTER_PROCESS_TAG
 from churn_assets_tests.conftest import Project, causes_of
+
+LIST_PAGE = f"{FOLDER}/{PAGE}.html"
 
 
 def contents(folder: str) -> Iterator[tuple[str, str]]:
@@ -53,8 +57,9 @@ def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(listed: Project,
     ids = those_to_forget(project)
     lakehouse, root = project.lakehouse, project.settings.lakehouse
     before = holding(root, *ids)
-    for place in ("exports/", "demo/orders", "food_delivery/quarantined_rows", "_delta_log"):
+    for place in ("exports/", LIST_PAGE, "demo/orders", "food_delivery/quarantined_rows", "_delta_log"):
         assert any(place in name for name in before), f"nothing to forget in {place}"
+    on_page = Path(lakehouse.path(LIST_PAGE)).read_text(encoding="utf-8").split("\n")
     source = deltalake.DeltaTable(lakehouse.path("demo/orders")).to_pyarrow_table()
     rows = {table: lakehouse.row_count(table) for table in lakehouse.tables()}
     with project.instance() as instance:
@@ -69,6 +74,10 @@ def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(listed: Project,
     result = forget(project, *ids)
     assert result.success, causes_of(result)
     assert holding(root, *ids) == []
+    # The page is without their lines, and otherwise what it was.
+    left = [line for line in on_page if not any(each in line for each in ids)]
+    assert len(left) < len(on_page)
+    assert Path(lakehouse.path(LIST_PAGE)).read_text(encoding="utf-8").split("\n") == left
     for place in (project.settings.artifact_root, listed.settings.artifact_root):
         assert holding(place, *ids) == []
     # The others are there, in every version and to every reader.

@@ -16,9 +16,12 @@ import pytest
 from dagster import ExecuteInProcessResult
 
 from churn_assets.churn.outbox import ALL_DELIVERED, CONTACT, NOBODY_KEPT_OFF, SENT_ONCE, WITHDRAWAL
-from churn_assets.defs.campaigns import EFFECT, OUTCOMES
+from churn_assets.churn.worklist import CONTACTED, LEFT_ALONE, OPTED_OUT_NOTE, TO_CONTACT
+from churn_assets.defs.campaigns import EFFECT
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.outbox import MESSAGES, OUTBOX, RECEIPTS, RETRIES, contact_outbox, contact_outbox_contract
-from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, OPTED_OUT, TARGETS
+from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, OPTED_OUT, OUTCOMES, TARGETS
+from churn_assets.defs.risk_report import FOLDER
 from churn_assets.resources.contacts import CONTACTS_VARIABLE, InvalidContactsAddressError
 from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of
@@ -100,6 +103,13 @@ def with_tool(project: Project, address: str) -> Project:
     return replace(project, settings=replace(project.settings, contacts_webhook=address))
 
 
+def on_page(project: Project) -> dict[str, dict[str, Any]]:
+    """The customers of the list page that lies there, by id."""
+    html = Path(project.lakehouse.root, FOLDER, f"{PAGE}.html").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in html.split("\n") if line.startswith('{"customer_id"')]
+    return {row["customer_id"]: row for row in rows}
+
+
 def to_contact(project: Project) -> list[str]:
     week = project.weeks()[-1]
     rows = project.lakehouse.arrow(TARGETS, ["customer_id", "rank", "is_holdout"], dates=("as_of", [week]))
@@ -154,6 +164,18 @@ def test_a_tool_that_was_down_hears_of_everybody_once_and_of_who_is_off_the_list
     assert not held_out(project) & set(tool.of(CONTACT))
     told(project, tool)
     assert len(tool.received) == sent + 1
+    # The list page knows of it, and of what the tool has accepted.
+    week = project.weeks()[-1]
+    assert project.score(week, week, PAGE).success
+    rows = on_page(project)
+    assert {each for each, row in rows.items() if row["standing"] == TO_CONTACT} == set(listed_ids[1:])
+    assert (rows[first]["standing"], rows[first]["why"], rows[first]["rank"]) == (LEFT_ALONE, OPTED_OUT_NOTE, 1)
+    of_list = f", list of {week:%-d %B %Y}"
+    assert {what for _, what in rows[first]["events"]} == {
+        f"contact accepted by the team's tool{of_list}",
+        f"taken back from the messages to the team's tool{of_list}",
+        f"withdrawal accepted by the team's tool{of_list}",
+    }
 
 
 def test_who_the_tool_has_contacted_is_among_the_contacts_and_is_not_told_of_again(
@@ -181,14 +203,22 @@ def test_who_the_tool_has_contacted_is_among_the_contacts_and_is_not_told_of_aga
     project.lakehouse.write(OPTED_OUT, project.lakehouse.spark.createDataFrame([(first,)], "customer_id string"))
     told(project, tool)
     assert len(tool.received) == sent
+    assert project.score(week, week, PAGE).success
+    row = on_page(project)[first]
+    assert row["standing"] == CONTACTED
+    assert [what for on, what in row["events"] if on == str(week) and "contacted" in what] == [
+        f"contacted, list of {week:%-d %B %Y}"
+    ]
 
 
 def test_a_tool_that_stays_down_fails_by_name_leaves_the_queue_and_is_told_the_next_time(
     project: Project, tool: Tool
 ) -> None:
     tool.errors, week = [500] * 6, project.weeks()[-1]
-    result = with_tool(project, tool.address).score(week, week, OUTBOX, RECEIPTS)
+    result = with_tool(project, tool.address).score(week, week, OUTBOX, RECEIPTS, PAGE)
     assert not result.success
+    # The list page does not wait for it.
+    assert [each.asset_key.path for each in result.asset_materializations_for_node(PAGE)] == [[PAGE]]
     said = causes_of(result)
     assert "CHURN_CONTACTS_WEBHOOK did not accept the messages: HTTP 500" in str(said)
     assert SECRET not in str(said)

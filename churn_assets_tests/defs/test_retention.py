@@ -15,10 +15,18 @@ from pyspark.sql import functions as F
 from churn_assets.churn.policy import Economics, Offer
 from churn_assets.churn.retention import NO_ACTION_PAYS
 from churn_assets.churn.tables import OPT_OUTS
-from churn_assets.defs.campaigns import EFFECT, OUTCOMES
+from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import matches_of
-from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, retention_targets_contract
+from churn_assets.defs.retention import (
+    CONTACTS,
+    EXCLUSIONS,
+    EXPORTS,
+    OPTED_OUT,
+    OUTCOMES,
+    TARGETS,
+    retention_targets_contract,
+)
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
 from churn_assets_tests.check_results import results_of

@@ -149,6 +149,19 @@ def test_rejected_rows_lists_and_pages_forget_too(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == f"<p>{FORGOTTEN} and C11</p>"
 
 
+def test_lines_of_json_go_whole_however_an_id_is_written_in_them_and_nothing_else_does(tmp_path: Path) -> None:
+    ids = ["7", "<b>", 'a"b', "C\u2028D", "é", "=1+1", "8"]
+    lines = [json.dumps({"customer_id": each, "rank": 7, "why": f"7 orders {place}"}) for place, each in enumerate(ids)]
+    safe = [line.replace("<", "\\u003c").replace(">", "\\u003e") for line in lines]
+    page = "<style>p { margin: 7 }</style>\n<script id='x' type=\"application/jsonl\">\n{}\n</script>\n{{ no JSON\n"
+    (tmp_path / "page.html").write_text(page.replace("{}", "\n".join(safe), 1), encoding="utf-8")
+    (tmp_path / "messages.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    erased = erase(str(tmp_path), Erasure(frozenset(ids[:-1]), GONE.orders))
+    assert erased == {"page.html": 6, "messages.jsonl": 6}
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page.replace("{}", lines[-1], 1)
+    assert (tmp_path / "messages.jsonl").read_text(encoding="utf-8") == f"{lines[-1]}\n"
+
+
 def test_the_checksum_that_hadoop_keeps_of_a_file_goes_with_its_old_content(tmp_path: Path) -> None:
     deltalake.write_deltalake(tmp_path / "orders", ORDERS)
     (file,) = (tmp_path / "orders").glob("*.parquet")

@@ -14,10 +14,12 @@ from churn_assets.churn import intervals
 from churn_assets.churn.catalogue import FEATURE_SETS, FEATURES, FeatureSet
 from churn_assets.churn.evaluation import NAMES, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import candidates, definition
 from churn_assets.churn.models import GradientBoosting
-from churn_assets.churn.policy import ChurnPolicy, Gate, Model
+from churn_assets.churn.policy import Alerts, ChurnPolicy, Economics, Gate, Model, Offer, Units
+from churn_assets.churn.profit import Earnings
 from churn_assets.churn.splits import SplitDates
 from churn_assets.pages.model_card import CardFacts, model_card
 from churn_assets_tests.judged_customers import customers, over_dates, ranked
@@ -65,6 +67,16 @@ def facts(evaluation: Evaluation | None = None, /, **others: Any) -> CardFacts:
     return CardFacts(**{**defaults, **others})
 
 
+def with_earnings(currency: str = "EUR") -> CardFacts:
+    """A contact of a churner earns 4, of another it costs 1; 60 of 100 churners are alerted, and 100 others."""
+    scored = customers(60, 100)
+    earned = Earnings(
+        np.where(scored.labels == 1, 4.0, -1.0), np.full(1000, 10.0), {"call": Offer(contact_cost=1.0, acceptance=0.5)}
+    )
+    rules = POLICY.model_copy(update={"units": Units(currency=currency)})
+    return facts(judged(replace(scored, earnings=earned), rules), policy=rules)
+
+
 def with_champion() -> CardFacts:
     evidence = Evidence("d1ge57", POLICY.digest, VERSIONS, champion="3")
     return facts(judged(customers(60, 100, champion=ranked(50, 120))), evidence=evidence)
@@ -87,6 +99,7 @@ CARDS: dict[str, Callable[[], CardFacts]] = {
         judged(customers(60, 100, champion=ranked(9, 9), is_unseen=np.arange(1000) >= 100))
     ),
     "several dates": lambda: over_three_dates(),
+    "with what contacts earn": with_earnings,
     "undefined difference": lambda: facts(without_intervals(judged())),
 }
 
@@ -137,6 +150,7 @@ def test_every_card_has_every_section_its_verdict_and_each_reason(case: str) -> 
         "Figures",
         *(["Dates"] if told.evaluation.dates else []),
         "Threshold and alert budget",
+        *([] if told.evaluation.profit is None else ["Profit"]),
         "Comparisons",
         "Calibration",
         "Known limits",
@@ -207,6 +221,18 @@ def test_without_importances_the_features_are_told_nonetheless() -> None:
     found = section(model_card(facts(importances={})), "Features")
     assert "The importances are not known" in found
     assert [row[:2] for row in rows(found)[1:]] == [[f"`{name}`", "–"] for name in FEATURE_SETS["crisis_aware"]]
+
+
+def test_how_far_each_feature_moves_the_scores_is_told_with_its_direction() -> None:
+    told = facts(influences=[Influence("recency_days", 0.5214, "raises"), Influence("segment_index", 0.1, "neither")])
+    found = section(model_card(told), "Features")
+    assert "\n\nSHAP: by how much a feature moves the log-odds of leaving" in found
+    assert rows(found)[-3:] == [
+        ["feature", "mean size of SHAP", "a larger value"],
+        ["`recency_days`", "0.521", "raises the risk"],
+        ["`segment_index`", "0.100", "–"],
+    ]
+    assert "SHAP" not in model_card(facts())
 
 
 # ---- figures
@@ -412,3 +438,37 @@ def test_a_hostile_reason_is_one_line_of_text() -> None:
     card = model_card(facts(judge(None, POLICY, has_threshold=True, obstacles=[HOSTILE])))
     assert re.search(r"(?<!\\)<", card) is None
     assert section(card, "Verdict").count("\n- ") == 1
+
+
+def test_what_contacts_earn_is_told_by_the_share_of_customers_contacted() -> None:
+    told = with_earnings()
+    profit = told.evaluation.profit
+    assert profit is not None
+    found = section(model_card(told), "Profit")
+    assert "per customer of all of them (EUR)" in found
+    by_share = {cells[0]: cells[1] for cells in rows(found)[1:]}
+    assert list(by_share) == ["5%", "10%", "15%", "20%", "25%", "30%", "40%", "50%", "75%", "100%"]
+    assert by_share["100%"].startswith("-0.500 (")
+    # All 160 alerts have one score: any 100 of them are alike.
+    assert by_share["10%"].startswith(f"{(60 * 4 - 100) / 160 / 10:.3f} (")
+    assert "the alerted, 16.0% of the customers: 0.140 (" in found
+    assert f"where {profit.best_share:.0%} are contacted" in found
+    assert f"EMPC: {profit.empc.value:.3f} (" in found
+    assert "could be offered “call”" in found
+
+
+def test_without_economics_nothing_is_said_of_profit() -> None:
+    assert "## Profit" not in model_card(facts())
+    assert "(EUR)" not in model_card(with_earnings(currency=""))
+
+
+def test_the_card_says_what_the_threshold_was_chosen_by() -> None:
+    actions = {action.action: Offer(acceptance=0.1) for action in POLICY.retention.actions}
+    rules = ChurnPolicy(
+        alerts=Alerts(threshold_by="profit"), economics=Economics(margin=0.2, lifetime_days=90, actions=actions)
+    )
+    assert "finds the most churners among the validation" in section(model_card(facts()), "Threshold and alert budget")
+    found = section(model_card(facts(policy=rules)), "Threshold and alert budget")
+    assert "it earns most, by [economics], with the validation customers" in found
+    found = section(model_card(facts(policy=rules, threshold=None)), "Threshold and alert budget")
+    assert "no cut-off on the scores keeps both rules and earns anything" in found

@@ -16,16 +16,20 @@ from churn_assets.churn.evaluation import Comparison, Figures, JudgedDate
 from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
+from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.pages.pictures import (
     JudgedVersion,
+    MeasuredEffect,
     calibration,
     churn_by_date,
     drawn,
     drawn_as_lines,
     drift_over_dates,
+    effect_over_lists,
     feature_importances,
     figures_over_dates,
     precision_recall,
+    profit_curve,
     realised_recall,
     recall_over_versions,
     score_distribution,
@@ -220,6 +224,20 @@ def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: b
     assert below.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0, "the legend hides a part of the curve"
 
 
+@pytest.mark.parametrize("is_narrow", [False, True])
+def test_each_lists_effect_is_drawn_with_its_interval_as_customers_of_a_hundred(is_narrow: bool) -> None:
+    measured = [
+        MeasuredEffect(date(2025, 9, 1), 0.205, 0.154, 0.254),
+        MeasuredEffect(date(2025, 11, 17), -0.02, -0.06, 0.02),
+    ]
+    (axes,) = effect_over_lists(measured, is_narrow=is_narrow).axes
+    (points,) = axes.containers
+    assert points[0].get_ydata() == pytest.approx([20.5, -2.0])
+    ends = [segment[:, 1].tolist() for segment in points[2][0].get_segments()]
+    assert ends == [pytest.approx([15.4, 25.4]), pytest.approx([-6.0, 2.0])]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep\n2025", "17 Nov\n2025"]
+
+
 def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
     one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45, 30)) for _ in range(2))
     assert one == other
@@ -339,3 +357,26 @@ def test_a_date_at_which_nobody_left_is_drawn_without_figures() -> None:
     figure = figures_over_dates([judged_date(3, None, None, missed="nobody left"), judged_date(10, 0.5, 0.04)])
     assert len([each for each in figure.axes[0].containers if isinstance(each, ErrorbarContainer)]) == 1
     assert drawn(figure).title == "The dates of the backtest"
+
+
+def test_the_profit_curve_has_its_interval_the_budget_the_alerted_and_where_it_is_highest() -> None:
+    curve = tuple(Estimate(value, value - 0.1, value + 0.2) for value in (SHARES * (0.6 - SHARES)).tolist())
+    profit = Profit(curve, Estimate(0.08, 0.02, 0.1), Estimate(0.12, 0.1, 0.2), "call")
+    figure = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="EUR")
+    assert legend(figure) == [
+        "90% interval",
+        "contacting those of the highest scores",
+        "alert budget 20%",
+        "the alerted: 18.4%, 0.08",
+        "most: 30%, 0.09",
+    ]
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "profit per customer of all, EUR"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert ys(lines["contacting those of the highest scores"]) == [each.value for each in curve]
+    assert (xs(lines["alert budget 20%"]), xs(lines["the alerted: 18.4%, 0.08"])) == ([0.2, 0.2], [0.184])
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).extents == pytest.approx([0.0, -0.5, 1.0, 0.09 + 0.2])
+    assert drawn(figure).title == "What contacting more customers earns"
+    without = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="")
+    assert without.axes[0].get_ylabel() == "profit per customer of all"

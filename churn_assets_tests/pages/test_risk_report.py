@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,18 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
-from churn_assets.pages.risk_report import alarm_text, excluded_text, model_text, trend_text, watched_text
+from churn_assets.pages.pictures import MeasuredEffect
+from churn_assets.pages.risk_report import (
+    MOST_LISTS,
+    RiskReport,
+    alarm_text,
+    effect_text,
+    excluded_text,
+    model_text,
+    risk_report_page,
+    trend_text,
+    watched_text,
+)
 from churn_assets_tests.conftest import Project
 
 WEEK = date(2025, 9, 1)
@@ -219,9 +230,53 @@ def test_each_reason_to_leave_somebody_in_peace_is_told_with_how_many_it_is_of()
     assert said() == "Nobody else at risk was kept off the list."
 
 
+def measured(lists: int) -> list[MeasuredEffect]:
+    return [MeasuredEffect(WEEK + timedelta(weeks=7 * place), 0.05, 0.01, 0.09) for place in range(lists)]
+
+
+def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
+    scores = {"customer_id": ["a"], "churn_probability": [0.5], "is_alert": [True], "risk_tier": ["high"]}
+    nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
+    why = pa.chunked_array([pa.array([], pa.string())])
+    spend = pa.table({"customer_id": ["a"], "spend": [1.0]})
+    report = RiskReport(
+        week=week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={}),
+        trend=[SnapshotShares(WEEK + timedelta(weeks=place), 100, None, 0.0) for place in range(2)],
+        outcome_days=30,
+        population="ordered of late",
+        worth="spent in 60 days",
+        crisis_delay_minutes=45,
+        churn_definition="no order",
+        least_high_probability=0.5,
+        least_medium_probability=0.2,
+        alert_budget=0.2,
+        currency="EUR",
+        effects=["List of 1 September 2025: it helped."],
+        alarms=[],
+        is_retrain=None,
+        model=MODEL,
+        made_from=["a table"],
+    )
+    pictures = {
+        lists: risk_report_page(replace(report, measured=measured(lists))).count("<picture>") for lists in range(4)
+    }
+    assert pictures == {0: 1, 1: 1, 2: 2, 3: 2}
+    assert f'alt="{effect_text(measured(2))}"' in risk_report_page(replace(report, measured=measured(2)))
+    text = effect_text(measured(20))
+    assert text.startswith(
+        "So many more of 100 customers stayed than of those held out: +5.0 (+1.0 to +9.0) by the list"
+    )
+    # The latest, as many as a phone has room for.
+    assert text.count("by the list of") == MOST_LISTS
+    assert text.endswith(f"{measured(20)[-1].as_of:%-d %B %Y}.")
+
+
 def test_each_week_keeps_a_report_of_its_own(listed: Project) -> None:
     folder = Path(listed.lakehouse.root, FOLDER)
-    assert {file.name for file in folder.iterdir()} == {f"{REPORT}.html", f"{REPORT}-{listed.weeks()[-1]}.html"}
+    assert {file.name for file in folder.glob(f"{REPORT}*")} == {
+        f"{REPORT}.html",
+        f"{REPORT}-{listed.weeks()[-1]}.html",
+    }
 
 
 def test_the_picture_is_told_in_words(listed: Project) -> None:

@@ -1,0 +1,360 @@
+"""The risk report's sentences and tables, written down once more."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from html.parser import HTMLParser
+from math import fsum, hypot
+
+from churn_assets.defs.campaigns import EFFECT
+from churn_assets.defs.evaluation import EVALUATIONS
+from churn_assets.defs.features import PANEL
+from churn_assets.defs.monitoring import DECISIONS, MONITORING
+from churn_assets.defs.retention import EXCLUSIONS, TARGETS
+from churn_assets.defs.scoring import SCORES
+from churn_assets_tests.said.sentences import Rule, count, day, percent, sentences_of, span, unsaid, wilson
+from churn_assets_tests.said.tables import Tables, churn_in_words, learned_from, shown_tiers, tier_names
+
+
+class _Page(HTMLParser):
+    """The text of a page by its blocks; `tables` by data-table: a row is its cells, the head is the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks: list[tuple[str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self._open: list[str] = []
+        self._table = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "table":
+            self._table = str(given.get("data-table"))
+            self.tables[self._table] = []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("th", "td"):
+            self.tables[self._table][-1].append("")
+        elif tag == "img" and given.get("alt"):
+            self.blocks.append(("p", str(given["alt"])))
+        elif tag in ("p", "li", "dt", "dd", "small", "figcaption", "h1", "h2", "title"):
+            self.blocks.append((tag, ""))
+        if tag not in ("meta", "img", "br", "source"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        if "table" in self._open:
+            if data.strip():
+                row = self.tables[self._table][-1]
+                row[-1] = f"{row[-1]} {data.strip()}".strip()
+        elif data.strip():
+            tag, text = self.blocks.pop()
+            self.blocks.append((tag, text + data))
+
+
+def untrue_report(tables: Tables, text: str) -> Iterator[str]:
+    page = _Page()
+    page.feed(text)
+    lines: list[str] = []
+    for tag, said in page.blocks:
+        if tag in ("dd", "small"):
+            lines[-1] = f"{lines[-1]}; {' '.join(said.split())}"
+        elif tag == "dt":
+            lines.append(said)
+        else:
+            lines += sentences_of(said)
+    figures = report_figures(tables)
+    rules = report_rules(tables, figures)
+    yield from unsaid(lines, rules, figures)
+    # What has to be said, however often that is.
+    for sentence in must_be_said(tables):
+        if sentence not in lines:
+            yield f"not said: {sentence}"
+    for name, rows in page.tables.items():
+        wanted = REPORT_TABLES[name](tables, figures) if name in REPORT_TABLES else None
+        if wanted is None:
+            yield f"no rule checks the table {name}"
+        elif rows != wanted:
+            different = [f"{row} and not {other}" for row, other in zip(wanted, rows, strict=False) if row != other]
+            yield f"the table {name} is {different or wanted}"
+
+
+def report_figures(tables: Tables) -> dict[str, str]:
+    policy, judged = tables.project.policy, tables.judged
+    windows, currency = policy.windows, policy.units.currency
+
+    def money(amount: float) -> str:
+        return f"{amount:,.0f} {currency}".strip()
+
+    scores, targets = tables.scores, tables.targets
+    alerted = [row for row in scores.values() if row["is_alert"]]
+    spend = {customer: float(row["spend"]) for customer, row in tables.panel.items()}
+    at_risk = {row["customer_id"]: row["churn_probability"] * spend[row["customer_id"]] for row in alerted}
+    contacts = [row for row in targets if not row["is_holdout"]]
+    known = [(as_of, share) for as_of, share in tables.churn_by_date.items() if share is not None]
+    worst = max(known, key=lambda each: each[1])
+    when, labels, _ = tables.tested
+    alerts, caught, churners = judged["alerts"], judged["caught"], int(labels.sum())
+    low, high = wilson(caught, churners, policy.gate.confidence)
+    tier_high, tier_medium = tables.tiers
+    versions = {table: tables.project.lakehouse.version(table) for table in MADE_FROM}
+    return {
+        "week": day(tables.week),
+        "customers": count(len(scores)),
+        "leavers": count(fsum(row["churn_probability"] for row in scores.values())),
+        "alerts": count(len(alerted)),
+        "alert_share": percent(len(alerted) / len(scores)),
+        "value_at_risk": money(fsum(at_risk.values())),
+        "alerted_spend": money(fsum(spend[row["customer_id"]] for row in alerted)),
+        "to_contact": count(len(contacts)),
+        "listed_value": money(fsum(at_risk[row["customer_id"]] for row in contacts)),
+        "held_out": count(len(targets) - len(contacts)),
+        "listed": count(len(targets)),
+        "excluded": count(len(tables.excluded)),
+        "exclusions": _exclusions(tables.excluded),
+        "eligible_days": str(windows.eligibility_days),
+        "outcome_days": str(windows.outcome_days),
+        "observed_days": str(windows.observation_days),
+        "first_week": day(known[0][0]),
+        "first_share": percent(known[0][1]),
+        "worst_week": day(worst[0]),
+        "worst_share": percent(worst[1]),
+        "last_week": day(known[-1][0]),
+        "last_share": percent(known[-1][1]),
+        "version": str(next(iter(scores.values()))["model_version"]),
+        "learned_until": day(max(learned_from(tables))),
+        "judged": count(len(labels)),
+        "tested": day(when),
+        "caught": count(caught),
+        "churners": count(churners),
+        "recall": percent(caught / churners),
+        "recall_low": percent(low),
+        "recall_high": percent(high),
+        "attainable": percent(min(alerts / churners, 1)),
+        "precision": percent(caught / alerts),
+        "lift": f"{caught / alerts / (churners / len(labels)):.1f}",
+        "budget": f"{100 * policy.alerts.budget:g}%",
+        "late": span(policy.crisis_delay_minutes),
+        "currency": "" if currency else "; in the shop's currency",
+        "high": percent(tier_high),
+        "medium": percent(tier_medium),
+        "churn": churn_in_words(tables),
+        "made_from": ", ".join(f"{table} version {number}" for table, number in versions.items()),
+    }
+
+
+MADE_FROM = (SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS, PANEL)
+
+
+def _exclusions(reasons: Sequence[str]) -> str:
+    words = {
+        "contacted on": "contacted of late",
+        "held out on": "held out of late",
+        "opted out": "asked not to be contacted",
+        "no action": "no action that there still is would pay",
+    }
+    of_each = {said: sum(kind in reason for reason in reasons) for kind, said in words.items()}
+    order = sorted(of_each, key=lambda said: (-of_each[said], list(words.values()).index(said)))
+    return ", ".join(f"{said} ({of_each[said]:,})" for said in order if of_each[said])
+
+
+def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
+    judged, decided = tables.judged, tables.whole(DECISIONS)
+    is_crossfit, verdict = judged["evaluation"] == "crossfit", judged["verdict"]
+    is_retrain = bool(decided) and max(decided, key=lambda row: (row["as_of"], row["decided_at"]))["is_retrain"]
+    has_segments = bool(tables.segments)
+    high, medium, low = shown_tiers(tables).values()
+    figures_of_it = (
+        "{recall} of those who left ({caught} of {churners}; for all customers between {recall_low} and {recall_high}; "
+        "as many calls can find {attainable} at most)."
+    )
+    texts: dict[str, bool] = {
+        "Customers at risk, week of {week}": True,
+        "Customers at risk of leaving": True,
+        "Week of {week}": True,
+        "Active customers; {customers}; ordered in the last {eligible_days} days": True,
+        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days": True,
+        "At risk; {alerts}; {alert_share} of the active: those most likely to leave": True,
+        "Value at risk; {value_at_risk}; of the {alerted_spend} that the {alerts} at risk spent in {observed_days} "
+        "days": True,
+        "To contact this week; {to_contact}; of those at risk; value at risk {listed_value}": True,
+        "How many left, week by week": True,
+        "Of the customers of {first_week}, {first_share} left; at the worst, of those of {worst_week}, {worst_share}; "
+        "of those of {last_week}, the latest week whose outcome is known, {last_share}.": True,
+        "The figures are at the end of this page.": True,
+        "Why customers are at risk": True,
+        "What raised the risk most, among the {listed} customers on this week's list; up to three reasons each.": True,
+        "Nobody is on this week's list.": not tables.targets,
+        "Who they are": True,
+        "All active customers by the probability of leaving, and by segment.": has_segments,
+        "All active customers by the probability of leaving.": not has_segments,
+        "Value at risk is that of the customers at risk.": True,
+        "What this week's list asks for": True,
+        "{to_contact} customers to contact.": True,
+        "{held_out} are held out at random, to see what contacting the others changes; {excluded} at risk are left in "
+        "peace: {exclusions}.": True,
+        "{held_out} are held out at random, to see what contacting the others changes; Nobody else at risk was kept "
+        "off the list.": not tables.excluded,
+        "How past lists did": True,
+        "No list has been used yet, so nothing is known of what contacting customers changes.": not _effects(tables),
+        "How sure this is": True,
+        "Version {version} of the model scored this week.": True,
+        "It learned from weeks up to {learned_until}.": True,
+        f"On {{judged}} customers of {{tested}} whom it had never seen, it found {figures_of_it}": not is_crossfit,
+        "Five models made in the same way, this one among them, were tried on all {judged} customers of {tested}, "
+        "each on those it had never seen.": is_crossfit,
+        f"Together they found {figures_of_it}": is_crossfit,
+        "Of those called at risk {precision} left, {lift} times as many as among as many chosen by chance.": True,
+        "It met every requirement of the company's policy.": verdict == "PASS",
+        "It fell short of a requirement of the company's policy.": verdict == "FAIL",
+        "This week's customers are as the model knows them.": not _alarms(tables),
+        "The model should be trained again.": is_retrain,
+        "The model need not be trained again.": bool(decided) and not is_retrain,
+        "What the words mean": True,
+        "Active customer; Ordered in the last {eligible_days} days, as of {week}.": True,
+        "Left; By the company's policy: {churn}, counted from the first day of the week.": True,
+        "Expected to leave; The probabilities of leaving, which the model gives each active customer, summed.": True,
+        "At risk; The active customers whom the model calls most likely to leave; at most about {budget} of the "
+        "active, because the team cannot contact more.": True,
+        "Value at risk; The probability of leaving times what the customers spent in {observed_days} days, summed "
+        f"over the customers at risk{figures['currency']}.": True,
+        "Late delivery; In the picture and its table: more than {late} after the promised time.": tables.is_wait_known,
+        f"{high.capitalize()}, {medium}, {low}; By the probability of leaving: {high} from {{high}}, {medium} from "
+        f"{{medium}} or if at risk, {low} below.": True,
+        "The figures behind the picture": True,
+        "Made from {made_from}.": True,
+    }
+    said = {**texts, **dict.fromkeys(must_be_said(tables), True)}
+    return [Rule(text, is_so) for text, is_so in said.items()]
+
+
+def must_be_said(tables: Tables) -> list[str]:
+    return [*_effects(tables), *_alarms(tables)]
+
+
+def _effects(tables: Tables) -> list[str]:
+    """What past lists did, from the two shares that stayed."""
+    told = []
+    for row in tables.whole(EFFECT):
+        if row["risk_tier"] != "all":
+            continue
+        begun = f"List of {day(row['as_of'])}: "
+        if row["difference"] is None:
+            told.append(f"{begun}{row['statement']}.")
+            continue
+        confidence, ends = tables.project.policy.gate.confidence, {}
+        for arm in ("treated", "held_out"):
+            share, of = row[f"{arm}_retained_share"], row[arm]
+            low, high = wilson(round(share * of), of, confidence)
+            ends[arm] = share, low, high
+        (one, one_low, one_high), (other, other_low, other_high) = ends["treated"], ends["held_out"]
+        more = one - other
+        low, high = more - hypot(one - one_low, other_high - other), more + hypot(one_high - one, other - other_low)
+        text = f"of 100 customers {100 * more:+.1f} more stayed than of those held out, {confidence:.1%} interval "
+        text += f"{100 * low:+.1f} to {100 * high:+.1f}"
+        if row["held_out_contacted"]:
+            text += f"; {row['held_out_contacted']:,} of those held out were contacted all the same"
+        if low <= 0 <= high:
+            told.append(f"{begun}not enough to tell: {text}.")
+        else:
+            became = "stayed" if low > 0 else "left"
+            text += f": about {abs(more) * row['treated']:,.0f} of {row['treated']:,} {became} because of it"
+            told.append(f"{begun}{text}.")
+    return told
+
+
+def _alarms(tables: Tables) -> list[str]:
+    meanings = {feature.name: feature.meaning for feature in tables.project.policy.catalogue.features}
+    told = []
+    for row in tables.whole(MONITORING):
+        if row["as_of"] != tables.week or row["status"] not in ("warn", "fail"):
+            continue
+        far = "far " if row["status"] == "fail" else ""
+        value, limit = percent(row["value"] or 0.0), percent(row["limit_warn"])
+        told.append(
+            {
+                "psi": f"Customers differ {far}more than usual from those the model learned from: "
+                f"{meanings.get(row['subject'])}.",
+                "alert_share": "More customers are at risk than the team can contact: "
+                f"{value}; the company's policy allows {limit}.",
+                "unseen_segment_share": f"Customers of segments that the model never saw: {value}; the company's "
+                f"policy allows {limit}.",
+            }[row["metric"]]
+            if row["subject"] != "score"
+            else f"The probabilities of leaving are spread {far}otherwise than when the model was trained."
+        )
+    return told
+
+
+TableOf = Callable[[Tables, Mapping[str, str]], list[list[str]]]
+
+
+def _parts(tables: Tables, of: Mapping[str, str], head: str, order: Sequence[str] | None) -> list[list[str]]:
+    currency = tables.project.policy.units.currency
+    spend = {customer: float(row["spend"]) for customer, row in tables.panel.items()}
+    found: dict[str, tuple[float, list[str]]] = {}
+    for name in dict.fromkeys(of.values()):
+        rows = [row for customer, row in tables.scores.items() if of[customer] == name]
+        alerted = [row for row in rows if row["is_alert"]]
+        value = fsum(row["churn_probability"] * spend[row["customer_id"]] for row in alerted)
+        share = percent(len(alerted) / len(rows))
+        leavers = count(fsum(row["churn_probability"] for row in rows))
+        shown = f"{value:,.0f} {currency}".strip()
+        found[name] = value, [name, count(len(rows)), leavers, f"{count(len(alerted))} {share}", shown]
+    names = [name for name in order or () if name in found] or sorted(found, key=lambda name: (-found[name][0], name))
+    return [[head, "customers", "expected to leave", "at risk", "value at risk"], *(found[name][1] for name in names)]
+
+
+def _tiers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
+    return _parts(tables, tier_names(tables), "probability", list(shown_tiers(tables).values()))
+
+
+def _segments(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
+    of = {customer: tables.segments.get(row["segment_index"], "(none)") for customer, row in tables.panel.items()}
+    return _parts(tables, of, "segment", None)
+
+
+def _drivers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
+    meanings = {feature.name: feature.meaning for feature in tables.project.policy.catalogue.features}
+    counts = Counter(reason["feature"] for row in tables.targets for reason in row["reasons"])
+    order = sorted(counts, key=lambda name: (-counts[name], name))
+    rows = [[meanings[name], count(counts[name]), percent(counts[name] / len(tables.targets))] for name in order]
+    return [["reason", "customers", "of the list"], *rows]
+
+
+def _offers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
+    currency = tables.project.policy.units.currency
+    values: dict[str, list[float]] = {}
+    for row in tables.targets:
+        if not row["is_holdout"]:
+            value = row["churn_probability"] * float(tables.panel[row["customer_id"]]["spend"])
+            values.setdefault(row["suggested_action"], []).append(value)
+    rows = [
+        [action, count(len(of)), f"{fsum(of):,.0f} {currency}".strip()]
+        for action, of in sorted(values.items(), key=lambda each: (-fsum(each[1]), each[0]))
+    ]
+    return [["action", "customers to contact", "value at risk"], *rows]
+
+
+def _trend(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
+    rows = [["week of", "active customers", f"left within {figures['outcome_days']} days"]]
+    late = [f"had a delivery over {figures['late']} late"]
+    for as_of, customers in tables.by_date.items():
+        share = tables.churn_by_date[as_of]
+        rows.append([str(as_of), count(len(customers)), "not yet known" if share is None else percent(share)])
+        late.append(percent(fsum(crisis for _, crisis in customers) / len(customers)))
+    return [[*row, waited] for row, waited in zip(rows, late, strict=True)] if tables.is_wait_known else rows
+
+
+REPORT_TABLES: Mapping[str, TableOf] = {
+    "drivers": _drivers,
+    "tiers": _tiers,
+    "segments": _segments,
+    "offers": _offers,
+    "trend": _trend,
+}
