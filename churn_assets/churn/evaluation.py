@@ -73,9 +73,9 @@ class Scored:
     scores: the challenger's; is_alert: at or above its threshold. rivals: other scores of the same customers, higher is
     riskier. champion: its scores where `is_unseen`, which are the customers no model of this split ever learned from.
     features: what the challenger sees. slices: name -> the part of the customers that each row belongs to. earnings:
-    what contacting each earns; None where the policy has no [economics]. dates: the as-of date of each row, where there
-    are several. customers: the number of each row's customer, 0 to n - 1, where one may have several rows; then the
-    rows of a customer follow each other by date.
+    what contacting each earns; None where the policy has no [economics].
+    dates: the as-of date of each row, where there are several. customers: the number of each row's customer, 0 to
+    n - 1, where one may have several rows; then the rows of a customer follow each other by date.
     """
 
     labels: Floats
@@ -86,9 +86,9 @@ class Scored:
     slices: Mapping[str, NDArray[np.str_]]
     is_unseen: NDArray[np.bool_]
     champion: Floats | None = None
-    earnings: Earnings | None = None
     dates: NDArray[np.datetime64] | None = None
     customers: NDArray[np.intp] | None = None
+    earnings: Earnings | None = None
 
     def only(self, chosen: NDArray[np.bool_]) -> "Scored":
         """The chosen rows; where all are of one date, of one customer each."""
@@ -108,6 +108,7 @@ class Scored:
             np.unique(self.customers[chosen], return_inverse=True)[1]
             if is_dated and self.customers is not None
             else None,
+            None if self.earnings is None else self.earnings.only(chosen),
         )
 
     def by_date(self) -> "list[tuple[date, Scored]]":
@@ -235,8 +236,8 @@ class Evaluation:
     criteria: what the gate asks, each beside what was found, unless nothing could be decided. calibration: what the
     scores meant on the judged customers, for the weeks that the model will score; None where that cannot be told.
     single_features: what the model gains over each of WARNED_OF alone; the warnings are of those that it does not
-    surely beat. profit: what contacts earn; None where the policy has no [economics]. dates: of a backtest, each date
-    by itself, rising.
+    surely beat. dates: of a backtest, each date by itself, rising. profit: what contacts earn, of a backtest at the
+    version's own date; None where the policy has no [economics].
     """
 
     verdict: Verdict
@@ -249,8 +250,8 @@ class Evaluation:
     criteria: tuple[Figure, ...] = ()
     calibration: Calibration | None = None
     single_features: tuple[Figure, ...] = ()
-    profit: Profit | None = None
     dates: tuple[JudgedDate, ...] = ()
+    profit: Profit | None = None
 
 
 def choose_threshold(
@@ -505,8 +506,8 @@ def judge(
         criteria,
         calibration_of(own.scores, own.labels),
         tuple(figure for figure, _ in over_single),
-        profit=_profit(scored, policy),
-        dates=dates,
+        dates,
+        _profit(own, policy),
     )
 
 

@@ -68,10 +68,10 @@ EVALUATION_SCHEMA = spark_schema(
         Column("comparisons", list_of(_COMPARISON)),
         Column("slices", list_of(_SLICE)),
         Column("leakage", list_of(struct_of(Column("feature", "string"), Column("roc_auc", "double")))),
+        Column("dates", list_of(_DATE)),
         *_PROFIT,
         Column("empc_action", "string"),
         Column("profit_curve", list_of(_PROFIT_POINT)),
-        Column("dates", list_of(_DATE)),
     ]
 )
 
@@ -148,8 +148,8 @@ def evaluation_row(
             for part in evaluation.slices
         ],
         "leakage": [{"feature": canary.feature, "roc_auc": canary.roc_auc} for canary in evaluation.leakage],
-        **_profit_columns(evaluation.profit),
         "dates": [_date_row(judged) for judged in evaluation.dates],
+        **_profit_columns(evaluation.profit),
     }
 
 

@@ -79,8 +79,8 @@ def backtest_scores(
     """The judged customers of several dates, each out of time and out of sample: who is in `held_out`, and others.
 
     In: `held_out`, the registered model's `held_out_scores`, of the latest of `backtest`, which is
-    `splits.backtest_dates`; the labelled `panel`; the prior of what was known by a date; `spend` as
-    `models.train_churn_model`; `told` hears of each date.
+    `splits.backtest_dates`; the labelled `panel`; the prior of what was known by a date; `spend` as `crossfit_scores`;
+    `told` hears of each date.
     What is judged at the earlier dates is how the model is made, not the version itself, which has learned from them:
     another is made from what was known by that date, threshold included, and judged on a fold of customers that it
     never saw, each date another fold. That costs a fit for each date but the latest.
@@ -141,11 +141,11 @@ def scored(
         slices=_slices(ordered, segments, catalogue),
         is_unseen=ordered["is_unseen"].to_numpy(dtype=bool),
         champion=None if champion is None else ordered["customer_id"].map(champion).to_numpy(dtype=float),
+        dates=ordered["as_of"].to_numpy(dtype="datetime64[D]") if is_dated else None,
+        customers=customers if is_dated and customers.max() + 1 < len(ordered) else None,
         earnings=None
         if policy is None or policy.economics is None
         else earnings(ordered, policy, population_share=splits.judged_share(policy)),
-        dates=ordered["as_of"].to_numpy(dtype="datetime64[D]") if is_dated else None,
-        customers=customers if is_dated and customers.max() + 1 < len(ordered) else None,
     )
 
 

@@ -187,6 +187,13 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     return lines
 
 
+def _date_line(judged: Mapping[str, Any]) -> str:
+    if judged["recall"] is None:
+        return f"  {judged['as_of']}  {judged['missed']}"
+    found = "{as_of}  recall {recall:.3f}, churn rate {prevalence:.1%}, alerts {alert_share:.1%}".format(**judged)
+    return f"  {found}: {'holds' if judged['is_met'] else 'missed ' + judged['missed']}"
+
+
 def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
     """What contacts earn, where the policy that judged had [economics]."""
     if row.get("profit_per_customer") is None:
@@ -194,13 +201,6 @@ def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
     amount = f"{row['profit_per_customer']:,.2f} {currency}".rstrip()
     most = "{best_profit_per_customer:,.2f} with {most_profitable_share:.0%} of them contacted".format(**row)
     yield f"  profit    {amount} per customer by contacting the alerted; {most}; EMPC {row['empc']:,.2f}"
-
-
-def _date_line(judged: Mapping[str, Any]) -> str:
-    if judged["recall"] is None:
-        return f"  {judged['as_of']}  {judged['missed']}"
-    found = "{as_of}  recall {recall:.3f}, churn rate {prevalence:.1%}, alerts {alert_share:.1%}".format(**judged)
-    return f"  {found}: {'holds' if judged['is_met'] else 'missed ' + judged['missed']}"
 
 
 def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:

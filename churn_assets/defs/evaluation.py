@@ -157,8 +157,8 @@ def recall_churn(
             **{name.removesuffix(".png"): as_metadata(each) for name, each in pictures.items()},
             "model_card": dg.MetadataValue.md(card),
             "figures": dg.MetadataValue.md(figures_table(evaluation)),
-            "influences": dg.MetadataValue.md(influences_table(found)) if found else "nothing could be judged",
             **({"dates": dg.MetadataValue.md(dates_table(evaluation))} if evaluation.dates else {}),
+            "influences": dg.MetadataValue.md(influences_table(found)) if found else "nothing could be judged",
             **shown,
             "threshold": trained.threshold if trained.threshold is not None else "none",
             "alert_budget": policy.alerts.budget,
@@ -296,6 +296,7 @@ def _challenger_rows(
             shared_folder=tracking.shared_folder,
             spend=rivals,
             told=told,
+            spend=rivals,
         )
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
 
@@ -369,16 +370,17 @@ def _pictures(
         figures["calibration.png"] = calibration(
             scored.scores, scored.labels, title="Probabilities and outcomes", confidence=policy.gate.confidence
         )
+    if evaluation.dates:
+        figures["figures_over_dates.png"] = figures_over_dates(evaluation.dates)
     if evaluation.profit is not None:
+        own = next((each.figures for each in evaluation.dates if each.is_own), evaluation.figures)
         figures["profit_curve.png"] = profit_curve(
             evaluation.profit,
-            alerted=evaluation.figures.alert_share.value or 0.0,
+            alerted=own.alert_share.value or 0.0,
             budget=policy.alerts.budget,
             confidence=policy.gate.confidence,
             currency=policy.units.currency,
         )
-    if evaluation.dates:
-        figures["figures_over_dates.png"] = figures_over_dates(evaluation.dates)
     return {name: drawn(figure) for name, figure in figures.items()}
 
 

@@ -98,8 +98,8 @@ CARDS: dict[str, Callable[[], CardFacts]] = {
     "all but nobody to compare on": lambda: facts(
         judged(customers(60, 100, champion=ranked(9, 9), is_unseen=np.arange(1000) >= 100))
     ),
-    "with what contacts earn": with_earnings,
     "several dates": lambda: over_three_dates(),
+    "with what contacts earn": with_earnings,
     "undefined difference": lambda: facts(without_intervals(judged())),
 }
 

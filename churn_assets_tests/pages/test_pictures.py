@@ -319,29 +319,6 @@ def test_realised_recall_is_marked_by_version_and_by_whether_it_flatters() -> No
     assert len(realised_recall([]).axes) == 1
 
 
-def test_the_profit_curve_has_its_interval_the_budget_the_alerted_and_where_it_is_highest() -> None:
-    curve = tuple(Estimate(value, value - 0.1, value + 0.2) for value in (SHARES * (0.6 - SHARES)).tolist())
-    profit = Profit(curve, Estimate(0.08, 0.02, 0.1), Estimate(0.12, 0.1, 0.2), "call")
-    figure = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="EUR")
-    assert legend(figure) == [
-        "90% interval",
-        "contacting those of the highest scores",
-        "alert budget 20%",
-        "the alerted: 18.4%, 0.08",
-        "most: 30%, 0.09",
-    ]
-    axes = figure.axes[0]
-    assert axes.get_ylabel() == "profit per customer of all, EUR"
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    assert ys(lines["contacting those of the highest scores"]) == [each.value for each in curve]
-    assert (xs(lines["alert budget 20%"]), xs(lines["the alerted: 18.4%, 0.08"])) == ([0.2, 0.2], [0.184])
-    (band,) = axes.collections
-    assert band.get_datalim(axes.transData).extents == pytest.approx([0.0, -0.5, 1.0, 0.09 + 0.2])
-    assert drawn(figure).title == "What contacting more customers earns"
-    without = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="")
-    assert without.axes[0].get_ylabel() == "profit per customer of all"
-
-
 # ---- the dates of a backtest
 
 
@@ -380,3 +357,26 @@ def test_a_date_at_which_nobody_left_is_drawn_without_figures() -> None:
     figure = figures_over_dates([judged_date(3, None, None, missed="nobody left"), judged_date(10, 0.5, 0.04)])
     assert len([each for each in figure.axes[0].containers if isinstance(each, ErrorbarContainer)]) == 1
     assert drawn(figure).title == "The dates of the backtest"
+
+
+def test_the_profit_curve_has_its_interval_the_budget_the_alerted_and_where_it_is_highest() -> None:
+    curve = tuple(Estimate(value, value - 0.1, value + 0.2) for value in (SHARES * (0.6 - SHARES)).tolist())
+    profit = Profit(curve, Estimate(0.08, 0.02, 0.1), Estimate(0.12, 0.1, 0.2), "call")
+    figure = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="EUR")
+    assert legend(figure) == [
+        "90% interval",
+        "contacting those of the highest scores",
+        "alert budget 20%",
+        "the alerted: 18.4%, 0.08",
+        "most: 30%, 0.09",
+    ]
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "profit per customer of all, EUR"
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert ys(lines["contacting those of the highest scores"]) == [each.value for each in curve]
+    assert (xs(lines["alert budget 20%"]), xs(lines["the alerted: 18.4%, 0.08"])) == ([0.2, 0.2], [0.184])
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).extents == pytest.approx([0.0, -0.5, 1.0, 0.09 + 0.2])
+    assert drawn(figure).title == "What contacting more customers earns"
+    without = profit_curve(profit, alerted=0.184, budget=0.2, confidence=0.9, currency="")
+    assert without.axes[0].get_ylabel() == "profit per customer of all"
