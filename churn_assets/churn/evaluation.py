@@ -103,7 +103,6 @@ class Scored:
             {name: parts[chosen] for name, parts in self.slices.items()},
             self.is_unseen[chosen],
             None if self.champion is None else self.champion[chosen],
-            None if self.earnings is None else self.earnings.only(chosen),
             dates if is_dated else None,
             np.unique(self.customers[chosen], return_inverse=True)[1]
             if is_dated and self.customers is not None
@@ -514,9 +513,7 @@ def judge(
 def _profit(scored: Scored, policy: ChurnPolicy) -> Profit | None:
     if scored.earnings is None:
         return None
-    # Of several dates a share of the customers is that share of each date's.
-    scores, confidence = scored.within_dates(scored.scores), policy.gate.confidence
-    return profit_of(scores, scored.labels, scored.is_alert, scored.earnings, confidence, scored.customers)
+    return profit_of(scored.scores, scored.labels, scored.is_alert, scored.earnings, policy.gate.confidence)
 
 
 MET = "met: "

@@ -72,17 +72,9 @@ class Profit:
 
 
 def profit_of(
-    scores: Floats,
-    labels: Floats,
-    is_alert: NDArray[np.bool_],
-    earnings: Earnings,
-    confidence: float,
-    customers: NDArray[np.intp] | None = None,
+    scores: Floats, labels: Floats, is_alert: NDArray[np.bool_], earnings: Earnings, confidence: float
 ) -> Profit:
-    """The figures of these rows, neither of which is empty, with percentiles of resampled customers as intervals.
-
-    customers: of each row the number of its customer, where one may have several rows.
-    """
+    """The figures of these rows, neither of which is empty, with percentiles of resampled customers as intervals."""
     ranking, rows = Ranking.of(scores, labels), len(labels)
     worth, as_observed = float(earnings.worth.mean()), np.ones((1, rows))
     by_action = {
@@ -98,7 +90,7 @@ def profit_of(
         "empc": by_action[action],
     }
     values = {name: statistic(as_observed)[0] for name, statistic in statistics.items()}
-    drawn = bootstrap(statistics, rows, customers)
+    drawn = bootstrap(statistics, rows)
     of_curve = zip(values["curve"], drawn["curve"].T, strict=True)
     return Profit(
         tuple(_estimate(float(value), replicates, confidence) for value, replicates in of_curve),

@@ -294,7 +294,6 @@ def _challenger_rows(
             policy,
             prior_at=lambda day: prior_of(purchases[day], policy.windows.outcome_days),
             shared_folder=tracking.shared_folder,
-            spend=rivals,
             told=told,
             spend=rivals,
         )
