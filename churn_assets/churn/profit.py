@@ -32,6 +32,7 @@ class Earnings:
     offers: Mapping[str, Offer]
 
     def only(self, chosen: NDArray[np.bool_]) -> "Earnings":
+        """Those of the chosen customers."""
         return Earnings(self.profits[chosen], self.worth[chosen], self.offers)
 
 
