@@ -83,6 +83,7 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         ),
         worth=origin_of(lakehouse, scores.column("features_version")[0].as_py(), policy).worth(),
         currency=policy.units.currency,
+        tiers=policy.units.tiers,
         made_at=datetime.now(UTC),
         list_file=f"{EXPORTS}/{as_of}.csv",
         made_from=[f"{table} version {number}" for table, number in inputs.items()],

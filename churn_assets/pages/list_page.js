@@ -82,7 +82,7 @@
     count: (customer, field) => (customer[field] === null ? "–" : count.format(customer[field])),
     share: (customer, field) => percent.format(customer[field]),
     amount: (customer, field) => (customer[field] === null ? "–" : amount.format(customer[field])),
-    tier: (customer) => made("span", customer.risk_tier, { className: customer.risk_tier }),
+    tier: (customer) => made("span", week.tiers[customer.risk_tier], { className: customer.risk_tier }),
     action: (customer) =>
       customer.standing === TO_CONTACT ? action(customer) : made("span", stands(customer), { className: "why" }),
     reasons: (customer) => customer.reasons?.join(" · ") ?? "–",
@@ -171,7 +171,7 @@
     const title = week.columns.find(({ field }) => field === state.field).title;
     const parts = [
       standing || "all customers at risk",
-      tier && `${tier} risk`,
+      tier && `${week.tiers[tier]} risk`,
       offer && `action ${offer}`,
       words.length && `with “${words.join(" ")}”`,
       `by ${title}${state.isFalling ? ", largest first" : ""}`,
@@ -201,7 +201,7 @@
   const counted = (standing) => count.format(everyone.filter((customer) => customer.standing === standing).length);
   const actions = new Set(everyone.map((customer) => customer.suggested_action).filter((name) => name !== null));
   fill("standing", `all at risk (${count.format(everyone.length)})`, STANDINGS.map((name) => [name, `${name} (${counted(name)})`]));
-  fill("tier", "all", TIERS.map((name) => [name]));
+  fill("tier", "all", TIERS.map((name) => [name, week.tiers[name]]));
   fill("action", "all", [...actions].sort().map((name) => [name]));
   at("standing").value = TO_CONTACT;
   at("search").addEventListener("input", choose);

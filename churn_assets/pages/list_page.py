@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from churn_assets.churn.plain_text import JSON_LINES
+from churn_assets.churn.policy import TierNames
 from churn_assets.churn.worklist import Worklist
 from churn_assets.pages.html import digest, embedded, page
 
@@ -16,12 +17,14 @@ TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", "
 class ListPage:
     """What the page shows. worth: what the customers' value is, behind "what the customers"; None where none is known.
 
-    made_at: up to when contacts and opt-outs are known (UTC). list_file: where the same list lies for spreadsheets.
+    tiers: what risk tiers are called. made_at: up to when contacts and opt-outs are known (UTC). list_file: where the
+    same list lies for spreadsheets.
     """
 
     worklist: Worklist
     worth: str | None
     currency: str
+    tiers: TierNames
     made_at: datetime
     list_file: str
     made_from: Sequence[str]
@@ -74,6 +77,7 @@ def list_page(shown: ListPage) -> str:
         "columns": shown.columns,
         "currency": shown.currency,
         "worth": shown.worth,
+        "tiers": shown.tiers.model_dump(),
         "earlier": [[str(scored.as_of), scored.model_version] for scored in worklist.earlier],
         "as_of": str(worklist.as_of),
     }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from churn_assets.churn.plain_text import JSON_LINES
+from churn_assets.churn.policy import TierNames
 from churn_assets.churn.worklist import (
     CONTACTED,
     HELD_OUT_NOTE,
@@ -84,7 +85,8 @@ MIXED: tuple[str, ...] = ("personal", "39", "days")
 def shown(customers: list[WorklistCustomer], **more: Any) -> ListPage:
     earlier = [ScoredDate(WEEK - timedelta(weeks=back), "1") for back in range(1, 13)]
     ranked = sorted(customers, key=lambda each: each.rank is None)
-    told = {"worth": "spent in 60 days", "currency": "EUR", "list_file": "exports/list.csv", "made_from": ["a table"]}
+    told: dict[str, Any] = {"worth": "spent in 60 days", "currency": "EUR", "tiers": TierNames(high="urgent")}
+    told |= {"list_file": "exports/list.csv", "made_from": ["a table"]}
     made_at = datetime(2025, 12, 30, 9, 5, tzinfo=UTC)
     return ListPage(
         Worklist(WEEK, "value_at_risk", "retention.rank_by asks for it", earlier, ranked),
@@ -319,7 +321,7 @@ def test_on_paper_are_all_that_were_chosen_with_their_reasons_and_no_controls(pa
     assert told(page) == f"{len(ids(page))} of 10,000 customers at risk"
     for hidden in ("#controls", "nav", "caption", "thead button >> nth=0"):
         expect(page.locator(hidden)).to_be_hidden()
-    assert page.locator("#chosen").inner_text() == "Shown: to contact; high risk; with “39 days”; by rank."
+    assert page.locator("#chosen").inner_text() == "Shown: to contact; urgent risk; with “39 days”; by rank."
     # Printed again on each page, and all columns have room.
     assert page.locator("#list > thead").evaluate("head => getComputedStyle(head).display") == "table-header-group"
     titles = "heads => heads.map(head => getComputedStyle(head, '::before').content)"
