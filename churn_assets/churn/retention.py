@@ -66,7 +66,7 @@ def ranked_text(listed: Sequence[Mapping[str, Any]]) -> str:
     # Lists of before they said why say nothing.
     told = sorted({(row["ranked_by"], row["ranked_because"]) for row in listed if row["ranked_because"] is not None})
     text = " ".join(f"Ranked by {RANKING_WORDS[by]}: {because}." for by, because in told)
-    drawn = sum(row["is_exploration"] and not row["is_holdout"] for row in listed)
+    drawn = sum(bool(row["is_exploration"]) and not row["is_holdout"] for row in listed)
     return f"{text} {drawn:,} of them were drawn at random." if drawn else text
 
 
@@ -372,8 +372,8 @@ def _misplaced(targets: pa.Table) -> pa.Table:
     off, most_off = pc.abs(pc.subtract(value, exact)), pc.multiply(pc.max_element_wise(pc.abs(exact), 1.0), ROUNDING)
     is_unvalued = _is_ranked_by(ranked, "churn_probability")
     faults = [
-        # There is a value just where there is a spend, and the list is not ranked without.
-        pc.xor(value.is_null(), is_unvalued),
+        # There is a value just where there is a spend, and the list is not ranked without; by uplift both are.
+        pc.and_not(pc.xor(value.is_null(), is_unvalued), _is_ranked_by(ranked, "uplift")),
         pc.xor(value.is_null(), spend.is_null()),
         # Not "greater": NaN is neither.
         pc.invert(pc.less_equal(off, most_off)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from churn_assets.churn.uplift import Trial, UpliftEvaluation, UpliftModel, fold
 SCORE = "churn_probability"
 # The columns of campaign_outcomes and of retention_targets that a trial is made of; of the panel it is the features.
 OUTCOME_COLUMNS = (*KEYS, "arm", "contacted_at", "is_retained", "problem")
-LIST_COLUMNS = (*KEYS, SCORE, "value_at_risk", "recent_spend", "suggested_action", "listed_at")
+LIST_COLUMNS = (*KEYS, SCORE, "value_at_risk", "recent_spend", "suggested_action", "is_holdout", "listed_at")
 UPLIFT_COLUMNS = (
     Column("customer_id", "string", "identifies the customer"),
     Column("as_of", "date", "the date of the list"),
@@ -100,18 +100,25 @@ def used_lists(outcomes: pa.Table, listed: pa.Table, panel: pa.Table, policy: Ch
         marked = rows.join(others.append_column("is_there", pa.array([True] * len(others), pa.bool_())), [*KEYS])
         return kept(marked, marked.column("is_there").is_valid(), why).drop_columns(["is_there"])
 
+    # Whoever was contacted, counted or not, a list is used from then on.
+    used_from = pa.table(
+        {"as_of": outcomes.column("as_of"), "used_at": _latest_moments(outcomes.column("contacted_at"))}
+    )
+    first = used_from.group_by("as_of").aggregate([("used_at", "min")])
     rows = kept(outcomes, outcomes.column("problem").is_null(), "of no list, date or customer that counts")
-    first = rows.group_by("as_of").aggregate([("contacted_at", "min")])
     rows = kept(rows, rows.column("is_retained").is_valid(), "outcome not yet known")
     rows = joined(rows.drop_columns(["contacted_at", "problem"]), listed, "on a list that was not made here")
+    # The lot of the list, whatever the contacts say of it: whoever was called all the same was not chosen at random.
+    drawn = pc.if_else(rows.column("is_holdout"), HELD_OUT, TREATED)
+    rows = rows.set_column(rows.schema.get_field_index("arm"), "arm", drawn)
     rows = rows.join(first, "as_of")
-    times = [rows.column(name).cast(pa.timestamp("us", "UTC")) for name in ("listed_at", "contacted_at_min")]
+    times = [rows.column(name).cast(_MOMENT) for name in ("listed_at", "used_at_min")]
     is_before = pc.fill_null(pc.less(*times), False)
     rows = kept(rows, is_before, "on a list made again after it was used")
     rows = joined(rows, panel, "without features")
     names = (*policy.features, SCORE)
-    known = np.isfinite(_floats(rows, names)).all(axis=1) if len(rows) else np.zeros(0, dtype=bool)
-    rows = kept(rows, pa.array(known), "with a feature that is not known")
+    known = np.isfinite(_floats(rows, (*names, _ranked_by(policy)))).all(axis=1)
+    rows = kept(rows, pa.array(known), "with a feature or a value at risk that is not known")
     arms = [set(pc.unique(rows.filter(pc.equal(rows.column("arm"), arm)).column("as_of")).to_pylist()) for arm in ARMS]
     is_both = pc.is_in(rows.column("as_of"), pa.array(sorted(arms[0] & arms[1]), pa.date32()))
     rows = kept(rows, is_both, "on a list without contacts or without anybody held out")
@@ -120,7 +127,17 @@ def used_lists(outcomes: pa.Table, listed: pa.Table, panel: pa.Table, policy: Ch
 
 
 ARMS = (TREATED, HELD_OUT)
+_MOMENT = pa.timestamp("us", "UTC")
 _SHOWN = (*KEYS, "arm", "suggested_action", "is_retained", "value_at_risk")
+
+
+def _latest_moments(contacted_at: pa.ChunkedArray) -> pa.ChunkedArray:
+    """When each contact was at the latest: a source that tells the day alone has it at midnight, and the list of that
+    day, made hours later, was there before the contact all the same."""
+    moments = contacted_at.cast(_MOMENT).cast(pa.timestamp("us"))
+    is_day_alone = pc.equal(moments, pc.floor_temporal(moments, unit="day"))
+    ends = pc.add(moments, pa.scalar(timedelta(days=1), pa.duration("us")))
+    return pc.if_else(is_day_alone, ends, moments).cast(_MOMENT)
 
 
 def _trial(rows: pa.Table, names: Sequence[str], policy: ChurnPolicy) -> Trial:
@@ -129,7 +146,9 @@ def _trial(rows: pa.Table, names: Sequence[str], policy: ChurnPolicy) -> Trial:
     customers = ids.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     lists = rows.column("as_of").combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
     folds = np.array([fold_of(name, policy.split.salt) for name in people], dtype=np.int64)
-    ranked_by = SCORE if policy.ranked_by == SCORE else "value_at_risk"
+    suggested = rows.column("suggested_action").to_pylist()
+    # What is judged is what lists rank by: with [economics] the action is not known yet when they do.
+    is_by_action = policy.economics is None
     return Trial(
         names=tuple(names),
         features=_floats(rows, names),
@@ -138,10 +157,15 @@ def _trial(rows: pa.Table, names: Sequence[str], policy: ChurnPolicy) -> Trial:
         folds=folds[customers] if len(people) else customers,
         is_contacted=pc.equal(rows.column("arm"), TREATED).to_numpy(),
         has_left=pc.invert(rows.column("is_retained")).to_numpy(),
-        actions=np.array([action or "" for action in rows.column("suggested_action").to_pylist()], dtype=np.str_),
-        value=_floats(rows, [ranked_by])[:, 0],
+        actions=np.array([action if action and is_by_action else "" for action in suggested], dtype=np.str_),
+        value=_floats(rows, [_ranked_by(policy)])[:, 0],
         spend=_floats(rows, ["recent_spend"])[:, 0],
     )
+
+
+def _ranked_by(policy: ChurnPolicy) -> str:
+    """What lists rank by without an estimate, which it is compared with."""
+    return SCORE if policy.ranked_by == SCORE else "value_at_risk"
 
 
 def _floats(rows: pa.Table, names: Sequence[str]) -> Floats:
@@ -150,13 +174,15 @@ def _floats(rows: pa.Table, names: Sequence[str]) -> Floats:
 
 
 def uplift_rows(used: UsedLists, uplift: Floats) -> pa.Table:
-    """The rows as UPLIFT_SCHEMA. uplift: of each, by a model that never saw the customer."""
-    return used.rows.append_column("uplift", pa.array(uplift)).select(UPLIFT_SCHEMA.names).cast(UPLIFT_SCHEMA)
+    """The rows as UPLIFT_SCHEMA. uplift: of each, by a model that never saw the customer; NaN becomes null."""
+    column = pa.array(uplift, mask=np.isnan(uplift))
+    return used.rows.append_column("uplift", column).select(UPLIFT_SCHEMA.names).cast(UPLIFT_SCHEMA)
 
 
 def digest_of_rules(policy: ChurnPolicy) -> str:
     """Names every rule that the estimate is made and judged by."""
-    return f"{policy.digest}-{policy.retention.min_held_out}"
+    by = "action" if policy.economics is None else "any-contact"
+    return f"{policy.digest}-{policy.retention.min_held_out}-{by}"
 
 
 def evaluation_row(

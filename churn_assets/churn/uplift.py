@@ -323,8 +323,11 @@ def too_few(trial: Trial, policy: ChurnPolicy) -> list[Figure]:
 
 
 def amounts(trial: Trial, policy: ChurnPolicy) -> list[Figure]:
-    """How many were contacted and held out, and how many of the fewest who left or stayed in either arm."""
-    contacted = int(trial.is_contacted.sum())
+    """How many customers were contacted and held out, and how many of the fewest who left or stayed in either arm.
+
+    Whoever is on several lists counts once in an arm, for the same person tells less each time.
+    """
+    contacted, held_out = (len(np.unique(trial.customers[arm])) for arm in (trial.is_contacted, ~trial.is_contacted))
     kinds = [
         int((trial.has_left[trial.is_contacted == arm] == has_left).sum())
         for arm in (True, False)
@@ -335,7 +338,7 @@ def amounts(trial: Trial, policy: ChurnPolicy) -> list[Figure]:
         _at_least(
             "held_out",
             "customers held out at random, of known outcome",
-            len(trial.has_left) - contacted,
+            held_out,
             policy.retention.min_held_out,
         ),
         _at_least("fewest", "fewest who left or stayed, contacted or held out", min(kinds), LEAST_IN_GROUP),

@@ -55,10 +55,12 @@ def campaign_effect(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.MaterializeResult]:
     """Compares, for every list, those to contact with those held out."""
-    inputs, before = lakehouse.pin(CONTACTS, PANEL), lakehouse.version(EFFECT)
+    # The lists too: they say who was held out, and a verdict about these outcomes holds for these inputs alone.
+    inputs = lakehouse.pin(CONTACTS, PANEL, *[table for table in (TARGETS,) if lakehouse.has(table)])
+    before = lakehouse.version(EFFECT)
     panel = lakehouse.read(PANEL, inputs[PANEL])
     snapshots = lakehouse.dates(PANEL, "as_of", inputs[PANEL])
-    outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS]), panel, snapshots)
+    outcomes = campaign_outcomes(members(lakehouse, inputs[CONTACTS], inputs.get(TARGETS)), panel, snapshots)
     # The members first: the effect is computed from what is published of them.
     written = lakehouse.write(OUTCOMES, outcomes, metadata={"inputs": inputs})
     effects = campaign_effects(lakehouse.counts(OUTCOMES, COUNTED_BY, written.version), policy)

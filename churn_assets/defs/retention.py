@@ -244,10 +244,10 @@ def recorded_estimate(lakehouse: LakehouseResource, policy: ChurnPolicy) -> Reco
     return recorded_uplift(judged, policy, lakehouse.inputs(OUTCOMES) if lakehouse.has(OUTCOMES) else {})
 
 
-def members(lakehouse: LakehouseResource, contacts_version: int) -> DataFrame:
-    """Who was on the lists that were used, by the contacts and the lists made so far."""
+def members(lakehouse: LakehouseResource, contacts_version: int, targets_version: int | None = None) -> DataFrame:
+    """Who was on the lists that were used, by the contacts and the lists made so far, or those of a version."""
     contacts = from_lists(conformed(lakehouse.read(CONTACTS, contacts_version), CAMPAIGN_CONTACTS))
-    return campaign_members(contacts, lakehouse.read(TARGETS) if lakehouse.has(TARGETS) else None)
+    return campaign_members(contacts, lakehouse.read(TARGETS, targets_version) if lakehouse.has(TARGETS) else None)
 
 
 def from_lists(rows: DataFrame) -> DataFrame:

@@ -1,7 +1,7 @@
 """Stage 9, of the lists: what a contact changes for each customer, and whether lists may rank by that."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
 
 import dagster as dg
 import numpy as np
@@ -60,8 +60,7 @@ def contact_uplift(
     inputs, before = lakehouse.pin(OUTCOMES, TARGETS, PANEL), lakehouse.version(UPLIFT)
     outcomes = lakehouse.arrow(OUTCOMES, OUTCOME_COLUMNS, inputs[OUTCOMES])
     dates = sorted({day for day in outcomes.column("as_of").to_pylist() if day is not None})
-    missing = [name for name in policy.features if name not in lakehouse.table_schema(PANEL, inputs[PANEL]).names]
-    panel = lakehouse.arrow(PANEL, [*KEYS, *policy.features], inputs[PANEL], dates=("as_of", [] if missing else dates))
+    panel = features_of(lakehouse, policy, inputs[PANEL], dates)
     listed = lakehouse.arrow(TARGETS, LIST_COLUMNS, inputs[TARGETS], dates=("as_of", dates))
     used = used_lists(outcomes, listed, panel, policy)
     is_enough = all(each.is_met for each in amounts(used.trial, policy))
@@ -87,6 +86,16 @@ def contact_uplift(
     }
     yield table_result(written, told, NOTES)
     yield table_result(lakehouse.commit(UPLIFT_EVALUATIONS, version), told, NOTES)
+
+
+def features_of(lakehouse: LakehouseResource, policy: ChurnPolicy, version: int, dates: Sequence[date]) -> pa.Table:
+    """KEYS and the policy's features of the panel's rows of the dates; null where that version has no such column."""
+    there = set(lakehouse.table_schema(PANEL, version).names)
+    known = [name for name in policy.features if name in there]
+    panel = lakehouse.arrow(PANEL, [*KEYS, *known], version, dates=("as_of", dates))
+    for name in set(policy.features) - there:
+        panel = panel.append_column(name, pa.nulls(len(panel), pa.float64()))
+    return panel
 
 
 @dg.asset_check(

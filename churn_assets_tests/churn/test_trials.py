@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from churn_assets.churn.evaluation import Verdict
-from churn_assets.churn.policy import Action, ChurnPolicy, Retention
+from churn_assets.churn.policy import Action, ChurnPolicy, Economics, Offer, Retention
 from churn_assets.churn.retention import (
     KEEPS_NOBODY,
     Ranking,
@@ -27,6 +27,7 @@ from churn_assets.churn.trials import (
     evaluation_row,
     ranking_by,
     recorded_uplift,
+    uplift_rows,
     used_lists,
     with_uplift,
 )
@@ -67,6 +68,7 @@ def of_week(customers: int = 400, week: date = WEEK) -> tuple[list[dict[str, Any
                 "value_at_risk": float(random.random()),
                 "recent_spend": float(random.random()),
                 "suggested_action": "reminder",
+                "is_holdout": is_held_out,
                 "listed_at": MADE,
             }
         )
@@ -74,14 +76,14 @@ def of_week(customers: int = 400, week: date = WEEK) -> tuple[list[dict[str, Any
     return outcomes, listed, panel
 
 
-def used(*rows: list[dict[str, Any]]) -> Any:
+def used(*rows: list[dict[str, Any]], rules: ChurnPolicy = POLICY) -> Any:
     stamps = pa.timestamp("us", "UTC")
     tables = [pa.Table.from_pylist(of_table) for of_table in rows]
     for number, name in ((0, "contacted_at"), (1, "listed_at")):
         place = tables[number].schema.get_field_index(name)
         tables[number] = tables[number].set_column(place, name, tables[number].column(name).cast(stamps))
     outcomes, listed, panel = tables
-    return used_lists(outcomes, listed, panel, POLICY)
+    return used_lists(outcomes, listed, panel, rules)
 
 
 def test_every_row_of_a_used_list_counts_with_what_the_list_knew() -> None:
@@ -94,6 +96,12 @@ def test_every_row_of_a_used_list_counts_with_what_the_list_knew() -> None:
     assert trial.is_contacted.tolist() == [row["arm"] == "to contact" for row in outcomes]
     assert trial.has_left.tolist() == [not row["is_retained"] for row in outcomes]
     assert trial.value.tolist() == [row["value_at_risk"] for row in listed]
+
+
+def test_of_too_few_the_uplift_is_null_and_not_a_number() -> None:
+    found = used(*of_week(8))
+    rows = uplift_rows(found, np.full(len(found.rows), np.nan))
+    assert rows.column("uplift").null_count == len(found.rows) > 0
 
 
 Spoil = Callable[[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]], None]
@@ -111,9 +119,11 @@ def set_(rows: list[dict[str, Any]], name: str, value: Any) -> None:
         (lambda _, listed, __: listed.pop(), "not made here", 1),
         (lambda _, __, panel: panel.pop(), "without features", 1),
         (lambda _, __, panel: set_(panel, "total_orders", float("nan")), "not known", 1),
+        # Of a list of before the company declared a value: it must not stand in the way of all others.
+        (lambda _, listed, __: set_(listed, "value_at_risk", None), "not known", 1),
         # Made again by a model that may have learned what came of these very contacts.
         (lambda _, listed, __: set_(listed, "listed_at", USED), "made again", 1),
-        (lambda outcomes, _, __: [row.update(arm="to contact") for row in outcomes], "anybody held out", 400),
+        (lambda _, listed, __: [row.update(is_holdout=False) for row in listed], "anybody held out", 400),
     ],
 )
 def test_a_row_that_cannot_count_is_left_out_and_counted(spoil: Spoil, why: str, number: int) -> None:
@@ -124,6 +134,33 @@ def test_a_row_that_cannot_count_is_left_out_and_counted(spoil: Spoil, why: str,
     assert why in told
     assert left_out == number
     assert len(found.trial.has_left) == 400 - number
+
+
+def test_a_source_that_tells_the_day_of_a_contact_alone_does_not_make_its_list_one_made_again() -> None:
+    outcomes, listed, panel = of_week()
+    for row in outcomes:
+        row["contacted_at"] = row["contacted_at"] and datetime(2025, 11, 3, tzinfo=UTC)
+    assert used(outcomes, listed, panel).left_out == {}
+    for row in listed:
+        row["listed_at"] = datetime(2025, 11, 4, 6, tzinfo=UTC)
+    assert used(outcomes, listed, panel).left_out == {"on a list made again after it was used": 400}
+
+
+def test_a_list_is_used_from_its_first_contact_on_whether_or_not_that_one_counts() -> None:
+    outcomes, listed, panel = of_week()
+    set_(outcomes, "problem", "not an eligible customer of that date")
+    set_(outcomes, "contacted_at", datetime(2025, 11, 3, 5, tzinfo=UTC))
+    assert used(outcomes, listed, panel).left_out["on a list made again after it was used"] == 399
+
+
+def test_the_arm_is_the_lists_own_lot_whatever_the_contacts_say_of_it() -> None:
+    """Somebody held out was called all the same, and somebody to contact was left out by the team, who calls that a
+    hold-out."""
+    outcomes, listed, panel = of_week()
+    expected = used(outcomes, listed, panel).trial.is_contacted.tolist()
+    outcomes[0].update(arm="to contact", contacted_at=USED)
+    outcomes[1].update(arm="held out", contacted_at=None)
+    assert used(outcomes, listed, panel).trial.is_contacted.tolist() == expected
 
 
 @cache
@@ -184,6 +221,16 @@ def test_a_verdict_is_about_the_policy_that_judged_it() -> None:
     assert digest_of_rules(POLICY) != digest_of_rules(other)
 
 
+def test_with_economics_the_effect_of_any_contact_is_judged_as_it_is_what_lists_rank_by() -> None:
+    offers = {each.action: Offer(acceptance=0.2) for each in POLICY.retention.actions}
+    economics = Economics(margin=0.25, lifetime_days=180, actions=offers)
+    priced = ChurnPolicy(retention=POLICY.retention, economics=economics)
+    assert set(used(*of_week()).trial.actions) == {"reminder"}
+    assert set(used(*of_week(), rules=priced).trial.actions) == {""}
+    # So what was judged by action is about another ranking.
+    assert recorded_uplift([opened()[1]], priced, MADE_OF).model is None
+
+
 # --- the list ---
 
 
@@ -240,6 +287,16 @@ def test_explored_places_go_to_who_was_not_chosen_and_never_to_who_is_held_out(s
         assert [outcome.rule for outcome in outcomes if not outcome.is_passed] == []
 
 
+def test_a_list_by_uplift_of_customers_of_no_declared_value_keeps_its_rules() -> None:
+    everyone = candidates(40, 3)
+    place = everyone.schema.get_field_index("recent_spend")
+    everyone = everyone.set_column(place, "recent_spend", pa.nulls(len(everyone), pa.float64()))
+    listed = retention_list(everyone, {WEEK: 20}, POLICY, BY_UPLIFT)
+    kept_off = without_action(everyone, listed, {WEEK: 20}, BY_UPLIFT)
+    outcomes = target_outcomes(with_score(listed), kept_off, everyone, {WEEK: 20}, POLICY)
+    assert [outcome.rule for outcome in outcomes if not outcome.is_passed] == []
+
+
 def with_score(listed: pa.Table) -> pa.Table:
     """With what makes the reasons add up."""
     raw = [np.log(p / (1 - p)) / 2 for p in listed.column(SCORE).to_pylist()]
@@ -278,6 +335,12 @@ def test_a_list_says_in_words_what_it_ranks_by_why_and_how_many_were_drawn() -> 
         "2 of them were drawn at random."
     )
     assert ranked_text([]) == ""
+
+
+def test_a_list_of_before_lists_said_why_says_nothing_beside_later_ones() -> None:
+    """Its table has the columns since, null in its rows."""
+    old = {"ranked_by": "value_at_risk", "ranked_because": None, "is_exploration": None, "is_holdout": False}
+    assert ranked_text([old]) == ""
 
 
 def test_the_uplift_of_a_customer_is_that_of_the_action_that_fits() -> None:

@@ -201,6 +201,9 @@ def test_a_customer_on_many_lists_counts_as_one(varied: Trial, estimated: Floats
     copied: dict[str, Any] = {name: np.concatenate([of] * 3) for name, of in vars(some).items() if name != "names"}
     often = judge(replace(varied, **copied), np.tile(estimated[:1_000], 3), POLICY)
     assert often.gain.low == pytest.approx(once.gain.low, abs=1e-9)
+    observed = {each.key: each.value for each in often.criteria}
+    assert observed["held_out"] == len(set(some.customers[~some.is_contacted]))
+    assert observed["contacted"] == len(set(some.customers[some.is_contacted]))
 
 
 def test_a_share_held_out_that_changed_with_the_customers_is_no_effect() -> None:

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from dagster_pyspark import LazyPySparkResource
 from pyspark.sql import functions as F
 
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.trials import EVALUATION_SCHEMA, LIST_COLUMNS, OUTCOME_COLUMNS, used_lists
 from churn_assets.churn.uplift import fitted
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OUTCOMES, TARGETS, UPLIFT_EVALUATIONS
-from churn_assets.defs.uplift import UPLIFT, uplift_gate
+from churn_assets.defs.uplift import UPLIFT, features_of, uplift_gate
+from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets_tests.conftest import Project, causes_of
 
 LISTS, ESTIMATE = [TARGETS, EXCLUSIONS], [OUTCOMES, EFFECT, UPLIFT, UPLIFT_EVALUATIONS]
@@ -28,9 +31,21 @@ def the_list(project: Project, week: date) -> list[dict[str, Any]]:
     return [row.asDict() for row in rows]
 
 
+def test_a_feature_that_the_panel_does_not_have_yet_is_unknown_and_no_error(tmp_path: Path) -> None:
+    lakehouse = LakehouseResource(root=str(tmp_path), pyspark=LazyPySparkResource(spark_config={}))
+    week, rules = date(2025, 11, 3), ChurnPolicy()
+    *known, missing = rules.features
+    panel = pa.Table.from_pylist([{"customer_id": "C1", "as_of": week, **dict.fromkeys(known, 1.0)}])
+    lakehouse.append_after(PANEL, None, panel)
+    (row,) = features_of(lakehouse, rules, 0, [week]).to_pylist()
+    assert row == {"customer_id": "C1", "as_of": week, **dict.fromkeys(known, 1.0), missing: None}
+
+
 def test_until_enough_is_known_nothing_is_estimated_and_the_check_says_what_is_missing(listed: Project) -> None:
     """The demo's past campaign is of no list that was made here."""
     (evaluation,) = listed.lakehouse.records(UPLIFT_EVALUATIONS)
+    # Who was held out is said by the lists: outcomes of other lists are other outcomes.
+    assert set(dict(evaluation["lists_made_of"])) == {CONTACTS, PANEL, TARGETS}
     assert evaluation["verdict"] == Verdict.NOT_EVALUABLE.value
     assert dict(evaluation["left_out"])["on a list that was not made here"] > 50
     assert evaluation["model"] is None
@@ -48,7 +63,9 @@ def test_used_lists_are_judged_and_the_next_list_heeds_nothing_but_an_open_gate(
         update={"rank_by": "uplift", "min_held_out": 100, "weekly_capacity": 200}
     )
     asked = listed.policy.model_copy(update={"retention": retention})
-    project = listed.copied_to(tmp_path / "project")
+    # Of four weeks of much the same customers a tenth of each would be too few of them.
+    held_out = listed.policy.retention.model_copy(update={"holdout_share": 0.2})
+    project = listed.copied_to(tmp_path / "project").under(listed.policy.model_copy(update={"retention": held_out}))
     lakehouse, weeks, last = project.lakehouse, project.weeks(), project.weeks()[-1]
     # Four past weeks are listed whole, and used after that.
     result = project.score(
