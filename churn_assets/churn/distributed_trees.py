@@ -21,7 +21,13 @@ WEIGHT = "weight"
 
 def cluster_workers(session: SparkSession) -> int:
     """How many tasks the cluster of `session` runs at once. Raises UnavailableEstimatorError, as `driver_of`."""
-    return max(1, driver_of(session).defaultParallelism // int(session.conf.get("spark.task.cpus", "1") or 1))
+    driver = driver_of(session)
+    loaded_xgboost()
+    # Not `defaultParallelism`: that is spark.default.parallelism where somebody set it, often several times the cores,
+    # and two on a cluster of one; Spark refuses a barrier stage of more tasks than run at once.
+    from xgboost.spark.utils import _get_max_num_concurrent_tasks
+
+    return max(1, int(_get_max_num_concurrent_tasks(driver)))
 
 
 def driver_of(session: SparkSession) -> Any:

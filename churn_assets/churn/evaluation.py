@@ -127,10 +127,13 @@ class Scored:
         return found
 
     def one_row_each(self) -> "Scored":
-        """Of each customer the latest row: what takes rows for independent of each other asks these alone."""
+        """Of each customer the first row: what takes rows for independent of each other asks these alone.
+
+        Not the last: whoever left does not come again, so that the last rows of earlier dates are mostly theirs.
+        """
         if self.customers is None:
             return self
-        return replace(self.only(np.append(np.diff(self.customers) != 0, True)), customers=None)
+        return replace(self.only(np.append(True, np.diff(self.customers) != 0)), customers=None)
 
 
 def attainable_recall(alerts: int, churners: int) -> float | None:
@@ -539,6 +542,7 @@ REMEDIES = {
     "calibration_slope": "scores differ more, or less, than the customers do: smaller trees, or more weeks of orders",
     "dates_met": "it does well in some weeks alone, see the figures of each date; more weeks of orders to learn from, "
     "or more features",
+    "own_date": "the models of other dates do not speak for this one; train again on a later week, or more features",
     "single_feature_roc_auc": "look at how that feature is computed: it tells the outcome; then mend it",
     "roc_auc": "look at the features: together they tell the outcome, as nothing that is known by then can",
 }
@@ -738,6 +742,12 @@ def _date_criteria(dates: Sequence[JudgedDate], policy: ChurnPolicy) -> Iterator
         met,
         needed,
     )
+    # Other models than the one to be registered were judged at all other dates: however good they are, they do not
+    # speak for one that ranks nobody.
+    own = next((each for each in dates if each.is_own), None)
+    missed = ("not judged",) if own is None else own.missed
+    what = "recall and rankings at its own date"
+    yield Figure("own_date", what, "; ".join(missed) or "hold", "hold, as observed", not missed)
 
 
 def _canaries(scored: Scored) -> tuple[LeakageCanary, ...]:

@@ -43,6 +43,8 @@ _PROFIT = (
         ),
     ),
 )
+# What a row lacks whose policy had no [economics], or that version 0.6.0 or before wrote.
+PROFIT_NAMES = (*(column.name for column in _PROFIT), "empc_action")
 _PROFIT_POINT = struct_of(*of_kind("double", "share", "profit", "profit_low", "profit_high"))
 _SLICE = struct_of(*of_kind("string", "slice", "part"), Column("is_judgeable", "boolean"), *_FIGURES)
 # Of a backtest. missed: what it fell short of there; is_own: judged was the version itself. rival: the strongest there.

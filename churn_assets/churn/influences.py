@@ -31,14 +31,15 @@ class Influence:
 
 
 def influences(model: BoostedTrees, values: Floats, catalogue: Catalogue = CATALOGUE) -> list[Influence]:
-    """By falling size. In: `values`, (rows, the model's features), without NaN; the first MOST_ROWS rows are explained.
+    """By falling size. In: `values`, (rows, the model's features), without NaN; of more than MOST_ROWS rows so many are
+    explained, evenly spaced: where ids are given in turn, the first are those who have been there for longest.
 
     Lundberg et al. (2020), as `shap_values.py`, whose background is these same rows. The margin is half the log-odds.
     Numbers that are names have no larger ones.
     """
     if not len(values):
         return []
-    explained = values[:MOST_ROWS]
+    explained = values[np.arange(MOST_ROWS) * len(values) // MOST_ROWS] if len(values) > MOST_ROWS else values
     explainer = Explainer(model.trees, [tree.visits(explained) for tree in model.trees], len(model.features))
     contributions = 2 * explainer.contributions(explained)
     found = [

@@ -12,6 +12,7 @@ import dagster as dg
 from pyspark.sql.types import DoubleType, LongType, StringType
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.evaluations import PROFIT_NAMES
 from churn_assets.churn.policy import Names, Promotion
 from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.terminal import DONE, FAILED
@@ -72,7 +73,7 @@ def reproduce(
     lakehouse: LakehouseResource = resources["lakehouse"]
     tracking: TrackingResource = resources["tracking"]
     trained = _trained(tracking, version)
-    recorded = _figures(lakehouse, trained)
+    recorded = as_recorded_then(_figures(lakehouse, trained))
     panel_version = trained.evidence.data_versions[PANEL]
     behind = lakehouse.inputs(PANEL, panel_version)
     is_delivered = SILVER not in behind
@@ -122,6 +123,12 @@ def _figures(lakehouse: LakehouseResource, trained: TrainedModel) -> dict[str, A
     schema = lakehouse.table_schema(EVALUATIONS)
     compared = [field.name for field in schema if isinstance(field.dataType, COMPARED_TYPES)]
     return {name: first[name] for name in compared if name not in NOT_COMPARED}
+
+
+def as_recorded_then(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded `figures` without those that nobody computed then: a table that was widened since has null there."""
+    is_earned = figures.get("empc_action") is not None
+    return {name: value for name, value in figures.items() if is_earned or name not in PROFIT_NAMES}
 
 
 def _apart(settings: Settings, folder: Path) -> Settings:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from churn_assets.churn import judged, models
-from churn_assets.churn.errors import ChangedModelError, UnfittablePurchaseModelError
+from churn_assets.churn.errors import ChangedModelError, ChurnError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluation import (
     CALIBRATION_KEYS,
     CHAMPION,
@@ -231,7 +231,8 @@ def _judged(
 
 def _in_short(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    next_step = f"; next step: {error.next_step}" if isinstance(error, ChurnError) and error.next_step else ""
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}{next_step}"
 
 
 def _broken_splits(lakehouse: LakehouseResource, trained: TrainedModel, policy: ChurnPolicy) -> list[str]:

@@ -86,8 +86,11 @@ def hyperparameters_of(
 ) -> models.GradientBoosting:
     """Those of the policy, but for the knobs of this run; of too many `rows` for this process the `cluster` learns."""
     of_run = {name: value for name, value in config.model_dump().items() if value not in (None, AS_THE_POLICY_SAYS)}
-    workers = 1 if rows <= policy.model.max_local_rows or "workers" in of_run else cluster()
-    return models.GradientBoosting(**({"workers": workers} | policy.model.knobs | of_run))
+    knobs = policy.model.knobs | of_run
+    if "workers" not in knobs and rows > policy.model.max_local_rows:
+        # Spark's own learner has its partitions by the rows, and needs no driver here that tells of executors.
+        knobs["workers"] = models.MOST_PARTITIONS if knobs["estimator"] == "gbt" else cluster()
+    return models.GradientBoosting(**knobs)
 
 
 @dg.asset(

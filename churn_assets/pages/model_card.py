@@ -277,10 +277,13 @@ _SHOWN_SHARES = (5, 10, 15, 20, 25, 30, 40, 50, 75, 100)
 
 
 def _profit(facts: CardFacts, profit: Profit) -> Iterator[str]:
-    policy, figures = facts.policy, facts.evaluation.figures
+    policy, evaluation = facts.policy, facts.evaluation
+    # Of a backtest what this version's own alerts earned, whose share is not that of the models of other dates.
+    figures = next((each.figures for each in evaluation.dates if each.is_own), evaluation.figures)
+    judged = f"the customers judged at {facts.dates.test}" if evaluation.dates else "the judged customers"
     currency = f" ({escaped(policy.units.currency)})" if policy.units.currency else ""
     yield (
-        f"What contacts would have earned among the judged customers, per customer of all of them{currency}, by "
+        f"What contacts would have earned among {judged}, per customer of all of them{currency}, by "
         "[economics] of the policy: who left is known, and of those who did each action keeps its share. Each is "
         "offered the action that is expected to earn most with them and is left; where none pays, none. Actions that "
         "ask for a reason are left out here."

@@ -31,6 +31,9 @@ SERVED_TAG, DIGEST_TAG = "served_digest", "model_digest"
 CALIBRATION_TAG = "calibration"
 # On a version: what only the parameters of its run know, so that a version can be told of without its run.
 TRAINING_TAG = "training"
+# What a run from before there was a choice of it does not name; params are text. A version has named all but workers.
+BEFORE = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1"}
+ONE_WORKER = {"workers": 1}
 
 
 def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
@@ -111,8 +114,10 @@ class TrainedModel:
     def tags(self) -> dict[str, str]:
         """What a version has as tags: all of this but what judging it again changes, so that it outlives its run."""
         files = {} if self.files_digest is None else {FILES_TAG: self.files_digest}
+        knobs = asdict(self.hyperparameters)
         training = {
-            **asdict(self.hyperparameters),
+            # One worker is not named, so that what version 0.6.0 or before registered still has its training's tags.
+            **{name: value for name, value in knobs.items() if ONE_WORKER.get(name) != value},
             "test_as_of": str(self.dates.test),
             "train_as_of": [str(day) for day in self.dates.train],
             "is_out_of_time": self.dates.is_out_of_time,
@@ -131,7 +136,7 @@ class TrainedModel:
         """
         tags = version.tags
         try:
-            training = json.loads(tags[TRAINING_TAG])
+            training = ONE_WORKER | json.loads(tags[TRAINING_TAG])
             return TrainedModel(
                 str(version.run_id),
                 json.loads(tags["features"]),
@@ -173,9 +178,7 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        # What a run from before there was a choice of it does not name.
-        before = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1"}
-        tags, params = run.data.tags, before | run.data.params
+        tags, params = run.data.tags, BEFORE | run.data.params
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}

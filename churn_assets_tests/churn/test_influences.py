@@ -51,9 +51,10 @@ def test_what_rises_and_falls_again_has_no_direction() -> None:
     assert first.mean > 1
 
 
-def test_of_many_customers_some_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_customers_some_of_every_part_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(influences_, "MOST_ROWS", 4)
-    # The first four have no recency.
+    # The first four have no recency, and those of even places no segment.
     found = {each.feature: each.mean for each in influences(MODEL, ROWS)}
-    assert found["recency_days"] == 0
+    assert found["recency_days"] == pytest.approx(1.0)
     assert found["total_orders"] == pytest.approx(0.4)
+    assert found["segment_index"] == 0

@@ -424,6 +424,10 @@ def test_of_more_rows_than_the_policy_says_the_cluster_learns_unless_the_run_say
     nothing = TrainingConfig.model_validate({})
     assert hyperparameters_of(nothing, policy, 100, no_cluster).workers == 1
     assert hyperparameters_of(nothing, policy, 101, lambda: 7).workers == 7
+    # Over Spark Connect nobody can say how many tasks there are; there gbt is what XGBoost's error sends people to.
+    by_spark = TrainingConfig.model_validate({"estimator": "gbt"})
+    assert hyperparameters_of(by_spark, policy, 101, no_cluster).workers == 2
+    assert hyperparameters_of(by_spark, policy, 100, no_cluster).workers == 1
     for workers in (1, 3):
         run = TrainingConfig.model_validate({"workers": workers})
         assert hyperparameters_of(run, policy, 101, no_cluster).workers == workers

@@ -8,7 +8,13 @@ import pytest
 
 from churn_assets.churn import splits
 from churn_assets.commands.progress import StageProgress
-from churn_assets.commands.reproduce import Reproduction, UnreproducibleVersionError, comparison, reproduce
+from churn_assets.commands.reproduce import (
+    Reproduction,
+    UnreproducibleVersionError,
+    as_recorded_then,
+    comparison,
+    reproduce,
+)
 from churn_assets.commands.summary import _evaluation_lines
 from churn_assets.definitions import DEMO, LIFECYCLE, REFRESH
 from churn_assets.resources.promotions import LEDGER
@@ -75,6 +81,16 @@ def test_a_version_without_a_recorded_evaluation_cannot_be_compared(project: Pro
     deltalake.DeltaTable(project.lakehouse.path("recall_churn")).delete()
     with pytest.raises(UnreproducibleVersionError, match="is recorded"):
         made_again(project, "1")
+
+
+def test_what_contacts_earn_is_not_compared_where_the_evaluation_of_then_did_not_compute_it() -> None:
+    """Of a version of 0.6.0 with [economics], once a later evaluation has widened the table."""
+    then = {"recall": 0.5, "threshold": None, "profit_per_customer": None, "empc": None, "empc_action": None}
+    now = {**then, "profit_per_customer": 1.5, "empc": 2.5, "empc_action": "voucher"}
+    recorded = as_recorded_then(then)
+    assert recorded == {"recall": 0.5, "threshold": None}
+    assert Reproduction("1", {}, "commit", recorded, now).differing == []
+    assert as_recorded_then(now) == now
 
 
 # ---- a version that was judged at several dates

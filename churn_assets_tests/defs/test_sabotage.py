@@ -332,6 +332,8 @@ def assert_not_evaluable(project: Project, reason: str) -> None:
 def test_a_threshold_changed_after_training_is_not_evaluable(project: Project) -> None:
     project.tracking.client.set_tag(latest_run(project), "threshold", json.dumps(0.01))
     assert_not_evaluable(project, "ChangedModelError: the model or the threshold of run")
+    (reason,) = [line for line in latest_evaluation(project).reasons if "ChangedModelError" in line]
+    assert reason.endswith("; next step: materialize churn_pipeline_model again")
 
 
 def test_an_artifact_that_is_gone_is_not_evaluable(project: Project) -> None:

@@ -457,6 +457,16 @@ def test_what_contacts_earn_is_told_by_the_share_of_customers_contacted() -> Non
     assert "could be offered “call”" in found
 
 
+def test_of_a_backtest_what_the_versions_own_alerts_earned_is_beside_their_own_share() -> None:
+    rules = with_earnings().policy.model_copy(update={"gate": Gate(evaluation="backtest")})
+    weeks = over_dates(customers(60, 20), customers(60, 20), customers(60, 100))
+    earned = Earnings(np.where(weeks.labels == 1, 4.0, -1.0), np.full(3_000, 20.0), {"call": Offer(acceptance=0.3)})
+    found = section(model_card(facts(judged(replace(weeks, earnings=earned), rules), policy=rules)), "Profit")
+    # 160 of 1,000 there; at all dates together 320 of 3,000, one of ten.
+    assert "the alerted, 16.0% of the customers: 0.140 (" in found
+    assert "among the customers judged at 2025-12-01, per customer" in found
+
+
 def test_without_economics_nothing_is_said_of_profit() -> None:
     assert "## Profit" not in model_card(facts())
     assert "(EUR)" not in model_card(with_earnings(currency=""))

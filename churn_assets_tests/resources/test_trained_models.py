@@ -1,0 +1,44 @@
+"""What a version records of its training, as this version of the package and earlier ones wrote it."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+from churn_assets.churn.evaluations import Evidence
+from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.splits import SplitDates
+from churn_assets.resources.trained_models import TRAINING_TAG, TrainedModel
+
+TRAINED = TrainedModel(
+    "run",
+    ["total_orders"],
+    0.5,
+    GradientBoosting(max_depth=3),
+    Evidence("model", "policy", {"panel": 1}),
+    SplitDates(date(2025, 12, 1), (date(2025, 10, 27),), is_out_of_time=True),
+    datetime(2025, 12, 31, tzinfo=UTC),
+    "commit",
+)
+# The tag as version 0.6.0 wrote it, which knew of no workers.
+OF_0_6_0 = (
+    '{"max_depth": 3, "iterations": 20, "step_size": 0.1, "min_leaf_share": 0.0125, "feature_share": 0.5, '
+    '"estimator": "xgboost", "test_as_of": "2025-12-01", "train_as_of": ["2025-10-27"], "is_out_of_time": true, '
+    '"trained_at": "2025-12-31T00:00:00+00:00", "code_commit": "commit", "purchase_model": null}'
+)
+
+
+def of_tags(tags: dict[str, str]) -> TrainedModel:
+    return TrainedModel.of_version(cast("Any", SimpleNamespace(run_id="run", version="1", tags=tags)))
+
+
+def test_a_version_of_before_has_the_tags_of_its_training_and_is_told_of_without_its_run() -> None:
+    assert TRAINED.tags()[TRAINING_TAG] == OF_0_6_0
+    assert of_tags({**TRAINED.tags(), TRAINING_TAG: OF_0_6_0}) == TRAINED
+
+
+def test_a_version_that_several_workers_learned_says_so() -> None:
+    several = replace(TRAINED, hyperparameters=GradientBoosting(max_depth=3, workers=4))
+    assert json.loads(several.tags()[TRAINING_TAG])["workers"] == 4
+    assert of_tags(several.tags()) == several
