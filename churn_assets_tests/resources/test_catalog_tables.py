@@ -1,7 +1,6 @@
 """Tables of a catalog as sources: only Spark has one, so a process with a JVM of its own reads them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from churn_assets_tests.clusters import spark_environ
 from churn_assets_tests.feature_tables import BASELINE, COLUMNS, FEATURES, visits
+from churn_assets_tests.processes import CHECKOUT
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 
@@ -52,7 +53,7 @@ def test_a_ready_feature_table_is_read_from_a_catalog_and_one_that_is_not_there_
     done = subprocess.run(
         [sys.executable, "-c", READS, str(tmp_path)],
         cwd=tmp_path,
-        env={**os.environ, "CHURN_ENGINE": "local", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env=spark_environ(tmp_path) | {"CHURN_ENGINE": "local", "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -141,6 +141,7 @@ HEADINGS = (
 def card_rules(tables: Tables) -> list[Rule]:
     policy, judged = tables.project.policy, tables.judged
     verdict, is_crossfit = judged["verdict"], judged["evaluation"] == "crossfit"
+    is_backtest = judged["evaluation"] == "backtest"
     tags = tables.project.tracking.client.get_run(tables.trained.run_id).data.tags
     learned, (when, labels, _) = learned_from(tables), tables.tested
     is_same_policy, has_small = (
@@ -203,9 +204,23 @@ def card_rules(tables: Tables) -> list[Rule]:
         "Warnings:": bool(judged["warnings"]),
         "There are no warnings.": not judged["warnings"],
         **{_warning(tables, name): True for name in ("recency_days", "total_orders")},
-        "Of customers the model never learned from, at the test date.": not is_crossfit,
+        "Of customers the model never learned from, at the test date.": judged["evaluation"] == "holdout",
         "Of all customers of the test date, each scored by a model made like this one that never saw the "
         "customer.": is_crossfit,
+        "Of customers of several dates, each scored by a model that learned neither from the customer nor from "
+        "anything that was not known by that date.": is_backtest,
+        # Dates.
+        "Dates": is_backtest,
+        "At {tested} this version itself was judged, on customers of its test folds.": is_backtest,
+        "It has learned from what came before, so at the earlier dates it could not be: judged there is how it was "
+        "made.": is_backtest,
+        "From what was known by each of them a model was made with the same features, settings and choice of the "
+        "threshold, and judged on another fifth of the customers.": is_backtest and len(judged["dates"]) <= 5,
+        "A date holds where recall and the rankings against the rivals reach their limits by the figures as they are; "
+        "it has too few churners for its intervals to decide.": is_backtest,
+        "The verdict rests on all dates together, and on how many hold.": is_backtest,
+        "PR-AUC and ROC-AUC are those of each date, averaged: nobody chooses between customers of two "
+        "weeks.": is_backtest,
         f"In brackets the {{confidence}} interval; (?) where the customers are too few for one, {ABSENT} where the "
         "figure has no meaning.": True,
         # Threshold.
@@ -237,8 +252,13 @@ def card_rules(tables: Tables) -> list[Rule]:
         "churners expected over observed: {expected_over_observed} ({expected_over_observed_interval})": True,
         "calibration slope: {calibration_slope} ({calibration_slope_interval})": True,
         # Limits and rollback.
-        "A model is judged at one test date.": True,
-        "The intervals say how far the choice of customers moves a figure, not how far the week does.": True,
+        "A model is judged at one test date.": not is_backtest,
+        "The intervals say how far the choice of customers moves a figure, not how far the week does.": not is_backtest,
+        "The intervals say how far the choice of customers moves a figure, not how far the week does; that, the "
+        "figures of the dates say.": is_backtest,
+        "A champion is compared at this version's own date alone, and on its test customers: at earlier dates it knows "
+        "what came after, and of other customers their outcomes.": is_backtest,
+        "What the scores mean as probabilities is learned there too, from this version's own scores.": is_backtest,
         "A label takes {outcome_days} days to be known, so the test date lies at least {outcome_days} days before the "
         "end of the orders it was made from, and the figures know nothing of what changed since.": True,
         "It was trained and judged at the same date: on other customers, but not on a later week.": learned == [when],
@@ -379,13 +399,40 @@ def _criteria(tables: Tables) -> list[list[str]]:
         "recall": f"{judged['caught'] / judged['churners']:.3f}",
         "precision": f"{judged['caught'] / judged['alerts']:.3f}",
         "alert_share": f"{judged['alerts'] / judged['rows']:.1%}",
-        "roc_auc": f"{judged['roc_auc']:.3f}",
+        # Of several dates the one that looks most like a look into the future.
+        "roc_auc": f"{max((row['roc_auc'] for row in judged['dates']), default=judged['roc_auc']):.3f}",
         **{f"pr_auc_over_{row['rival']}": f"{row['difference']:+.3f}" for row in judged["comparisons"]},
     }
     rows = [["", "observed", "interval", "allowed", ""]]
     for row in judged["criteria"]:
         observed = counted_again.get(row["key"], row["observed"])
         rows.append([row["what"], observed, row["interval"], row["allowed"], "met" if row["is_met"] else "MISSED"])
+    return rows
+
+
+def _dates(tables: Tables) -> list[list[str]]:
+    """As recorded; together they are the customers who were judged, and the last is the version's own."""
+    judged, (when, _, _) = tables.judged, tables.tested
+    for name in ("rows", "churners", "alerts", "caught"):
+        assert sum(row[name] for row in judged["dates"]) == judged[name], f"{name} of the dates are not those of all"
+    assert [row["as_of"] == when for row in judged["dates"]] == [row["is_own"] for row in judged["dates"]]
+    rows = [["", "customers", "churn rate", "alerted", "recall", "at least", "precision"]]
+    rows[0] += ["PR-AUC over the strongest", ""]
+    for row in judged["dates"]:
+        over = f"{row['difference']:+.3f} ({row['difference_low']:+.3f} to {row['difference_high']:+.3f})"
+        rows.append(
+            [
+                str(row["as_of"]),
+                count(row["rows"]),
+                percent(row["churners"] / row["rows"]),
+                percent(row["alerts"] / row["rows"]),
+                f"{row['caught'] / row['churners']:.3f} ({row['recall_low']:.3f} to {row['recall_high']:.3f})",
+                f"{row['least_recall']:.3f}",
+                f"{row['caught'] / row['alerts']:.3f}",
+                f"{over}, {RIVALS[row['rival']]}",
+                "holds" if row["is_met"] else f"MISSED: {row['missed']}",
+            ]
+        )
     return rows
 
 
@@ -406,5 +453,6 @@ CARD_TABLES: Mapping[str, Callable[[Tables], list[list[str]]]] = {
     "Features": _features,
     "Verdict": _criteria,
     "Figures": _figures,
+    "Dates": _dates,
     "Comparisons": _compared,
 }

@@ -166,7 +166,10 @@ def _exclusions(reasons: Sequence[str]) -> str:
 
 def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
     judged, decided = tables.judged, tables.whole(DECISIONS)
-    is_crossfit, verdict = judged["evaluation"] == "crossfit", judged["verdict"]
+    is_holdout, is_crossfit, is_backtest = (
+        judged["evaluation"] == each for each in ("holdout", "crossfit", "backtest")
+    )
+    verdict = judged["verdict"]
     is_retrain = bool(decided) and max(decided, key=lambda row: (row["as_of"], row["decided_at"]))["is_retrain"]
     has_segments = bool(tables.segments)
     high, medium, low = shown_tiers(tables).values()
@@ -207,7 +210,9 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "How sure this is": True,
         "Version {version} of the model scored this week.": True,
         "It learned from weeks up to {learned_until}.": True,
-        f"On {{judged}} customers of {{tested}} whom it had never seen, it found {figures_of_it}": not is_crossfit,
+        f"On {{judged}} customers of {{tested}} whom it had never seen, it found {figures_of_it}": is_holdout,
+        "On customers of {tested} whom it had never seen, and models made in the same way on others of earlier weeks, "
+        f"{{judged}} in all, they found {figures_of_it}": is_backtest,
         "Five models made in the same way, this one among them, were tried on all {judged} customers of {tested}, "
         "each on those it had never seen.": is_crossfit,
         f"Together they found {figures_of_it}": is_crossfit,

@@ -125,6 +125,10 @@ class Tables:
         if self.judged["evaluation"] == "crossfit":
             labels = [label for label, _ in self.by_date[when] if label is not None]
             return when, np.array(labels), np.full(len(labels), np.nan)
+        if self.judged["evaluation"] == "backtest":
+            # Of several dates, a part of the customers at each: as recorded.
+            churners, rows = self.judged["churners"], self.judged["rows"]
+            return when, np.repeat([1.0, 0.0], [churners, rows - churners]), np.full(rows, np.nan)
         values = np.column_stack([test.column(name) for name in self.trees.features])
         return when, test.column("label").to_numpy(), self.trees.probabilities(values)
 
