@@ -136,8 +136,8 @@ def recorded_partitions() -> Iterator[list[int]]:
     given: list[int] = []
     in_canonical_order = models.in_canonical_order
 
-    def recorded(panel: DataFrame, rows: int) -> DataFrame:
-        ordered = in_canonical_order(panel, rows)
+    def recorded(panel: DataFrame, rows: int, workers: int) -> DataFrame:
+        ordered = in_canonical_order(panel, rows, workers)
         given.append(ordered.rdd.getNumPartitions())
         return ordered
 
