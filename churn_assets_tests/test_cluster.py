@@ -168,7 +168,7 @@ def test_spark_itself_learns_the_same_trees_and_importances_wherever_it_runs(
 def test_two_executors_learn_one_model_of_all_rows_or_it_is_said_why_they_cannot(
     here: Project, elsewhere: Project, request: pytest.FixtureRequest
 ) -> None:
-    """The trees are others than this process's, and rank as well: `benchmarks/results/workers.md`."""
+    """The trees are others than this process's; how well they rank `make bench ARGS=workers` measures."""
     first, again = (fits_of(elsewhere)[name] for name in ("by two workers", "by two workers again"))
     if "connect" in request.node.name:
         assert "only from Spark's own driver" in first
