@@ -349,6 +349,28 @@ def _at_least(key: str, what: str, number: int, least: int) -> Figure:
     return Figure(key, what, f"{number:,}", f"at least {least:,}", number >= least, number, least)
 
 
+@dataclass(frozen=True)
+class Tenth:
+    """A tenth of the rows by falling estimate. estimated: their mean uplift; changed: by how much larger the share that
+    stayed was of the contacted than of those held out; undefined where one of the two arms is empty."""
+
+    estimated: float
+    changed: Estimate
+
+
+def by_tenths(trial: Trial, uplift: Floats, confidence: float) -> list[Tenth]:
+    """What contacts changed where most was expected of them, and where least; rows count alike, whatever their list."""
+    stayed, found = ~trial.has_left, []
+    for rows in np.array_split(np.argsort(-uplift, kind="stable"), 10):
+        arms = [rows[trial.is_contacted[rows]], rows[~trial.is_contacted[rows]]]
+        if not all(map(len, arms)):
+            found.append(Tenth(float(uplift[rows].mean()) if len(rows) else np.nan, UNDEFINED))
+            continue
+        contacted, held_out = ((int(stayed[arm].sum()), len(arm)) for arm in arms)
+        found.append(Tenth(float(uplift[rows].mean()), Estimate(*share_difference(*contacted, *held_out, confidence))))
+    return found
+
+
 def judge(trial: Trial, uplift: Floats, policy: ChurnPolicy) -> UpliftEvaluation:
     """Whether ranking by `uplift` keeps more customers than at random and than the ranking by `trial.value`.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.intervals import Floats
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS
@@ -22,11 +23,20 @@ from churn_assets.churn.trials import (
     uplift_rows,
     used_lists,
 )
-from churn_assets.churn.uplift import amounts, crossfitted_uplift, fitted, judge
+from churn_assets.churn.uplift import Trial, amounts, by_tenths, crossfitted_uplift, fitted, judge
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.results import as_numbers, bullets, check_result, described, table_result, table_spec
+from churn_assets.defs.results import (
+    as_metadata,
+    as_numbers,
+    bullets,
+    check_result,
+    described,
+    table_result,
+    table_spec,
+)
 from churn_assets.defs.retention import OUTCOMES, TARGETS, UPLIFT_EVALUATIONS, recorded_estimate
 from churn_assets.defs.scoring import MONITORING_GROUP
+from churn_assets.pages.pictures import drawn, uplift_by_tenths
 from churn_assets.pages.tables import criteria_table
 from churn_assets.resources.lakehouse import LakehouseResource
 
@@ -82,10 +92,15 @@ def contact_uplift(
         "reasons": bullets(evaluation.reasons),
         "criteria": dg.MetadataValue.md(criteria_table(evaluation.criteria)),
         "left_out": bullets(left_out or ["none"]),
+        **({"by_tenths": _by_tenths(used.trial, uplift, policy)} if is_enough else {}),
         **as_numbers(evaluation.criteria),
     }
     yield table_result(written, told, NOTES)
     yield table_result(lakehouse.commit(UPLIFT_EVALUATIONS, version), told, NOTES)
+
+
+def _by_tenths(trial: Trial, uplift: Floats, policy: ChurnPolicy) -> dg.MarkdownMetadataValue:
+    return as_metadata(drawn(uplift_by_tenths(by_tenths(trial, uplift, policy.gate.confidence))))
 
 
 def features_of(lakehouse: LakehouseResource, policy: ChurnPolicy, version: int, dates: Sequence[date]) -> pa.Table:

@@ -18,6 +18,7 @@ from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.profit import SHARES, Profit
+from churn_assets.churn.uplift import Tenth
 from churn_assets.churn.wording import duration
 
 if TYPE_CHECKING:
@@ -267,6 +268,34 @@ def effect_over_lists(measured: Sequence[MeasuredEffect], *, is_narrow: bool = F
     axes.set_xticks(range(len(days)), days, fontsize=8)
     axes.set_xlim(-0.6, len(days) - 0.4)
     axes.set(title="What each list changed", ylabel="more stayed, of 100")
+    axes.grid(alpha=0.25, axis="y")
+    return figure
+
+
+def uplift_by_tenths(tenths: Sequence[Tenth]) -> "Figure":
+    """By tenths of the customers, those of the highest estimate first, what contacts changed beside the estimate."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.6), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(1, len(tenths) + 1)
+    known = [
+        (place, each.changed) for place, each in zip(places, tenths, strict=True) if each.changed.value is not None
+    ]
+    values, lows, highs = (
+        100 * np.array([getattr(changed, end) for _, changed in known], dtype=float) for end in ("value", "low", "high")
+    )
+    axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
+    spread = np.maximum(0, [values - lows, highs - values])
+    axes.errorbar(
+        [place for place, _ in known], values, yerr=spread, fmt="o", color=COLOURS[0], capsize=3, label="found"
+    )
+    estimated = [100 * each.estimated for each in tenths]
+    axes.plot(places, estimated, color=COLOURS[1], marker="_", markersize=14, linestyle="none", label="estimated")
+    axes.set_xticks(places)
+    axes.set(title="What contacts change, by tenths", xlabel="tenth of the customers, highest estimate first")
+    axes.set_ylabel("more stayed, of 100 contacted")
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.25, axis="y")
     return figure
 

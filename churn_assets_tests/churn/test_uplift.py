@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from churn_assets.churn.evaluation import Verdict
-from churn_assets.churn.intervals import Floats
+from churn_assets.churn.intervals import UNDEFINED, Floats
 from churn_assets.churn.policy import ChurnPolicy, Retention
 from churn_assets.churn.uplift import (
     FOLDS,
     Trial,
     UpliftModel,
     UpliftRanking,
+    by_tenths,
     crossfitted_uplift,
     fitted,
     fold_of,
@@ -256,3 +257,15 @@ def test_customers_are_dealt_into_equal_folds_by_themselves_and_the_salt_alone()
     assert dealt.min() > 900
     assert fold_of("C1", "42") == fold_of("C1", "42")
     assert [fold_of(f"C{n}", "42") for n in range(50)] != [fold_of(f"C{n}", "43") for n in range(50)]
+
+
+def test_tenths_tell_what_contacts_changed_where_most_was_expected_of_them(varied: Trial, estimated: Floats) -> None:
+    tenths = by_tenths(varied, estimated, 0.95)
+    assert [each.estimated for each in tenths] == sorted((each.estimated for each in tenths), reverse=True)
+    first = np.argsort(-estimated, kind="stable")[: len(estimated) // 10]
+    stayed, contacted = ~varied.has_left[first], varied.is_contacted[first]
+    assert tenths[0].changed.value == pytest.approx(stayed[contacted].mean() - stayed[~contacted].mean())
+    changed = [each.changed.value or 0.0 for each in tenths]
+    assert sum(changed[:5]) > 0 > sum(changed[5:]), "some are kept, and some driven away"
+    nobody = varied.part(varied.is_contacted)
+    assert {each.changed for each in by_tenths(nobody, estimated[varied.is_contacted], 0.95)} == {UNDEFINED}

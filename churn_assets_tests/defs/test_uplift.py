@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 from dagster_pyspark import LazyPySparkResource
 from pyspark.sql import functions as F
@@ -102,6 +103,12 @@ def test_used_lists_are_judged_and_the_next_list_heeds_nothing_but_an_open_gate(
     assert not found.passed
     assert found.severity.value == "WARN"
     assert {"qini", "gain", "held_out", "held_out_allowed", "figures"} <= found.metadata.keys()
+    with project.instance() as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey(UPLIFT.split("/")))
+    assert event is not None
+    assert event.asset_materialization is not None
+    picture = event.asset_materialization.metadata["by_tenths"].value
+    assert "What contacts change, by tenths" in str(picture)
 
     # A gate that is open, for these very outcomes and this policy: the list goes by the uplift, and says why.
     of_lists = used_lists(

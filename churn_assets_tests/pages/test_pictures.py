@@ -13,10 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from churn_assets.churn.evaluation import Comparison, Figures, JudgedDate
-from churn_assets.churn.intervals import Estimate, Floats, wilson_interval
+from churn_assets.churn.intervals import UNDEFINED, Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.profit import SHARES, Profit
+from churn_assets.churn.uplift import Tenth
 from churn_assets.pages.pictures import (
     JudgedVersion,
     MeasuredEffect,
@@ -33,6 +34,7 @@ from churn_assets.pages.pictures import (
     realised_recall,
     recall_over_versions,
     score_distribution,
+    uplift_by_tenths,
 )
 
 CURVE = (np.array([0.2, 0.6, 1.0]), np.array([0.9, 0.5, 0.1]))
@@ -236,6 +238,22 @@ def test_each_lists_effect_is_drawn_with_its_interval_as_customers_of_a_hundred(
     ends = [segment[:, 1].tolist() for segment in points[2][0].get_segments()]
     assert ends == [pytest.approx([15.4, 25.4]), pytest.approx([-6.0, 2.0])]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep\n2025", "17 Nov\n2025"]
+
+
+def test_tenths_are_drawn_with_what_was_found_and_estimated_and_an_empty_one_with_the_estimate_alone() -> None:
+    tenths = [
+        Tenth(0.08, Estimate(0.1, 0.06, 0.14)),
+        Tenth(0.01, UNDEFINED),
+        Tenth(-0.03, Estimate(-0.02, -0.05, 0.01)),
+    ]
+    (axes,) = uplift_by_tenths(tenths).axes
+    (points,) = axes.containers
+    assert points[0].get_xdata().tolist() == [1, 3]
+    assert points[0].get_ydata() == pytest.approx([10, -2])
+    ends = [segment[:, 1].tolist() for segment in points[2][0].get_segments()]
+    assert ends == [pytest.approx([6, 14]), pytest.approx([-5, 1])]
+    (estimated,) = [line for line in axes.get_lines() if line.get_label() == "estimated"]
+    assert ys(estimated) == pytest.approx([8, 1, -3])
 
 
 def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
