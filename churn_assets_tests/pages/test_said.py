@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from churn_assets_tests.conftest import Project
+from churn_assets.definitions import DEMO, LIFECYCLE
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of
 from churn_assets_tests.said.card import untrue_card
 from churn_assets_tests.said.lists import untrue_list
 from churn_assets_tests.said.pages import Pages, pages_of, untrue
@@ -20,8 +21,15 @@ UNSEEN = re.compile(r"<style>.*?</style>|<[^>]*>|```.*?```", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def tables(listed: Project) -> Tables:
-    return Tables(listed)
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Of a project of its own: whoever judges a copy of another writes the card of the run that both have."""
+    project = Project.create(tmp_path_factory.mktemp("said") / "project", policy=TINY_POLICY, sources=TINY_DEMO)
+    for job in (DEMO, LIFECYCLE):
+        result = project.run(job)
+        assert result.success, causes_of(result)
+    week = project.weeks()[-1]
+    assert project.score(week, week).success
+    return Tables(project)
 
 
 @pytest.fixture(scope="module")
