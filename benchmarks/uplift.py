@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.measuring import machine
 from benchmarks.panels import write_result
+from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.policy import ChurnPolicy
@@ -30,22 +31,7 @@ CUSTOMERS, LISTS = 28_000, 52
 FEWER = (14_000, 7_000, 3_500)
 # So many rows of a customer, on average: nobody is listed again within six weeks.
 ROWS_OF_CUSTOMER = 2
-FEATURES = (
-    "total_orders",
-    "avg_star_rating",
-    "late_order_ratio",
-    "segment_index",
-    "crisis_exposure_index",
-    "sentiment_velocity",
-    "rfm_score",
-    "recency_days",
-    "tenure_days",
-    "gap_ratio",
-    "missed_orders",
-    "recent_delay_minutes",
-    "orders_ever",
-    "churn_probability",
-)
+FEATURES = (*FEATURE_SETS["crisis_aware"], "churn_probability")
 
 
 @dataclass(frozen=True)

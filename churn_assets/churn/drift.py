@@ -292,14 +292,13 @@ def _shares(expected: Mapping[int, float], actual: Mapping[int, float]) -> list[
     return list(zip(*sides, strict=True))
 
 
-def allowed_stability(profile: Profile, actual: BinCounts, limit: float, confidence: float) -> float:
-    """The index up to which there is no alarm: `limit` beyond the spread of the training dates, or what chance gives.
+def allowed_stability(spread: float, chance: float, limit: float) -> float:
+    """The index up to which there is no alarm: `limit` beyond the `spread` of the training dates, or what chance gives.
 
     The index is a squared distance, so that of a population that lies where the furthest training date does is, by
     chance, up to (distance of that date + distance by chance) squared.
     """
-    chance = chance_stability(*compared(profile.counts, profile.customers, actual), confidence)
-    return max(profile.spread + limit, (sqrt(profile.spread) + sqrt(chance)) ** 2)
+    return max(spread + limit, (sqrt(spread) + sqrt(chance)) ** 2)
 
 
 def chance_stability(expected: Mapping[int, float], actual: Mapping[int, float], confidence: float) -> float:

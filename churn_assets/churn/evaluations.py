@@ -27,7 +27,8 @@ _COMPARISON = struct_of(
     *(Column("rival", "string"), Column("rows", "long")),
     *of_kind("double", "pr_auc", "challenger_pr_auc", *_DIFFERENCE, "recall", "challenger_recall"),
 )
-_CRITERION = struct_of(
+# An outcomes.Figure as tables have it.
+CRITERION = struct_of(
     *of_kind("string", "key", "what", "observed", "allowed", "interval"),
     *of_kind("double", "value", "limit"),
     Column("is_met", "boolean"),
@@ -63,7 +64,7 @@ EVALUATION_SCHEMA = spark_schema(
         Column("data_versions", map_of("string", "long")),
         *of_kind("string", "champion", "evaluation", "verdict"),
         *of_kind(list_of("string"), "reasons", "warnings"),
-        *(Column(name, list_of(_CRITERION)) for name in ("criteria", "single_features")),
+        *(Column(name, list_of(CRITERION)) for name in ("criteria", "single_features")),
         *of_kind("double", "threshold", "alert_budget"),
         *_FIGURES,
         Column("rule_pr_auc", "double"),

@@ -253,7 +253,7 @@ def _fitted_here(
 ) -> BoostedTrees:
     classes, counts = np.unique(labels, return_counts=True)
     found = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
-    params = _xgboost_params(*found, hyperparameters, is_balanced)
+    params = xgboost_params(hyperparameters, sum(found), _share_of_churners(*found, is_balanced))
     return trees_of(boosted(values, labels, _weights(labels, is_balanced), **params), features)
 
 
@@ -264,7 +264,7 @@ def _fitted_by_tasks(
     kept = learnable.select(*KEYS, *features, "label").persist()
     try:
         found = _two_classes(class_counts(kept, features))
-        params = _xgboost_params(*found, hyperparameters, is_balanced)
+        params = xgboost_params(hyperparameters, sum(found), _share_of_churners(*found, is_balanced))
         weight = _weight_column(*found) if is_balanced else None
         booster = boosted_by_tasks(kept, features, weight, workers=hyperparameters.workers, **params)
     finally:
@@ -272,9 +272,12 @@ def _fitted_by_tasks(
     return trees_of(booster, features)
 
 
-def _xgboost_params(churners: int, others: int, hyperparameters: GradientBoosting, is_balanced: bool) -> dict[str, Any]:
-    rows = churners + others
-    share = 0.5 if is_balanced else churners / rows
+def _share_of_churners(churners: int, others: int, is_balanced: bool) -> float:
+    return 0.5 if is_balanced else churners / (churners + others)
+
+
+def xgboost_params(hyperparameters: GradientBoosting, rows: int, share: float) -> dict[str, Any]:
+    """What `boosted` is given for `rows` rows, a `share` of which, by weight, is of label 1."""
     return {
         "rounds": hyperparameters.iterations,
         "max_depth": hyperparameters.max_depth,

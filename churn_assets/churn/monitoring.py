@@ -20,6 +20,7 @@ from churn_assets.churn.drift import (
     Profile,
     allowed_stability,
     binned,
+    chance_stability,
     compared,
     counted,
     population_stability,
@@ -302,8 +303,9 @@ def _stability(
     The training data are a mixture of weeks, calm ones and a crisis, and each of them differs from the mixture. A week
     like one of them is no news to the version: it has learned from it. Measured in docs/decisions/0010.
     """
-    warn, fail = (allowed_stability(profile, actual, limit, confidence) for limit in (limits.warn_psi, limits.fail_psi))
     expected, observed = compared(profile.counts, profile.customers, actual)
+    chance = chance_stability(expected, observed, confidence)
+    warn, fail = (allowed_stability(profile.spread, chance, limit) for limit in (limits.warn_psi, limits.fail_psi))
     value = population_stability(expected, observed) if actual else None
     return measure(
         metric=Metric.PSI,

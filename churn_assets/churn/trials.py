@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from churn_assets.churn.actions import first_fitting, fitting_actions
 from churn_assets.churn.campaigns import HELD_OUT, TREATED
-from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of, of_kind, struct_of
+from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.evaluations import CRITERION
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
@@ -39,17 +40,11 @@ UPLIFT_COLUMNS = (
     ),
 )
 UPLIFT_SCHEMA = arrow_schema(UPLIFT_COLUMNS)
-_FIGURE = struct_of(
-    *of_kind("string", "key", "what", "observed", "allowed"),
-    Column("is_met", "boolean"),
-    *of_kind("double", "value", "limit"),
-    Column("interval", "string"),
-)
 EVALUATION_COLUMNS = (
     Column("evaluated_at", "timestamp", "when, UTC"),
     Column("verdict", "string", "PASS, FAIL or NOT_EVALUABLE; only PASS lets lists rank by uplift"),
     Column("reasons", list_of("string"), "the criteria that decided"),
-    Column("criteria", list_of(_FIGURE), "each figure beside what it may be"),
+    Column("criteria", list_of(CRITERION), "each figure beside what it may be"),
     Column("lists", list_of("date"), "the lists it was judged on"),
     Column("left_out", map_of("string", "long"), "rows of used lists that do not count, by why"),
     *(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from churn_assets.churn.campaigns import LEAST_IN_GROUP
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.intervals import UNDEFINED, Estimate, Floats, bootstrap, percentile_interval, share_difference
-from churn_assets.churn.models import GradientBoosting
+from churn_assets.churn.models import GradientBoosting, xgboost_params
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.trees import BoostedTrees, Node, Tree, exported_trees, imported_trees
@@ -248,20 +248,14 @@ def _x_learned(trial: Trial) -> BoostedTrees:
 
 def _leaving(arm: Trial) -> BoostedTrees:
     """Who of one arm leaves, as the churn model of the house is learned."""
-    house, rows = GradientBoosting(), len(arm.has_left)
+    rows = len(arm.has_left)
     # Half a customer of either kind: an arm that all of left teaches little, and is no error.
     share = (arm.has_left.sum() + 0.5) / (rows + 1)
     booster = boosted(
         arm.features.astype(np.float32),
         arm.has_left.astype(np.float32),
         None,
-        rounds=house.iterations,
-        max_depth=house.max_depth,
-        learning_rate=house.step_size,
-        colsample_bynode=house.feature_share,
-        min_child_weight=house.min_leaf_share * rows * share * (1 - share),
-        base_score=share,
-        seed=SEED,
+        **xgboost_params(GradientBoosting(), rows, share),
     )
     return trees_of(booster, arm.names)
 

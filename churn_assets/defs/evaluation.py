@@ -1,7 +1,7 @@
 """Stage 6: the judgement of the model on customers it never saw, recorded where promotion reads it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from operator import itemgetter
@@ -99,7 +99,7 @@ def recall_churn(
     reconcile(context, promotions)
     trained = tracking.trained_model(latest_training_run(context.instance))
     champion = tracking.version_under(PRODUCTION)
-    scored, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
+    scored, model, obstacles = _judged(context, lakehouse, tracking, policy, trained=trained, champion=champion)
     evaluation = judge(scored, policy, has_threshold=trained.threshold is not None, obstacles=obstacles)
     if evaluation.verdict is Verdict.PASS and policy.promotion.mode == "auto":
         # It is promoted next, once it has been loaded and scored with.
@@ -116,7 +116,7 @@ def recall_churn(
     commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
     strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
-    found = _influences(tracking, trained, scored, policy)
+    found = _influences(model, scored, policy)
     if found:
         pictures["shap.png"] = drawn(shap_sizes(found, "What moves the scores"))
     card, page = _card(tracking, trained, evidence, policy, evaluation, pictures, found)
@@ -195,8 +195,8 @@ def _judged(
     *,
     trained: TrainedModel,
     champion: "ModelVersion | None",
-) -> tuple[Scored | None, list[str]]:
-    """The scored customers, None where they cannot be had, and every obstacle to a fair judgement of them."""
+) -> tuple[Scored | None, BoostedTrees | None, list[str]]:
+    """The scored customers and the model, None where they cannot be had, and every obstacle to a fair judgement."""
     obstacles = _broken_splits(lakehouse, trained, policy)
     origin = origin_of(lakehouse, trained.evidence.data_versions[PANEL], policy)
     try:
@@ -205,12 +205,14 @@ def _judged(
         dates = _dates(lakehouse, policy, trained)
         purchases = {each.test: purchase_model(context, origin, each.test) for each in dates[1:]}
         purchases[trained.dates.test] = trained.purchases
+        model = tracking.load_model(trained.uri)
+        _require_same_model(model, trained)
         rows = _challenger_rows(
-            lakehouse, tracking, policy, trained=trained, dates=dates, purchases=purchases, told=context.log.info
+            context, lakehouse, tracking, policy, trained=trained, model=model, dates=dates, purchases=purchases
         )
     except Exception as broken:  # Recorded as NOT_EVALUABLE with its cause, which opens nothing.
         context.log.exception("The challenger cannot be scored")
-        return None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
+        return None, None, [*obstacles, f"the model cannot be scored: {_in_short(broken)}"]
     try:
         rows = _with_rival(rows, purchases, policy) if policy.catalogue.has_orders else rows
     except UnfittablePurchaseModelError as unfittable:
@@ -226,7 +228,7 @@ def _judged(
             context.log.exception("The champion cannot be scored")
             obstacles.append(f"the champion, version {champion.version}, cannot be scored: {_in_short(broken)}")
     found = judged.scored(rows, trained.features, origin.segments(), champion_scores, policy.catalogue, policy)
-    return found, obstacles
+    return found, model, obstacles
 
 
 def _in_short(error: Exception) -> str:
@@ -261,22 +263,21 @@ def _dates(lakehouse: LakehouseResource, policy: ChurnPolicy, trained: TrainedMo
 
 
 def _challenger_rows(
+    context: dg.AssetExecutionContext,
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
     policy: ChurnPolicy,
     *,
     trained: TrainedModel,
+    model: BoostedTrees,
     dates: Sequence[SplitDates],
     purchases: Mapping[date, PurchaseModel | None],
-    told: Callable[[str], None],
 ) -> pd.DataFrame:
     """The judged customers with the challenger's scores, the rule's, and what the purchase model asks for.
 
-    dates: to judge at, the model's own first. purchases: the purchase model of each. told: hears of long work.
+    dates: to judge at, the model's own first. purchases: the purchase model of each.
     """
     versions = trained.evidence.data_versions
-    model = tracking.load_model(trained.uri)
-    _require_same_model(model, trained)
     rivals = origin_of(lakehouse, versions[PANEL], policy).rivals()
     rows = judged.held_out_scores(model, lakehouse.read(TEST, versions[TEST]), trained.threshold)
     if policy.gate.evaluation == "crossfit":
@@ -295,7 +296,7 @@ def _challenger_rows(
             policy,
             prior_at=lambda day: prior_of(purchases[day], policy.windows.outcome_days),
             shared_folder=tracking.shared_folder,
-            told=told,
+            told=context.log.info,
             spend=rivals,
         )
     return (rows if rivals is None else rows.join(rivals, ["customer_id", "as_of"], "left")).toPandas()
@@ -384,13 +385,10 @@ def _pictures(
     return {name: drawn(figure) for name, figure in figures.items()}
 
 
-def _influences(
-    tracking: TrackingResource, trained: TrainedModel, scored: Scored | None, policy: ChurnPolicy
-) -> list[Influence]:
+def _influences(model: BoostedTrees | None, scored: Scored | None, policy: ChurnPolicy) -> list[Influence]:
     """Of the features of the very model that is registered, with cross-fitting too, on the judged customers."""
-    if scored is None:
+    if scored is None or model is None:
         return []
-    model = tracking.load_model(trained.uri)
     values = np.column_stack([scored.features[name] for name in model.features])
     return influences(model, values, policy.catalogue)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from churn_assets.churn.calendar import Day, Span
 from churn_assets.churn.evaluation import JudgedDate
 from churn_assets.churn.influences import Influence
-from churn_assets.churn.intervals import wilson_interval
+from churn_assets.churn.intervals import Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
 from churn_assets.churn.profit import SHARES, Profit
@@ -262,14 +262,18 @@ def effect_over_lists(measured: Sequence[MeasuredEffect], *, is_narrow: bool = F
     values, lows, highs = (np.array([100 * getattr(m, end) for m in measured]) for end in ("difference", "low", "high"))
     # As text: the lists are looked at one by one, and weeks without one would be a hole.
     days = [f"{each.as_of:%-d %b}\n{each.as_of:%Y}" for each in measured]
-    spread = np.maximum(0, [values - lows, highs - values])
     axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
-    axes.errorbar(range(len(days)), values, yerr=spread, fmt="o", color=COLOURS[0], capsize=3)
+    axes.errorbar(range(len(days)), values, yerr=_spread(values, lows, highs), fmt="o", color=COLOURS[0], capsize=3)
     axes.set_xticks(range(len(days)), days, fontsize=8)
     axes.set_xlim(-0.6, len(days) - 0.4)
     axes.set(title="What each list changed", ylabel="more stayed, of 100")
     axes.grid(alpha=0.25, axis="y")
     return figure
+
+
+def _spread(values: Floats, lows: Floats, highs: Floats) -> Floats:
+    """How far intervals reach below and above their values; a share of 0 or 1 is its own bound but for rounding."""
+    return np.maximum(0, [values - lows, highs - values])
 
 
 def uplift_by_tenths(tenths: Sequence[Tenth]) -> "Figure":
@@ -286,10 +290,8 @@ def uplift_by_tenths(tenths: Sequence[Tenth]) -> "Figure":
         100 * np.array([getattr(changed, end) for _, changed in known], dtype=float) for end in ("value", "low", "high")
     )
     axes.axhline(0, color="#444444", linewidth=1, linestyle=":")
-    spread = np.maximum(0, [values - lows, highs - values])
-    axes.errorbar(
-        [place for place, _ in known], values, yerr=spread, fmt="o", color=COLOURS[0], capsize=3, label="found"
-    )
+    found = [place for place, _ in known]
+    axes.errorbar(found, values, yerr=_spread(values, lows, highs), fmt="o", color=COLOURS[0], capsize=3, label="found")
     estimated = [100 * each.estimated for each in tenths]
     axes.plot(places, estimated, color=COLOURS[1], marker="_", markersize=14, linestyle="none", label="estimated")
     axes.set_xticks(places)
@@ -352,8 +354,7 @@ def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
         points = [(place, m.recall, m.low, m.high) for place, m in models if m.recall is not None]
         if points:
             places, recall, low, high = (np.array(values, dtype=float) for values in zip(*points, strict=True))
-            spread = np.maximum(0, [recall - low, high - recall])
-            axes.errorbar(places, recall, yerr=spread, fmt="o", color=colour, capsize=3, label=name)
+            axes.errorbar(places, recall, yerr=_spread(recall, low, high), fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(range(len(judged)), [model.name for model in judged], rotation=45, ha="right", fontsize=8)
     axes.set(title="Recall over versions", ylabel="recall on customers the model never saw", ylim=(0, 1))
     axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
@@ -484,7 +485,7 @@ def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Mea
             axes.errorbar(
                 [m.as_of for m in of_version],  # type: ignore[arg-type]
                 values,
-                yerr=np.maximum(0, [values - lows, highs - values]),
+                yerr=_spread(values, lows, highs),
                 fmt="o",
                 color=COLOURS[number % len(COLOURS)],
                 markerfacecolor="white" if is_in_sample else None,

@@ -262,8 +262,9 @@ def test_chance_allows_less_the_more_people_there_are_and_counts_customers_not_r
 
 def test_the_limit_lies_beyond_the_training_dates_and_beyond_chance_for_so_many_customers() -> None:
     def allowed(spread: float, limit: float, weeks: int = 1) -> float:
-        profile = Profile("1", "x", Bins(False, (1.0,)), {0: 500 * weeks, 1: 500 * weeks}, 1000, spread, FIRST)
-        return allowed_stability(profile, week, limit, 0.99)
+        # However many rows: chance goes by the customers that they are of.
+        sides = compared({0: 500 * weeks, 1: 500 * weeks}, 1000, week)
+        return allowed_stability(spread, chance_stability(*sides, 0.99), limit)
 
     week = {0: 50, 1: 50}
     chance = chance_stability({0: 500, 1: 500}, week, 0.99)
@@ -321,8 +322,8 @@ def test_a_company_that_grows_older_does_not_drift_and_customers_who_order_more_
     def is_alarm(week: pd.DataFrame, profile: Profile, window: float | None) -> bool:
         rows = spark.createDataFrame(week)
         counts = counted(binned(rows, {"total_orders": profile.bins}, window))[SERVED_DATES[0], "total_orders"]
-        index = population_stability(*compared(profile.counts, profile.customers, counts))
-        return index > allowed_stability(profile, counts, 0.1, 0.999)
+        sides = compared(profile.counts, profile.customers, counts)
+        return population_stability(*sides) > allowed_stability(profile.spread, chance_stability(*sides, 0.999), 0.1)
 
     later = grown(random, 270.0, SERVED_DATES[0])
     assert not is_alarm(later, profile, 60)
