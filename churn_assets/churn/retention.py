@@ -55,7 +55,7 @@ def ranking_without_estimate(policy: ChurnPolicy, against: str = "") -> Ranking:
         return Ranking(policy.ranked_by, f"uplift, which retention.rank_by asks for, may not rank: {against}")
     if policy.ranked_by == "churn_probability":
         return Ranking(policy.ranked_by, "the feature table declares no value")
-    return Ranking(policy.ranked_by, "retention.rank_by asks for it")
+    return Ranking(policy.ranked_by, "the company's policy asks for it")
 
 
 def ranked_text(listed: Sequence[Mapping[str, Any]]) -> str:

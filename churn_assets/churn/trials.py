@@ -254,7 +254,7 @@ def ranking_by(recorded: RecordedUplift, policy: ChurnPolicy) -> Ranking:
     """What lists rank by: the uplift where the policy asks for it and its gate is open."""
     if policy.retention.rank_by != "uplift" or recorded.model is None:
         return ranking_without_estimate(policy, recorded.against)
-    return Ranking("uplift", f"retention.rank_by asks for it and its gate says PASS: {'; '.join(recorded.reasons)}")
+    return Ranking("uplift", f"the company's policy asks for it and its gate says PASS: {'; '.join(recorded.reasons)}")
 
 
 def with_uplift(told: pa.Table, candidates: pa.Table, model: UpliftModel | None, policy: ChurnPolicy) -> pa.Table:

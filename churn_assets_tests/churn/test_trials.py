@@ -182,11 +182,11 @@ def test_a_pass_about_these_rules_and_outcomes_lets_lists_rank_by_its_model() ->
     assert found.model is not None
     assert found.model.digest == model.digest
     assert ranking_by(found, POLICY) == Ranking(
-        "uplift", "retention.rank_by asks for it and its gate says PASS: better"
+        "uplift", "the company's policy asks for it and its gate says PASS: better"
     )
     # Nobody asked.
     unasked = ChurnPolicy(retention=Retention(min_held_out=100))
-    assert ranking_by(found, unasked) == Ranking("value_at_risk", "retention.rank_by asks for it")
+    assert ranking_by(found, unasked) == Ranking("value_at_risk", "the company's policy asks for it")
 
 
 @pytest.mark.parametrize(
@@ -323,8 +323,8 @@ def test_without_the_wish_for_uplift_no_place_is_drawn() -> None:
     everyone = candidates(60, 4)
     listed = retention_list(everyone, {WEEK: 20}, ChurnPolicy())
     assert not any(listed.column("is_exploration").to_pylist())
-    assert set(listed.column("ranked_because").to_pylist()) == {"retention.rank_by asks for it"}
-    assert ranked_text(listed.to_pylist()) == "Ranked by value at risk: retention.rank_by asks for it."
+    assert set(listed.column("ranked_because").to_pylist()) == {"the company's policy asks for it"}
+    assert ranked_text(listed.to_pylist()) == "Ranked by value at risk: the company's policy asks for it."
 
 
 def test_a_list_says_in_words_what_it_ranks_by_why_and_how_many_were_drawn() -> None:

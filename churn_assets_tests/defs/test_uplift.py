@@ -54,7 +54,9 @@ def test_until_enough_is_known_nothing_is_estimated_and_the_check_says_what_is_m
     assert result.passed
     assert "0 customers held out at random, of known outcome, at least 500 needed" in result.description
     assert result.metadata["held_out_allowed"].value == 500
-    assert {row["ranked_because"] for row in the_list(listed, listed.weeks()[-1])} == {"retention.rank_by asks for it"}
+    assert {row["ranked_because"] for row in the_list(listed, listed.weeks()[-1])} == {
+        "the company's policy asks for it"
+    }
 
 
 def test_used_lists_are_judged_and_the_next_list_heeds_nothing_but_an_open_gate(
@@ -134,7 +136,7 @@ def test_used_lists_are_judged_and_the_next_list_heeds_nothing_but_an_open_gate(
     assert result.success, causes_of(result)
     by_uplift = the_list(project, last)
     assert {(row["ranked_by"], row["ranked_because"]) for row in by_uplift} == {
-        ("uplift", "retention.rank_by asks for it and its gate says PASS: planted")
+        ("uplift", "the company's policy asks for it and its gate says PASS: planted")
     }
     uplifts = [row["uplift"] for row in by_uplift]
     assert uplifts == sorted(uplifts, reverse=True)

@@ -89,7 +89,7 @@ def shown(customers: list[WorklistCustomer], **more: Any) -> ListPage:
     told |= {"list_file": "exports/list.csv", "made_from": ["a table"]}
     made_at = datetime(2025, 12, 30, 9, 5, tzinfo=UTC)
     return ListPage(
-        Worklist(WEEK, "value_at_risk", "retention.rank_by asks for it", earlier, ranked),
+        Worklist(WEEK, "value_at_risk", "the company's policy asks for it", earlier, ranked),
         made_at=made_at,
         **told | more,
     )
@@ -189,7 +189,7 @@ def test_what_is_said_at_the_top_follows_the_list() -> None:
         None: "nobody is on it",
     }.items():
         assert replace(made, worklist=replace(made.worklist, ranked_by=ranked_by)).ranking == words
-    assert "Why so: retention.rank_by asks for it." in list_page(made)
+    assert "Why so: the company&#39;s policy asks for it." in list_page(made)
     of_before = replace(made, worklist=replace(made.worklist, ranked_because=None))
     assert "Why so" not in list_page(of_before)
     fields = [column["field"] for column in made.columns]

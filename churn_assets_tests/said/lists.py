@@ -24,7 +24,7 @@ COLUMNS = [
     *("currency", "suggested_action", "reason_1", "reason_2", "reason_3"),
 ]
 
-ASKED_FOR = "retention.rank_by asks for it"
+ASKED_FOR = "the company's policy asks for it"
 
 
 def untrue_list(tables: Tables, text: str) -> Iterator[str]:
