@@ -22,6 +22,7 @@ PATIENCE_SECONDS = 30
 PROPERTIES = """
 spark.ui.enabled false
 spark.sql.shuffle.partitions 4
+spark.default.parallelism 3
 spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
 spark.eventLog.enabled true

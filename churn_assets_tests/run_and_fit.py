@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from churn_assets.churn.catalogue import FEATURE_SETS
+from churn_assets.churn.distributed_trees import cluster_workers
 from churn_assets.churn.errors import UnavailableEstimatorError
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.trees import exported_trees
@@ -26,6 +27,10 @@ def described_fits(settings: Settings) -> dict[str, str]:
     resources = default_resources(settings)
     lakehouse, policy = resources["lakehouse"], resources["policy"]
     described = {}
+    try:
+        described["workers"] = str(cluster_workers(lakehouse.spark))
+    except UnavailableEstimatorError as refused:
+        described["workers"] = str(refused)
     for name, hyperparameters in FITS.items():
         try:
             model = fit_churn_model(

@@ -169,11 +169,14 @@ def test_two_executors_learn_one_model_of_all_rows_or_it_is_said_why_they_cannot
     here: Project, elsewhere: Project, request: pytest.FixtureRequest
 ) -> None:
     """The trees are others than this process's; how well they rank `make bench ARGS=workers` measures."""
-    first, again = (fits_of(elsewhere)[name] for name in ("by two workers", "by two workers again"))
+    workers, first, again = (fits_of(elsewhere)[name] for name in ("workers", "by two workers", "by two workers again"))
     if "connect" in request.node.name:
+        assert workers == first
         assert "only from Spark's own driver" in first
         assert "Next step: set SPARK_MASTER instead of SPARK_REMOTE" in first
         return
+    # As many tasks as run at once, and not spark.default.parallelism, of which Spark would refuse the stage.
+    assert workers == "2"
     assert again == first
     assert first.count('"weight":0.5') == 21
     stages = rows_learned(elsewhere.settings.project.parent)

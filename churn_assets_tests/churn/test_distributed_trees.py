@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn import models
-from churn_assets.churn.distributed_trees import class_counts, cluster_workers
+from churn_assets.churn.distributed_trees import class_counts
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, in_canonical_order
 from churn_assets_tests.conftest import ENGINE
@@ -43,15 +43,6 @@ def test_without_sparks_own_driver_it_is_said_what_to_set(spark: SparkSession) -
     assert "only from Spark's own driver" in str(refused.value)
     assert "SPARK_MASTER instead of SPARK_REMOTE or CHURN_ENGINE=sail" in str(refused.value)
     assert "raise model.max_local_rows" in str(refused.value)
-
-
-@pytest.mark.skipif(ENGINE["CHURN_ENGINE"] == "sail", reason="Sail has no driver to ask")
-def test_as_many_learn_as_run_at_once_whatever_the_default_parallelism_says(
-    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A barrier stage of more tasks than that is refused by Spark."""
-    monkeypatch.setattr(type(spark.sparkContext), "defaultParallelism", 999)
-    assert 1 <= cluster_workers(spark) < 999
 
 
 def test_of_many_rows_this_process_sees_those_of_some_customers_whole(
