@@ -26,6 +26,8 @@ from churn_assets.churn.trees import BoostedTrees
 from churn_assets.churn.wording import Compared, Wording
 
 MOST_REASONS = 3
+# Of all that raised the margin; what raised it by less nobody would call a reason.
+LEAST_SHARE = 0.10
 REASON = struct_of(
     Column("feature", "string"), *of_kind("double", "value", "usual", "contribution"), Column("sentence", "string")
 )
@@ -95,8 +97,8 @@ def explained(
     """`listed` with EXPLANATION: the margin of each customer as a sum, and up to three reasons that raised it most.
 
     In: as_of, the model's features, the catalogue's `told_columns` and more. A reason is what the features of one topic
-    contribute, told by that one of them which raised the margin most and has a sentence that is true of this customer;
-    a topic that nothing true can be said of is none. base_score + contributions of the reasons + other_contributions =
+    contribute, a tenth or more of all that raised the margin, told by that one of them which raised it most and has a
+    sentence that is true of this customer; a topic that nothing true can be said of is none. base_score + contributions of the reasons + other_contributions =
     raw_score, which is half the log-odds of the churn probability.
     """
 
@@ -153,10 +155,11 @@ def _reasons(
     """At most MOST_REASONS of one customer, the largest first; of equals that of the earlier feature."""
     topics = [feature.about for feature in features]
     of_topic = {topic: float(shares[[each == topic for each in topics]].sum()) for topic in dict.fromkeys(topics)}
+    least = LEAST_SHARE * sum(share for share in of_topic.values() if share > 0)
     told: list[dict[str, Any]] = []
     for topic in sorted(of_topic, key=lambda topic: -of_topic[topic]):
         members = [number for number, each in enumerate(topics) if each == topic and shares[number] > 0]
-        if of_topic[topic] <= 0 or len(told) == MOST_REASONS:
+        if of_topic[topic] <= 0 or of_topic[topic] < least or len(told) == MOST_REASONS:
             break
         for number in sorted(members, key=lambda number: -shares[number]):
             value = _compared(features[number], row, usual)

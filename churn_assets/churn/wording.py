@@ -74,13 +74,19 @@ def duration(minutes: float) -> str:
     return f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}"
 
 
-def orders(value: Compared, said: Wording) -> str:
-    placed = counted(value.own, "order", "orders")
-    return f"{placed} in {said.rules.observation_days} days; usual is {value.reference:,.1f}"
+def orders(value: Compared, said: Wording) -> str | None:
+    return _fewer_orders(value, f"in {said.rules.observation_days} days")
 
 
-def orders_in_all(value: Compared, said: Wording) -> str:
-    return f"{counted(value.own, 'order', 'orders')} in all; usual is {value.reference:,.1f}"
+def orders_in_all(value: Compared, said: Wording) -> str | None:
+    return _fewer_orders(value, "in all")
+
+
+def _fewer_orders(value: Compared, span: str) -> str | None:
+    # 7 orders are not few beside 7.2.
+    if f"{value.own:.0f}" == f"{value.reference:.0f}":
+        return None
+    return f"{counted(value.own, 'order', 'orders')} {span}; usual is {value.reference:,.1f}"
 
 
 def rating(value: Compared, said: Wording) -> str | None:
