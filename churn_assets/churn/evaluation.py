@@ -621,7 +621,7 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
             "recall",
             "recall",
             f"{recall:.3f}",
-            f"at least {least} (lower end), {least_recall / attainable:.0%} of the attainable {attainable:.3f}",
+            f"at least {least} (lower end), {least_recall / attainable:.0%} of the {attainable:.3f} in budget",
             low >= least_recall,
             recall,
             least_recall,
@@ -635,6 +635,7 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
             precision >= gate.precision_floor,
             precision,
             gate.precision_floor,
+            _interval(observed.precision, ".3f"),
         ),
         Figure(
             "alert_share",
@@ -644,8 +645,13 @@ def _gate_criteria(observed: Figures, policy: ChurnPolicy) -> list[Figure]:
             share_ <= allowed_alerts,
             share_,
             allowed_alerts,
+            _interval(observed.alert_share, ".1%"),
         ),
     ]
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    return "" if estimate.low is None or estimate.high is None else f"{estimate.low:{form}} to {estimate.high:{form}}"
 
 
 NAMES = {
@@ -781,10 +787,11 @@ def _factor(key: str, what: str, estimate: Estimate, policy: ChurnPolicy) -> Fig
     most = policy.gate.max_miscalibration
     allowed = f"{1 / most:.2f} to {most:.2f} (either end)"
     if estimate.value is None or estimate.low is None or estimate.high is None:
-        return Figure(key, what, "cannot be told", allowed, is_met=True, limit=most)
+        return Figure(key, what, "cannot be told", allowed, is_met=True)
     is_met = estimate.low <= most and estimate.high >= 1 / most
-    interval = f"{estimate.low:.2f} to {estimate.high:.2f}"
-    return Figure(key, what, f"{estimate.value:.2f}", allowed, is_met, estimate.value, most, interval)
+    return Figure(
+        key, what, f"{estimate.value:.2f}", allowed, is_met, estimate.value, interval=_interval(estimate, ".2f")
+    )
 
 
 def _leakage_criteria(roc_auc: float, canaries: Sequence[LeakageCanary], policy: ChurnPolicy) -> Iterator[Figure]:
@@ -798,7 +805,7 @@ def _leakage_criteria(roc_auc: float, canaries: Sequence[LeakageCanary], policy:
             yield Figure(key, what, found, f"at most {allowed}", canary.roc_auc <= limit, canary.roc_auc, limit)
     limit = policy.leakage.max_model_auc
     found, allowed = told_apart(roc_auc, limit, ".3f")
-    what = "label not computable: ROC-AUC"
+    what = "not too good to be true: ROC-AUC"
     yield Figure("roc_auc", what, found, f"at most {allowed}", roc_auc <= limit, roc_auc, limit)
 
 

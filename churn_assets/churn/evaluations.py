@@ -193,6 +193,12 @@ def recorded_evaluation(rows: Sequence[Mapping[str, Any]], model_digest: str, ru
     return RecordedEvaluation(Verdict(row["verdict"]), row["reasons"], evidence, recorded_criteria(row))
 
 
+def passed_by(criteria: Sequence[Figure], confidence: float) -> str:
+    """A PASS in a line, with the recall, which is the first criterion."""
+    first = "".join(f"; {each.sentence(confidence)}" for each in criteria[:1])
+    return f"{Verdict.PASS.value}: all {len(criteria)} criteria are met{first}"
+
+
 def recorded_criteria(row: Mapping[str, Any]) -> tuple[Figure, ...]:
     """What the gate asked of the model of a row; none where an earlier version of this project judged it."""
     return _recorded_figures(row, "criteria")

@@ -86,6 +86,7 @@ def backtest_scores(
     never saw, each date another fold. That costs a fit for each date but the latest.
     """
     rows = [held_out]
+    told(f"backtest 1 of {len(backtest)}: the model itself, at {backtest[0].test}")
     for place, dates in enumerate(backtest[1:], start=1):
         told(f"backtest {place + 1} of {len(backtest)}: a model of what was known by {dates.test}")
         of_date = crossfitted(

@@ -98,8 +98,8 @@ def explained(
 
     In: as_of, the model's features, the catalogue's `told_columns` and more. A reason is what the features of one topic
     contribute, a tenth or more of all that raised the margin, told by that one of them which raised it most and has a
-    sentence that is true of this customer; a topic that nothing true can be said of is none. base_score + contributions of the reasons + other_contributions =
-    raw_score, which is half the log-odds of the churn probability.
+    sentence that is true of this customer; a topic that nothing true can be said of is none. base_score + contributions
+    of the reasons + other_contributions = raw_score, which is half the log-odds of the churn probability.
     """
 
     def of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -328,10 +328,15 @@ def amounts(trial: Trial, policy: ChurnPolicy) -> list[Figure]:
         for has_left in (True, False)
     ]
     return [
-        _at_least("contacted", "contacted customers of known outcome", contacted, policy.retention.min_held_out),
+        _at_least(
+            "contacted",
+            "contacted customers of lists made here, of known outcome",
+            contacted,
+            policy.retention.min_held_out,
+        ),
         _at_least(
             "held_out",
-            "customers held out at random, of known outcome",
+            "customers held out at random of lists made here, of known outcome",
             held_out,
             policy.retention.min_held_out,
         ),

@@ -10,6 +10,7 @@ import dagster as dg
 from dagster import DagsterEventType, EventLogEntry
 from dagster._core.errors import DagsterAssetCheckFailedError
 
+from churn_assets.churn.wording import counted
 from churn_assets.defs.failures import in_words, is_interruption
 
 STAGE_NAMES = {
@@ -21,9 +22,10 @@ STAGE_NAMES = {
     "training": "Training: fit the pipeline, choose the threshold, log it to MLflow",
     "evaluation": "Evaluation: judge the model on customers it never saw",
     "registry": "Registry: register and promote",
-    "scoring": "Scoring: score the latest week with the version in production, list whom to contact",
-    "monitoring": "Monitoring: drift, alerts and realised recall, what past lists changed, the risk report",
+    "scoring": "Scoring: score the latest week by the version in production, list whom to contact, monitor, report",
 }
+# Their steps take turns, so they are one stage to whoever watches.
+TOGETHER = {"monitoring": "scoring"}
 
 
 # Checks whose answer is the outcome of the run, and not that anything went wrong; what each looked at.
@@ -40,7 +42,9 @@ class StageProgress:
     def __init__(self, defs: dg.Definitions, job: dg.JobDefinition, terminal: TextIO) -> None:
         self._terminal = terminal
         steps = {node.name for node in job.graph.nodes}
-        self._stage_of = {step: stage for step, stage in stage_of_step(defs).items() if step in steps}
+        self._stage_of = {
+            step: TOGETHER.get(stage, stage) for step, stage in stage_of_step(defs).items() if step in steps
+        }
         self._check_steps = {check.op.name for check in defs.asset_checks or []}
         self._open = Counter(self._stage_of.values())
         self._begun: dict[str, float] = {}
@@ -84,7 +88,7 @@ class StageProgress:
         self._open[stage] -= 1
         if self._open[stage] == 0 and stage in self._begun:
             seconds = perf_counter() - self._begun[stage]
-            checks = f", {self._checks[True]} checks passed" if self._checks[True] else ""
+            checks = f", {counted(self._checks[True], 'check', 'checks')} passed" if self._checks[True] else ""
             print(f"  done in {seconds:.1f} s{checks}", file=self._terminal)
             self._checks.clear()
 

@@ -1,5 +1,6 @@
 """What a person sees in the terminal: the stages as they begin and end, and what came of a run."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from datetime import date, datetime
 from enum import Enum
 from math import fsum
 from pathlib import Path
+from shutil import which
 from textwrap import fill
 from typing import Any
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.cleaning import CANCELLED, QUARANTINED, REPAIRED, SUPERSEDED
-from churn_assets.churn.evaluation import attainable_recall, remedy, strongest_rival
+from churn_assets.churn.evaluation import NAMES, attainable_recall, remedy, strongest_rival
 from churn_assets.churn.evaluations import recorded_criteria
 from churn_assets.churn.feasibility import FEASIBLE, NOT_FEASIBLE
 from churn_assets.churn.ledger import Action, before, moment, serving, since_when, version_named
@@ -151,9 +153,11 @@ def _feasibility_lines(lakehouse: LakehouseResource) -> list[str]:
     for row in sorted(rows, key=lambda row: (not row["is_chosen"], row["as_of"] or date.min)):
         verdict = FEASIBLE if row["is_feasible"] else NOT_FEASIBLE
         own = " (the policy's)" if row["is_chosen"] and len(rows) > 1 else ""
-        to_judge_on = f"{row['expected_test_churners']:,.0f} to judge on"
-        counted = f"{row['churners']:,} of {row['eligible']:,} customers, {to_judge_on}"
-        lines.append(f"  {verdict:<12}  {row['definition']}{own}: {counted}")
+        counted = (
+            f": {row['churners']:,} of {row['eligible']:,} customers of {row['as_of']}; "
+            f"about {row['expected_test_churners']:,.0f} churners to judge on"
+        )
+        lines.append(f"  {verdict:<12}  {row['definition']}{own}{counted if row['as_of'] else ''}")
         lines += [fill(reason, 110, initial_indent=" " * 16, subsequent_indent=" " * 16) for reason in row["reasons"]]
     return lines
 
@@ -175,11 +179,10 @@ def _evaluation_lines(lakehouse: LakehouseResource, policy: ChurnPolicy, begun_a
     if row["recall"] is not None and row["precision"] is not None and attainable is not None:
         interval = "{:.0%} interval {recall_low:.3f} to {recall_high:.3f}".format(policy.gate.confidence, **row)
         lines += [
-            "  recall    {recall:.3f} ({}): {caught} of {churners} churners found; attainable {:.3f}".format(
-                interval, attainable, **row
-            ),
+            "  recall    {recall:.3f} ({}): {caught:,} of {churners:,} churners found; "
+            "a perfect ranking finds {:.3f} with as many alerts".format(interval, attainable, **row),
             "  precision {precision:.3f}: {lift:.1f} times the churn rate of {prevalence:.3f}".format(**row),
-            "  alerts    {alerts} of {rows} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
+            "  alerts    {alerts:,} of {rows:,} customers, {alert_share:.1%}; budget {alert_budget:.0%}".format(**row),
             "  ranking   PR-AUC {pr_auc:.3f}".format(**row),
             *_profit_lines(row, policy.units.currency),
             *_comparison_lines(row["comparisons"]),
@@ -206,7 +209,7 @@ def _profit_lines(row: Mapping[str, Any], currency: str) -> Iterator[str]:
 def _comparison_lines(rivals: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     strongest = strongest_rival({rival["rival"]: rival["difference"] for rival in rivals})
     for rival in rivals:
-        name = f"{rival['rival']} (the strongest rival)" if rival["rival"] == strongest else rival["rival"]
+        name = NAMES[rival["rival"]] + (" (the strongest rival)" if rival["rival"] == strongest else "")
         if rival["pr_auc"] is None:
             yield f"            {name}: not comparable on {rival['rows']} customers"
         else:
@@ -295,6 +298,14 @@ def _monitoring_lines(lakehouse: LakehouseResource) -> list[str]:
     return lines
 
 
+def shown_command(name: str) -> str:
+    """An installed command as it is typed from here, where its folder is not on the PATH too."""
+    file = Path(sys.executable).with_name(name)
+    if which(name) or not file.is_file():
+        return name
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
 def _next_lines(
     resources: Mapping[str, Any], settings: Settings, begun_at: datetime, ending: Ending, log: Path
 ) -> Iterator[str]:
@@ -304,6 +315,14 @@ def _next_lines(
         yield from _advice(lakehouse, begun_at)
     if ending is Ending.FAILURE:
         yield from (f"  {log}", "      the whole output of the run")
+    pages = {
+        PAGE: "the list as a page to work with: search, sort, filter, each customer's reasons",
+        REPORT: "the risk report, for a browser, a phone or paper",
+    }
+    for name, said in pages.items():
+        file = f"{FOLDER}/{name}.html"
+        if lakehouse.holds_file(file):
+            yield from (f"  {lakehouse.root}/{file}", f"      {said}")
     is_judged = lakehouse.has(EVALUATIONS)
     yield f"  make dev{'' if settings.project == CHECKOUT else f' CHURN_PROJECT={settings.project}'}"
     yield "      Dagster on http://127.0.0.1:3000: this run, the asset graph, the checks"
@@ -311,18 +330,10 @@ def _next_lines(
         yield "      MLflow  on " + mlflow_page("http://127.0.0.1:5000", "experiments")
         yield "      the training run with its model card, the model versions"
     if lakehouse.has(LEDGER):
-        yield "  churn-assets history"
+        yield f"  {shown_command('churn-assets')} history"
         yield "      which version serves, since when, on which data, and every decision"
     if lakehouse.has(SILVER):
         yield from (f"  {lakehouse.root}", "      the Delta tables")
-    pages = {
-        PAGE: "the list as a page to work with: search, sort, filter, each customer's reasons and history",
-        REPORT: "the risk report: one page for a browser, a phone or paper",
-    }
-    for name, said in pages.items():
-        file = f"{FOLDER}/{name}.html"
-        if lakehouse.holds_file(file):
-            yield from (f"  {lakehouse.root}/{file}", f"      {said}")
 
 
 def _advice(lakehouse: LakehouseResource, begun_at: datetime) -> Iterator[str]:

@@ -16,6 +16,7 @@ from churn_assets.churn.errors import ChangedModelError, ChurnError, UnfittableP
 from churn_assets.churn.evaluation import (
     CALIBRATION_KEYS,
     CHAMPION,
+    NAMES,
     Evaluation,
     Scored,
     Verdict,
@@ -27,6 +28,7 @@ from churn_assets.churn.evaluations import (
     Evidence,
     RecordedEvaluation,
     evaluation_row,
+    passed_by,
     recorded_evaluation,
     recorded_single_features,
 )
@@ -37,7 +39,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of
 from churn_assets.churn.purchase_model import PurchaseModel
-from churn_assets.churn.purchase_prior import prior_of
+from churn_assets.churn.purchase_prior import can_be_averaged_with, prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, backtest_dates
 from churn_assets.churn.trees import BoostedTrees, model_digest
@@ -419,6 +421,7 @@ def _card(
         policy=policy,
         evaluation=evaluation,
         influences=found,
+        is_averaged=trained.purchases is not None and can_be_averaged_with(trained.features),
     )
     card = model_card(facts)
     importances_chart = drawn(feature_importances(importances, "What the trees use"))
@@ -434,15 +437,20 @@ def _test_curves(scored: Scored | None, evaluation: Evaluation, policy: ChurnPol
             is_judged = scored.is_unseen
             curves[CHAMPION] = precision_recall_curve(scored.champion[is_judged], scored.labels[is_judged])
     recall, precision = figures.recall.value, figures.precision.value
-    limits = [("precision floor", policy.gate.precision_floor)]
+    limits = [("least precision", policy.gate.precision_floor)]
     if figures.prevalence:
-        limits.append(("recall minimum", policy.least_recall(figures.prevalence)))
+        limits.append(("least recall", policy.least_recall(figures.prevalence)))
     return precision_recall(
-        curves,
-        title=f"{evaluation.verdict.value}: customers the model never saw",
+        {NAMES.get(name, "the model"): curve for name, curve in curves.items()},
+        title=f"{evaluation.verdict.value}: {figures.rows:,} customers whom the model never saw{_when(evaluation)}",
         chosen=None if recall is None or precision is None else (recall, precision),
         limits=limits,
     )
+
+
+def _when(evaluation: Evaluation) -> str:
+    days = sorted(each.as_of for each in evaluation.dates)
+    return f",\n{len(days)} dates from {days[0]} to {days[-1]}" if days else ""
 
 
 def standing(
@@ -478,7 +486,7 @@ def recall_gate(
     trained = tracking.trained_model(latest_training_run(context.instance))
     against, recorded = standing(lakehouse, tracking, policy, trained)
     criteria = () if recorded is None else tuple(recorded.criteria)
-    observed = "; ".join(against) or f"{Verdict.PASS.value}: all {len(criteria)} criteria are met"
+    observed = "; ".join(against) or passed_by(criteria, policy.gate.confidence)
     return check_result(Outcome("recall_gate", not against, observed, "a recorded PASS", figures=criteria))
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from churn_assets.churn.errors import ChurnError
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.evaluations import passed_by
 from churn_assets.churn.ledger import Action, Subject, earlier_champion, promoted_digest, rejection, serving
 from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.plain_text import controls
@@ -80,7 +81,9 @@ def registered_churn_model(
     is_unchanged = version is not None
     if version is None:
         tags = {**trained.tags(), **calibration_tag(trained.calibration), "verdict": "PASS"}
-        version = tracking.register(trained, tags, context.run.run_id)
+        assert recorded is not None, "nothing is against it, so its PASS is recorded"
+        judged = passed_by(tuple(recorded.criteria), policy.gate.confidence)
+        version = tracking.register(trained, tags, context.run.run_id, judged)
     else:
         tracking.set_alias(STAGING, str(version.version))
         decision = decision_now(

@@ -98,10 +98,10 @@ def as_numbers(figures: Iterable[Figure]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for figure in figures:
         for key, value in ((figure.key, figure.value), (f"{figure.key}_allowed", figure.limit)):
-            if figure.key and value is not None:
-                shown[key] = (
-                    dg.MetadataValue.int(value) if isinstance(value, int) else dg.MetadataValue.float(round(value, 12))
-                )
+            if not figure.key or value is None:
+                continue
+            rounded = value if isinstance(value, int) else float(f"{value:.6g}")
+            shown[key] = dg.MetadataValue.int(rounded) if isinstance(rounded, int) else dg.MetadataValue.float(rounded)
     return shown
 
 

@@ -33,9 +33,9 @@ class CardFacts:
     """What a card is made of.
 
     name: of the registered model. importances: share of the trees' gain by feature, empty where the model cannot be
-    read. evidence: as the training recorded it, with the champion that the model was compared with. policy: the one
-    that judged. threshold: None where no cut-off satisfied the policy. influences: of the features on the judged
-    customers; none where nothing could be judged.
+    read. is_averaged: whether half of the model is the purchase model. evidence: as the training recorded it, with the
+    champion that the model was compared with. policy: the one that judged. threshold: None where no cut-off satisfied
+    the policy. influences: of the features on the judged customers; none where nothing could be judged.
     """
 
     name: str
@@ -51,6 +51,7 @@ class CardFacts:
     policy: ChurnPolicy
     evaluation: Evaluation
     influences: Sequence[Influence] = ()
+    is_averaged: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -80,16 +81,23 @@ _MEANS = {
     Verdict.NOT_EVALUABLE: "It could not be judged, so nobody knows how good it is; the gate stays shut for it.",
 }
 _LEARNED_BY = {"gbt": "Spark ML", "xgboost": "Spark ML, learned by XGBoost"}
+_OTHER_HALF = (
+    "the mean of the log-odds of two halves: the purchase model, which learns from everybody's orders and no label, "
+    "written as trees, and "
+)
 _WEIGHTS = {"none": "no class weights", "balanced": "churners and others weighing the same in the fit"}
 
 
 def _summary(facts: CardFacts) -> Iterator[str]:
     policy, trees, verdict = facts.policy, facts.hyperparameters, facts.evaluation.verdict
     yield f"**{verdict.value}.** {_MEANS[verdict]}"
+    trees_said = (
+        f"gradient-boosted trees ({_LEARNED_BY[trees.estimator]}), {trees.iterations} of depth {trees.max_depth}, step "
+        f"{trees.step_size:g}, at least {trees.min_leaf_share:.2%} of the rows in a leaf, {trees.feature_share:.0%} of "
+        f"the features at each split, {_WEIGHTS[policy.model.class_weights]}"
+    )
     described = {
-        "Model": f"gradient-boosted trees ({_LEARNED_BY[trees.estimator]}), {trees.iterations} of depth "
-        f"{trees.max_depth}, step {trees.step_size:g}, at least {trees.min_leaf_share:.2%} of the rows in a "
-        f"leaf, {trees.feature_share:.0%} of the features at each split, {_WEIGHTS[policy.model.class_weights]}",
+        "Model": f"{_OTHER_HALF}{trees_said}" if facts.is_averaged else trees_said,
         "Trained": f"{facts.trained_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         "MLflow run": facts.run_id,
         "Model digest": facts.evidence.model_digest,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curve = tuple[NDArray[float64], NDArray[float64]]
+# Of the curves in one picture, which may be printed in grey.
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6", "#b8860b")
 # A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
 GROUPS, LEAST_IN_GROUP = 10, 20
@@ -35,7 +37,7 @@ def precision_recall(
 ) -> "Figure":
     """Precision over recall for each named curve, the first one bold.
 
-    chosen: recall and precision of the threshold, if there is one. limits: named least recalls (vertical lines) begin
+    chosen: recall and precision of the threshold, if there is one. limits: named least recalls (vertical lines) end
     with "recall", all others are least precisions (horizontal lines).
     """
     from matplotlib.figure import Figure
@@ -43,13 +45,14 @@ def precision_recall(
     figure = Figure(figsize=(7.0, 4.6), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     for number, (name, (recall, precision)) in enumerate(curves.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(recall, precision, color=colour, linewidth=2.4 if number == 0 else 1.2, label=name, zorder=6 - number)
+        colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+        width = 2.4 if number == 0 else 1.2
+        axes.plot(recall, precision, dashes, color=colour, linewidth=width, label=name, zorder=6 - number)
     for name, least in limits:
-        line = axes.axvline if name.startswith("recall") else axes.axhline
-        line(least, color="#888888", linewidth=1, linestyle=":", label=f"{name} {least:.2f}")
+        line = axes.axvline if name.endswith("recall") else axes.axhline
+        line(least, color="#888888", linewidth=1, linestyle=":", label=f"{name} {least:.3f}")
     if chosen is not None:
-        label = f"threshold: recall {chosen[0]:.2f}, precision {chosen[1]:.2f}"
+        label = f"threshold: recall {chosen[0]:.3f}, precision {chosen[1]:.3f}"
         axes.plot([chosen[0]], [chosen[1]], "o", color="#222222", markersize=9, zorder=9, label=label)
     axes.set(
         title=title, xlabel="recall (share of churners found)", ylabel="precision (share of alerts that are right)"

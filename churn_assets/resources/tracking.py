@@ -427,8 +427,10 @@ class TrackingResource(dg.ConfigurableResource):
         """The version of each table that a registered version was trained on, by its tags; all versions in turn."""
         yield from (json.loads(version.tags.get("data_versions", "{}")) for version in self.versions())
 
-    def register(self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str) -> "ModelVersion":
-        """The version of this training run, made if there is none yet, under alias `staging`."""
+    def register(
+        self, trained: TrainedModel, tags: Mapping[str, str], dagster_run_id: str, judged: str
+    ) -> "ModelVersion":
+        """The version of this training run, made if there is none yet, under alias `staging`; judged: how, in words."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -439,7 +441,8 @@ class TrackingResource(dg.ConfigurableResource):
         version = self.version(self.versions_by_run().get(trained.run_id))
         version = version or self._new_version(trained, {**tags, "dagster_run_id": dagster_run_id})
         origin = f"Registered by [Dagster run {dagster_run_id}]({self.dagster_address(dagster_run_id)})"
-        description = f"{origin}. Its model card is the artifact model_card.html of MLflow run {trained.run_id}."
+        card = f"Its model card is the artifact model_card.html of MLflow run {trained.run_id}"
+        description = f"{judged}. {origin}. {card}."
         self.client.update_model_version(self.registered_model, str(version.version), description)
         self.client.set_registered_model_alias(self.registered_model, STAGING, version.version)
         return version

@@ -181,7 +181,10 @@ def test_the_same_estimate_and_value_gain_nothing(varied: Trial, estimated: Floa
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        (lambda of: {"is_contacted": np.zeros_like(of.is_contacted)}, "0 contacted customers of known outcome"),
+        (
+            lambda of: {"is_contacted": np.zeros_like(of.is_contacted)},
+            "0 contacted customers of lists made here, of known outcome",
+        ),
         (lambda of: {"is_contacted": np.ones_like(of.is_contacted)}, "0 customers held out at random"),
         (lambda of: {"has_left": of.has_left & of.is_contacted}, "0 fewest who left or stayed"),
         (lambda of: {"value": np.full_like(of.value, np.nan)}, "values at risk are missing"),

@@ -283,7 +283,7 @@ def test_a_label_computable_from_the_features_fails(honest: Judgement) -> None:
     lenient = changed(honest.policy, "leakage", max_single_feature_auc=1.0)
     leak = {honest.trained.features[0]: 20 * known, "churn_probability": known / 2}
     found = honest.of(honest.rows.assign(**leak), policy=lenient)
-    assert_shut(found, "FAIL", "missed: label not computable: ROC-AUC ")
+    assert_shut(found, "FAIL", "missed: not too good to be true: ROC-AUC ")
 
 
 # --- the rows, the model and its files, through the whole flow ---

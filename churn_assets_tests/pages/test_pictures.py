@@ -39,7 +39,7 @@ from churn_assets.pages.pictures import (
 
 CURVE = (np.array([0.2, 0.6, 1.0]), np.array([0.9, 0.5, 0.1]))
 EMPTY = (np.array([]), np.array([]))
-LIMITS = [("precision floor", 0.25), ("recall minimum", 0.3)]
+LIMITS = [("least precision", 0.25), ("least recall", 0.3)]
 
 
 def legend(figure: Figure) -> list[str]:
@@ -80,16 +80,16 @@ def test_every_curve_limit_and_the_threshold_is_named_in_the_legend() -> None:
     assert legend(curves_of()) == [
         "model",
         "rule",
-        "precision floor 0.25",
-        "recall minimum 0.30",
-        "threshold: recall 0.60, precision 0.50",
+        "least precision 0.250",
+        "least recall 0.300",
+        "threshold: recall 0.600, precision 0.500",
     ]
 
 
 def test_recall_limits_are_upright_and_precision_limits_level() -> None:
     lines = {line.get_label(): line for line in curves_of().axes[0].get_lines()}
-    assert xs(lines["recall minimum 0.30"]) == [0.3, 0.3]
-    assert ys(lines["precision floor 0.25"]) == [0.25, 0.25]
+    assert xs(lines["least recall 0.300"]) == [0.3, 0.3]
+    assert ys(lines["least precision 0.250"]) == [0.25, 0.25]
     assert xs(lines["model"]) == CURVE[0].tolist()
     assert ys(lines["model"]) == CURVE[1].tolist()
 

@@ -139,12 +139,18 @@ HEADINGS = (
     "How to roll back",
 )
 
+MEAN = (
+    "the mean of the log-odds of two halves: the purchase model, which learns from everybody's orders and no label, "
+    "written as trees, and "
+)
+
 
 def card_rules(tables: Tables) -> list[Rule]:
     policy, judged = tables.project.policy, tables.judged
     verdict, is_crossfit = judged["verdict"], judged["evaluation"] == "crossfit"
     is_backtest = judged["evaluation"] == "backtest"
-    tags = tables.project.tracking.client.get_run(tables.trained.run_id).data.tags
+    run = tables.project.tracking.client.get_run(tables.trained.run_id)
+    tags = run.data.tags
     learned, (when, labels, _) = learned_from(tables), tables.tested
     is_same_policy, has_small = (
         tags["policy_digest"] == policy.digest,
@@ -158,14 +164,17 @@ def card_rules(tables: Tables) -> list[Rule]:
     )
     assert policy.calendar.snapshots == "weekly"
     assert policy.model.class_weights == "none"
+    served = tables.project.tracking.load_model(tables.trained.uri).trees
+    # Of the learned trees alone there are no more than those.
+    is_averaged = len(served) > int(run.data.params["iterations"])
     texts: dict[str, bool] = {
         **dict.fromkeys((*HEADINGS, *GLOSSARY), True),
         "PASS.": verdict == "PASS",
         "FAIL.": verdict == "FAIL",
         "It met every criterion of the gate.": verdict == "PASS" and all(row["is_met"] for row in judged["criteria"]),
         "It missed a criterion; the gate stays shut for it.": not all(row["is_met"] for row in judged["criteria"]),
-        "Model: gradient-boosted trees ({learner}), {trees} of depth {depth}, step {step}, at least {leaf} of the rows "
-        "in a leaf, {split} of the features at each split, no class weights": True,
+        f"Model: {MEAN if is_averaged else ''}gradient-boosted trees ({{learner}}), {{trees}} of depth {{depth}}, step "
+        "{step}, at least {leaf} of the rows in a leaf, {split} of the features at each split, no class weights": True,
         "Trained: {trained_at}": True,
         "MLflow run: {run}": True,
         "Model digest: {digest}": True,
