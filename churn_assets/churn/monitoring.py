@@ -131,7 +131,8 @@ class Measurement:
         if self.metric in AT_LEAST:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
         if self.low is not None:
-            return f"at most {self.limit_warn:.3f}, by its whole interval; beyond {self.limit_fail:.3f} an error"
+            beyond = f"with its whole interval beyond that a warning, beyond {self.limit_fail:.3f} an error"
+            return f"at most {self.limit_warn:.3f}; {beyond}"
         return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
 
     @property

@@ -85,6 +85,7 @@ def test_the_share_of_alerts_has_the_interval_of_a_difference_from_where_its_thr
     assert found.high == pytest.approx(0.2 + hypot(high - 0.2, 0.2 - low_then))
     alone = figures(chosen=None)["alert_share"]
     assert (alone.low, alone.high) == pytest.approx((low, high))
+    assert found.allowed == "at most 0.220; with its whole interval beyond that a warning, beyond 0.300 an error"
     nobody = figures(replace(WEEK, alerts=0))["alert_share"]
     assert (nobody.value, nobody.low) == (0.0, 0.0)
 
