@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.machinery import SourceFileLoader
+from math import sqrt
 from random import Random
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, panel_of, spark_session, write_result
 from churn_assets.churn import drift, judged, splits
 from churn_assets.churn import tables as tables_
+from churn_assets.churn.evaluation import Alerted
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.monitoring import Measurement, measurements, watched
 from churn_assets.churn.policy import ChurnPolicy
@@ -53,16 +55,44 @@ PHARMACY = {
 HALVED = {"observation_days": 60, "outcome_days": 30, "eligibility_days": 30}
 
 
+HEADS = (
+    "company",
+    "months",
+    "how many",
+    "customers of the week",
+    "days later",
+    "with an alarm",
+    "alarms",
+    "figures",
+    "alert share: mean difference",
+    "deviation",
+    "by chance",
+)
+
+
 @dataclass(frozen=True)
 class Company:
-    """A simulated company and what monitoring said of its latest week, `days` after the last one learned from."""
+    """A simulated company and what monitoring said of its latest week, `days` after the last one learned from.
+
+    chosen, week: whom the threshold alerted of the customers it was chosen on, and of that week's.
+    """
 
     kind: str
     months: int
     seed: int
     days: int
-    customers: int
     figures: Sequence[Measurement]
+    chosen: Alerted | None
+    week: Alerted
+
+    @property
+    def drawn(self) -> tuple[float, float] | None:
+        """The share alerted now less that of those the threshold was chosen on, and what chance makes of it: its
+        standard deviation where both are drawn from the same customers."""
+        if self.chosen is None:
+            return None
+        then, now = self.chosen.alerts / self.chosen.customers, self.week.alerts / self.week.customers
+        return now - then, sqrt(then * (1 - then) * (1 / self.chosen.customers + 1 / self.week.customers))
 
     @property
     def alarms(self) -> list[Measurement]:
@@ -78,7 +108,9 @@ def main() -> None:
                     company = _watched(built, policy, kind, months, seed)
                 found.append(company)
                 told = "; ".join(each.description for each in company.alarms) or "no alarm"
-                print(f"  {kind}, {months} months, seed {seed}, {company.customers:,} customers: {told}", flush=True)
+                print(
+                    f"  {kind}, {months} months, seed {seed}, {company.week.customers:,} customers: {told}", flush=True
+                )
     _report(found)
 
 
@@ -179,8 +211,15 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
     # The labels of that week are not known yet.
     (served,), counts = watched(panel.sparkSession.createDataFrame(rows), panel, {latest: VERSION}, known, window)
     calibration = calibration_of(*of_test) or "nobody left"
-    figures = measurements([served], counts, known, policy, {VERSION: calibration})
-    return Company(kind, months, seed, (latest - until).days, len(week), figures)
+    chosen = None if model.threshold is None else model.threshold.alerted
+    figures = measurements([served], counts, known, policy, {VERSION: calibration}, {VERSION: chosen})
+    return Company(kind, months, seed, (latest - until).days, figures, chosen, Alerted(served.alerts, served.customers))
+
+
+def _spread(drawn: Sequence[tuple[float, float]]) -> tuple[str, str, str]:
+    differences, by_chance = np.array(drawn).reshape(-1, 2).T
+    deviation = f"{differences.std(ddof=1):.4f}" if len(drawn) > 1 else ""
+    return f"{differences.mean():+.4f}", deviation, f"{by_chance.mean():.4f}"
 
 
 def _report(found: Sequence[Company]) -> None:
@@ -191,14 +230,16 @@ def _report(found: Sequence[Company]) -> None:
         "docs/your_data.md under that page's policy (for six months with its windows halved, or no label were known),",
         "which has no customer before its first day. The model learns from every week whose outcome is known, and the",
         "latest week is scored, so many days after the last one that was learned from. Alarms are figures that",
-        "monitoring would warn or fail of in that week.",
+        "monitoring would warn or fail of in that week. The threshold is chosen on the test week's customers: of each",
+        "company's share of alerts in the latest week less theirs the mean, its standard deviation over the companies,",
+        "and the one that chance gives.",
         "",
-        "| company | months | how many | customers of the week | days later | with an alarm | alarms | figures |",
-        "|-|-|-|-|-|-|-|-|",
+        f"| {' | '.join(HEADS)} |",
+        f"|{'-|' * len(HEADS)}",
     ]
     for kind, months in dict.fromkeys((each.kind, each.months) for each in found):
         of = [each for each in found if (each.kind, each.months) == (kind, months)]
-        customers = sorted(each.customers for each in of)
+        customers = sorted(each.week.customers for each in of)
         cells = [
             kind,
             f"{months}",
@@ -208,6 +249,7 @@ def _report(found: Sequence[Company]) -> None:
             f"{sum(bool(each.alarms) for each in of)}",
             f"{sum(len(each.alarms) for each in of)}",
             f"{sum(len(each.figures) for each in of):,}",
+            *_spread([each.drawn for each in of if each.drawn is not None]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     alarms = [

@@ -50,9 +50,21 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
+class Alerted:
+    """Of so many customers, how many a threshold alerted on the day that it was chosen for."""
+
+    alerts: int
+    customers: int
+
+    @staticmethod
+    def of(alert_share: float, customers: float) -> "Alerted":
+        return Alerted(round(alert_share * customers), round(customers))
+
+
+@dataclass(frozen=True)
 class Threshold:
     """A cut-off, the shares of validation churners it finds and of its alerts that are right, and the share of current
-    customers it alerts.
+    customers, of so many, that it alerts.
 
     profit: what it earns per validation customer, in the currency of the orders; None where it was not chosen by that.
     """
@@ -61,7 +73,12 @@ class Threshold:
     recall: float
     precision: float
     alert_share: float
+    current_customers: int
     profit: float | None = None
+
+    @property
+    def alerted(self) -> Alerted:
+        return Alerted.of(self.alert_share, self.current_customers)
 
 
 @dataclass(frozen=True)
@@ -286,6 +303,7 @@ def choose_threshold(
         recall=float(caught[best] / positives.sum()),
         precision=float(caught[best] / alerts[best]),
         alert_share=float(alert_share[best]),
+        current_customers=int(sum(rows for _, _, rows in current)),
         profit=None if profits is None else float(profits[best] / totals.sum()),
     )
 

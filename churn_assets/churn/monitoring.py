@@ -25,9 +25,9 @@ from churn_assets.churn.drift import (
     counted,
     population_stability,
 )
-from churn_assets.churn.evaluation import BUDGET_TOLERANCE
+from churn_assets.churn.evaluation import BUDGET_TOLERANCE, Alerted
 from churn_assets.churn.expectation import NOTHING_FORETOLD, expected, is_alert_step, step_of
-from churn_assets.churn.intervals import Estimate, share
+from churn_assets.churn.intervals import Estimate, share, share_difference
 from churn_assets.churn.outcomes import Figure, told_apart
 from churn_assets.churn.policy import ChurnPolicy, Monitoring
 from churn_assets.churn.recalibration import Calibration
@@ -130,6 +130,9 @@ class Measurement:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that a warning"
         if self.metric in AT_LEAST:
             return f"at least {self.limit_warn:.3f}; with its whole interval below that an error"
+        if self.low is not None:
+            beyond = f"with its whole interval beyond that a warning, beyond {self.limit_fail:.3f} an error"
+            return f"at most {self.limit_warn:.3f}; {beyond}"
         return f"at most {self.limit_warn:.3f}; beyond {self.limit_fail:.3f} an error"
 
     @property
@@ -262,11 +265,13 @@ def measurements(
     known: Sequence[Profile],
     policy: ChurnPolicy,
     calibrations: Mapping[str, Calibration | str],
+    alerted: Mapping[str, Alerted | None],
 ) -> list[Measurement]:
     """Every figure of every served week. counts: of each date and subject in the bins of the version that scored it.
 
     known: the profiles of every version that scored a week. calibrations: of each of these versions what its scores
-    meant on customers that it never saw, or why nobody knows.
+    meant on customers that it never saw, or why nobody knows. alerted: whom each one's threshold alerted of those it
+    was chosen on, None where nobody knows.
     """
     figures: list[Measurement] = []
     categories = [feature.name for feature in policy.catalogue.features if feature.kind == "category"]
@@ -283,7 +288,7 @@ def measurements(
             figures.append(_stability(measure, profile, actual, policy.monitoring, confidence))
         figures += [
             *_unseen_shares(measure, {name: counts.get((week.as_of, name), {}) for name in categories}, policy),
-            _alert_share(measure, week, policy),
+            _alert_share(measure, week, alerted.get(week.model_version), policy),
             *_estimated(
                 measure, counts.get((week.as_of, STEP), {}), calibrations.get(week.model_version, UNRECORDED), policy
             ),
@@ -344,19 +349,30 @@ def _unseen_share(measure: Measure, actual: BinCounts, policy: ChurnPolicy) -> M
     )
 
 
-def _alert_share(measure: Measure, week: ServedWeek, policy: ChurnPolicy) -> Measurement:
-    """No interval: these customers, and no others, are those the team has to contact."""
-    value = week.alerts / week.customers
+def _alert_share(measure: Measure, week: ServedWeek, chosen: Alerted | None, policy: ChurnPolicy) -> Measurement:
+    """The share alerted, with the interval of it as a figure of the threshold: an alarm needs it wholly beyond a limit.
+
+    The threshold keeps the budget on the customers it was chosen on, of `chosen.customers`; of others like them it
+    alerts another share by chance, as it alerts another of each week's. So the interval is that of the difference of
+    two shares (`share_difference`), laid at the week's own; of the week's alone where nobody knows whom the threshold
+    was chosen on. Lists keep within the budget by themselves.
+    """
+    value, confidence = week.alerts / week.customers, policy.gate.confidence
+    if chosen is None:
+        estimate = share(week.alerts, week.customers, confidence)
+    else:
+        difference, low, high = share_difference(
+            week.alerts, week.customers, chosen.alerts, chosen.customers, confidence
+        )
+        estimate = Estimate(value, max(0.0, value + low - difference), min(1.0, value + high - difference))
     warn, fail = (policy.alerts.budget * times for times in (BUDGET_TOLERANCE, policy.monitoring.fail_budget_multiple))
     return measure(
         metric=Metric.ALERT_SHARE,
-        value=value,
-        low=None,
-        high=None,
+        **asdict(estimate),
         rows=week.customers,
         limit_warn=warn,
         limit_fail=fail,
-        status=_status(value, warn, fail),
+        status=_status(estimate.low, warn, fail),
     )
 
 

@@ -69,6 +69,8 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         [row["customer_id"] for row in targets] + excluded.column("customer_id").to_pylist(), pa.string()
     )
     scored = {row["customer_id"]: row for row in _of(scores, customers).to_pylist()}
+    # Who was kept off the list and is not in these scores, made since, is of no list and at no risk that anybody knows.
+    kept_off = [{**scored[row["customer_id"]], **row} for row in excluded.to_pylist() if row["customer_id"] in scored]
     week = week_of_messages(lakehouse, inputs)
     if week is None or week.as_of != as_of:
         # The newest list is an earlier week's: nobody is at risk in this one.
@@ -77,7 +79,7 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         worklist(
             week,
             targets,
-            [{**scored[row["customer_id"]], **row} for row in excluded.to_pylist()],
+            kept_off,
             earlier=_earlier(lakehouse, inputs, dates[1 : 1 + EARLIER_DATES], customers),
             events=_events(lakehouse, inputs, as_of, customers),
         ),

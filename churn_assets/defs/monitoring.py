@@ -22,7 +22,6 @@ from churn_assets.churn.monitoring import (
 )
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.recalibration import Calibration
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.results import (
@@ -40,6 +39,7 @@ from churn_assets.defs.splits import TRAIN
 from churn_assets.pages.pictures import drawn, drift_over_dates, realised_recall
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.tracking import TrackingResource
+from churn_assets.resources.trained_models import TrainedModel
 
 GROUP = MONITORING_GROUP
 PROFILES = "food_delivery/training_profiles"
@@ -48,7 +48,7 @@ DECISIONS = "retrain_decision"
 CHECKS = {
     "feature_drift": "No feature of the latest scored week is further from the training data than the policy allows.",
     "score_drift": "The scores of the latest week are distributed as on customers the version was validated on.",
-    "alert_share": "The latest week's alerts are within what the retention team can contact.",
+    "alert_share": "The latest week's alerts are not shown to be more than the retention team can contact.",
     "unseen_segments": "The latest week's customers are of segments that the training data have.",
     "estimated_recall": "The latest week's alerts find, by the probabilities, the churners the gate asks for. Blind to "
     "customers who leave more, or less, than others like them used to: what features mean may change.",
@@ -123,7 +123,7 @@ def _profiles_of(
     group_name=GROUP,
     kinds=TABLE_KINDS,
     owners=OWNERS,
-    code_version="2",
+    code_version="3",
 )
 def monitoring(
     lakehouse: LakehouseResource, tracking: TrackingResource, policy: dg.ResourceParam[ChurnPolicy]
@@ -139,8 +139,12 @@ def monitoring(
     profiles = [drift.Profile.of(row) for row in lakehouse.records(PROFILES, inputs[PROFILES])]
     versions = dict(lakehouse.counts(SCORES, ["as_of", "model_version"], inputs[SCORES]).keys())
     weeks, counted = watched(scores, panel, versions, profiles, observed_days(policy))
-    calibrations = {number: _calibration_of(number, tracking) for number in sorted(set(versions.values()))}
-    figures = measurements(weeks, counted, profiles, policy, calibrations)
+    models = {number: _model_of(number, tracking) for number in sorted(set(versions.values()))}
+    calibrations = {
+        number: model if isinstance(model, str) else model.calibration or UNRECORDED for number, model in models.items()
+    }
+    alerted = {number: None if isinstance(model, str) else model.alerted for number, model in models.items()}
+    figures = measurements(weeks, counted, profiles, policy, calibrations, alerted)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
     commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
     alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
@@ -174,8 +178,8 @@ def observed_days(policy: ChurnPolicy) -> int | None:
     return policy.windows.observation_days if policy.catalogue.has_orders else None
 
 
-def _calibration_of(number: str, tracking: TrackingResource) -> Calibration | str:
-    """What the version's scores meant on the customers that it was judged on; why not, where nobody knows.
+def _model_of(number: str, tracking: TrackingResource) -> TrainedModel | str:
+    """The version as its record has it; why not, where there is none.
 
     Never an error: a version may have been registered by hand, or its record be gone.
     """
@@ -183,7 +187,7 @@ def _calibration_of(number: str, tracking: TrackingResource) -> Calibration | st
     if version is None:
         return f"version {number} of {tracking.registered_model} is no longer registered"
     try:
-        return tracking.trained_model_of(version).calibration or UNRECORDED
+        return tracking.trained_model_of(version)
     except ChurnError as unknown:
         return str(unknown).splitlines()[0]
 

@@ -2,14 +2,15 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.delta.comparing import rows_beyond
+from churn_assets.delta.comparing import held_days, rows_beyond
 from churn_assets.delta.file_statistics import file_statistics
 from churn_assets.delta.storage import (
     HELD_FOLDER,
@@ -73,16 +74,25 @@ class Replaced:
     """What an overwrite of a table that is laid out by the dates in its column `by` removes: the rows of `dates`.
 
     dates: None for all. upon: the version whose rows of the other dates the write rests on; by itself none: others may
-    write other dates meanwhile.
+    write other dates meanwhile. kept: days of them whose rows are there already, in files that stay.
     """
 
     by: str
     dates: Sequence[date] | None = None
     upon: int | None = None
+    kept: frozenset[str] = frozenset()
 
     @property
     def days(self) -> list[str] | None:
         return None if self.dates is None else [day.isoformat() for day in self.dates]
+
+    def removed(self, table: "DeltaTable", actions: Sequence[Any]) -> list[str] | None:
+        """The days whose files a commit of `actions` removes from the opened table; None for all there are."""
+        if not self.kept:
+            return self.days
+        there = {str(file[f"partition.{self.by}"]) for file in files_of(table)}
+        days = there | {action.partition_values[self.by] for action in actions} if self.days is None else {*self.days}
+        return sorted(days - self.kept)
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,8 @@ def publish(
             if mode == "overwrite" and replaced is None:
                 version = _commit_what_is_new(path, staged[table], actions[table], delta_schema, noted, begun[table])
             if version is None:
-                version = commit_files(
-                    path, actions[table], delta_schema, mode=mode, metadata=noted, replaced=replaced, begun=begun[table]
-                )
+                changed = _what_differs(path, staged[table], actions[table], delta_schema, noted, replaced)
+                version = commit_files(path, schema=delta_schema, mode=mode, begun=begun[table], **changed)
         except OvertakenError:
             # It is known that no version has these files, nor those of the tables behind.
             for waiting in list(tables)[len(commits) :]:
@@ -194,8 +203,7 @@ def _commit_what_is_new(
     make_folder(place)
     if len(new):
         pq.write_table(new, f"{folder}/rows.parquet", filesystem=filesystem, compression="zstd")
-    before = commit_info(path, written_as(path, delta.version()))
-    noted = {**metadata, "rows_of": [*before.get("rows_of", [before.get("write_id")]), write_id]}
+    noted = {**metadata, "rows_of": _places(files_of(delta), write_id)}
     opened_at = delta.version()
     try:
         delta.create_write_transaction(
@@ -213,6 +221,51 @@ def _commit_what_is_new(
     for action in actions:
         filesystem.delete_file(f"{folder.rsplit('/', 1)[0]}/{unquote(action.path).split('/')[-1]}")
     return _version_of(path, write_id, opened_at)
+
+
+def _what_differs(
+    path: str,
+    staged: str,
+    actions: list[Any],
+    schema: "Schema",
+    metadata: Mapping[str, Any],
+    replaced: Replaced | None,
+) -> dict[str, Any]:
+    """`actions`, `metadata` and `replaced` of those dates in folder `staged` alone whose rows the table does not hold.
+
+    Where a date was computed again and came out as before, its files stay, and each version that is kept shares them.
+    """
+    from deltalake import DeltaTable
+
+    all_of_them = {"actions": actions, "metadata": metadata, "replaced": replaced}
+    uri = python_uri(path)
+    if replaced is None or not DeltaTable.is_deltatable(uri) or _rows_of(actions) > COMPARED_ROWS:
+        return all_of_them
+    delta, by = DeltaTable(uri), replaced.by
+    if delta.schema() != schema or delta.metadata().partition_columns != [by]:
+        return all_of_them
+    rows: Counter[str] = Counter()
+    for action in actions:
+        rows[action.partition_values[by]] += _rows_of([action])
+    try:
+        held = held_days(delta, staged, rows)
+    except MissingFileError:
+        return all_of_them
+    if not held:
+        return all_of_them
+    for day in held:
+        delete_folder(f"{staged}/{OF_DATE}={day}")
+    files = [file for file in files_of(delta) if str(file[f"partition.{by}"]) in held]
+    return {
+        "actions": [action for action in actions if action.partition_values[by] not in held],
+        "metadata": {**metadata, "rows_of": _places(files, metadata["write_id"])},
+        "replaced": replace(replaced, kept=held),
+    }
+
+
+def _places(files: Sequence[Mapping[str, Any]], write_id: str) -> list[str]:
+    """Where files of a table lie in its folder, by the writes that made them, and where those of this write do."""
+    return sorted({file["path"].split("/")[0] for file in files} | {write_id})
 
 
 def commit_files(
@@ -281,9 +334,10 @@ def commit_files(
     # What is removed is what this opened version holds: the very next version is taken, or none.
     retries = 0 if mode == "overwrite" else None
     properties = CommitProperties(custom_metadata=dict(metadata), max_commit_retries=retries)
-    filters = None if replaced is None or days is None else [(replaced.by, "in", days)]
+    removed = None if replaced is None else replaced.removed(delta, actions)
+    filters = None if replaced is None or removed is None else [(replaced.by, "in", removed)]
     try:
-        if days == []:
+        if removed == []:
             # With no date to name, all would be removed.
             delta.create_write_transaction(actions, "append", schema, partition_by, commit_properties=properties)
         else:

@@ -1,12 +1,12 @@
 """Whether two versions of a Delta table hold the same rows. Needs no JVM."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.delta.reading import dataset_of
 from churn_assets.delta.storage import filesystem_of
-from churn_assets.delta.tables import files_of
+from churn_assets.delta.tables import OF_DATE, files_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +60,30 @@ def rows_beyond(table: "DeltaTable", folder: str) -> "pa.Table | None":
                 is_known[row] = True
         beyond.append(batch.filter(pa.array(~is_known)))
     return None if counts.any() else pa.Table.from_batches(beyond, known.schema)
+
+
+def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> frozenset[str]:
+    """Of the days whose rows lie in folders of `folder`, so many each, those whose rows an opened version holds.
+
+    table: laid out by its dates; their rows may lie in any order and any files. Raises MissingFileError.
+    """
+    from pyarrow.dataset import dataset
+
+    (by,) = table.metadata().partition_columns
+    there: dict[str, list[dict[str, Any]]] = {}
+    for file in files_of(table):
+        there.setdefault(str(file[f"partition.{by}"]), []).append(file)
+    filesystem, place = filesystem_of(folder)
+    held = set()
+    for day, count in rows.items():
+        files = there.get(day, [])
+        if sum(file["num_records"] or 0 for file in files) != count:
+            continue
+        known = dataset_of(table, files)
+        new = dataset(f"{place}/{OF_DATE}={day}", schema=known.schema, filesystem=filesystem, format="parquet")
+        if _rows_digest(known) == _rows_digest(new):
+            held.add(day)
+    return frozenset(held)
 
 
 def _columns(table: "DeltaTable") -> str:

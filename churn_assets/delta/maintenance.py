@@ -4,7 +4,6 @@ What names a version it does not know.
 """
 
 import json
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -94,11 +93,36 @@ def _keep_as_long(table: "DeltaTable") -> None:
 def _merge_small_files(table: "DeltaTable") -> int:
     """The number of files put together into fewer, within their partitions and in their order."""
     by = table.metadata().partition_columns
-    small = [file for file in files_of(table) if file["size_bytes"] < SMALL_BYTES]
-    in_partition = Counter(tuple(file[f"partition.{name}"] for name in by) for file in small)
-    if max(in_partition.values(), default=0) <= SMALL_FILES or not _is_finite(table):
+    in_partition: dict[tuple[str, ...], list[int]] = {}
+    for file in files_of(table):
+        if file["size_bytes"] < SMALL_BYTES:
+            values = (file[f"partition.{name}"] for name in by)
+            in_partition.setdefault(tuple("" if each is None else str(each) for each in values), []).append(
+                file["size_bytes"]
+            )
+    crowded = {values: _merged_size(sizes) for values, sizes in in_partition.items() if len(sizes) > SMALL_FILES}
+    if not crowded or not _is_finite(table):
         return 0
-    return int(table.optimize.compact()["numFilesRemoved"])
+    done = [
+        table.optimize.compact([(name, "=", value) for name, value in zip(by, values, strict=True)] or None, size)
+        for values, size in crowded.items()
+    ]
+    return sum(int(each["numFilesRemoved"]) for each in done)
+
+
+def _merged_size(sizes: Sequence[int]) -> int:
+    """The size of the smallest files together, as few as leave SMALL_FILES at most, and the next larger than all.
+
+    Of what upkeep merges the named versions keep a copy. With each few small files all others were copied once more;
+    so a byte is with what is about as large as all that came since (size-tiered, as in the log-structured merge-tree:
+    O'Neil et al., Acta Informatica 33, 1996).
+    """
+    together = 0
+    for smaller, size in enumerate(sorted(sizes)):
+        if size > together and len(sizes) - smaller < SMALL_FILES:
+            break
+        together += size
+    return together
 
 
 def _is_finite(table: "DeltaTable") -> bool:

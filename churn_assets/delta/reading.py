@@ -57,12 +57,12 @@ def read_delta(
     return united(frames)
 
 
-def present_files(table: "DeltaTable") -> list[dict[str, Any]]:
-    """As `files_of`. Raises MissingFileError as `require_files` does.
+def present_files(table: "DeltaTable", some: Sequence[dict[str, Any]] | None = None) -> Sequence[dict[str, Any]]:
+    """As `files_of`, or `some` of them. Raises MissingFileError as `require_files` does.
 
     Asked before any row is read, so that a version is read whole or not at all.
     """
-    files = files_of(table)
+    files = files_of(table) if some is None else some
     require_files(table, [unquote(file["path"]) for file in files])
     return files
 
@@ -90,8 +90,8 @@ def united(frames: "list[DataFrame]") -> "DataFrame":
     return united(frames[:middle]).unionByName(united(frames[middle:]))
 
 
-def dataset_of(table: "DeltaTable") -> "Dataset":
-    """The files of an opened table version, in the log's order. Raises MissingFileError.
+def dataset_of(table: "DeltaTable", some: Sequence[dict[str, Any]] | None = None) -> "Dataset":
+    """The files of an opened table version, or some of them, in the log's order. Raises MissingFileError.
 
     Not deltalake's dataset, whose file system is Python: a thread of it still busy when the interpreter ends aborts the
     process (2026-11-25, one of six runs that had ended well). Nor with the log's bounds, of which it takes a missing
@@ -106,7 +106,7 @@ def dataset_of(table: "DeltaTable") -> "Dataset":
     schema, files, parquet = pa.schema(exported), SubTreeFileSystem(folder, filesystem), ParquetFileFormat()
     fragments = [
         parquet.make_fragment(unquote(file["path"]), files, partition_expression=_partition_of(table, schema, file))
-        for file in present_files(table)
+        for file in present_files(table, some)
     ]
     return FileSystemDataset(fragments, schema, parquet, files)
 

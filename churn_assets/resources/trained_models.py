@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.churn.errors import ChurnError
+from churn_assets.churn.evaluation import Alerted
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import Names
@@ -34,6 +35,7 @@ TRAINING_TAG = "training"
 # What a run from before there was a choice of it does not name; params are text. A version has named all but workers.
 BEFORE = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1"}
 ONE_WORKER = {"workers": 1}
+ALERTED_METRICS = ("validation_alert_share", "validation_current_customers")
 
 
 def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
@@ -86,7 +88,8 @@ class TrainedModel:
     files_digest: of every file of it, as they were logged; None for a model that version 0.2.0 or before logged.
     served_digest: the digest of the model that a process of its own was seen to load and score; None if none was.
     verdict: of its latest evaluation; None if there was none. calibration: what the customers of that evaluation, whom
-    it never saw, said of its scores; None if they said nothing, or if version 0.3.0 or before judged it.
+    it never saw, said of its scores; None if they said nothing, or if version 0.3.0 or before judged it. alerted: what
+    its threshold alerted of the customers it was chosen on; None without one, or if version 0.7.0 or before chose it.
     """
 
     run_id: str
@@ -102,6 +105,7 @@ class TrainedModel:
     served_digest: str | None = None
     verdict: str | None = None
     calibration: Calibration | None = None
+    alerted: Alerted | None = None
 
     @property
     def uri(self) -> str:
@@ -124,6 +128,8 @@ class TrainedModel:
             "trained_at": self.trained_at.isoformat(),
             "code_commit": self.code_commit,
             "purchase_model": None if self.purchases is None else asdict(self.purchases),
+            # Not named where it is not known, as above.
+            **({} if self.alerted is None else {"alerted": asdict(self.alerted)}),
         }
         known = provenance_tags(self.evidence, self.features, self.threshold)
         return known | files | {TRAINING_TAG: json.dumps(training)}
@@ -156,6 +162,7 @@ class TrainedModel:
                 None,
                 tags.get("verdict"),
                 _calibration(tags),
+                Alerted(**training["alerted"]) if "alerted" in training else None,
             )
         except KeyError as missing:
             raise UnknownRunError(
@@ -178,9 +185,10 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        tags, params = run.data.tags, BEFORE | run.data.params
+        tags, params, metrics = run.data.tags, BEFORE | run.data.params, run.data.metrics
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
+        has_alerted = all(name in metrics for name in ALERTED_METRICS)
         knobs = {name: type(default)(params[name]) for name, default in asdict(GradientBoosting()).items()}
         return TrainedModel(
             run.info.run_id,
@@ -200,6 +208,7 @@ class TrainedModel:
             tags.get(SERVED_TAG),
             tags.get("verdict"),
             _calibration(tags),
+            Alerted.of(*(metrics[name] for name in ALERTED_METRICS)) if has_alerted else None,
         )
 
 

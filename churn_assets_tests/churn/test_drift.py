@@ -90,7 +90,7 @@ def watched(spark: SparkSession, trained: pd.DataFrame, served: pd.DataFrame) ->
     )
     panel = panel.drop(SCORE).withColumn("label", F.lit(None).cast("double"))
     weeks, counts = in_bins(scores, panel, dict.fromkeys(served["as_of"], "1"), known)
-    return measurements(weeks, counts, known, POLICY, {})
+    return measurements(weeks, counts, known, POLICY, {}, {})
 
 
 def drifted(found: Sequence[Measurement]) -> list[tuple[str, date]]:

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from datetime import date
+from math import hypot
 
+import numpy as np
 import pytest
 
 from churn_assets.churn.drift import SCORE, UNSEEN, Bins, Profile, chance_stability
+from churn_assets.churn.evaluation import Alerted
+from churn_assets.churn.intervals import wilson_interval
 from churn_assets.churn.monitoring import STEP, Measurement, Metric, ServedWeek, Status, measurements
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.recalibration import Calibration
@@ -23,6 +27,7 @@ EVEN = {1: 500, 2: 500}
 
 # 200 alerts at 0.3755, 800 others at 0.0945: 75 of 151 churners are expected among the alerts.
 STEPS_OF_WEEK = {375 * 2 + 1: 200, 94 * 2: 800}
+CHOSEN = Alerted(160, 800)
 CALIBRATION = Calibration(0.0, 1.0, 0.0, 0.0, 0.0, rows=1000, churners=150)
 
 
@@ -30,10 +35,12 @@ def figures(
     week: ServedWeek = WEEK,
     segments: dict[int, int] = EVEN,
     calibration: Calibration | str = CALIBRATION,
+    chosen: Alerted | None = CHOSEN,
 ) -> dict[str, Measurement]:
     counts = {(AS_OF, "segment_index"): segments, (AS_OF, SCORE): EVEN}
     counts[AS_OF, STEP] = STEPS_OF_WEEK
-    return {each.name: each for each in measurements([week], counts, PROFILES, POLICY, {"1": calibration})}
+    found = measurements([week], counts, PROFILES, POLICY, {"1": calibration}, {"1": chosen})
+    return {each.name: each for each in found}
 
 
 def test_a_week_like_the_training_data_that_found_its_churners_is_ok() -> None:
@@ -44,9 +51,70 @@ def test_a_week_like_the_training_data_that_found_its_churners_is_ok() -> None:
     assert not any(each.is_alarm or each.is_in_sample for each in found.values())
 
 
-@pytest.mark.parametrize(("alerts", "status"), [(220, Status.OK), (221, Status.WARN), (301, Status.FAIL)])
-def test_alerts_beyond_the_budget_warn_and_far_beyond_it_fail(alerts: int, status: Status) -> None:
-    assert figures(replace(WEEK, alerts=alerts))["alert_share"].status is status
+@pytest.mark.parametrize(
+    ("chosen", "alerts", "status"),
+    [
+        # 0.22 is allowed, 0.30 a failure. Of 800 customers then and 1,000 now a share is known to about 0.035.
+        (CHOSEN, 256, Status.OK),
+        (CHOSEN, 260, Status.WARN),
+        (CHOSEN, 339, Status.WARN),
+        (CHOSEN, 345, Status.FAIL),
+        # The fewer it was chosen on, the less is known of it.
+        (Alerted(16, 80), 300, Status.OK),
+        # Nobody knows whom: those of the week alone say how sure its share is.
+        (None, 243, Status.OK),
+        (None, 250, Status.WARN),
+        (None, 331, Status.FAIL),
+    ],
+)
+def test_alerts_shown_to_be_beyond_the_budget_warn_and_far_beyond_it_fail(
+    chosen: Alerted | None, alerts: int, status: Status
+) -> None:
+    found = figures(replace(WEEK, alerts=alerts), chosen=chosen)["alert_share"]
+    assert (found.value, found.status) == (alerts / 1000, status)
+    assert found.low is not None
+    is_beyond = (found.low > found.limit_warn, found.low > found.limit_fail)
+    assert is_beyond == (status is not Status.OK, status is Status.FAIL)
+
+
+def test_the_share_of_alerts_has_the_interval_of_a_difference_from_where_its_threshold_was_chosen() -> None:
+    found = figures(chosen=CHOSEN)["alert_share"]
+    low, high = wilson_interval(200, 1000, 0.95)
+    low_then, high_then = wilson_interval(160, 800, 0.95)
+    assert found.low == pytest.approx(0.2 - hypot(0.2 - low, high_then - 0.2))
+    assert found.high == pytest.approx(0.2 + hypot(high - 0.2, 0.2 - low_then))
+    alone = figures(chosen=None)["alert_share"]
+    assert (alone.low, alone.high) == pytest.approx((low, high))
+    assert found.allowed == "at most 0.220; with its whole interval beyond that a warning, beyond 0.300 an error"
+    nobody = figures(replace(WEEK, alerts=0))["alert_share"]
+    assert (nobody.value, nobody.low) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("customers_then", "customers", "share", "least", "most"),
+    [
+        # The pharmacy of benchmarks/young.py: of shifts to 0.25 half are noticed, to 0.28 nearly all.
+        (1_230, 1_800, 0.20, 0.0, 0.001),
+        (1_230, 1_800, 0.25, 0.4, 0.6),
+        (1_230, 1_800, 0.28, 0.95, 1.0),
+        # And of the demo's 8,200 active customers.
+        (6_560, 8_200, 0.20, 0.0, 0.001),
+        (6_560, 8_200, 0.24, 0.8, 1.0),
+    ],
+)
+def test_a_share_of_alerts_that_moved_is_noticed_and_one_that_was_drawn_otherwise_is_not(
+    customers_then: int, customers: int, share: float, least: float, most: float
+) -> None:
+    random, weeks = np.random.default_rng(42), 500
+    # The threshold keeps the budget on those it was chosen on; of others like them it alerts what they happen to be.
+    behind = 0.20 - (random.binomial(customers_then, 0.20, weeks) / customers_then - 0.20)
+    alerts = random.binomial(customers, behind + share - 0.20)
+    chosen = Alerted(customers_then // 5, customers_then)
+    found = [
+        figures(replace(WEEK, customers=customers, alerts=int(number)), chosen=chosen)["alert_share"].is_alarm
+        for number in alerts
+    ]
+    assert least <= np.mean(found) <= most
 
 
 @pytest.mark.parametrize(("caught", "status"), [(45, Status.OK), (44, Status.WARN), (30, Status.FAIL)])
@@ -101,7 +169,7 @@ def test_what_cannot_be_estimated_says_why_and_alarms_nobody() -> None:
         assert (found.value, found.status, found.reason) == (None, Status.NOT_ESTIMATED, "its run is gone")
         assert found.description == f"{found.name} not estimated: its run is gone"
         assert (found.figure.is_met, found.figure.observed) == (True, "not estimated: its run is gone")
-    unknown = {each.name: each for each in measurements([WEEK], {}, PROFILES, POLICY, {})}["estimated_recall"]
+    unknown = {each.name: each for each in measurements([WEEK], {}, PROFILES, POLICY, {}, {})}["estimated_recall"]
     assert "records no calibration" in unknown.reason
 
 
@@ -113,7 +181,7 @@ def test_a_measurement_of_an_earlier_table_has_no_reason() -> None:
 
 def test_a_date_whose_outcomes_were_learned_from_says_so() -> None:
     learned = replace(WEEK, as_of=PROFILES[0].trained_until)
-    assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY, {}))
+    assert all(each.is_in_sample for each in measurements([learned], {}, PROFILES, POLICY, {}, {}))
 
 
 def test_the_more_figures_a_week_has_the_more_it_takes_for_an_alarm() -> None:
@@ -122,7 +190,7 @@ def test_the_more_figures_a_week_has_the_more_it_takes_for_an_alarm() -> None:
     def limit(subjects: int) -> float:
         others = [replace(PROFILES[0], subject=f"feature {number}") for number in range(subjects - 1)]
         counts = {(AS_OF, SCORE): few}
-        found = {each.name: each for each in measurements([WEEK], counts, [*others, PROFILES[1]], POLICY, {})}
+        found = {each.name: each for each in measurements([WEEK], counts, [*others, PROFILES[1]], POLICY, {}, {})}
         return found["psi of score"].limit_warn
 
     # So few customers that chance decides, not the policy's own limit: one alarm in a thousand weeks, or so many

@@ -9,20 +9,21 @@ from typing import Any
 
 import dagster as dg
 import deltalake
+import pyarrow.compute as pc
 import pytest
 from pyspark.sql import functions as F
 
 from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import SCORE
 from churn_assets.churn.expectation import STEPS, expected
-from churn_assets.churn.intervals import wilson_interval
+from churn_assets.churn.intervals import share_difference, wilson_interval
 from churn_assets.churn.policy import Monitoring
 from churn_assets.churn.recalibration import Calibration
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
 from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
-from churn_assets.resources.trained_models import REGISTERED_MODEL
+from churn_assets.resources.trained_models import REGISTERED_MODEL, TrainedModel
 from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of, checks_of
 from churn_assets_tests.defs.test_scoring import change_panel
@@ -118,6 +119,27 @@ def test_recall_and_precision_are_estimated_from_the_scores_and_what_the_version
             (row,) = rows(all_scored, as_of=day, metric=metric)
             assert (row["value"], row["low"], row["high"]) == pytest.approx(astuple(estimate))
             assert (row["status"], row["reason"]) == ("ok", "")
+
+
+def test_the_share_of_alerts_has_the_interval_of_whom_the_threshold_was_chosen_on(all_scored: Project) -> None:
+    version = all_scored.tracking.version_under("production")
+    assert version is not None
+    trained = all_scored.tracking.trained_model_of(version)
+    chosen, then = trained.alerted, trained.dates.test
+    assert chosen is not None
+    assert TrainedModel.of_version(version).alerted == chosen
+    panel = deltalake.DeltaTable(all_scored.lakehouse.path(PANEL)).to_pyarrow_table(columns=["as_of", "customer_id"])
+    of_then = pc.sum(pc.equal(panel.column("as_of"), then)).as_py()
+    # Without the test folds, a fifth of the customers.
+    assert 0.75 * of_then < chosen.customers < 0.85 * of_then
+    assert 0 < chosen.alerts <= all_scored.policy.alerts.budget * chosen.customers
+    confidence = all_scored.policy.gate.confidence
+    for day in all_scored.weeks():
+        (row,) = rows(all_scored, as_of=day, metric="alert_share")
+        alerts = round(row["value"] * row["rows"])
+        difference, low, high = share_difference(alerts, row["rows"], chosen.alerts, chosen.customers, confidence)
+        bounds = (row["value"] - (difference - low), row["value"] + (high - difference))
+        assert (row["low"], row["high"]) == pytest.approx(bounds)
 
 
 def test_a_version_that_records_no_calibration_is_not_estimated_and_says_why(served: Project) -> None:

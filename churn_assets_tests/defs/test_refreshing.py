@@ -80,7 +80,9 @@ def test_a_refresh_keeps_what_is_untouched_and_equals_a_rebuild(
         replaced, now = lakehouse.commit_metadata(table)["dates"], files(lakehouse, table)
         # The new date; and of the panel those in whose outcome windows the new orders lie, or whose labels are known.
         assert len(replaced) == {BASELINE: 1, PANEL: 6}[table]
-        assert {str(day) for day in now if now[day] != of_table.get(day)} == set(replaced)
+        written = {str(day) for day in now if now[day] != of_table.get(day)}
+        # Of the labels only the first came to be known: the others' dates came out as before, and keep their files.
+        assert (len(written), written - set(replaced)) == ({BASELINE: 1, PANEL: 2}[table], set())
         assert lakehouse.inputs(table)[SILVER] == 1
     told = remembered_outcomes(lakehouse, {PANEL: 1}, POLICY)
     assert why(refreshed(lakehouse, rebuild=True)) == {"it was asked for"}

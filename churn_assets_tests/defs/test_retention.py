@@ -18,6 +18,7 @@ from churn_assets.churn.tables import OPT_OUTS
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import matches_of
+from churn_assets.defs.list_page import PAGE
 from churn_assets.defs.retention import (
     CONTACTS,
     EXCLUSIONS,
@@ -27,6 +28,7 @@ from churn_assets.defs.retention import (
     TARGETS,
     retention_targets_contract,
 )
+from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import SCORES
 from churn_assets.resources.trained_models import TREES_FILE
 from churn_assets_tests.check_results import results_of
@@ -148,6 +150,21 @@ def test_contacts_and_opt_outs_keep_customers_off_the_next_list(changeable: Proj
     assert {reasons[customer] for customer in held_out & alerted if "contacted" not in reasons[customer]} == {
         f"held out on {earlier}"
     }
+
+
+def test_whoever_was_kept_off_the_list_and_is_no_longer_scored_is_not_on_its_page(changeable: Project) -> None:
+    last, lakehouse = weeks(changeable)[-1], changeable.lakehouse
+    first, second, *_ = sorted((row for row in rows(changeable) if row["as_of"] == last), key=lambda row: row["rank"])
+    opted_out = [(row["customer_id"],) for row in (first, second)]
+    lakehouse.write(OPTED_OUT, lakehouse.spark.createDataFrame(opted_out, "customer_id string"))
+    assert changeable.score(last, last, *LISTS).success
+    week = lakehouse.read(SCORES).where(F.col("as_of") == F.lit(last))
+    left = week.where(F.col("customer_id") != first["customer_id"])
+    lakehouse.replace_dates({SCORES: left}, "as_of", [last], audit=lambda _: None)
+    result = changeable.score(last, last, PAGE)
+    assert result.success, causes_of(result)
+    page = Path(lakehouse.root, FOLDER, f"{PAGE}.html").read_text(encoding="utf-8")
+    assert (first["customer_id"] in page, second["customer_id"] in page) == (False, True)
 
 
 def test_opt_outs_of_nobody_are_counted_named_and_where_the_policy_asks_stop_the_list(changeable: Project) -> None:

@@ -2,10 +2,11 @@
 
 import os
 import time
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import deltalake
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,7 +15,7 @@ from churn_assets.delta.commits import TABLE_PROPERTIES
 from churn_assets.delta.maintenance import NamedFilesError, maintain, remove_temporary_files, tables_under
 from churn_assets.delta.reading import records
 from churn_assets.delta.storage import write_file
-from churn_assets.delta.tables import MissingFileError, open_delta
+from churn_assets.delta.tables import MissingFileError, files_of, open_delta
 
 AT_ONCE, A_DAY = timedelta(0), timedelta(days=1)
 
@@ -98,6 +99,50 @@ def test_many_small_files_become_one_and_few_stay(tmp_path: Path) -> None:
         files = len(open_delta(str(tmp_path / name), next_step="").file_uris())
         assert (upkeep.merged, files) == ((0, count) if name == "few" else (count, 1))
         assert ids(str(tmp_path / name)) == list(range(count))
+
+
+def appended(path: str, rows: int, seed: int = 0) -> None:
+    deltalake.write_deltalake(path, pa.table({"x": np.random.default_rng(seed).random(rows)}), mode="append")
+
+
+def sizes(path: str) -> list[int]:
+    return sorted(file["size_bytes"] for file in files_of(open_delta(path, next_step="")))
+
+
+def test_a_large_file_is_not_copied_for_the_small_ones_beside_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "things")
+    for rows in [20_000, 15_000, *[10] * 7]:
+        appended(path, rows)
+    large = sizes(path)[-2:]
+    upkeep = maintain(path, {8}, AT_ONCE)
+    assert upkeep.merged == 7
+    assert len(sizes(path)) == 3
+    assert sizes(path)[-2:] == large
+
+
+def test_what_a_long_history_of_small_files_takes_is_a_few_times_its_rows(tmp_path: Path) -> None:
+    path, named = str(tmp_path / "things"), set[int]()
+    for number in range(40):
+        for part in range(3):
+            appended(path, 500, seed=3 * number + part)
+        named.add(open_delta(path, next_step="").version())
+        upkeep = maintain(path, named, AT_ONCE)
+        assert len(sizes(path)) <= maintenance.SMALL_FILES
+    assert upkeep.lost == []
+    files = sum(file.stat().st_size for file in Path(path).glob("*.parquet"))
+    # 7.9 times, where each upkeep that finds too many puts all of them together.
+    assert files < 4 * sum(sizes(path))
+
+
+def test_only_dates_of_many_small_files_are_put_together(tmp_path: Path) -> None:
+    for number in range(maintenance.SMALL_FILES + 1):
+        days = [date(2025, 9, 1)] if number else [date(2025, 9, 1), date(2025, 9, 8), None]
+        rows = pa.table({"id": [number] * len(days), "day": pa.array(days, pa.date32())})
+        deltalake.write_deltalake(tmp_path, rows, mode="append", partition_by="day")
+    upkeep = maintain(str(tmp_path), (), AT_ONCE)
+    assert upkeep.merged == maintenance.SMALL_FILES + 1
+    assert len(sizes(str(tmp_path))) == 3
+    assert ids(str(tmp_path)) == [0, 0, *range(maintenance.SMALL_FILES + 1)]
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -694,6 +694,69 @@ def test_where_a_row_is_gone_all_are_written(
     assert values(lakehouse.read(TABLE)) == sorted(rows)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["of_some_dates", "of_all"])
+def test_a_date_that_comes_out_as_before_keeps_its_file(
+    lakehouse: LakehouseResource, spark: SparkSession, whole: bool
+) -> None:
+    first, second, third = WEEKS
+    found = {"found": "well"}
+    rows = [(1, first), (2, first), (3, second), (4, third)]
+    lakehouse.write(TABLE, dated(spark, *rows), by="as_of", audit=lambda _: {"found": "before"})
+    before = files_by_week(lakehouse)
+    of_first, of_second = [(2, first), (1, first)], [(5, second)]
+    if whole:
+        again = dated(spark, *of_first, *of_second, (4, third))
+        lakehouse.write(TABLE, again, by="as_of", audit=lambda _: found)
+    else:
+        again = dated(spark, *of_first, *of_second)
+        lakehouse.replace_dates({TABLE: again}, "as_of", [first, second], audit=lambda _: found)
+        assert lakehouse.commit_metadata(TABLE)["dates"] == [str(first), str(second)]
+    after = files_by_week(lakehouse)
+    assert [after[str(day)] == before[str(day)] for day in WEEKS] == [True, False, True]
+    assert values(lakehouse.read(TABLE)) == [1, 2, 4, 5]
+    assert values(lakehouse.read(TABLE, 0)) == [1, 2, 3, 4]
+    assert lakehouse.audit({TABLE: 1}) == found
+    on_disk = {path for path in table_files(lakehouse) if path.suffix == ".parquet"}
+    assert len(on_disk) == 4, "what was written and is there already is gone"
+
+
+def test_where_all_dates_come_out_as_before_no_row_is_written_and_gone_ones_go(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, third = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+    before = files_by_week(lakehouse)
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+    assert files_by_week(lakehouse) == before
+    lakehouse.write(TABLE, dated(spark, (1, first), (3, third)), by="as_of")
+    assert files_by_week(lakehouse)[str(first)] == before[str(first)]
+    assert {row.id: row.as_of for row in lakehouse.read(TABLE).collect()} == {1: first, 3: third}
+
+
+def test_a_date_that_another_wrote_alike_meanwhile_is_overtaken_all_the_same(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+
+    def another_writes(_: Any) -> None:
+        lakehouse.replace_dates({TABLE: dated(spark, (3, first))}, "as_of", [first], audit=accept)
+
+    with pytest.raises(OvertakenError):
+        lakehouse.replace_dates({TABLE: dated(spark, (3, first))}, "as_of", [first], audit=another_writes)
+    assert values(lakehouse.read(TABLE)) == [2, 3]
+
+
+def test_an_audit_of_what_is_new_and_what_was_rearranged_is_of_all_rows(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, in_files(spark, 1, 2, 3), audit=lambda _: "before")
+    optimize(lakehouse.path(TABLE))
+    lakehouse.write(TABLE, numbers(spark, 1, 2, 3, 4), audit=lambda _: "all")
+    assert lakehouse.audit({TABLE: 2}) == "all"
+    assert len(lakehouse.commit_metadata(TABLE)["rows_of"]) == 2
+
+
 # --- tables outlive their keepers ---
 
 

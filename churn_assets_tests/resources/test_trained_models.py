@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
+from churn_assets.churn.evaluation import Alerted
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.splits import SplitDates
@@ -42,3 +43,10 @@ def test_a_version_that_several_workers_learned_says_so() -> None:
     several = replace(TRAINED, hyperparameters=GradientBoosting(max_depth=3, workers=4))
     assert json.loads(several.tags()[TRAINING_TAG])["workers"] == 4
     assert of_tags(several.tags()) == several
+
+
+def test_a_version_says_whom_its_threshold_alerted_where_that_is_known() -> None:
+    known = replace(TRAINED, alerted=Alerted(160, 800))
+    assert json.loads(known.tags()[TRAINING_TAG])["alerted"] == {"alerts": 160, "customers": 800}
+    assert of_tags(known.tags()) == known
+    assert of_tags(TRAINED.tags()).alerted is None
