@@ -40,12 +40,12 @@ class Ranking:
         rows are these, where there are more."""
         # Whole numbers and few of them: to take and add up integers is exact, in a third of the time (2026-11-29).
         drawn = np.take(weights.astype(np.int32), self.order if places is None else places[self.order], axis=1)
-        above, steps = drawn.cumsum(axis=1), self._steps
+        above, steps = drawn.cumsum(axis=1, dtype=np.int32), self._steps
         ends, starts = self.ends[steps], np.append(0, self.ends[:-1] + 1)[steps]
         is_churner = self.labels == 1
         churners = np.append(0, np.cumsum(is_churner))[ends + 1] - 1
         return Resampled(
-            drawn[:, is_churner].cumsum(axis=1)[:, churners].astype(np.float64),
+            drawn[:, is_churner].cumsum(axis=1, dtype=np.int32)[:, churners].astype(np.float64),
             above[:, ends].astype(np.float64),
             (above[:, starts] - drawn[:, starts]).astype(np.float64),
             drawn.sum(axis=1).astype(np.float64),
