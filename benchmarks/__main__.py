@@ -37,6 +37,7 @@ BENCHMARKS = (
     "imbalance",
     "feasibility",
     "gate",
+    "judgement",
     "calibration",
     "profit",
     "uplift",

@@ -83,7 +83,9 @@ def panel_of(orders: DataFrame, reviews: DataFrame, customers: DataFrame, policy
 
         def stored(name: str, rows: DataFrame) -> DataFrame:
             rows.write.parquet(f"{folder}/{name}")
-            return spark.read.parquet(f"{folder}/{name}")
+            # Of no rows some engines leave no file, and so no column.
+            is_empty = not any(Path(folder, name).glob("*.parquet"))
+            return spark.createDataFrame([], rows.schema) if is_empty else spark.read.parquet(f"{folder}/{name}")
 
         cleaned = cleaning.clean(orders, reviews, customers, policy=policy, now=datetime.now(UTC))
         kept_customers = stored("customers", cleaned.customers)

@@ -33,6 +33,7 @@ from churn_assets.defs import (
     outbox,
     panel_contract,
     ready_features,
+    reasons,
     registry,
     retention,
     risk_report,
@@ -101,7 +102,7 @@ def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> di
 # In flow order. What these modules define is collected; what depends on the configuration is made by `build_defs`.
 TRAINING_STAGES = (feasibility, splits, training, evaluation, registry)
 STAGES = (lakehouse, features, *TRAINING_STAGES)
-SERVING_STAGES = (decisions, scoring, monitoring, retention, outbox, list_page, campaigns, uplift, risk_report)
+SERVING_STAGES = (decisions, scoring, monitoring, reasons, retention, outbox, list_page, campaigns, uplift, risk_report)
 LIFECYCLE, TRAINING, REFRESH = automation.LIFECYCLE, automation.TRAINING, automation.REFRESH
 DEMO, CHECKS = "demo_lakehouse", "churn_checks"
 _LEDGER_CHECK = dg.AssetSelection.checks(decisions.ledger_agrees_with_registry)

@@ -25,8 +25,8 @@ def earnings(rows: pd.DataFrame, policy: ChurnPolicy, *, population_share: float
     In: as_of, label, churn_probability and recent_spend of customers of one or more dates; population_share: of the
     customers of their dates (0 to 1), which is the share of each action's capacity that they can have. Of each date
     the customers are offered, by falling probability, the best action that fits them, is expected to earn anything
-    and is left; without one nothing is earned and nothing spent. An action that asks for a reason fits nobody, for the
-    reasons are told of the listed alone. The profit is `expected_profits` with what was known later, the label, in
+    and is left; without one nothing is earned and nothing spent. An action that asks for a reason fits nobody, for
+    only scored weeks have reasons. The profit is `expected_profits` with what was known later, the label, in
     place of the probability. Raises UnknownSpendError.
     """
     economics = policy.economics

@@ -413,18 +413,24 @@ def _resampled(
 
     statistics = {
         "lift": lift,
-        "pr_auc": ranking.average_precision,
-        "roc_auc": ranking.roc_auc,
+        "areas": ranking.both_areas,
         # Not by @: in which order BLAS adds depends on where the rows lie in memory, and the last digit with it.
         "brier": lambda weights: (weights * squared_error).sum(axis=1) / weights.sum(axis=1),
     }
     as_observed = np.ones((1, len(labels)))
-    values = {name: float(statistic(as_observed)[0]) for name, statistic in statistics.items()}
-    replicates = bootstrap(statistics, len(labels), customers)
+    observed = _by_figure({name: statistic(as_observed) for name, statistic in statistics.items()})
+    replicates = _by_figure(bootstrap(statistics, len(labels), customers))
     return {
-        name: UNDEFINED if np.isnan(value) else Estimate(value, *percentile_interval(replicates[name], confidence))
-        for name, value in values.items()
+        name: UNDEFINED
+        if np.isnan(value[0])
+        else Estimate(float(value[0]), *percentile_interval(replicates[name], confidence))
+        for name, value in observed.items()
     }
+
+
+def _by_figure(found: Mapping[str, Floats]) -> dict[str, Floats]:
+    pr_auc, roc_auc = found["areas"]
+    return {"lift": found["lift"], "pr_auc": pr_auc, "roc_auc": roc_auc, "brier": found["brier"]}
 
 
 def slice_figures(scored: Scored, policy: ChurnPolicy) -> tuple[Slice, ...]:

@@ -96,7 +96,8 @@ def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-# (weights of the rows, one resample a row) -> the figure of each resample, NaN where it is undefined.
+# (weights of the rows, one resample a row) -> the figure of each resample, NaN where it is undefined; of several
+# figures a row each.
 Statistic = Callable[[Floats], Floats]
 
 
@@ -120,7 +121,7 @@ def bootstrap(
         weights = counts if groups is None else np.take(counts, groups, axis=1)
         for name, statistic in statistics.items():
             replicates[name].append(statistic(weights))
-    return {name: np.concatenate(parts) for name, parts in replicates.items()}
+    return {name: np.concatenate(parts, axis=-1) for name, parts in replicates.items()}
 
 
 def percentile_interval(replicates: Floats, confidence: float) -> tuple[float, float] | tuple[None, None]:

@@ -65,7 +65,12 @@ class WeekOfMessages:
 def content_of(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a customer of the list is told with: rank and CONTENT, of the reasons the sentences."""
     told = {name: row[name] for name in ("rank", "risk_tier", "suggested_action")}
-    return {**told, "reasons": [reason["sentence"] for reason in row["reasons"]]}
+    return {**told, "reasons": sentences_of(row)}
+
+
+def sentences_of(row: Mapping[str, Any]) -> list[str]:
+    """Those of its reasons, the largest first."""
+    return [reason["sentence"] for reason in row["reasons"]]
 
 
 def latest(messages: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

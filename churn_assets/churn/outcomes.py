@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any
 
 from churn_assets.churn.errors import BrokenContractError
@@ -87,6 +88,12 @@ def of_customers(rule: str, number: int, keys: Iterable[str], allowed: str) -> O
     """The outcome of a rule that so many customers break, the first of them by `keys`."""
     figure = none_of("offending customers", number)
     return Outcome(rule, number == 0, f"{number:,} offending customers", allowed, tuple(keys), figures=(figure,))
+
+
+def of_keys(rule: str, keys: Sequence[tuple[str | None, date | None]], allowed: str) -> Outcome:
+    """The outcome of a rule that these customers at these dates break."""
+    named = [" at ".join("(null)" if part is None else str(part) for part in key) for key in keys]
+    return of_customers(rule, len(named), sorted(named)[:MAX_KEYS], allowed)
 
 
 def require(outcomes: Sequence[Outcome], table: str) -> None:

@@ -1,8 +1,9 @@
-"""Why a customer is at risk: what raised the score most, each with its contribution and in words.
+"""Why a customer is at risk: what raised the score most, in words, with what it contributes, and the rules of both.
 
 The contributions are `shap_values.py`'s, the words `wording.py`'s; here they are found for rows of Spark.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pyspark.sql import types as T
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue, Feature
 from churn_assets.churn.columns import Column, arrow_schema, list_of, of_kind, spark_schema, struct_of
 from churn_assets.churn.intervals import Floats
+from churn_assets.churn.outcomes import Outcome, of_keys
+from churn_assets.churn.scoring import KEYS, STAMPS
 from churn_assets.churn.shap_values import Explainer
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.churn.wording import Compared, Wording
@@ -36,6 +39,14 @@ EXPLANATION = (
     *of_kind("double", "raw_score", "base_score", "other_contributions"),
     Column("reasons", list_of(REASON)),
 )
+# Sums of a few dozen terms of magnitude 1 agree to this.
+ROUNDING = 1e-9
+# What the rules of the reasons allow.
+ALLOWED = {
+    "coverage": "each scored customer once, by the model and the features of the score, and nobody else",
+    "additivity": "base score and contributions sum to the score that gives the probability",
+}
+REASON_RULES = tuple(ALLOWED)
 
 
 @dataclass(frozen=True)
@@ -187,3 +198,34 @@ def _compared(feature: Feature, row: Mapping[str, Any], usual: Reference) -> Com
 
 def _number(value: float | None) -> float:
     return nan if value is None else float(value)
+
+
+def reason_outcomes(told: pa.Table, scored: pa.Table) -> list[Outcome]:
+    """REASON_RULES of `churn_reasons` for some dates: KEYS, STAMPS and EXPLANATION of `told`, all rows of these dates.
+
+    `scored`: KEYS, STAMPS and churn_probability of `churn_scores`.
+    """
+    explained_keys, scored_keys = (_stamped_keys(rows) for rows in (told, scored))
+    times, wanted = Counter(explained_keys), Counter(scored_keys)
+    uncovered = [key[: len(KEYS)] for key in times | wanted if times[key] != wanted[key]]
+    probability_of = dict(zip(scored_keys, scored.column("churn_probability").to_pylist(), strict=True))
+    probabilities = np.array([probability_of.get(key) for key in explained_keys], dtype=float)
+    wrong = [explained_keys[place][: len(KEYS)] for place in np.flatnonzero(~_is_additive(told, probabilities))]
+    return [of_keys(rule, keys, ALLOWED[rule]) for rule, keys in zip(REASON_RULES, (uncovered, wrong), strict=True)]
+
+
+def _stamped_keys(rows: pa.Table) -> list[tuple[Any, ...]]:
+    return list(zip(*(rows.column(name).to_pylist() for name in (*KEYS, *STAMPS)), strict=True))
+
+
+def _is_additive(told: pa.Table, probabilities: Floats) -> NDArray[np.bool_]:
+    """Whether the reasons of each row, null for none, and the rest sum to the margin of its churn probability."""
+    base, others, raw = (told.column(name).to_numpy() for name in ("base_score", "other_contributions", "raw_score"))
+    reasons = told.column("reasons").combine_chunks()
+    contributions = pc.struct_field(pc.list_flatten(reasons), "contribution").to_numpy(zero_copy_only=False)
+    sums = np.bincount(pc.list_parent_indices(reasons).to_numpy(), contributions, minlength=len(told))
+    given = np.where(reasons.is_null().to_numpy(zero_copy_only=False), nan, sums)
+    with np.errstate(over="ignore"):
+        is_of_score = np.abs(1 / (1 + np.exp(-2 * raw)) - probabilities) <= ROUNDING
+    is_sum: NDArray[np.bool_] = np.abs(base + given + others - raw) <= ROUNDING
+    return is_sum & is_of_score

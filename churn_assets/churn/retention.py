@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
-from math import floor, nan
+from math import floor
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -23,8 +22,9 @@ from churn_assets.churn.actions import (
     first_fitting,
     fitting_actions,
 )
-from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, of_customers
+from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, of_keys
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.reasons import ROUNDING
 from churn_assets.churn.scoring import KEYS
 
 OPTED_OUT, CONTACTED, HELD_OUT = "opted out", "contacted", "held out"
@@ -36,9 +36,7 @@ RANKING_WORDS = {
     "expected_profit": "expected profit",
     "churn_probability": "the chance of leaving",
 }
-TARGET_RULES = ("capacity", "ranking", "exclusions", "additivity")
-# Sums of a few dozen terms of magnitude 1 agree to this.
-ROUNDING = 1e-9
+TARGET_RULES = ("capacity", "ranking", "exclusions")
 
 
 @dataclass(frozen=True)
@@ -298,32 +296,22 @@ def target_outcomes(
     forgotten = [key for key in alerts if key[1] in has_room and key not in listed and key not in kept_off]
     return [
         _capacity_outcome(targets, capacity, policy),
-        _offenders(
-            _keys(_misplaced(targets)),
+        of_keys(
             "ranking",
+            _keys(_misplaced(targets)),
             "ranks 1, 2, 3 … by falling value at risk, probability × recent spend, or by falling expected profit or "
             "uplift; without spend by probability",
         ),
-        _offenders(
-            [*twice, *unwanted, *strangers, *forgotten],
+        of_keys(
             "exclusions",
+            [*twice, *unwanted, *strangers, *forgotten],
             "alerted customers, each once, nobody who is excluded, and while there is capacity everyone else",
-        ),
-        _offenders(
-            _keys(targets.filter(~_is_additive(targets))),
-            "additivity",
-            "base score and contributions sum to the score that gives the probability",
         ),
     ]
 
 
 def _keys(rows: pa.Table) -> list[tuple[str | None, date | None]]:
     return list(zip(*(rows.column(name).to_pylist() for name in KEYS), strict=True))
-
-
-def _offenders(keys: Sequence[tuple[str | None, date | None]], rule: str, allowed: str) -> Outcome:
-    named = [" at ".join("(null)" if part is None else str(part) for part in key) for key in keys]
-    return of_customers(rule, len(named), sorted(named)[:MAX_KEYS], allowed)
 
 
 def _capacity_outcome(targets: pa.Table, capacity: Mapping[date, int], policy: ChurnPolicy) -> Outcome:
@@ -397,16 +385,3 @@ def _is_ranked_by(targets: pa.Table, name: str) -> pa.Array | pa.ChunkedArray:
     if "ranked_by" not in targets.column_names:
         return pa.array(np.zeros(len(targets), dtype=bool))
     return pc.fill_null(pc.equal(targets.column("ranked_by"), name), fill_value=False)
-
-
-def _is_additive(targets: pa.Table) -> NDArray[np.bool_]:
-    base, others, raw, probability = (
-        targets.column(name).to_numpy()
-        for name in ("base_score", "other_contributions", "raw_score", "churn_probability")
-    )
-    reasons = targets.column("reasons").to_pylist()
-    given = np.array([nan if each is None else sum(one["contribution"] for one in each) for each in reasons])
-    with np.errstate(over="ignore"):
-        is_of_score = np.abs(1 / (1 + np.exp(-2 * raw)) - probability) <= ROUNDING
-    is_sum: NDArray[np.bool_] = np.abs(base + given + others - raw) <= ROUNDING
-    return is_sum & is_of_score

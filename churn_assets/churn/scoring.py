@@ -15,6 +15,8 @@ from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
 from churn_assets.churn.policy import Scoring
 
 KEYS = ("customer_id", "as_of")
+# The versions of the model and of the panel that customers were scored with.
+STAMPS = ("model_version", "features_version")
 TIERS = ("high", "medium", "low")
 # What the rules of the scores allow.
 ALLOWED = {

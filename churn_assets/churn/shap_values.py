@@ -6,6 +6,7 @@ Intelligence 2, 2020, with path-dependent expectations.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import factorial, inf
 
@@ -78,21 +79,25 @@ class Explainer:
 def _leaf(value: float, box: Mapping[int, tuple[float, float, float]]) -> _Leaf:
     features = sorted(box)
     low, high, shares = (np.array(column) for column in zip(*[box[feature] for feature in features], strict=True))
-    gains = np.array([_gains(value, met, shares) for met in product((0.0, 1.0), repeat=len(features))])
-    return _Leaf(np.array(features, dtype=np.intp), low, high, gains)
+    return _Leaf(np.array(features, dtype=np.intp), low, high, _gains(value, shares))
 
 
-def _gains(value: float, met: Sequence[float], shares: Floats) -> list[float]:
-    """The Shapley value (Shapley, 1953) of each feature in the game whose worth for a set of known features is
-    `value` times the product of `met` of the known and `shares` of the others."""
-    count = len(met)
-    gains = [0.0] * count
-    for known in product((False, True), repeat=count):
-        worth = value * float(np.prod(np.where(known, met, shares)))
-        size = sum(known)
-        for feature in range(count):
-            if known[feature]:
-                gains[feature] += worth * factorial(size - 1) * factorial(count - size) / factorial(count)
-            else:
-                gains[feature] -= worth * factorial(size) * factorial(count - size - 1) / factorial(count)
-    return gains
+def _gains(value: float, shares: Floats) -> Floats:
+    """For each pattern of conditions met the Shapley value (Shapley, 1953) of each feature, in the game whose worth for
+    a set of known features is `value` times the product of what is met of the known and `shares` of the others."""
+    sets, counted = _game(len(shares))
+    worth = np.full((len(sets), len(sets)), value)
+    for is_in, share in zip(sets.T, shares, strict=True):
+        worth *= np.where(is_in, is_in[:, np.newaxis], share)
+    return worth @ counted
+
+
+@cache
+def _game(count: int) -> tuple[Floats, Floats]:
+    """Of so many features every set, 1.0 for its members, and how the worth of each set counts for each feature."""
+    sets = np.array(list(product((0.0, 1.0), repeat=count)))
+    # How the worth with a feature more counts, of a set that has so many without it.
+    of_size = [factorial(size) * factorial(count - size - 1) / factorial(count) for size in range(count)]
+    sizes = sets.sum(axis=1).astype(int)[:, np.newaxis]
+    with_it, without_it = np.array([0.0, *of_size])[sizes], np.array([*of_size, 0.0])[sizes]
+    return sets, np.where(sets == 1, with_it, -without_it)

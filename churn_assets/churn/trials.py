@@ -257,20 +257,17 @@ def ranking_by(recorded: RecordedUplift, policy: ChurnPolicy) -> Ranking:
     return Ranking("uplift", f"the company's policy asks for it and its gate says PASS: {'; '.join(recorded.reasons)}")
 
 
-def with_uplift(told: pa.Table, candidates: pa.Table, model: UpliftModel | None, policy: ChurnPolicy) -> pa.Table:
-    """`told`, customers whom a list could have, with uplift; null without a model.
+def with_uplift(candidates: pa.Table, model: UpliftModel | None, policy: ChurnPolicy) -> pa.Table:
+    """`candidates`, customers whom a list could have, with uplift; null without a model.
 
-    In: customer_id, as_of, risk_tier, reasons, churn_probability and recent_spend of `told`; `candidates`, the same
-    customers with the features. The action is the first that fits; with [economics] it is decided after the ranks, so
-    the uplift is that of any contact.
+    In: the features, risk_tier, reasons, churn_probability and recent_spend. The action is the first that fits; with
+    [economics] it is decided after the ranks, so the uplift is that of any contact.
     """
-    if model is None or not len(told):
-        return told.append_column("uplift", pa.nulls(len(told), pa.float64()))
-    keys = [list(zip(*(rows.column(name).to_pylist() for name in KEYS), strict=True)) for rows in (candidates, told)]
-    place = {key: number for number, key in enumerate(keys[0])}
-    features = _floats(candidates, model.any_contact.features)[[place[key] for key in keys[1]]]
-    actions = np.full(len(told), "", dtype=object)
+    if model is None or not len(candidates):
+        return candidates.append_column("uplift", pa.nulls(len(candidates), pa.float64()))
+    features = _floats(candidates, model.any_contact.features)
+    actions = np.full(len(candidates), "", dtype=object)
     if policy.economics is None:
         names = np.array([action.action for action in policy.retention.actions], dtype=object)
-        actions = names[first_fitting(fitting_actions(with_value_at_risk(told), policy))]
-    return told.append_column("uplift", pa.array(model.uplift(features, actions)))
+        actions = names[first_fitting(fitting_actions(with_value_at_risk(candidates), policy))]
+    return candidates.append_column("uplift", pa.array(model.uplift(features, actions)))

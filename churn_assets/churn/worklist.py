@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from churn_assets.churn.outbox import WITHDRAWAL, WeekOfMessages, content_of
+from churn_assets.churn.outbox import WITHDRAWAL, WeekOfMessages, content_of, sentences_of
 
 TO_CONTACT, CONTACTED, LEFT_ALONE = "to contact", "contacted", "not to contact"
 STANDINGS = (TO_CONTACT, CONTACTED, LEFT_ALONE)
@@ -37,8 +37,7 @@ class ScoredDate:
 
 @dataclass(frozen=True)
 class WorklistCustomer:
-    """One customer at risk. rank: as in the list's file, None for who is not in it. why: of who is left alone. reasons:
-    None for who is not on the list, and so was not asked for any.
+    """One customer at risk. rank: as in the list's file, None for who is not in it. why: of who is left alone.
 
     scores: the churn probability at each of the worklist's earlier dates, None where there is none. events: the latest
     first.
@@ -54,7 +53,7 @@ class WorklistCustomer:
     value_at_risk: float | None
     recent_spend: float | None
     expected_profit: float | None
-    reasons: Sequence[str] | None
+    reasons: Sequence[str]
     scores: Sequence[float | None]
     events: Sequence[Event]
 
@@ -89,8 +88,8 @@ def worklist(
     """Who is to be contacted is who the messages of the week say it of: nobody held out, opted out or contacted since.
 
     In, of the week: `targets`, customer_id, rank, is_holdout, risk_tier, suggested_action, reasons, ranked_by,
-    ranked_because and FIGURES; `excluded`, customer_id, reason, risk_tier and churn_probability. earlier: by date
-    scored before, the probability by customer. events: by customer.
+    ranked_because and FIGURES; `excluded`, customer_id, reason, reasons, risk_tier and churn_probability. earlier: by
+    date scored before, the probability by customer. events: by customer.
     """
     ranked_by, ranked_because = None, None
     rows = []
@@ -100,8 +99,8 @@ def worklist(
         if not row["is_holdout"]:
             told["rank"] = week.listed[row["customer_id"]]["rank"]
         rows.append((told, HELD_OUT_NOTE if row["is_holdout"] else OPTED_OUT_NOTE))
-    unlisted = dict.fromkeys(FIGURES) | {"rank": None, "suggested_action": None, "reasons": None}
-    rows += [({**unlisted, **row}, row["reason"]) for row in excluded]
+    unlisted = dict.fromkeys(FIGURES) | {"rank": None, "suggested_action": None}
+    rows += [({**unlisted, **row, "reasons": sentences_of(row)}, row["reason"]) for row in excluded]
     dates = sorted(earlier, key=lambda scored: scored.as_of, reverse=True)
     customers = [_customer(told, why, week, [earlier[scored] for scored in dates], events) for told, why in rows]
     return Worklist(week.as_of, ranked_by, ranked_because, dates, sorted(customers, key=_place))

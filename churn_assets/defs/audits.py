@@ -6,14 +6,14 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from churn_assets.churn import contract, retention, scoring
+from churn_assets.churn import contract, reasons, retention, scoring
 from churn_assets.churn.outcomes import Outcome, require
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.running_code import code_digest
 
 # The modules whose functions audit: a rule from any other would be believed whatever became of its code.
-RULE_MODULES = (contract, retention, scoring)
+RULE_MODULES = (contract, reasons, retention, scoring)
 
 
 def audited(outcomes: Sequence[Outcome], table: str, policy: ChurnPolicy) -> dict[str, Any]:

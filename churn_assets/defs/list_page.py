@@ -16,6 +16,7 @@ from churn_assets.churn.scoring import KEYS
 from churn_assets.churn.worklist import FIGURES, TO_CONTACT, Event, ScoredDate, events_of, worklist
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.outbox import LISTED, OUTBOX, RECEIPTS, week_of_messages
+from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, members
 from churn_assets.defs.risk_report import FOLDER
@@ -32,7 +33,7 @@ SCORED = ("customer_id", "churn_probability", "risk_tier", "is_alert", "features
 
 @dg.asset(
     key=PAGE,
-    deps=[table.split("/") for table in (SCORES, TARGETS, EXCLUSIONS, CONTACTS, OPTED_OUT)],
+    deps=[table.split("/") for table in (SCORES, REASONS, TARGETS, EXCLUSIONS, CONTACTS, OPTED_OUT)],
     group_name=GROUP,
     kinds={"html"},
     owners=OWNERS,
@@ -44,7 +45,7 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
     It needs no network. What the team's tool was told is shown as far as it is known; the page does not wait for a tool
     that is down.
     """
-    inputs = lakehouse.pin(SCORES, TARGETS, EXCLUSIONS, CONTACTS, OPTED_OUT)
+    inputs = lakehouse.pin(SCORES, REASONS, TARGETS, EXCLUSIONS, CONTACTS, OPTED_OUT)
     inputs |= lakehouse.pin(*[table for table in (OUTBOX, RECEIPTS) if lakehouse.has(table)])
     dates = sorted(lakehouse.dates(SCORES, "as_of", inputs[SCORES]), reverse=True)
     if not dates:
@@ -70,7 +71,17 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
     )
     scored = {row["customer_id"]: row for row in _of(scores, customers).to_pylist()}
     # Who was kept off the list and is not in these scores, made since, is of no list and at no risk that anybody knows.
-    kept_off = [{**scored[row["customer_id"]], **row} for row in excluded.to_pylist() if row["customer_id"] in scored]
+    kept_off = [row for row in excluded.to_pylist() if row["customer_id"] in scored]
+    unlisted = _of(
+        lakehouse.arrow(REASONS, ["customer_id", "reasons"], inputs[REASONS], dates=("as_of", [as_of])),
+        pa.array([row["customer_id"] for row in kept_off], pa.string()),
+    )
+    told = {row["customer_id"]: row["reasons"] for row in unlisted.to_pylist()}
+    if len(told) < len(kept_off):
+        raise UnlistableWeekError(
+            f"The week of {as_of} is listed, and not all of its scores are explained; the earlier page stays.",
+            next_step=f"materialize {REASONS} for it",
+        )
     week = week_of_messages(lakehouse, inputs)
     if week is None or week.as_of != as_of:
         # The newest list is an earlier week's: nobody is at risk in this one.
@@ -79,7 +90,7 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         worklist(
             week,
             targets,
-            kept_off,
+            [{**scored[row["customer_id"]], "reasons": told[row["customer_id"]], **row} for row in kept_off],
             earlier=_earlier(lakehouse, inputs, dates[1 : 1 + EARLIER_DATES], customers),
             events=_events(lakehouse, inputs, as_of, customers),
         ),

@@ -16,7 +16,7 @@ from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.plain_text import as_csv, unprotected
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import MOST_REASONS, explained, reference
+from churn_assets.churn.reasons import MOST_REASONS
 from churn_assets.churn.retention import (
     TARGET_RULES,
     campaign_members,
@@ -29,19 +29,17 @@ from churn_assets.churn.retention import (
     to_contact,
     without_action,
 )
-from churn_assets.churn.scoring import KEYS, of_dates
+from churn_assets.churn.scoring import KEYS, STAMPS, of_dates
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
-from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.trials import RecordedUplift, ranking_by, recorded_uplift, with_uplift
-from churn_assets.churn.wording import Wording
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
 from churn_assets.defs.lakehouse import landed, matches_of
 from churn_assets.defs.origins import origin_of
+from churn_assets.defs.reasons import REASONS, require_scored, scored_with
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
 from churn_assets.defs.scoring import GROUP, SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
-from churn_assets.resources.tracking import TrackingResource
 
 TARGETS = "food_delivery/retention_targets"
 EXCLUSIONS = "food_delivery/retention_exclusions"
@@ -49,8 +47,6 @@ EXCLUSIONS = "food_delivery/retention_exclusions"
 OUTCOMES = "food_delivery/campaign_outcomes"
 UPLIFT_EVALUATIONS = "food_delivery/uplift_evaluations"
 CONTACTS, OPTED_OUT = landed(CAMPAIGN_CONTACTS), landed(OPT_OUTS)
-# The versions of the model and of the panel that a week was scored with.
-STAMPS = ("model_version", "features_version")
 VALUES = ("recent_spend", "value_at_risk")
 # Beside the tables, not within one: vacuum removes files that a table does not know.
 EXPORTS = "exports/retention_targets"
@@ -58,10 +54,12 @@ RULE_MEANINGS = {
     "capacity": "Nobody is asked to contact more customers, or to take more of an action, than the week's capacity.",
     "ranking": "Ranks follow the value at risk, the uplift or the expected profit, as the list says, without a gap.",
     "exclusions": "Only alerted customers are listed, each once, nobody who is excluded, and nobody is forgotten.",
-    "additivity": "The reasons' contributions add up to the score, so that no reason is made up.",
 }
 NOTES = {
     **same_columns([*KEYS, "churn_probability", "risk_tier"], SCORES, {}),
+    **same_columns(
+        ["reasons"], REASONS, {"reasons": "what raised the score most, up to three, as churn_reasons has it"}
+    ),
     "rank": ColumnNote("1 is the customer to contact first, by what ranked_by names"),
     "is_holdout": ColumnNote("not to be contacted, so that the effect of contacting the others can be measured"),
     "recent_spend": ColumnNote(
@@ -89,13 +87,6 @@ NOTES = {
         "would leave, the worth V of a customer, the offer's cost d and the contact's f; null without [economics]",
         [(SCORES, "churn_probability"), (BASELINE, "spend")],
     ),
-    "reasons": ColumnNote(
-        "what raised the score most, up to three, each told by the feature that says it best and is true: value, the "
-        "mean of the week's customers, what all features about the same contribute, sentence"
-    ),
-    "raw_score": ColumnNote("half the log-odds of churn, the sum of the trees"),
-    "base_score": ColumnNote("its mean way through the trees for the week's customers"),
-    "other_contributions": ColumnNote("what the features that are no reason contribute together"),
     "reason": ColumnNote("why an alerted customer is not listed"),
 }
 
@@ -108,7 +99,7 @@ NOTES = {
             "Whom to contact each week: alerted customers by value at risk, uplift or expected profit, to the team's "
             "capacity, with reasons, a suggested action, and a random share that is held out to measure the effect.",
             group=GROUP,
-            deps=[SCORES, UNSCORED, PANEL, BASELINE, CONTACTS, OPTED_OUT],
+            deps=[SCORES, UNSCORED, REASONS, PANEL, BASELINE, CONTACTS, OPTED_OUT],
         ),
         table_spec(
             EXCLUSIONS,
@@ -124,34 +115,22 @@ NOTES = {
 def retention_targets(
     context: dg.AssetExecutionContext,
     lakehouse: LakehouseResource,
-    tracking: TrackingResource,
     policy: dg.ResourceParam[ChurnPolicy],
 ) -> Iterator[dg.MaterializeResult]:
     """Makes the lists of the weeks of the partition keys, in place of those made before."""
-    inputs = lakehouse.pin(SCORES, UNSCORED, CONTACTS, OPTED_OUT)
+    inputs = lakehouse.pin(SCORES, UNSCORED, REASONS, CONTACTS, OPTED_OUT)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
     _require_matched_opt_outs(lakehouse, policy)
     capacity = _capacity(lakehouse, policy, inputs, dates)
-    scored = _scored(lakehouse, inputs[SCORES], dates)
-    unscored = sorted(set(dates) - {as_of for as_of, *_ in scored})
-    if unscored:
-        raise UnlistableWeekError(
-            "No customer of these weeks is scored, so nobody can be listed; earlier lists stay.",
-            [str(day) for day in unscored],
-            next_step=f"materialize {SCORES} for these weeks",
-        )
+    require_scored(scored_with(lakehouse, inputs[SCORES], dates), dates, "listed; earlier lists stay")
     alerted = _alerted(lakehouse, policy, inputs, dates)
+    _require_explained(alerted)
     is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "is_observed"))
     excluded = alerted.filter(is_excluded).select([*KEYS, "reason"])
     candidates = alerted.filter(pc.and_not(is_observed, is_excluded)).drop_columns(["reason", "is_observed"])
-    explanations = [
-        _explained(lakehouse, tracking, policy, inputs[SCORES], candidates=candidates, made_with=made_with)
-        for made_with in sorted({(number, version) for _, number, version in scored})
-    ]
     recorded = recorded_estimate(lakehouse, policy)
     ranking = ranking_by(recorded, policy)
-    told = reduce(DataFrame.unionByName, explanations).toArrow()
-    told = with_uplift(told, candidates, recorded.model if ranking.by == "uplift" else None, policy)
+    told = with_uplift(candidates, recorded.model if ranking.by == "uplift" else None, policy)
     listed = retention_list(told, capacity, policy, ranking)
     excluded = pa.concat_tables([excluded, without_action(told, listed, capacity, ranking).cast(excluded.schema)])
 
@@ -199,11 +178,16 @@ def _require_matched_opt_outs(lakehouse: LakehouseResource, policy: ChurnPolicy)
         )
 
 
-def _scored(lakehouse: LakehouseResource, version: int, dates: Sequence[date]) -> list[tuple[date, str, int]]:
-    """Those of the dates that are scored, each with the versions of the model and of the panel."""
-    stamps = lakehouse.arrow(SCORES, ["as_of", *STAMPS], version, dates=("as_of", dates))
-    distinct = stamps.group_by(["as_of", *STAMPS]).aggregate([]).to_pylist()
-    return sorted((row["as_of"], row["model_version"], row["features_version"]) for row in distinct)
+def _require_explained(alerted: pa.Table) -> None:
+    """Raises UnlistableWeekError where the reasons are of other scores than those of the list, or none are told."""
+    unexplained = alerted.filter(alerted.column("reasons").is_null())
+    if len(unexplained):
+        raise UnlistableWeekError(
+            f"The reasons in {REASONS} are not of the model and the features that scored these weeks; earlier lists "
+            "stay.",
+            [str(day) for day in pc.unique(unexplained.column("as_of")).sort().to_pylist()],
+            next_step=f"materialize {REASONS} for these weeks",
+        )
 
 
 def _capacity(
@@ -220,7 +204,7 @@ def _capacity(
 def _alerted(
     lakehouse: LakehouseResource, policy: ChurnPolicy, versions: Mapping[str, int], dates: Sequence[date]
 ) -> pa.Table:
-    """Each alerted customer of the dates, from one query: score, why excluded (else null), and what a list tells.
+    """Each alerted customer of the dates, from one query: score, reasons, why excluded (else null), what a list tells.
 
     Snapshots and features are those behind the version of the panel that was scored; null where there are none.
     """
@@ -228,12 +212,14 @@ def _alerted(
     alerted = scores.select(*KEYS, "churn_probability", "risk_tier", *STAMPS)
     opt_outs = from_lists(conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS))
     excluded = exclusions(alerted, members(lakehouse, versions[CONTACTS]), opt_outs, policy)
-    panels = sorted({version for *_, version in _scored(lakehouse, versions[SCORES], dates)})
+    reasons = of_dates(lakehouse.read(REASONS, versions[REASONS]), dates).select(*KEYS, *STAMPS, "reasons")
+    panels = sorted({version for *_, version in scored_with(lakehouse, versions[SCORES], dates)})
     observed = reduce(
         partial(DataFrame.unionByName, allowMissingColumns=True),
         [_observed(lakehouse, version, dates, policy) for version in panels],
     )
     rows = alerted.join(excluded, [*KEYS], "left").join(observed, [*KEYS, "features_version"], "left")
+    rows = rows.join(reasons, [*KEYS, *STAMPS], "left")
     drawn = {"is_holdout": is_held_out(policy), "exploration_draw": exploration_draw(policy)}
     return rows.withColumns(drawn).toArrow()
 
@@ -267,32 +253,6 @@ def _observed(
         .join(panel.select(*KEYS, *features), [*KEYS])
         .withColumns({"features_version": F.lit(panel_version).cast("long"), "is_observed": F.lit(True)})
     )
-
-
-def _explained(
-    lakehouse: LakehouseResource,
-    tracking: TrackingResource,
-    policy: ChurnPolicy,
-    scores_version: int,
-    *,
-    candidates: pa.Table,
-    made_with: tuple[str, int],
-) -> DataFrame:
-    """Those candidates that one version of the model scored of one of the panel, with the reasons."""
-    number, panel_version = made_with
-    model = imported_trees(tracking.exported_trees(number))
-    is_of_version = [pc.equal(candidates.column(name), value) for name, value in zip(STAMPS, made_with, strict=True)]
-    rows = candidates.filter(pc.and_(*is_of_version))
-    references = {}
-    for day in pc.unique(rows.column("as_of")).to_pylist():
-        panel = lakehouse.arrow(PANEL, ["customer_id", *model.features], panel_version, dates=("as_of", [day]))
-        scored = lakehouse.arrow(SCORES, ["customer_id"], scores_version, dates=("as_of", [day]))
-        is_scored = pc.is_in(panel.column("customer_id"), scored.column("customer_id").combine_chunks())
-        references[day] = reference(panel.filter(is_scored), model, policy.catalogue)
-    names = origin_of(lakehouse, panel_version, policy).segments()
-    wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()}, policy.units.scale)
-    told = explained(lakehouse.frame(rows), model, references, wording, policy.catalogue)
-    return told.drop(*policy.catalogue.of, *policy.catalogue.told_columns)
 
 
 def _exports(lakehouse: LakehouseResource, dates: Sequence[date], policy: ChurnPolicy) -> Iterator[str]:

@@ -25,7 +25,7 @@
   const everyone = lines("customers");
   for (const customer of everyone) {
     customer.why = customer.why?.replace(/\d{4}-\d\d-\d\d/g, day) ?? null;
-    const told = [customer.customer_id, customer.suggested_action ?? "", customer.why ?? "", ...(customer.reasons ?? [])];
+    const told = [customer.customer_id, customer.suggested_action ?? "", customer.why ?? "", ...customer.reasons];
     customer.text = told.join("\n").toLowerCase();
     customer.tier = TIERS.indexOf(customer.risk_tier);
   }
@@ -49,7 +49,7 @@
 
   const sortable = (customer, field) => {
     if (field === "risk_tier") return customer.tier;
-    if (field === "reasons") return customer.reasons?.join("\n");
+    if (field === "reasons") return customer.reasons.join("\n");
     if (field === "suggested_action") return customer.suggested_action ?? customer.why;
     return customer[field];
   };
@@ -85,7 +85,7 @@
     tier: (customer) => made("span", week.tiers[customer.risk_tier], { className: customer.risk_tier }),
     action: (customer) =>
       customer.standing === TO_CONTACT ? action(customer) : made("span", stands(customer), { className: "why" }),
-    reasons: (customer) => customer.reasons?.join(" · ") ?? "–",
+    reasons: (customer) => customer.reasons.join(" · ") || "–",
     id: (customer) => {
       const opener = made("button", made("bdi", customer.customer_id), { type: "button" });
       opener.setAttribute("aria-expanded", "false");
@@ -114,8 +114,7 @@
   const part = (title, content) => made("section", [made("h2", title), content]);
 
   const history = (customer) => {
-    const reasons = (customer.reasons ?? []).map((reason) => made("li", reason));
-    const none = customer.reasons === null ? "Reasons are given for who is on the list." : "No single reason stands out.";
+    const reasons = customer.reasons.map((reason) => made("li", reason));
     const events = customer.events.map(([on, what]) => made("li", `${day(on)}: ${what}`));
     const head = ["week of", "probability of leaving", "model version"].map((name) => made("th", name, { scope: "col" }));
     const scores = week.earlier.map(([asOf, version], place) => {
@@ -124,7 +123,7 @@
       return made("tr", [made("th", day(asOf), { scope: "row" }), ...told.map((text) => made("td", text))]);
     });
     const parts = [
-      part("Why at risk", reasons.length ? made("ol", reasons) : made("p", none)),
+      part("Why at risk", reasons.length ? made("ol", reasons) : made("p", "No single reason stands out.")),
       part(
         "Scores before this week",
         scores.length

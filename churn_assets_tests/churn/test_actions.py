@@ -170,21 +170,11 @@ def kept_off(table: pa.Table, listed: pa.Table, capacity: int) -> pa.Table:
 
 
 def outcomes_of(table: pa.Table, listed: pa.Table, capacity: int, rules: ChurnPolicy) -> list[Outcome]:
-    return target_outcomes(with_sums(listed), kept_off(table, listed, capacity), table, {WEEK: capacity}, rules)
+    return target_outcomes(listed, kept_off(table, listed, capacity), table, {WEEK: capacity}, rules)
 
 
 def broken(table: pa.Table, listed: pa.Table, capacity: int, rules: ChurnPolicy) -> set[str]:
     return {outcome.rule for outcome in outcomes_of(table, listed, capacity, rules) if not outcome.is_passed}
-
-
-def with_sums(listed: pa.Table) -> pa.Table:
-    """With reasons that add up, which are not what these tests are about."""
-    raw = np.log(listed["churn_probability"].to_numpy() / (1 - listed["churn_probability"].to_numpy())) / 2
-    reasons = [[{"contribution": value}] for value in raw]
-    place = listed.column_names.index("reasons")
-    zeros = pa.array(np.zeros(len(raw)))
-    summed = listed.set_column(place, "reasons", pa.array(reasons)).append_column("raw_score", pa.array(raw))
-    return summed.append_column("base_score", zeros).append_column("other_contributions", zeros)
 
 
 @pytest.mark.parametrize("rank_by", ["value_at_risk", "expected_profit"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 from churn_assets.churn.catalogue import FEATURE_OF, TOLD_COLUMNS
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.reasons import Reference, explained, reference
+from churn_assets.churn.reasons import REASON_RULES, Reference, explained, reason_outcomes, reference
 from churn_assets.churn.shap_values import Explainer
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.churn.wording import Wording
@@ -171,3 +172,68 @@ def test_every_number_of_a_customer_in_a_sentence_is_the_customers_own(spark: Sp
             assert row.sentence.startswith(f"{row.late_deliveries} of the last ")
         if row.feature == "total_orders":
             assert row.sentence.startswith(f"{row.total_orders:.0f} order")
+
+
+# --- the rules of the table ---
+
+
+def explained_week(size: int = 20) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(size):
+        raw = (number - size / 2) / 10
+        shares = [raw / 4] * (number % 3)
+        reasons = [
+            {"feature": "x", "value": 1.0, "usual": 2.0, "contribution": share, "sentence": ""} for share in shares
+        ]
+        rest = {"raw_score": raw, "base_score": 0.125, "other_contributions": raw - 0.125 - sum(shares)}
+        stamps = {"model_version": "1", "features_version": 4}
+        rows.append({"customer_id": f"C{number:03}", "as_of": DAYS[0], **stamps, "reasons": reasons, **rest})
+    return rows
+
+
+def broken(told: list[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The broken rules, each with its offenders."""
+    good = pa.Table.from_pylist(explained_week())
+    probabilities = pa.array(1 / (1 + np.exp(-2 * good.column("raw_score").to_numpy())))
+    scored = good.select(["customer_id", "as_of", "model_version", "features_version"])
+    outcomes = reason_outcomes(
+        pa.Table.from_pylist(told, good.schema), scored.append_column("churn_probability", probabilities)
+    )
+    assert tuple(outcome.rule for outcome in outcomes) == REASON_RULES
+    return {outcome.rule: outcome.keys for outcome in outcomes if not outcome.is_passed}
+
+
+def changed(name: str, value: Any) -> list[dict[str, Any]]:
+    return [{**row, name: value} if row["customer_id"] == "C007" else row for row in explained_week()]
+
+
+def test_reasons_that_add_up_for_everybody_scored_break_no_rule() -> None:
+    assert broken(explained_week()) == {}
+    assert broken(explained_week()[::-1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "rules"),
+    [
+        (changed("raw_score", 9.0), {"additivity"}),
+        (changed("raw_score", -1e6), {"additivity"}),
+        (changed("raw_score", None), {"additivity"}),
+        (changed("other_contributions", 9.0), {"additivity"}),
+        (changed("base_score", math.nan), {"additivity"}),
+        (changed("reasons", None), {"additivity"}),
+        (changed("reasons", []), {"additivity"}),
+        (changed("model_version", "2"), {"coverage", "additivity"}),
+        (changed("features_version", 3), {"coverage", "additivity"}),
+        (changed("customer_id", "stranger"), {"coverage", "additivity"}),
+        ([*explained_week(), explained_week()[7]], {"coverage"}),
+        (explained_week()[:-1], {"coverage"}),
+        ([], {"coverage"}),
+    ],
+)
+def test_broken_reasons_break_their_rule(told: list[dict[str, Any]], rules: set[str]) -> None:
+    assert set(broken(told)) == rules
+
+
+def test_whose_reasons_break_a_rule_is_named() -> None:
+    assert broken(changed("reasons", None)) == {"additivity": (f"C007 at {DAYS[0]}",)}
+    assert broken(explained_week()[:-1]) == {"coverage": (f"C019 at {DAYS[0]}",)}

@@ -283,7 +283,7 @@ def test_explored_places_go_to_who_was_not_chosen_and_never_to_who_is_held_out(s
             assert all(row["uplift"] > 0 for row in rows if not row["is_exploration"])
         assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
         kept_off = without_action(everyone, listed, {WEEK: capacity}, ranking)
-        outcomes = target_outcomes(with_score(listed), kept_off, everyone, {WEEK: capacity}, rules)
+        outcomes = target_outcomes(listed, kept_off, everyone, {WEEK: capacity}, rules)
         assert [outcome.rule for outcome in outcomes if not outcome.is_passed] == []
 
 
@@ -293,19 +293,8 @@ def test_a_list_by_uplift_of_customers_of_no_declared_value_keeps_its_rules() ->
     everyone = everyone.set_column(place, "recent_spend", pa.nulls(len(everyone), pa.float64()))
     listed = retention_list(everyone, {WEEK: 20}, POLICY, BY_UPLIFT)
     kept_off = without_action(everyone, listed, {WEEK: 20}, BY_UPLIFT)
-    outcomes = target_outcomes(with_score(listed), kept_off, everyone, {WEEK: 20}, POLICY)
+    outcomes = target_outcomes(listed, kept_off, everyone, {WEEK: 20}, POLICY)
     assert [outcome.rule for outcome in outcomes if not outcome.is_passed] == []
-
-
-def with_score(listed: pa.Table) -> pa.Table:
-    """With what makes the reasons add up."""
-    raw = [np.log(p / (1 - p)) / 2 for p in listed.column(SCORE).to_pylist()]
-    reasons = pa.array([[{"contribution": 0.0}]] * len(listed), pa.list_(pa.struct([("contribution", pa.float64())])))
-    columns = {"raw_score": raw, "base_score": raw, "other_contributions": [0.0] * len(raw)}
-    told = listed.drop_columns(["reasons"]).append_column("reasons", reasons)
-    for name, values in columns.items():
-        told = told.append_column(name, pa.array(values, pa.float64()))
-    return told
 
 
 def test_whom_a_contact_keeps_nobody_of_is_left_alone_and_the_reason_told() -> None:
@@ -349,16 +338,15 @@ def test_the_uplift_of_a_customer_is_that_of_the_action_that_fits() -> None:
     told = candidates(4, 5).drop_columns(["uplift"])
     tiers = pa.array(["high", "low", "high", "low"])
     told = told.set_column(told.schema.get_field_index("risk_tier"), "risk_tier", tiers)
-    panel = pa.Table.from_pylist(
-        [{**row, **dict.fromkeys(POLICY.features, 1.0)} for row in told.drop_columns(["reasons"]).to_pylist()[::-1]]
-    )
+    for name in POLICY.features:
+        told = told.append_column(name, pa.array([1.0] * len(told)))
     constant = replace(model.any_contact, trees=())
     by_action = replace(model, by_action={"call": constant})
-    called = with_uplift(told, panel, by_action, rules).column("uplift").to_pylist()
-    anyone = with_uplift(told, panel, model, rules).column("uplift").to_pylist()
+    called = with_uplift(told, by_action, rules).column("uplift").to_pylist()
+    anyone = with_uplift(told, model, rules).column("uplift").to_pylist()
     assert called[0] == called[2] == 0
     assert [called[1], called[3]] == [anyone[1], anyone[3]]
-    assert with_uplift(told, panel, None, rules).column("uplift").null_count == 4
+    assert with_uplift(told, None, rules).column("uplift").null_count == 4
 
 
 def test_a_closed_gate_is_no_model() -> None:

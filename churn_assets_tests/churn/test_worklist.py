@@ -46,6 +46,11 @@ def target(customer: str, rank: int, *, is_holdout: bool = False) -> dict[str, A
     }
 
 
+def kept_off(customer: str, reason: str, probability: float) -> dict[str, Any]:
+    told = {"customer_id": customer, "reason": reason, "reasons": [{"sentence": "silent"}]}
+    return {**told, "risk_tier": "high", "churn_probability": probability}
+
+
 def made(
     targets: list[dict[str, Any]],
     excluded: list[dict[str, Any]] | None = None,
@@ -65,7 +70,7 @@ def test_nobody_held_out_opted_out_or_contacted_is_to_be_contacted_and_everybody
     held_out: set[str], opted_out: set[str], contacted: set[str]
 ) -> None:
     targets = [target(each, rank, is_holdout=each in held_out) for rank, each in enumerate(IDS, start=1)]
-    excluded = [{"customer_id": "z", "reason": "opted out", "risk_tier": "high", "churn_probability": 0.9}]
+    excluded = [kept_off("z", "opted out", 0.9)]
     customers = made(targets, excluded, opted_out=opted_out, contacted=contacted).customers
     assert {each.customer_id for each in customers} == {*IDS, "z"}
     standing = {each.customer_id: each.standing for each in customers}
@@ -80,15 +85,15 @@ def test_nobody_held_out_opted_out_or_contacted_is_to_be_contacted_and_everybody
     assert [each.rank for each in customers if each.rank] == list(range(1, len(IDS) - len(held_out) + 1))
 
 
-def test_why_somebody_is_left_alone_is_said_and_reasons_of_who_was_asked_for_them() -> None:
-    excluded = [{"customer_id": "x", "reason": "contacted on 2025-12-29", "risk_tier": "low", "churn_probability": 0.2}]
+def test_why_somebody_is_left_alone_is_said_and_why_everybody_is_at_risk() -> None:
+    excluded = [kept_off("x", "contacted on 2025-12-29", 0.2)]
     found = made([target("a", 1), target("b", 2, is_holdout=True)], excluded, opted_out={"a"}).customers
     assert [(each.customer_id, each.why) for each in found] == [
         ("a", OPTED_OUT_NOTE),
         ("b", HELD_OUT_NOTE),
         ("x", "contacted on 2025-12-29"),
     ]
-    assert [each.reasons for each in found] == [["ordered less"], ["ordered less"], None]
+    assert [each.reasons for each in found] == [["ordered less"], ["ordered less"], ["silent"]]
     assert found[2].value_at_risk is None
 
 

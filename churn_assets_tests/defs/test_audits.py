@@ -15,12 +15,14 @@ from churn_assets.churn.contract import PANEL_CHECKS, SPLIT_RULES
 from churn_assets.churn.errors import BrokenContractError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy, Retention
+from churn_assets.churn.reasons import REASON_RULES
 from churn_assets.churn.retention import TARGET_RULES
 from churn_assets.churn.scoring import SCORE_RULES
 from churn_assets.defs import audits
 from churn_assets.defs.audits import audited, remembered_outcomes
 from churn_assets.defs.features import PANEL
 from churn_assets.defs.panel_contract import stored_outcomes
+from churn_assets.defs.reasons import REASONS, churn_reasons_contract
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS, retention_targets_contract
 from churn_assets.defs.scoring import SCORES, UNSCORED, churn_scores_contract
 from churn_assets.defs.splits import TEST, TRAIN, stored_split_outcomes, train_and_test_features_contract
@@ -206,21 +208,22 @@ def test_what_is_remembered_is_what_the_rows_say(listed: Project, monkeypatch: p
             list(stored_split_outcomes(lakehouse, splits | panel, policy)),
             found_by(train_and_test_features_contract(lakehouse=lakehouse, policy=policy)),
             found_by(churn_scores_contract(lakehouse=lakehouse, policy=policy)),
+            found_by(churn_reasons_contract(lakehouse=lakehouse, policy=policy)),
             found_by(retention_targets_contract(lakehouse=lakehouse, policy=policy)),
         ]
 
     remembering = evaluated()
     assert [len(found) for found in remembering] == [
-        len(PANEL_CHECKS), len(SPLIT_RULES), len(SPLIT_RULES), len(SCORE_RULES), len(TARGET_RULES)
+        len(PANEL_CHECKS), len(SPLIT_RULES), len(SPLIT_RULES), len(SCORE_RULES), len(REASON_RULES), len(TARGET_RULES)
     ]  # fmt: skip
-    for tables in ([PANEL], [TRAIN, TEST], [SCORES, UNSCORED], [TARGETS, EXCLUSIONS]):
+    for tables in ([PANEL], [TRAIN, TEST], [SCORES, UNSCORED], [REASONS], [TARGETS, EXCLUSIONS]):
         assert remembered(lakehouse, *tables, policy=policy), tables
     monkeypatch.setattr(audits, "_code_digest", lambda: "other code")
     assert evaluated() == remembering
 
 
 def test_tables_as_they_were_published_are_checked_without_a_jvm(listed: Project, tmp_path: Path) -> None:
-    tables = [PANEL, TEST, SCORES, TARGETS]
+    tables = [PANEL, TEST, SCORES, REASONS, TARGETS]
     found = checked_without_jvm(*tables, CHURN_PROJECT=str(listed.settings.project), HOME=str(tmp_path))
     assert {line.split()[-1] for line in found} == {"PASSED"}, found
     assert {line.split()[0] for line in found} == set(tables)

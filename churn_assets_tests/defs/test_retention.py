@@ -1,7 +1,6 @@
 """Retention lists from the real flow: made from the week's scores, made again the same, refused rather than guessed."""
 
 import csv
-import math
 import subprocess
 import sys
 from datetime import date
@@ -19,6 +18,7 @@ from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import matches_of
 from churn_assets.defs.list_page import PAGE
+from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.retention import (
     CONTACTS,
     EXCLUSIONS,
@@ -30,10 +30,8 @@ from churn_assets.defs.retention import (
 )
 from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import SCORES
-from churn_assets.resources.trained_models import TREES_FILE
 from churn_assets_tests.check_results import results_of
 from churn_assets_tests.conftest import Project, causes_of, checks_of
-from churn_assets_tests.true_reasons import contradictions, everybody_told
 
 LISTS = [TARGETS, EXCLUSIONS]
 
@@ -43,7 +41,12 @@ def weeks(project: Project) -> list[date]:
 
 
 def rows(project: Project, table: str = TARGETS) -> list[dict[str, Any]]:
-    found = project.lakehouse.read(table).drop("listed_at", "scored_at").orderBy("as_of", "customer_id").collect()
+    found = (
+        project.lakehouse.read(table)
+        .drop("listed_at", "scored_at", "explained_at")
+        .orderBy("as_of", "customer_id")
+        .collect()
+    )
     return [row.asDict(recursive=True) for row in found]
 
 
@@ -68,23 +71,15 @@ def test_every_alerted_customer_is_listed_or_excluded_and_valued_by_their_own_sp
         assert row["risk_tier"] == scores[key]["risk_tier"]
         assert row["suggested_action"]
         assert len(row["reasons"]) <= 3
-        # Who has none is near what is usual, or below: the tiny policy alerts nearly everybody.
-        assert row["reasons"] or row["raw_score"] < row["base_score"] + 0.1
-        total = (
-            row["base_score"] + sum(reason["contribution"] for reason in row["reasons"]) + row["other_contributions"]
-        )
-        assert 1 / (1 + math.exp(-2 * total)) == pytest.approx(row["churn_probability"], abs=1e-9)
     for week in weeks(listed):
         ranked = sorted((row for row in rows(listed) if row["as_of"] == week), key=lambda row: row["rank"])
         assert [row["rank"] for row in ranked] == list(range(1, len(ranked) + 1))
         assert [row["value_at_risk"] for row in ranked] == sorted((r["value_at_risk"] for r in ranked), reverse=True)
 
 
-def test_no_reason_contradicts_what_it_is_given_for(listed: Project) -> None:
-    (recorded,) = listed.lakehouse.read("recall_churn").collect()
+def test_nearly_everybody_at_risk_has_a_reason(listed: Project) -> None:
     for week in weeks(listed):
-        told = everybody_told(listed, recorded.run_id, week)
-        assert list(contradictions(told)) == []
+        told = [row for row in rows(listed, REASONS) if row["as_of"] == week]
         at_risk = sorted(told, key=lambda row: row["raw_score"])[-len(told) // 5 :]
         assert sum(not row["reasons"] for row in at_risk) < len(at_risk) / 20
 
@@ -247,7 +242,7 @@ def test_the_rules_asked_of_the_rows_say_what_the_audit_said(listed: Project, mo
         return [(each.passed, str(each.metadata["observed"].value)) for each in results]
 
     remembered = found()
-    assert len(remembered) == 4
+    assert len(remembered) == 3
     monkeypatch.setattr("churn_assets.defs.retention.remembered_outcomes", lambda *_: [])
     assert found() == remembered
     monkeypatch.setattr("churn_assets.defs.retention.capacity_by_date", lambda *_: dict.fromkeys(weeks(listed), 1))
@@ -260,31 +255,16 @@ def test_spend_of_unknown_orders_is_not_guessed(changeable: Project) -> None:
     # As another tool would write it: the commit does not say what the features were computed from.
     lakehouse.write(PANEL, lakehouse.read(PANEL))
     versions = [lakehouse.version(table) for table in LISTS]
-    (cause,) = causes_of(changeable.score(last, last, SCORES, "food_delivery/unscored_customers", *LISTS))
+    (cause,) = causes_of(changeable.score(last, last, SCORES, "food_delivery/unscored_customers", REASONS, *LISTS))
     assert "does not record what it was computed from" in cause
     assert [lakehouse.version(table) for table in LISTS] == versions
-
-
-def test_reasons_are_not_given_by_other_trees_than_those_that_were_trained(changeable: Project) -> None:
-    version = changeable.tracking.version("1")
-    assert version is not None
-    uri = changeable.tracking.client.get_model_version_download_uri(version.name, version.version)
-    file = Path(uri.removeprefix("file://"), TREES_FILE)
-    whole = file.read_text(encoding="utf-8")
-    last = weeks(changeable)[-1]
-    try:
-        file.write_text(whole.replace('"threshold":', '"threshold": '), encoding="utf-8")
-        (cause,) = causes_of(changeable.score(last, last, *LISTS))
-    finally:
-        file.write_text(whole, encoding="utf-8")
-    assert "ChangedModelError" in cause
 
 
 def test_a_list_changed_by_hand_fails_its_checks(changeable: Project) -> None:
     table = deltalake.DeltaTable(changeable.lakehouse.path(TARGETS))
     table.update(new_values={"customer_id": "stranger"}, predicate="rank = 1")
     found = results_of(retention_targets_contract(changeable.lakehouse, changeable.policy))
-    assert [each.passed for each in found] == [False] * 4
+    assert [each.passed for each in found] == [False] * 3
     assert {each.metadata["observed"].value for each in found} == {
         "not evaluable: the scores behind this version are unknown"
     }
@@ -292,7 +272,7 @@ def test_a_list_changed_by_hand_fails_its_checks(changeable: Project) -> None:
 
 def test_before_any_list_is_made_the_checks_say_so(built: Project) -> None:
     found = results_of(retention_targets_contract(built.lakehouse, built.policy))
-    assert [each.passed for each in found] == [True] * 4
+    assert [each.passed for each in found] == [True] * 3
     assert {each.metadata["observed"].value for each in found} == {"no list has been made yet"}
 
 

@@ -15,6 +15,7 @@ from churn_assets.churn.trials import EVALUATION_SCHEMA, LIST_COLUMNS, OUTCOME_C
 from churn_assets.churn.uplift import fitted
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.features import PANEL
+from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OUTCOMES, TARGETS, UPLIFT_EVALUATIONS
 from churn_assets.defs.uplift import UPLIFT, features_of, uplift_gate
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -72,7 +73,7 @@ def test_used_lists_are_judged_and_the_next_list_heeds_nothing_but_an_open_gate(
     lakehouse, weeks, last = project.lakehouse, project.weeks(), project.weeks()[-1]
     # Four past weeks are listed whole, and used after that.
     result = project.score(
-        weeks[-9], weeks[-6], "food_delivery/churn_scores", "food_delivery/unscored_customers", *LISTS
+        weeks[-9], weeks[-6], "food_delivery/churn_scores", "food_delivery/unscored_customers", REASONS, *LISTS
     )
     assert result.success, causes_of(result)
     used = lakehouse.read(TARGETS).where(F.col("as_of").isin(weeks[-9:-5]))

@@ -26,6 +26,7 @@ from churn_assets.churn.worklist import (
     WorklistCustomer,
 )
 from churn_assets.defs.list_page import PAGE
+from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import SCORES
@@ -214,9 +215,7 @@ def test_typing_finds_a_customer_among_ten_thousand_and_few_rows_are_in_the_page
         each.customer_id
         for each in TEN_THOUSAND
         if each.standing == TO_CONTACT
-        and all(
-            word in " ".join([each.customer_id, each.suggested_action or "", *(each.reasons or [])]) for word in MIXED
-        )
+        and all(word in " ".join([each.customer_id, each.suggested_action or "", *each.reasons]) for word in MIXED)
     ]
     assert len(expected) > 10
     assert ids(page) == expected[:ROWS]
@@ -348,9 +347,9 @@ def test_the_figures_are_those_of_the_tables(browser: Browser, listed: Project) 
     last, lakehouse = listed.weeks()[-1], listed.lakehouse
     file = Path(lakehouse.root, FOLDER, f"{PAGE}.html")
     found = {row["customer_id"]: row for row in rows_of(file.read_text(encoding="utf-8"))}
-    targets, excluded, scores = (
+    targets, excluded, scores, explained = (
         {row["customer_id"]: row for row in lakehouse.records(table) if row["as_of"] == last}
-        for table in (TARGETS, EXCLUSIONS, SCORES)
+        for table in (TARGETS, EXCLUSIONS, SCORES, REASONS)
     )
     before = {row["customer_id"]: row for row in lakehouse.records(SCORES) if row["as_of"] != last}
     assert set(found) == {*targets, *excluded} == {each for each, row in scores.items() if row["is_alert"]}
@@ -367,6 +366,7 @@ def test_the_figures_are_those_of_the_tables(browser: Browser, listed: Project) 
                 assert row[name] == targets[each][name]
         else:
             assert row["why"] == excluded[each]["reason"]
+            assert row["reasons"] == [reason["sentence"] for reason in explained[each]["reasons"]]
             assert "contacted" not in row["why"] or any("contacted" in what for _, what in row["events"])
     contacts = sorted((row for row in targets.values() if not row["is_holdout"]), key=lambda row: row["rank"])
     page = browser.new_page()
