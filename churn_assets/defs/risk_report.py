@@ -1,8 +1,12 @@
 """Stage 9, for executives: the latest scored week on one page."""
 
+from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
@@ -21,6 +25,7 @@ from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
+from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -74,7 +79,6 @@ def churn_risk_report(
         catalogue=policy.catalogue,
     )
     by_date = origin.counted()
-    high, medium = policy.scoring.least_probabilities(known_churn_rate(by_date))
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
         week=week,
@@ -84,8 +88,7 @@ def churn_risk_report(
         worth=origin.worth(),
         crisis_delay_minutes=policy.crisis_delay_minutes,
         churn_definition=definition(policy),
-        least_high_probability=high,
-        least_medium_probability=medium,
+        limits=tier_limits(by_date, scores, policy),
         alert_budget=policy.alerts.budget,
         currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
@@ -119,6 +122,13 @@ def churn_risk_report(
             "to_contact": week.to_contact,
         }
     )
+
+
+def tier_limits(counted: Mapping[tuple[Any, ...], int], scores: pa.Table, policy: ChurnPolicy) -> TierLimits:
+    """Where the risk tiers of the week begin. counted: as `PanelOrigin.counted`; `scores`: of the week."""
+    alerted = scores.filter(scores.column("is_alert")).column("churn_probability")
+    limits = policy.scoring.least_probabilities(known_churn_rate(counted))
+    return TierLimits(*limits, least_alerted=pc.min(alerted).as_py())
 
 
 def _ranked(lakehouse: LakehouseResource, version: int, week: date) -> str:

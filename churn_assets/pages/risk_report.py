@@ -13,6 +13,7 @@ from churn_assets.churn.policy import TierNames
 from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
 from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
+from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.html import page
 from churn_assets.pages.pictures import MeasuredEffect, Picture, churn_by_date, drawn_as_lines, effect_over_lists
 
@@ -51,8 +52,7 @@ class RiskReport:
     worth: str | None
     crisis_delay_minutes: float
     churn_definition: str
-    least_high_probability: float
-    least_medium_probability: float
+    limits: TierLimits
     alert_budget: float
     currency: str
     effects: Sequence[str]

@@ -22,6 +22,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
+from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import (
     MOST_LISTS,
@@ -247,8 +248,7 @@ def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
         worth="spent in 60 days",
         crisis_delay_minutes=45,
         churn_definition="no order",
-        least_high_probability=0.5,
-        least_medium_probability=0.2,
+        limits=TierLimits(0.5, 0.2, None),
         alert_budget=0.2,
         currency="EUR",
         effects=["List of 1 September 2025: it helped."],
