@@ -196,10 +196,11 @@ def campaign_effect(
     told = f"of 100 {listed} {stayed[0]} stayed, of 100 held out {stayed[1]}{spoiled}"
     interval = f"{100 * confidence:g}% interval"
     if low <= 0 <= high:
-        unsure = f"{100 * difference:+.1f} of 100, {interval} {100 * low:+.1f} to {100 * high:+.1f}"
+        unsure = f"the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
         return concluded(TOO_FEW, f"not enough to tell: {told}; {unsure}", estimate)
+    decimals = 0 if abs(difference) >= 0.1 else 1
     changed = [abs(difference), *sorted((abs(low), abs(high)))]
-    share, least, most = (f"{100 * each:.1f}" if each < 0.0995 else f"{100 * each:.0f}" for each in changed)
+    share, least, most = (f"{100 * each:.{decimals}f}" for each in changed)
     kept, fewest, all_told = (f"{each * treated.customers:,.0f}" for each in changed)
     statement = (
         f"{told}: the list {'kept' if low > 0 else 'lost'} about {share} of 100 ({interval} {least} to {most}), "

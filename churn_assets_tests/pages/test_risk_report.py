@@ -126,8 +126,8 @@ def test_the_figures_are_those_of_the_tables(page: Page, listed: Project) -> Non
 
     # Those that hardly anybody has are the last, together.
     reasons = Counter(reason["feature"] for row in targets for reason in row["reasons"])
-    told = sorted((each for each in reasons.values() if each / len(targets) >= 0.05), reverse=True)
-    assert [int(row[1].replace(",", "")) for row in table(page, "drivers")][: len(told)] == told
+    frequent = sorted((each for each in reasons.values() if each / len(targets) >= 0.05), reverse=True)
+    assert [int(row[1].replace(",", "")) for row in table(page, "drivers")][: len(frequent)] == frequent
     tiers = Counter(row["risk_tier"] for row in scores)
     assert {row[0]: int(row[1].replace(",", "")) for row in table(page, "tiers")} == tiers
     for name, customers, leavers, *alerts, value in table(page, "tiers"):
@@ -241,8 +241,8 @@ def test_the_weeks_in_which_it_fell_short_are_named_beside_the_verdict() -> None
     assert "at most" not in text
     assert "and 50.0%). As many calls by the retention team's rule would have found 32.5%. Of those" in text
     assert text.endswith(
-        "policy. Of the 4 weeks each by itself 1 were as asked, and the policy asks for 3; not so 20 October 2025 (20.7% "
-        "found, 30.0% asked), 3 November 2025 (ranked worse than asked), 17 November 2025 (nobody left)."
+        "policy. Of the 4 weeks each by itself 1 were as asked, and the policy asks for 3; not so 20 October 2025 "
+        "(20.7% found, 30.0% asked), 3 November 2025 (ranked worse than asked), 17 November 2025 (nobody left)."
     )
     assert model_text(replace(MODEL, weeks=weeks[:1], weeks_asked=1)).endswith("and the policy asks for 1.")
 

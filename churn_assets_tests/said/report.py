@@ -123,10 +123,9 @@ def report_figures(tables: Tables) -> dict[str, str]:
             for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
             if foretold is not None
         },
-        **{
-            f"left{end}": f"{100 * share:.0f}"
-            for end, share in zip(("", "_low", "_high"), left_per_expected, strict=False)
-        },
+        **dict(
+            zip(("left", "left_low", "left_high"), (f"{100 * each:.0f}" for each in left_per_expected), strict=False)
+        ),
         "rule": "" if rule is None else percent(rule),
         "weeks": str(len(judged["dates"])),
         "weeks_met": str(sum(each["is_met"] for each in judged["dates"])),
@@ -253,6 +252,7 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
     expected_meant = (
         "On these customers, for 100 whom the probabilities expected to leave {left} left ({left_low} to {left_high}):"
     )
+    of_weeks = "Of the {weeks} weeks each by itself {weeks_met} were as asked, and the policy asks for {weeks_asked}"
     summed = "The probabilities of leaving, which the model gives each active customer, summed."
     texts: dict[str, bool] = {
         "Customers at risk, week of {week}": True,
@@ -275,8 +275,8 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "of those of {last_week}, the latest week whose outcome is known, {last_share}.": True,
         "The figures are at the end of this page.": True,
         "Why customers are at risk": True,
-        "What raised the risk most, among the {listed} customers on this week's list ({to_contact} to contact, {held_out} "
-        "held out); up to three reasons each.": True,
+        "What raised the risk most, among the {listed} customers on this week's list ({to_contact} to contact, "
+        "{held_out} held out); up to three reasons each.": True,
         "Nobody is on this week's list.": not tables.targets,
         "Who they are": True,
         "All active customers by the probability of leaving, and by segment.": has_segments,
@@ -302,16 +302,14 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         f"Together they found {figures_of_it}": is_crossfit,
         "Of those called at risk {precision} left, {lift} times as many as among as many chosen by chance.": True,
         "As many calls by the retention team's rule would have found {rule}.": bool(figures["rule"]),
-        "Of the {weeks} weeks each by itself {weeks_met} were as asked, and the policy asks for {weeks_asked}.": is_backtest
-        and not figures["weeks_missed"],
-        "Of the {weeks} weeks each by itself {weeks_met} were as asked, and the policy asks for {weeks_asked}; not so "
-        "{weeks_missed}.": is_backtest and bool(figures["weeks_missed"]),
+        f"{of_weeks}.": is_backtest and not figures["weeks_missed"],
+        f"{of_weeks}; not so {{weeks_missed}}.": is_backtest and bool(figures["weeks_missed"]),
         f"{expected_meant} they come out {{leaning}}.": bool(leaning),
         f"{expected_meant} on the whole they are right.": "left" in figures and not leaning,
         "It met every requirement of the company's policy.": verdict == "PASS",
         "It fell short of a requirement of the company's policy.": verdict == "FAIL",
-        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model learned "
-        "from differ by among themselves.": is_compared and not _alarms(tables),
+        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model "
+        "learned from differ by among themselves.": is_compared and not _alarms(tables),
         "Nearest to it, at {nearest}.": is_compared and not _alarms(tables),
         "This week's customers were not compared with those the model learned from.": not is_compared,
         "The model should be trained again.": is_retrain,
@@ -320,8 +318,8 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "Active customer; Ordered in the last {eligible_days} days, as of {week}.": True,
         "Left; By the company's policy: {churn}, counted from the first day of the week.": True,
         f"Expected to leave; {summed}": not is_foretold,
-        f"Expected to leave; {summed} How many of those at risk will leave is told by what such probabilities turned out "
-        "to mean where the model was judged.": is_foretold,
+        f"Expected to leave; {summed} How many of those at risk will leave is told by what such probabilities turned "
+        "out to mean where the model was judged.": is_foretold,
         "At risk; The active customers whom the model calls most likely to leave; at most about {budget} of the "
         "active, because the team cannot contact more.": True,
         "Value at risk; The probability of leaving times what the customers spent in {observed_days} days, summed "
@@ -365,11 +363,11 @@ def _effects(tables: Tables) -> list[str]:
             text += f" ({row['held_out_contacted']:,} of them were contacted all the same)"
         interval = f"{100 * confidence:g}% interval"
         if low <= 0 <= high:
-            unsure = f"{100 * more:+.1f} of 100, {interval} {100 * low:+.1f} to {100 * high:+.1f}"
-            told.append(f"{begun}not enough to tell: {text}; {unsure}.")
+            ends = f"kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f}"
+            told.append(f"{begun}not enough to tell: {text}; the list {ends} ({interval}).")
         else:
             sizes = [abs(more), *sorted((abs(low), abs(high)))]
-            share, least, most = (f"{100 * size:.{1 if size < 0.0995 else 0}f}" for size in sizes)
+            share, least, most = (f"{100 * size:.{0 if abs(more) >= 0.1 else 1}f}" for size in sizes)
             kept, fewest, all_told = (count(size * row["treated"]) for size in sizes)
             text += f": the list {'kept' if low > 0 else 'lost'} about {share} of 100 ({interval} {least} to {most}), "
             text += f"some {kept} ({fewest} to {all_told}) of {row['treated']:,}"
@@ -423,10 +421,8 @@ def _told_together(tables: Tables, of: Mapping[str, str]) -> dict[str, str]:
     """Of two or more names that fewer than 20 customers have, one for all."""
     customers = Counter(of.values())
     few = [name for name in customers if customers[name] < 20]
-    return {
-        customer: f"{len(few)} small segments" if len(few) > 1 and name in few else name
-        for customer, name in of.items()
-    }
+    shown = dict.fromkeys(few, f"{len(few)} small segments") if len(few) > 1 else {}
+    return {customer: shown.get(name, name) for customer, name in of.items()}
 
 
 def _tiers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
