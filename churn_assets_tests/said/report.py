@@ -363,8 +363,8 @@ def _effects(tables: Tables) -> list[str]:
             text += f" ({row['held_out_contacted']:,} of them were contacted all the same)"
         interval = f"{100 * confidence:g}% interval"
         if low <= 0 <= high:
-            ends = f"kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f}"
-            told.append(f"{begun}not enough to tell: {text}; the list {ends} ({interval}).")
+            text += f"; the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
+            told.append(f"{begun}not enough to tell: {text}.")
         else:
             sizes = [abs(more), *sorted((abs(low), abs(high)))]
             share, least, most = (f"{100 * size:.{0 if abs(more) >= 0.1 else 1}f}" for size in sizes)
