@@ -17,7 +17,7 @@ from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.policy import Windows
-from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, week_at_risk
+from churn_assets.churn.week_at_risk import JudgedWeek, Part, ServingModel, WeekAtRisk, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
@@ -288,29 +288,28 @@ def measured(lists: int) -> list[MeasuredEffect]:
     return [MeasuredEffect(WEEK + timedelta(weeks=7 * place), 0.05, 0.01, 0.09) for place in range(lists)]
 
 
+REPORT_OF_NOTHING = RiskReport(
+    week=WeekAtRisk(WEEK, Part("all", 1, 1, 0.5, 1.0, 0.5), [], [], [], [], 0, 0, {}),
+    trend=[SnapshotShares(WEEK + timedelta(weeks=place), 100, None, 0.0) for place in range(2)],
+    made_on=WEEK,
+    windows=Windows(),
+    population="ordered of late",
+    worth="spent in 60 days",
+    crisis_delay_minutes=45,
+    churn_definition="no order",
+    limits=TierLimits(0.5, 0.2, None),
+    alert_budget=0.2,
+    currency="EUR",
+    effects=["List of 1 September 2025: it helped."],
+    watched=[],
+    is_retrain=None,
+    model=MODEL,
+    made_from=["a table"],
+)
+
+
 def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
-    scores = {"customer_id": ["a"], "churn_probability": [0.5], "is_alert": [True], "risk_tier": ["high"]}
-    nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
-    why = pa.chunked_array([pa.array([], pa.string())])
-    spend = pa.table({"customer_id": ["a"], "spend": [1.0]})
-    report = RiskReport(
-        week=week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={}),
-        trend=[SnapshotShares(WEEK + timedelta(weeks=place), 100, None, 0.0) for place in range(2)],
-        made_on=WEEK,
-        windows=Windows(),
-        population="ordered of late",
-        worth="spent in 60 days",
-        crisis_delay_minutes=45,
-        churn_definition="no order",
-        limits=TierLimits(0.5, 0.2, None),
-        alert_budget=0.2,
-        currency="EUR",
-        effects=["List of 1 September 2025: it helped."],
-        watched=[],
-        is_retrain=None,
-        model=MODEL,
-        made_from=["a table"],
-    )
+    report = REPORT_OF_NOTHING
     pictures = {
         lists: risk_report_page(replace(report, measured=measured(lists))).count("<picture>") for lists in range(4)
     }
@@ -323,6 +322,36 @@ def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
     # The latest, as many as a phone has room for.
     assert text.count("by the list of") == MOST_LISTS
     assert text.endswith(f"{measured(20)[-1].as_of:%-d %B %Y}.")
+
+
+def test_on_paper_the_figures_stand_in_one_row_within_margins(page: Page) -> None:
+    page.emulate_media(media="print")
+    columns = page.locator(".figures").evaluate("row => getComputedStyle(row).gridTemplateColumns")
+    assert len(columns.split()) == page.locator(".figures > div").count() == 5
+    margins = (
+        "[...document.styleSheets[0].cssRules].filter(rule => rule.conditionText == 'print').map(rule => rule.cssText)"
+    )
+    assert "@page { margin: 14mm; }" in page.evaluate(margins)[0]
+
+
+def test_a_column_that_says_nothing_is_not_shown() -> None:
+    def tiers(least_alerted: float) -> str:
+        chances = [0.9, 0.3, 0.1]
+        scores = {
+            "customer_id": ["a", "b", "c"],
+            "churn_probability": chances,
+            "is_alert": [chance >= least_alerted for chance in chances],
+            "risk_tier": ["high", "low", "low"],
+        }
+        spend = pa.table({"customer_id": ["a", "b", "c"], "spend": [1.0, 1.0, 1.0]})
+        nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
+        why = pa.chunked_array([pa.array([], pa.string())])
+        week = week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={})
+        html = risk_report_page(replace(REPORT_OF_NOTHING, week=week))
+        return html[html.index('<table data-table="tiers">') :].split("</table>")[0]
+
+    assert "at risk</th>" not in tiers(0.9).replace("value at risk", "")
+    assert "50.0%" in tiers(0.3)
 
 
 def test_each_week_keeps_a_report_of_its_own(listed: Project) -> None:
