@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnlistableWeekError
+from churn_assets.churn.labels import definition
 from churn_assets.churn.outbox import WeekOfMessages
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS
@@ -19,7 +20,7 @@ from churn_assets.defs.outbox import LISTED, OUTBOX, RECEIPTS, week_of_messages
 from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, members
-from churn_assets.defs.risk_report import FOLDER
+from churn_assets.defs.risk_report import FOLDER, tier_limits
 from churn_assets.defs.scoring import GROUP, SCORES
 from churn_assets.pages.list_page import ListPage, list_page
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -86,6 +87,7 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
     if week is None or week.as_of != as_of:
         # The newest list is an earlier week's: nobody is at risk in this one.
         week = WeekOfMessages(as_of, {})
+    origin = origin_of(lakehouse, scores.column("features_version")[0].as_py(), policy)
     shown = ListPage(
         worklist(
             week,
@@ -94,9 +96,12 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
             earlier=_earlier(lakehouse, inputs, dates[1 : 1 + EARLIER_DATES], customers),
             events=_events(lakehouse, inputs, as_of, customers),
         ),
-        worth=origin_of(lakehouse, scores.column("features_version")[0].as_py(), policy).worth(),
+        worth=origin.worth(),
         currency=policy.units.currency,
         tiers=policy.units.tiers,
+        limits=tier_limits(origin.counted(), scores, policy),
+        population=origin.population(),
+        churn_definition=definition(policy),
         made_at=datetime.now(UTC),
         list_file=f"{EXPORTS}/{as_of}.csv",
         made_from=[f"{table} version {number}" for table, number in inputs.items()],

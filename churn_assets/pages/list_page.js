@@ -122,16 +122,12 @@
       const told = [score === null ? "not scored" : percent.format(score), score === null ? "" : version];
       return made("tr", [made("th", day(asOf), { scope: "row" }), ...told.map((text) => made("td", text))]);
     });
-    const parts = [
-      part("Why at risk", reasons.length ? made("ol", reasons) : made("p", "No single reason stands out.")),
-      part(
-        "Scores before this week",
-        scores.length
-          ? made("table", [made("thead", made("tr", head)), made("tbody", scores)])
-          : made("p", "No earlier week is scored."),
-      ),
-      part("Contacts and lists", events.length ? made("ul", events) : made("p", "Nothing is known from before.")),
-    ];
+    const parts = [part("Why at risk", reasons.length ? made("ol", reasons) : made("p", "No single reason stands out."))];
+    if (scores.length) {
+      const table = made("table", [made("thead", made("tr", head)), made("tbody", scores)]);
+      parts.push(part("Scores before this week", table));
+    }
+    if (events.length) parts.push(part("Contacts and lists", made("ul", events)));
     if (customer.recent_spend !== null) {
       parts.push(part("Worth", made("p", `${money(customer.recent_spend)}, by what customers ${week.worth}`)));
     }
@@ -150,7 +146,7 @@
     at("earlier").disabled = first === 0;
     at("later").disabled = end === chosen.length;
     document.querySelector("nav").hidden = chosen.length <= ROWS;
-    for (const heading of document.querySelectorAll("#list > thead th")) {
+    for (const heading of document.querySelectorAll(".titles > th")) {
       const isSorted = heading.dataset.field === state.field;
       heading.setAttribute("aria-sort", !isSorted ? "none" : state.isFalling ? "descending" : "ascending");
     }
@@ -195,8 +191,9 @@
       state.field = field;
       choose();
     });
-    document.querySelector("#list > thead > tr").append(heading);
+    document.querySelector(".titles").append(heading);
   }
+  document.querySelector("tr.paper > th").colSpan = week.columns.length;
   const counted = (standing) => count.format(everyone.filter((customer) => customer.standing === standing).length);
   const actions = new Set(everyone.map((customer) => customer.suggested_action).filter((name) => name !== null));
   fill("standing", `all at risk (${count.format(everyone.length)})`, STANDINGS.map((name) => [name, `${name} (${counted(name)})`]));

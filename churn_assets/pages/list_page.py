@@ -8,6 +8,7 @@ from pathlib import Path
 from churn_assets.churn.plain_text import JSON_LINES
 from churn_assets.churn.policy import TierNames
 from churn_assets.churn.worklist import Worklist
+from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.html import digest, embedded, page
 
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
@@ -17,14 +18,17 @@ TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", "
 class ListPage:
     """What the page shows. worth: what the customers' value is, behind "what the customers"; None where none is known.
 
-    tiers: what risk tiers are called. made_at: up to when contacts and opt-outs are known (UTC). list_file: where the
-    same list lies for spreadsheets.
+    tiers: what risk tiers are called. population: who the active customers are. churn_definition: what leaving is.
+    made_at: up to when contacts and opt-outs are known (UTC). list_file: where the same list lies for spreadsheets.
     """
 
     worklist: Worklist
     worth: str | None
     currency: str
     tiers: TierNames
+    limits: TierLimits
+    population: str
+    churn_definition: str
     made_at: datetime
     list_file: str
     made_from: Sequence[str]
@@ -41,6 +45,21 @@ class ListPage:
             "uplift": "by what a contact is estimated to take off the probability of leaving",
             "churn_probability": "by the probability of leaving, because no value is declared",
         }[ranked_by]
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What the words on the page mean."""
+        told = {
+            "Probability of leaving": "As the model gives it; leaving is by the company's policy: "
+            f"{self.churn_definition}, counted from the first day of the week.",
+            "Risk": self.limits.told(self.tiers),
+            "Usual": f"The mean of all active customers of the week ({self.population}).",
+            "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "
+            "others changes.",
+        }
+        if self.worth is not None:
+            told["Value at risk"] = f"The probability of leaving times what the customers {self.worth}."
+        return told
 
     @property
     def columns(self) -> list[dict[str, str]]:

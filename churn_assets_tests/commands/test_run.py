@@ -156,8 +156,8 @@ def test_the_summary_names_rows_snapshots_recall_with_interval_and_budget(refuse
         assert re.search(told, refused.told)
     assert refused.told.count("(the strongest rival)") == 1
     assert re.search(
-        r"FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers of 20\d\d-\d\d-\d\d; about \d+ churners to "
-        "judge on",
+        r"FEASIBLE no order for 30 days \(the policy's\): \d+ of \d+ customers of 20\d\d-\d\d-\d\d; "
+        r"about \d+ churners to judge on",
         refused.told,
     )
 

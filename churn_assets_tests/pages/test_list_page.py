@@ -30,6 +30,7 @@ from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import SCORES
+from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.html import embedded
 from churn_assets.pages.list_page import ListPage, list_page
 from churn_assets_tests.conftest import Project
@@ -87,6 +88,7 @@ def shown(customers: list[WorklistCustomer], **more: Any) -> ListPage:
     earlier = [ScoredDate(WEEK - timedelta(weeks=back), "1") for back in range(1, 13)]
     ranked = sorted(customers, key=lambda each: each.rank is None)
     told: dict[str, Any] = {"worth": "spent in 60 days", "currency": "EUR", "tiers": TierNames(high="urgent")}
+    told |= {"limits": TierLimits(0.4, 0.2, 0.15), "population": "ordered of late", "churn_definition": "no order"}
     told |= {"list_file": "exports/list.csv", "made_from": ["a table"]}
     made_at = datetime(2025, 12, 30, 9, 5, tzinfo=UTC)
     return ListPage(
@@ -295,6 +297,42 @@ def test_a_customer_opens_to_reasons_scores_and_contacts_and_closes_again(page: 
     assert page.locator("tr.more").count() == 0
 
 
+def test_nothing_is_said_of_scores_and_contacts_where_none_are_known(browser: Browser, tmp_path: Path) -> None:
+    made = shown([replace(customer(1), scores=[], events=[])])
+    file = tmp_path / "first.html"
+    file.write_text(list_page(replace(made, worklist=replace(made.worklist, earlier=[]))), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.get_by_role("button", name="C000001").press("Enter")
+    assert page.locator("tr.more h2").all_inner_texts() == ["Why at risk", "Worth"]
+    page.close()
+
+
+def test_the_words_on_it_are_explained() -> None:
+    made = shown([customer(0)])
+    assert made.words == {
+        "Probability of leaving": "As the model gives it; leaving is by the company's policy: no order, counted from "
+        "the first day of the week.",
+        "Risk": "By the probability of leaving: urgent from 40.0%, medium from 20.0% or if at risk, which this week is "
+        "from 15.0%; low below.",
+        "Usual": "The mean of all active customers of the week (ordered of late).",
+        "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "
+        "others changes.",
+        "Value at risk": "The probability of leaving times what the customers spent in 60 days.",
+    }
+    assert "Value at risk" not in replace(made, worth=None).words
+    for nobody_lower in (None, 0.2, 0.3):
+        assert "this week" not in TierLimits(0.4, 0.2, nobody_lower).told(made.tiers)
+
+
+def test_on_paper_the_page_number_is_in_the_margin(browser: Browser, many: Path) -> None:
+    page = browser.new_page()
+    page.goto(many.as_uri())
+    margin = "[...document.styleSheets[0].cssRules].find(rule => rule.conditionText == 'print').cssRules[0].cssText"
+    assert 'counter(page) " of " counter(pages)' in page.evaluate(margin)
+    page.close()
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_of_the_data_stays_text(browser: Browser, many: Path, tmp_path: Path, text: str) -> None:
     file = tmp_path / "page.html"
@@ -324,7 +362,8 @@ def test_on_paper_are_all_that_were_chosen_with_their_reasons_and_no_controls(pa
     # Printed again on each page, and all columns have room.
     assert page.locator("#list > thead").evaluate("head => getComputedStyle(head).display") == "table-header-group"
     titles = "heads => heads.map(head => getComputedStyle(head, '::before').content)"
-    assert '"why at risk"' in page.locator("#list > thead th").evaluate_all(titles)
+    assert '"why at risk"' in page.locator(".titles > th").evaluate_all(titles)
+    assert page.locator("#list > thead").inner_text().startswith("Whom to contact, week of 29 December 2025")
     expect(page.locator("td.reasons").first).to_be_visible()
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert len(ids(page)) <= ROWS
