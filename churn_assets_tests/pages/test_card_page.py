@@ -2,8 +2,10 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import model_card
@@ -11,6 +13,8 @@ from churn_assets.pages.pictures import Picture, drawn, feature_importances
 from churn_assets_tests.judged_customers import customers
 from churn_assets_tests.pages.test_model_card import CARDS, HOSTILE, facts, judged, parts
 
+# The width of a sheet of A4 within the margins, in CSS pixels.
+PAPER = 703
 VOID = {"meta", "img", "br", "hr"}
 # Every tag that a card may have.
 ALLOWED = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "strong", "ul", "li", "code", "pre"} | {
@@ -138,3 +142,26 @@ def test_an_interval_or_a_range_is_never_broken_into_two_lines() -> None:
 def test_the_same_card_gives_the_same_page(picture: Picture) -> None:
     card = model_card(facts())
     assert as_html(card, {"What it uses": picture}) == as_html(card, {"What it uses": picture})
+
+
+def test_every_column_is_on_paper_and_on_a_screen_no_table_leaves_the_page(chromium: str, tmp_path: Path) -> None:
+    file = tmp_path / "card.html"
+    file.write_text(
+        as_html(model_card(facts(judged(customers(60, 100, slices=parts("Regular", "fair", "small"))))), {}),
+        encoding="utf-8",
+    )
+    with sync_playwright() as playwright:
+        # A container's root has no sandbox; nothing but the card is opened.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        width = "table => [table.scrollWidth, table.clientWidth, table.getBoundingClientRect().right]"
+        for viewport, is_paper in ((390, False), (1280, False), (PAPER, True)):
+            page = browser.new_page(viewport={"width": viewport, "height": 900})
+            page.goto(file.as_uri())
+            page.emulate_media(media="print" if is_paper else "screen")
+            tables = [table.evaluate(width) for table in page.locator("table").all()]
+            assert len(tables) > 3
+            assert max(right for *_, right in tables) <= viewport
+            if is_paper:
+                assert all(whole <= shown for whole, shown, _ in tables)
+            assert page.evaluate("document.documentElement.scrollWidth") <= viewport
+        browser.close()
