@@ -190,14 +190,20 @@ def campaign_effect(
         treated.retained, treated.customers, held_out.retained, held_out.customers, confidence
     )
     estimate = Estimate(difference, low, high)
-    more = f"of 100 customers {100 * difference:+.1f} more stayed than of those held out"
-    interval = f"{confidence:.1%} interval {100 * low:+.1f} to {100 * high:+.1f}"
-    spoiled = f"; {held_out.contacted:,} of those held out were contacted all the same" if held_out.contacted else ""
-    kept = difference * treated.customers
+    listed = "contacted" if treated.contacted == treated.customers else "to contact"
+    stayed = [round(100 * (arm.retained or 0) / arm.customers) for arm in (treated, held_out)]
+    spoiled = f" ({held_out.contacted:,} of them were contacted all the same)" if held_out.contacted else ""
+    told = f"of 100 {listed} {stayed[0]} stayed, of 100 held out {stayed[1]}{spoiled}"
+    interval = f"{100 * confidence:g}% interval"
     if low <= 0 <= high:
-        return concluded(TOO_FEW, f"not enough to tell: {more}, {interval}{spoiled}", estimate)
-    if low > 0:
-        statement = f"{more}, {interval}{spoiled}: about {kept:,.0f} of {treated.customers:,} stayed because of it"
-        return concluded(KEPT, statement, estimate)
-    statement = f"{more}, {interval}{spoiled}: about {-kept:,.0f} of {treated.customers:,} left because of it"
-    return concluded(LOST, statement, estimate)
+        unsure = f"the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
+        return concluded(TOO_FEW, f"not enough to tell: {told}; {unsure}", estimate)
+    decimals = 0 if abs(difference) >= 0.1 else 1
+    changed = [abs(difference), *sorted((abs(low), abs(high)))]
+    share, least, most = (f"{100 * each:.{decimals}f}" for each in changed)
+    kept, fewest, all_told = (f"{each * treated.customers:,.0f}" for each in changed)
+    statement = (
+        f"{told}: the list {'kept' if low > 0 else 'lost'} about {share} of 100 ({interval} {least} to {most}), "
+        f"some {kept} ({fewest} to {all_told}) of {treated.customers:,}"
+    )
+    return concluded(KEPT if low > 0 else LOST, statement, estimate)

@@ -10,10 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from churn_assets.churn.campaigns import LEAST_IN_GROUP
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.retention import NO_ACTION_PAYS, as_doubles
 from churn_assets.churn.scoring import TIERS
+
+# Reasons of a smaller share of the list are told together, as are segments of fewer customers.
+LEAST_SHARE_OF_LIST = 0.05
+LEAST_IN_SEGMENT = LEAST_IN_GROUP
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Driver:
-    """A feature among the reasons of listed customers. share: of all who are listed, 0 to 1."""
+    """A reason among those of listed customers, or several together. share: of all who are listed, 0 to 1."""
 
-    feature: str
     meaning: str
     customers: int
     share: float
@@ -59,6 +64,8 @@ class Offer:
 @dataclass(frozen=True)
 class WeekAtRisk:
     """A scored week: everyone, by tier (high first) and segment (largest value at risk first), and the list's part.
+
+    Reasons and segments too few to say anything of are one of their own, the last, where there are two of them.
 
     exclusions: of how many excluded customers each reason is, the most frequent first; a customer may have two.
     """
@@ -108,7 +115,7 @@ def week_at_risk(
         as_of,
         everyone[0] if everyone else Part("all", 0, 0, 0.0, 0.0, 0.0),
         [tiers[tier] for tier in TIERS if tier in tiers],
-        sorted(named, key=lambda part: (-(part.value_at_risk or 0.0), part.name)),
+        _with_small_ones_together(sorted(named, key=lambda part: (-(part.value_at_risk or 0.0), part.name))),
         _drivers(targets, catalogue),
         _offers(targets),
         sum(targets.column("is_holdout").to_pylist()),
@@ -145,14 +152,32 @@ def _parts(valued: pa.Table, by: pa.ChunkedArray | pa.Array) -> list[Part]:
     return parts
 
 
+def _with_small_ones_together(segments: Sequence[Part]) -> list[Part]:
+    small = [part for part in segments if part.customers < LEAST_IN_SEGMENT]
+    if len(small) < 2:
+        return list(segments)
+    together = Part(
+        f"{len(small)} small segments",
+        customers=sum(part.customers for part in small),
+        alerts=sum(part.alerts for part in small),
+        expected_leavers=fsum(part.expected_leavers for part in small),
+        alerted_spend=_sum([part.alerted_spend for part in small]),
+        value_at_risk=_sum([part.value_at_risk for part in small]),
+    )
+    return [*[part for part in segments if part not in small], together]
+
+
 def _drivers(targets: pa.Table, catalogue: Catalogue) -> list[Driver]:
-    reasons = targets.column("reasons").to_pylist()
-    counted = Counter(reason["feature"] for of_customer in reasons for reason in of_customer)
-    drivers = [
-        Driver(feature, catalogue.of[feature].meaning, customers, customers / len(reasons))
-        for feature, customers in counted.items()
-    ]
-    return sorted(drivers, key=lambda driver: (-driver.customers, driver.feature))
+    reasons = [{reason["feature"] for reason in of_customer} for of_customer in targets.column("reasons").to_pylist()]
+    counted = Counter(feature for of_customer in reasons for feature in of_customer)
+    ordered = sorted(counted, key=lambda feature: (-counted[feature], feature))
+    rare = {feature for feature in ordered if counted[feature] < LEAST_SHARE_OF_LIST * len(reasons)}
+    if len(rare) < 2:
+        rare = set()
+    told = {catalogue.of[feature].meaning: counted[feature] for feature in ordered if feature not in rare}
+    if rare:
+        told[f"{len(rare)} other reasons"] = sum(not rare.isdisjoint(of_customer) for of_customer in reasons)
+    return [Driver(meaning, customers, customers / len(reasons)) for meaning, customers in told.items()]
 
 
 def _offers(targets: pa.Table) -> list[Offer]:
@@ -171,24 +196,40 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
+class JudgedWeek:
+    """One date that a model was judged at by itself. recall: as observed; least_recall: what was asked of it."""
+
+    as_of: date
+    is_met: bool
+    recall: float | None
+    least_recall: float | None
+
+
+@dataclass(frozen=True)
 class ServingModel:
     """The version that scored a week and how it was judged; None where it was not.
 
     evaluation: the policy's way of judging by the time, "holdout", "crossfit" or "backtest". attainable: the recall of
-    a perfect ranking with as many alerts.
+    a perfect ranking with as many alerts; rule_recall: that of the retention team's rule with as many. weeks: of a
+    backtest, with how many of them the policy asks for. left_per_expected: how many of the judged customers left for
+    each whom the probabilities expected to.
     """
 
     version: str
     trained_on: date
     tested_at: date
-    verdict: Verdict | None
-    evaluation: str | None
-    customers: int
-    churners: int | None
-    caught: int | None
-    recall: float | None
-    recall_low: float | None
-    recall_high: float | None
-    precision: float | None
-    lift: float | None
+    verdict: Verdict | None = None
+    evaluation: str | None = None
+    customers: int = 0
+    churners: int | None = None
+    caught: int | None = None
+    recall: float | None = None
+    recall_low: float | None = None
+    recall_high: float | None = None
+    precision: float | None = None
+    lift: float | None = None
     attainable: float | None = None
+    rule_recall: float | None = None
+    weeks: Sequence[JudgedWeek] = ()
+    weeks_asked: int = 0
+    left_per_expected: Estimate = UNDEFINED

@@ -134,7 +134,7 @@ def ml_churn_features(
         {
             "inputs": inputs,
             "churn_by_as_of_date": as_metadata(
-                drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows.outcome_days))
+                drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows))
             ),
             "snapshots": len(calendar.dates),
             "last_labelled_as_of": str(last_labelled or "none yet"),

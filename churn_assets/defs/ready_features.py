@@ -111,7 +111,7 @@ def _panel(delivered: Delivered) -> dg.AssetsDefinition:
             {
                 "inputs": inputs,
                 "churn_by_as_of_date": as_metadata(
-                    drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows.outcome_days))
+                    drawn(churn_by_date(shares, policy.crisis_delay_minutes, policy.windows))
                 ),
                 "snapshots": len(shares),
                 "last_labelled_as_of": labelled[-1] if labelled else "none yet",

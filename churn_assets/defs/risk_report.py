@@ -1,7 +1,8 @@
-"""Stage 9, for executives: the latest scored week on one page."""
+"""Stage 9, for executives: the latest scored week as a page."""
 
 from collections.abc import Mapping
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -11,12 +12,16 @@ import pyarrow.compute as pc
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
 from churn_assets.churn.errors import UnlistableWeekError
-from churn_assets.churn.evaluation import Verdict, attainable_recall
+from churn_assets.churn.evaluation import EXPECTED_OVER_OBSERVED, RULE, Verdict, attainable_recall
+from churn_assets.churn.evaluations import recorded_criteria
+from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
+from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.recalibration import ratio_over_observed
 from churn_assets.churn.retention import ranked_text
-from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
+from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
@@ -82,8 +87,9 @@ def churn_risk_report(
     effects = [row for row in lakehouse.records(EFFECT, inputs[EFFECT]) if row["risk_tier"] == ALL_TIERS]
     report = RiskReport(
         week=week,
+        made_on=datetime.now(UTC).date(),
         trend=shares_of(by_date),
-        outcome_days=policy.windows.outcome_days,
+        windows=policy.windows,
         population=origin.population(),
         worth=origin.worth(),
         crisis_delay_minutes=policy.crisis_delay_minutes,
@@ -92,9 +98,9 @@ def churn_risk_report(
         alert_budget=policy.alerts.budget,
         currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
-        alarms=[each for each in _measurements(lakehouse) if each.as_of == as_of and each.is_alarm],
+        watched=[each for each in _measurements(lakehouse) if each.as_of == as_of],
         is_retrain=_is_retrain(lakehouse),
-        model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
+        model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS], policy),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
         catalogue=policy.catalogue,
         measured=[
@@ -148,7 +154,7 @@ def _is_retrain(lakehouse: LakehouseResource) -> bool | None:
 
 
 def _serving_model(
-    lakehouse: LakehouseResource, tracking: TrackingResource, number: str, evaluations: int
+    lakehouse: LakehouseResource, tracking: TrackingResource, number: str, evaluations: int, policy: ChurnPolicy
 ) -> ServingModel:
     """The version that scored the week, by its latest recorded evaluation."""
     version = tracking.version(number)
@@ -160,15 +166,32 @@ def _serving_model(
     trained = tracking.trained_model_of(version)
     judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
     latest = max(judged, key=lambda row: row["evaluated_at"], default=None)
-    figures = ("churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
-    attainable = None if latest is None else attainable_recall(latest["alerts"], latest["churners"])
-    return ServingModel(
-        attainable=attainable,
-        version=number,
-        trained_on=max(trained.dates.train),
-        tested_at=trained.dates.test,
-        verdict=None if latest is None else Verdict(latest["verdict"]),
-        evaluation=None if latest is None else latest["evaluation"],
-        customers=0 if latest is None else latest["rows"],
-        **{name: None if latest is None else latest[name] for name in figures},
-    )
+    model = ServingModel(version=number, trained_on=max(trained.dates.train), tested_at=trained.dates.test)
+    return model if latest is None else replace(model, **_judged(latest, policy.gate.confidence))
+
+
+def _judged(row: Mapping[str, Any], confidence: float) -> dict[str, Any]:
+    """Of a recorded evaluation what `ServingModel` tells."""
+    figures = ("evaluation", "churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
+    # Those of before 0.7 have none.
+    weeks = row.get("dates") or []
+    criteria = {each.key: each for each in recorded_criteria(row)}
+    return {
+        **{name: row[name] for name in figures},
+        "verdict": Verdict(row["verdict"]),
+        "customers": row["rows"],
+        "attainable": attainable_recall(row["alerts"], row["churners"]),
+        "rule_recall": next((each["recall"] for each in row["comparisons"] or [] if each["rival"] == RULE), None),
+        "weeks": [
+            JudgedWeek(*(each[name] for name in ("as_of", "is_met", "recall", "least_recall"))) for each in weeks
+        ],
+        "weeks_asked": int(criteria["dates_met"].limit or 0) if "dates_met" in criteria else 0,
+        "left_per_expected": _left_per_expected(criteria.get(EXPECTED_OVER_OBSERVED), row, confidence),
+    }
+
+
+def _left_per_expected(criterion: Figure | None, row: Mapping[str, Any], confidence: float) -> Estimate:
+    if criterion is None or not criterion.value:
+        return UNDEFINED
+    found = ratio_over_observed(criterion.value, row["churners"], row["rows"], confidence)
+    return Estimate(*(1 / end for end in (found.value, found.high, found.low) if end))

@@ -50,8 +50,8 @@ class ListPage:
     def words(self) -> dict[str, str]:
         """What the words on the page mean."""
         told = {
-            "Probability of leaving": f"The model's, of this by the company's policy: {self.churn_definition}, counted "
-            "from the first day of the week.",
+            "Probability of leaving": "As the model gives it; leaving is by the company's policy: "
+            f"{self.churn_definition}, counted from the first day of the week.",
             "Risk": self.limits.told(self.tiers),
             "Usual": f"The mean of all active customers of the week ({self.population}).",
             "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "

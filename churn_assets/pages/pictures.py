@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Status
+from churn_assets.churn.policy import Windows
 from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.churn.uplift import Tenth
 from churn_assets.churn.wording import duration
@@ -207,9 +209,9 @@ def profit_curve(profit: Profit, *, alerted: float, budget: float, confidence: f
 
 
 def churn_by_date(
-    snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, outcome_days: int, *, is_narrow: bool = False
+    snapshots: Sequence[SnapshotShares], crisis_delay_minutes: float, windows: Windows, *, is_narrow: bool = False
 ) -> "Figure":
-    """The share that left over the as-of dates, above the share that had a delivery later than the policy's crisis.
+    """The share that left over the as-of dates; beneath it that of whom a delivery came later than the policy's crisis.
 
     In the words of people who know no as-of date and no outcome window: the report shows it too.
 
@@ -219,24 +221,27 @@ def churn_by_date(
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(3.6, 3.8) if is_narrow else (7.4, 4.4), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
     dates = [snapshot.as_of for snapshot in snapshots]
     churn = [np.nan if snapshot.churn is None else snapshot.churn for snapshot in snapshots]
-    exposed = np.array([snapshot.crisis or 0.0 for snapshot in snapshots])
-    late = f"had a delivery over {duration(crisis_delay_minutes)} late"
+    panels = [(f"left within {windows.outcome_days} days", churn, COLOURS[0])]
     if all(snapshot.crisis is not None for snapshot in snapshots):
-        axes.fill_between(dates, exposed, color=COLOURS[1], alpha=0.25, linewidth=0, label=late)  # type: ignore[arg-type]
-    axes.plot(dates, churn, "o-", color=COLOURS[0], markersize=3, label=f"left within {outcome_days} days")  # type: ignore[arg-type]
-    axes.set(title="How many left, by date", ylabel="share of active customers")
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        waited = f"had a delivery over {duration(crisis_delay_minutes)} late"
+        name = f"{waited} in the {windows.observation_days} days before"
+        panels.append((name, [snapshot.crisis or 0.0 for snapshot in snapshots], COLOURS[1]))
+    width, height = (3.6, 1.9) if is_narrow else (7.4, 2.1)
+    figure = Figure(figsize=(width, 0.3 + height * len(panels)), dpi=110, layout="constrained")
+    # Each on a scale of its own: the tenth that leaves is nothing beside nine tenths who waited.
+    for axes, (name, shares, colour) in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False).flat, panels, strict=True
+    ):
+        axes.plot(dates, shares, "o-", color=colour, markersize=3)
+        axes.set_ylim(0, min(1.05, max(0.05, 1.15 * np.nanmax([0.0, *shares]))))
+        axes.set_title(fill(f"share that {name}", 44 if is_narrow else 90), loc="left", fontsize=9)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid(alpha=0.25)
     locator = AutoDateLocator(maxticks=4 if is_narrow else 9)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.grid(alpha=0.25)
-    # Below the axes: within them it would lie on some peak.
-    figure.legend(loc="outside lower left", ncols=1 if is_narrow else 2, fontsize=8)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
     return figure
 
 
@@ -534,11 +539,15 @@ class Picture:
         return f"![{self.title}]({self.data_uri})"
 
 
+def _title(figure: "Figure") -> str:
+    return " ".join((figure.axes[0].get_title() or figure.axes[0].get_title(loc="left")).split())
+
+
 def drawn(figure: "Figure") -> Picture:
     """The figure as PNG, under the title of its first axes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return Picture(figure.axes[0].get_title(), buffer.getvalue(), "image/png")
+    return Picture(_title(figure), buffer.getvalue(), "image/png")
 
 
 def drawn_as_lines(figure: "Figure") -> Picture:
@@ -548,4 +557,4 @@ def drawn_as_lines(figure: "Figure") -> Picture:
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "churn_assets", "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return Picture(figure.axes[0].get_title(), buffer.getvalue(), "image/svg+xml")
+    return Picture(_title(figure), buffer.getvalue(), "image/svg+xml")

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.drift import SCORE
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.intervals import UNDEFINED, Estimate
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.policy import TierNames
+from churn_assets.churn.policy import TierNames, Windows
 from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
-from churn_assets.churn.week_at_risk import ServingModel, WeekAtRisk
+from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, WeekAtRisk
 from churn_assets.churn.wording import duration
 from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.html import page
@@ -37,8 +39,8 @@ EXCLUSION_WORDS = {
 
 @dataclass(frozen=True)
 class RiskReport:
-    """What the page shows. effects: sentences; alarms: figures beyond a limit; empty where there is nothing to tell.
-    measured: the effects that are known, by date.
+    """What the page shows. effects: sentences; watched: what monitoring measured of the week; empty where there is
+    nothing to tell. measured: the effects that are known, by date. made_on: in UTC.
 
     is_retrain: whether the model should be trained again; None where that is not decided. population: who the customers
     are. worth: what their value is, behind "what the customers"; None where none is known. ranked: what the list ranks
@@ -46,8 +48,9 @@ class RiskReport:
     """
 
     week: WeekAtRisk
+    made_on: date
     trend: Sequence[SnapshotShares]
-    outcome_days: int
+    windows: Windows
     population: str
     worth: str | None
     crisis_delay_minutes: float
@@ -56,7 +59,7 @@ class RiskReport:
     alert_budget: float
     currency: str
     effects: Sequence[str]
-    alarms: Sequence[Measurement]
+    watched: Sequence[Measurement]
     is_retrain: bool | None
     model: ServingModel
     made_from: Sequence[str]
@@ -69,6 +72,15 @@ class RiskReport:
     def is_crisis_known(self) -> bool:
         return all(snapshot.crisis is not None for snapshot in self.trend)
 
+    @property
+    def foretold(self) -> Estimate:
+        """How many of those at risk will leave, by what such probabilities turned out to mean; undefined if unknown."""
+        alerts = self.week.everyone.alerts
+        found = next((each for each in self.watched if each.metric is Metric.ESTIMATED_PRECISION), None)
+        if found is None or found.value is None or found.low is None or found.high is None:
+            return UNDEFINED
+        return Estimate(*(share * alerts for share in (found.value, found.low, found.high)))
+
     def money(self, amount: float) -> str:
         return f"{amount:,.0f} {self.currency}".rstrip()
 
@@ -76,9 +88,7 @@ class RiskReport:
 def risk_report_page(report: RiskReport) -> str:
     """The page as HTML. Text from the tables is escaped; nothing is loaded or run."""
     wide, narrow = (
-        drawn_as_lines(
-            churn_by_date(report.trend, report.crisis_delay_minutes, report.outcome_days, is_narrow=is_narrow)
-        )
+        drawn_as_lines(churn_by_date(report.trend, report.crisis_delay_minutes, report.windows, is_narrow=is_narrow))
         for is_narrow in (False, True)
     )
     return page(
@@ -92,9 +102,11 @@ def risk_report_page(report: RiskReport) -> str:
         effect_pictures=effect_pictures(report.measured),
         effect_text=effect_text(report.measured),
         model_text=model_text(report.model),
+        leaning=leaning(report.model),
+        calibration_text=calibration_text(report.model),
         late=duration(report.crisis_delay_minutes),
         excluded_text=excluded_text(report.week),
-        watched=watched_text(report.alarms, report.is_retrain, report.catalogue),
+        watched=watched_text(report.watched, report.is_retrain, report.catalogue),
     )
 
 
@@ -151,22 +163,84 @@ def model_text(model: ServingModel) -> str:
         f"earlier weeks, {model.customers:,} in all, they found",
     }[str(model.evaluation)]
     attainable = "" if model.attainable is None else f"; as many calls can find {model.attainable:.1%} at most"
+    rule = (
+        ""
+        if model.rule_recall is None
+        else f"As many calls by the retention team's rule would have found {model.rule_recall:.1%}. "
+    )
     return (
         f"{judged} {model.recall:.1%} of those who left ({model.caught:,} of {model.churners:,}; for all customers "
-        f"between {model.recall_low:.1%} and {model.recall_high:.1%}{attainable}). Of those called at risk "
+        f"between {model.recall_low:.1%} and {model.recall_high:.1%}{attainable}). {rule}Of those called at risk "
         f"{model.precision:.1%} left, {model.lift:.1f} times as many as among as many chosen by chance. "
-        f"{VERDICT_WORDS[model.verdict]}"
+        f"{VERDICT_WORDS[model.verdict]}{weeks_text(model)}"
     )
 
 
-def watched_text(alarms: Sequence[Measurement], is_retrain: bool | None, catalogue: Catalogue = CATALOGUE) -> list[str]:
+def weeks_text(model: ServingModel) -> str:
+    """In how many of the weeks by themselves the model was as the policy asks, and what was short in the others."""
+    if not model.weeks:
+        return ""
+    met = sum(week.is_met for week in model.weeks)
+    missed = ", ".join(_missed(week) for week in model.weeks if not week.is_met)
+    not_so = f"; not so {missed}" if missed else ""
+    return (
+        f" Of the {len(model.weeks)} weeks each by itself {met} were as asked, and the policy asks for "
+        f"{model.weeks_asked}{not_so}."
+    )
+
+
+def _missed(week: JudgedWeek) -> str:
+    if week.recall is None or week.least_recall is None:
+        why = "nobody left"
+    elif week.recall < week.least_recall:
+        why = f"{week.recall:.1%} found, {week.least_recall:.1%} asked"
+    else:
+        why = "ranked worse than asked"
+    return f"{week.as_of:%-d %B %Y} ({why})"
+
+
+def leaning(model: ServingModel) -> str:
+    """Whether its probabilities are shown to come out "too low" or "too high"; else empty."""
+    found = model.left_per_expected
+    if found.low is None or found.high is None:
+        return ""
+    return "too low" if found.low > 1 else "too high" if found.high < 1 else ""
+
+
+def calibration_text(model: ServingModel) -> str:
+    """What "expected to leave" turned out to mean where the model was judged; empty where nobody knows."""
+    found = model.left_per_expected
+    if found.value is None or found.low is None or found.high is None:
+        return ""
+    meaning = f"they come out {leaning(model)}" if leaning(model) else "on the whole they are right"
+    return (
+        f"On these customers, for 100 whom the probabilities expected to leave {100 * found.value:.0f} left "
+        f"({100 * found.low:.0f} to {100 * found.high:.0f}): {meaning}."
+    )
+
+
+def watched_text(
+    watched: Sequence[Measurement], is_retrain: bool | None, catalogue: Catalogue = CATALOGUE
+) -> list[str]:
     """What monitoring says of the week, a sentence each, and whether the model should be trained again."""
-    sentences = [alarm_text(alarm, catalogue) for alarm in alarms] or [
-        "This week's customers are as the model knows them."
-    ]
+    alarms = [each for each in watched if each.is_alarm]
+    sentences = [alarm_text(alarm, catalogue) for alarm in alarms] or [calm_text(watched, catalogue)]
     if is_retrain is not None:
         sentences.append("The model should be trained again." if is_retrain else "The model need not be trained again.")
     return sentences
+
+
+def calm_text(watched: Sequence[Measurement], catalogue: Catalogue = CATALOGUE) -> str:
+    """That no limit is passed, with the figure that is nearest to its own."""
+    compared = [(each.value / each.limit_warn, each) for each in watched if each.metric is Metric.PSI and each.value]
+    if not compared:
+        return "This week's customers were not compared with those the model learned from."
+    share, nearest = max(compared, key=lambda each: each[0])
+    what = "the probabilities of leaving" if nearest.subject == SCORE else _meaning(nearest.subject, catalogue)
+    return (
+        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model "
+        f"learned from differ by among themselves. Nearest to it, at {int(100 * share)}%: {what}."
+    )
 
 
 def alarm_text(alarm: Measurement, catalogue: Catalogue = CATALOGUE) -> str:

@@ -312,8 +312,8 @@ def test_nothing_is_said_of_scores_and_contacts_where_none_are_known(browser: Br
 def test_the_words_on_it_are_explained() -> None:
     made = shown([customer(0)])
     assert made.words == {
-        "Probability of leaving": "The model's, of this by the company's policy: no order, counted from the first "
-        "day of the week.",
+        "Probability of leaving": "As the model gives it; leaving is by the company's policy: no order, counted from "
+        "the first day of the week.",
         "Risk": "By the probability of leaving: urgent from 40.0%, medium from 20.0% or if at risk, which this week is "
         "from 15.0%; low below.",
         "Usual": "The mean of all active customers of the week (ordered of late).",

@@ -3,6 +3,7 @@
 import base64
 import re
 import struct
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,11 +12,13 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 from churn_assets.churn.evaluation import Comparison, Figures, JudgedDate
 from churn_assets.churn.intervals import UNDEFINED, Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
+from churn_assets.churn.policy import Windows
 from churn_assets.churn.profit import SHARES, Profit
 from churn_assets.churn.uplift import Tenth
 from churn_assets.pages.pictures import (
@@ -210,20 +213,32 @@ def weeks(*shares: tuple[float | None, float]) -> list[SnapshotShares]:
 
 
 @pytest.mark.parametrize("is_narrow", [False, True])
-def test_churn_is_drawn_above_late_deliveries_as_far_as_it_is_known(is_narrow: bool) -> None:
+def test_churn_as_far_as_it_is_known_is_drawn_above_late_deliveries_each_on_its_own_scale(is_narrow: bool) -> None:
     shares = weeks((0.1, 0.02), (0.1, 0.02), (0.2, 0.2), (0.4, 0.3), (None, 0.02))
-    figure = churn_by_date(shares, 45, 30, is_narrow=is_narrow)
-    (below,) = figure.legends
-    assert [text.get_text() for text in below.get_texts()] == [
-        "had a delivery over 45 minutes late",
-        "left within 30 days",
+    figure = churn_by_date(shares, 45, Windows(), is_narrow=is_narrow)
+    left, waited = figure.axes
+    assert [" ".join(axes.get_title(loc="left").split()) for axes in figure.axes] == [
+        "share that left within 30 days",
+        "share that had a delivery over 45 minutes late in the 60 days before",
     ]
-    (line,) = figure.axes[0].get_lines()
-    *known, not_yet = ys(line)
+    *known, not_yet = ys(left.get_lines()[0])
     assert known == [0.1, 0.1, 0.2, 0.4]
     assert np.isnan(not_yet), "what is not yet known is not drawn"
+    assert ys(waited.get_lines()[0]) == [0.02, 0.02, 0.2, 0.3, 0.02]
+    # Each curve fills its own panel, over the same dates, and no words are cut.
+    assert [axes.get_ylim()[1] for axes in figure.axes] == pytest.approx([0.46, 0.345])
+    assert left.get_xlim() == waited.get_xlim()
     figure.draw_without_rendering()
-    assert below.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0, "the legend hides a part of the curve"
+    edge = figure.get_window_extent().x1
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    drawn_texts = [text for axes in figure.axes for text in axes.findobj(Text) if text.get_text() in titles]
+    assert len(drawn_texts) == 2
+    assert max(text.get_window_extent().x1 for text in drawn_texts) <= edge
+
+
+def test_where_no_delivery_is_known_nothing_is_drawn_of_late_ones() -> None:
+    unknown = [replace(share, crisis=None) for share in weeks((0.1, 0.0), (0.2, 0.0))]
+    assert len(churn_by_date(unknown, 45, Windows()).axes) == 1
 
 
 @pytest.mark.parametrize("is_narrow", [False, True])
@@ -257,10 +272,10 @@ def test_tenths_are_drawn_with_what_was_found_and_estimated_and_an_empty_one_wit
 
 
 def test_a_picture_of_lines_is_the_same_bytes_each_time_and_no_snapshot_is_still_a_picture() -> None:
-    one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45, 30)) for _ in range(2))
+    one, other = (drawn_as_lines(churn_by_date(weeks((0.1, 0.02), (0.2, 0.1)), 45, Windows())) for _ in range(2))
     assert one == other
     assert one.data_uri.startswith("data:image/svg+xml;base64,")
-    assert drawn_as_lines(churn_by_date([], 45, 30)).title == "How many left, by date"
+    assert drawn_as_lines(churn_by_date([], 45, Windows())).title == "share that left within 30 days"
 
 
 def test_every_judged_version_has_its_recall_with_interval_and_its_verdict() -> None:

@@ -13,12 +13,15 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from churn_assets.churn.catalogue import FEATURE_OF
 from churn_assets.churn.evaluation import Verdict
+from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
-from churn_assets.churn.week_at_risk import ServingModel, week_at_risk
+from churn_assets.churn.policy import Windows
+from churn_assets.churn.week_at_risk import JudgedWeek, Part, ServingModel, WeekAtRisk, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
+from churn_assets.defs.monitoring import MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
@@ -28,8 +31,11 @@ from churn_assets.pages.risk_report import (
     MOST_LISTS,
     RiskReport,
     alarm_text,
+    calibration_text,
+    calm_text,
     effect_text,
     excluded_text,
+    leaning,
     model_text,
     risk_report_page,
     trend_text,
@@ -118,16 +124,18 @@ def test_the_figures_are_those_of_the_tables(page: Page, listed: Project) -> Non
     assert figure(page, "excluded_text") == f"{len(excluded):,} at risk are left in peace: {told}."
     assert figure(page, "model_version") == scores[0]["model_version"]
 
+    # Those that hardly anybody has are the last, together.
     reasons = Counter(reason["feature"] for row in targets for reason in row["reasons"])
-    assert [int(row[1].replace(",", "")) for row in table(page, "drivers")] == sorted(reasons.values(), reverse=True)
+    frequent = sorted((each for each in reasons.values() if each / len(targets) >= 0.05), reverse=True)
+    assert [int(row[1].replace(",", "")) for row in table(page, "drivers")][: len(frequent)] == frequent
     tiers = Counter(row["risk_tier"] for row in scores)
     assert {row[0]: int(row[1].replace(",", "")) for row in table(page, "tiers")} == tiers
-    for name, customers, leavers, alerts, value in table(page, "tiers"):
+    for name, customers, leavers, *alerts, value in table(page, "tiers"):
         of_tier = [row for row in scores if row["risk_tier"] == name]
         of_alerts = [row["customer_id"] for row in of_tier if row["is_alert"]]
         assert customers == f"{len(of_tier):,}"
         assert leavers == f"{sum(row['churn_probability'] for row in of_tier):,.0f}"
-        assert alerts == f"{len(of_alerts):,}\n{len(of_alerts) / len(of_tier):.1%}"
+        assert alerts == [f"{len(of_alerts):,}\n{len(of_alerts) / len(of_tier):.1%}"] * len(alerts)
         assert value == f"{sum(at_risk[each] for each in of_alerts):,.0f}"
     segments = table(page, "segments")
     assert sum(int(row[1].replace(",", "")) for row in segments) == len(scores)
@@ -142,10 +150,14 @@ def test_the_story_and_how_sure_it_is_are_those_of_the_tables(page: Page, listed
         f"On {judged['rows']:,} customers of {judged_on(listed):%-d %B %Y} whom it had never seen, it found "
         f"{judged['recall']:.1%} of those who left ({judged['caught']:,} of {judged['churners']:,}; for all customers "
         f"between {judged['recall_low']:.1%} and {judged['recall_high']:.1%}; as many calls can find "
-        f"{judged['attainable_recall']:.1%} at most). Of those called at risk "
+        f"{judged['attainable_recall']:.1%} at most). As many calls by the retention team's rule would have found "
+        f"{judged['comparisons'][0]['recall']:.1%}. Of those called at risk "
         f"{judged['precision']:.1%} left, {judged['lift']:.1f} times as many as among as many chosen by chance. "
         "It met every requirement of the company's policy."
     )
+    (foretold,) = [row for row in of_week(listed, MONITORING) if row["metric"] == "estimated_precision"]
+    ends = [f"{foretold[end] * foretold['rows']:,.0f}" for end in ("value", "low", "high")]
+    assert "about {} of them will ({} to {})".format(*ends) in page.locator(".figures").inner_text()
     assert judged["verdict"] == "PASS"
     (effect,) = [row for row in rows(listed, EFFECT) if row["risk_tier"] == "all"]
     assert effect["statement"] in page.locator("[data-table=effects]").inner_text()
@@ -188,7 +200,17 @@ def test_every_alarm_is_said_in_words(metric: Metric, subject: str, status: Stat
     assert alarm_text(alarm).startswith(expected)
     assert alarm_text(alarm).endswith(("22.0%.", "was trained.", f"{FEATURE_OF['total_orders'].meaning}."))
     assert watched_text([alarm], True) == [alarm_text(alarm), "The model should be trained again."]
-    assert watched_text([], None) == ["This week's customers are as the model knows them."]
+
+
+def test_of_a_calm_week_the_figure_nearest_to_its_limit_is_said() -> None:
+    def compared(subject: str, value: float | None, limit: float) -> Measurement:
+        return Measurement(WEEK, "1", Metric.PSI, subject, value, None, None, 9, limit, 3, False, Status.OK)
+
+    watched = [compared("total_orders", 0.05, 0.1), compared("score", 2.67, 2.72), compared("tenure_days", None, 1)]
+    assert calm_text(watched).endswith("among themselves. Nearest to it, at 98%: the probabilities of leaving.")
+    assert calm_text(watched[:1]).endswith(f"at 50%: {FEATURE_OF['total_orders'].meaning}.")
+    assert calm_text(watched[2:]) == "This week's customers were not compared with those the model learned from."
+    assert watched_text(watched, False) == [calm_text(watched), "The model need not be trained again."]
 
 
 MODEL = ServingModel("3", WEEK, WEEK, Verdict.FAIL, "crossfit", 900, 100, 40, 0.4, 0.31, 0.5, 0.25, 2.25)
@@ -206,6 +228,37 @@ def test_it_is_said_of_whom_the_model_was_judged_where_it_learned_from_some_of_t
     )
     unjudged = replace(MODEL, verdict=None, recall=None)
     assert model_text(unjudged) == "It was not judged on customers it had never seen, so nobody knows how sure it is."
+
+
+def test_the_weeks_in_which_it_fell_short_are_named_beside_the_verdict() -> None:
+    weeks = [
+        JudgedWeek(date(2025, 10, 6), True, 0.37, 0.3),
+        JudgedWeek(date(2025, 10, 20), False, 0.207, 0.3),
+        JudgedWeek(date(2025, 11, 3), False, 0.4, 0.3),
+        JudgedWeek(date(2025, 11, 17), False, None, None),
+    ]
+    text = model_text(replace(MODEL, evaluation="backtest", weeks=weeks, weeks_asked=3, rule_recall=0.325))
+    assert "at most" not in text
+    assert "and 50.0%). As many calls by the retention team's rule would have found 32.5%. Of those" in text
+    assert text.endswith(
+        "policy. Of the 4 weeks each by itself 1 were as asked, and the policy asks for 3; not so 20 October 2025 "
+        "(20.7% found, 30.0% asked), 3 November 2025 (ranked worse than asked), 17 November 2025 (nobody left)."
+    )
+    assert model_text(replace(MODEL, weeks=weeks[:1], weeks_asked=1)).endswith("and the policy asks for 1.")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Estimate(1.475, 1.41, 1.55), "148 left (141 to 155): they come out too low."),
+        (Estimate(0.8, 0.7, 0.95), "80 left (70 to 95): they come out too high."),
+        (Estimate(1.02, 0.95, 1.1), "102 left (95 to 110): on the whole they are right."),
+    ],
+)
+def test_what_the_probabilities_meant_is_said_of_a_hundred(found: Estimate, said: str) -> None:
+    text = calibration_text(replace(MODEL, left_per_expected=found))
+    assert text == f"On these customers, for 100 whom the probabilities expected to leave {said}"
+    assert leaning(MODEL) == calibration_text(MODEL) == ""
 
 
 def test_each_reason_to_leave_somebody_in_peace_is_told_with_how_many_it_is_of() -> None:
@@ -235,28 +288,28 @@ def measured(lists: int) -> list[MeasuredEffect]:
     return [MeasuredEffect(WEEK + timedelta(weeks=7 * place), 0.05, 0.01, 0.09) for place in range(lists)]
 
 
+REPORT_OF_NOTHING = RiskReport(
+    week=WeekAtRisk(WEEK, Part("all", 1, 1, 0.5, 1.0, 0.5), [], [], [], [], 0, 0, {}),
+    trend=[SnapshotShares(WEEK + timedelta(weeks=place), 100, None, 0.0) for place in range(2)],
+    made_on=WEEK,
+    windows=Windows(),
+    population="ordered of late",
+    worth="spent in 60 days",
+    crisis_delay_minutes=45,
+    churn_definition="no order",
+    limits=TierLimits(0.5, 0.2, None),
+    alert_budget=0.2,
+    currency="EUR",
+    effects=["List of 1 September 2025: it helped."],
+    watched=[],
+    is_retrain=None,
+    model=MODEL,
+    made_from=["a table"],
+)
+
+
 def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
-    scores = {"customer_id": ["a"], "churn_probability": [0.5], "is_alert": [True], "risk_tier": ["high"]}
-    nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
-    why = pa.chunked_array([pa.array([], pa.string())])
-    spend = pa.table({"customer_id": ["a"], "spend": [1.0]})
-    report = RiskReport(
-        week=week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={}),
-        trend=[SnapshotShares(WEEK + timedelta(weeks=place), 100, None, 0.0) for place in range(2)],
-        outcome_days=30,
-        population="ordered of late",
-        worth="spent in 60 days",
-        crisis_delay_minutes=45,
-        churn_definition="no order",
-        limits=TierLimits(0.5, 0.2, None),
-        alert_budget=0.2,
-        currency="EUR",
-        effects=["List of 1 September 2025: it helped."],
-        alarms=[],
-        is_retrain=None,
-        model=MODEL,
-        made_from=["a table"],
-    )
+    report = REPORT_OF_NOTHING
     pictures = {
         lists: risk_report_page(replace(report, measured=measured(lists))).count("<picture>") for lists in range(4)
     }
@@ -269,6 +322,36 @@ def test_lists_whose_effect_is_known_are_a_picture_from_the_second_on() -> None:
     # The latest, as many as a phone has room for.
     assert text.count("by the list of") == MOST_LISTS
     assert text.endswith(f"{measured(20)[-1].as_of:%-d %B %Y}.")
+
+
+def test_on_paper_the_figures_stand_in_one_row_within_margins(page: Page) -> None:
+    page.emulate_media(media="print")
+    columns = page.locator(".figures").evaluate("row => getComputedStyle(row).gridTemplateColumns")
+    assert len(columns.split()) == page.locator(".figures > div").count() == 5
+    margins = (
+        "[...document.styleSheets[0].cssRules].filter(rule => rule.conditionText == 'print').map(rule => rule.cssText)"
+    )
+    assert "@page { margin: 14mm; }" in page.evaluate(margins)[0]
+
+
+def test_a_column_that_says_nothing_is_not_shown() -> None:
+    def tiers(least_alerted: float) -> str:
+        chances = [0.9, 0.3, 0.1]
+        scores = {
+            "customer_id": ["a", "b", "c"],
+            "churn_probability": chances,
+            "is_alert": [chance >= least_alerted for chance in chances],
+            "risk_tier": ["high", "low", "low"],
+        }
+        spend = pa.table({"customer_id": ["a", "b", "c"], "spend": [1.0, 1.0, 1.0]})
+        nobody = pa.table({name: pa.array([], kind) for name, kind in NO_TARGETS.items()})
+        why = pa.chunked_array([pa.array([], pa.string())])
+        week = week_at_risk(WEEK, pa.table(scores), spend, nobody, exclusions=why, segments={})
+        html = risk_report_page(replace(REPORT_OF_NOTHING, week=week))
+        return html[html.index('<table data-table="tiers">') :].split("</table>")[0]
+
+    assert "at risk</th>" not in tiers(0.9).replace("value at risk", "")
+    assert "50.0%" in tiers(0.3)
 
 
 def test_each_week_keeps_a_report_of_its_own(listed: Project) -> None:

@@ -3,7 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
-from math import fsum, hypot
+from math import exp, fsum, hypot, sqrt
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pytest
 
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
@@ -103,9 +108,30 @@ def report_figures(tables: Tables) -> dict[str, str]:
     alerts, caught, churners = judged["alerts"], judged["caught"], int(labels.sum())
     low, high = wilson(caught, churners, policy.gate.confidence)
     tier_high, tier_medium = tables.tiers
+    lowest_alert = min((row["churn_probability"] for row in alerted), default=None)
+    foretold = tables.measured("estimated_precision")
+    left_per_expected = _left_per_expected(tables)
+    nearest = _nearest(tables)
+    rule = next((each["recall"] for each in judged["comparisons"] if each["rival"] == "rule"), None)
     versions = {table: tables.project.lakehouse.version(table) for table in MADE_FROM}
     return {
         "week": day(tables.week),
+        "made_on": day(tables.report_made_on),
+        "leaning": _leaning(tables),
+        **{
+            f"foretold{end}": count(foretold[of] * len(alerted))
+            for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
+            if foretold is not None
+        },
+        **dict(
+            zip(("left", "left_low", "left_high"), (f"{100 * each:.0f}" for each in left_per_expected), strict=False)
+        ),
+        "rule": "" if rule is None else percent(rule),
+        "weeks": str(len(judged["dates"])),
+        "weeks_met": str(sum(each["is_met"] for each in judged["dates"])),
+        "weeks_asked": str(tables.project.policy.gate.dates_to_meet(len(judged["dates"]))),
+        "weeks_missed": ", ".join(_missed(each) for each in judged["dates"] if not each["is_met"]),
+        "nearest": f"{nearest[0]}%: {nearest[1]}" if nearest else "",
         "customers": count(len(scores)),
         "leavers": count(fsum(row["churn_probability"] for row in scores.values())),
         "alerts": count(len(alerted)),
@@ -142,6 +168,8 @@ def report_figures(tables: Tables) -> dict[str, str]:
         "budget": f"{100 * policy.alerts.budget:g}%",
         "late": span(policy.crisis_delay_minutes),
         "currency": "" if currency else "; in the shop's currency",
+        "lowest_alert": "" if lowest_alert is None else percent(lowest_alert),
+        "shown_currency": currency or "the shop's currency",
         "high": percent(tier_high),
         "medium": percent(tier_medium),
         "churn": churn_in_words(tables),
@@ -150,6 +178,44 @@ def report_figures(tables: Tables) -> dict[str, str]:
 
 
 MADE_FROM = (SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS, PANEL)
+
+
+def _left_per_expected(tables: Tables) -> tuple[float, ...]:
+    """How many left for each whom the probabilities expected to, with its interval, by the logarithm's error."""
+    ratio = next((each["value"] for each in tables.judged["criteria"] if each["key"] == "expected_over_observed"), None)
+    if ratio is None:
+        return ()
+    rows, churners = tables.judged["rows"], tables.judged["churners"]
+    _, _, scores = tables.tested
+    if np.isfinite(scores).all():
+        assert ratio == pytest.approx(scores.sum() / churners)
+    error = NormalDist().inv_cdf(0.5 + tables.project.policy.gate.confidence / 2) * sqrt(1 / churners - 1 / rows)
+    return 1 / ratio, exp(-error) / ratio, exp(error) / ratio
+
+
+def _leaning(tables: Tables) -> str:
+    _, low, high = _left_per_expected(tables) or (1, 1, 1)
+    return "too low" if low > 1 else "too high" if high < 1 else ""
+
+
+def _nearest(tables: Tables) -> tuple[int, str] | None:
+    """The figure of the week's customers that is nearest to its limit, as a share of it in percent."""
+    meanings = {feature.name: feature.meaning for feature in tables.project.policy.catalogue.features}
+    shares = {
+        row["subject"]: row["value"] / row["limit_warn"]
+        for row in tables.of_week(MONITORING)
+        if row["metric"] == "psi" and row["value"]
+    }
+    if not shares:
+        return None
+    subject = max(shares, key=lambda name: shares[name])
+    return int(100 * shares[subject]), meanings.get(subject, "the probabilities of leaving")
+
+
+def _missed(week: Mapping[str, Any]) -> str:
+    is_short = week["recall"] < week["least_recall"]
+    why = f"{percent(week['recall'])} found, {percent(week['least_recall'])} asked"
+    return f"{day(week['as_of'])} ({why if is_short else 'ranked worse than asked'})"
 
 
 def _exclusions(reasons: Sequence[str]) -> str:
@@ -177,13 +243,30 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "{recall} of those who left ({caught} of {churners}; for all customers between {recall_low} and {recall_high}; "
         "as many calls can find {attainable} at most)."
     )
+    by_tier = (
+        f"{high.capitalize()}, {medium}, {low}; By the probability of leaving: {high} from {{high}}, {medium} from "
+        "{medium} or if at risk"
+    )
+    is_lower = any(row["is_alert"] and row["churn_probability"] < tables.tiers[1] for row in tables.scores.values())
+    leaning, is_foretold, is_compared = figures["leaning"], "foretold" in figures, bool(figures["nearest"])
+    expected_meant = (
+        "On these customers, for 100 whom the probabilities expected to leave {left} left ({left_low} to {left_high}):"
+    )
+    of_weeks = "Of the {weeks} weeks each by itself {weeks_met} were as asked, and the policy asks for {weeks_asked}"
+    summed = "The probabilities of leaving, which the model gives each active customer, summed."
     texts: dict[str, bool] = {
         "Customers at risk, week of {week}": True,
         "Customers at risk of leaving": True,
-        "Week of {week}": True,
+        "Week of {week}: what was known before that day.": True,
+        "Made on {made_on}.": True,
+        "Amounts are in {shown_currency}.": True,
         "Active customers; {customers}; ordered in the last {eligible_days} days": True,
-        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days": True,
-        "At risk; {alerts}; {alert_share} of the active: those most likely to leave": True,
+        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days": not leaning,
+        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days; by the model's "
+        "probabilities, which come out {leaning}": bool(leaning),
+        "At risk; {alerts}; {alert_share} of the active: those most likely to leave": not is_foretold,
+        "At risk; {alerts}; {alert_share} of the active: those most likely to leave; about {foretold} of them will "
+        "({foretold_low} to {foretold_high})": is_foretold,
         "Value at risk; {value_at_risk}; of the {alerted_spend} that the {alerts} at risk spent in {observed_days} "
         "days": True,
         "To contact this week; {to_contact}; of those at risk; value at risk {listed_value}": True,
@@ -192,7 +275,8 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "of those of {last_week}, the latest week whose outcome is known, {last_share}.": True,
         "The figures are at the end of this page.": True,
         "Why customers are at risk": True,
-        "What raised the risk most, among the {listed} customers on this week's list; up to three reasons each.": True,
+        "What raised the risk most, among the {listed} customers on this week's list ({to_contact} to contact, "
+        "{held_out} held out); up to three reasons each.": True,
         "Nobody is on this week's list.": not tables.targets,
         "Who they are": True,
         "All active customers by the probability of leaving, and by segment.": has_segments,
@@ -217,22 +301,33 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "each on those it had never seen.": is_crossfit,
         f"Together they found {figures_of_it}": is_crossfit,
         "Of those called at risk {precision} left, {lift} times as many as among as many chosen by chance.": True,
+        "As many calls by the retention team's rule would have found {rule}.": bool(figures["rule"]),
+        f"{of_weeks}.": is_backtest and not figures["weeks_missed"],
+        f"{of_weeks}; not so {{weeks_missed}}.": is_backtest and bool(figures["weeks_missed"]),
+        f"{expected_meant} they come out {{leaning}}.": bool(leaning),
+        f"{expected_meant} on the whole they are right.": "left" in figures and not leaning,
         "It met every requirement of the company's policy.": verdict == "PASS",
         "It fell short of a requirement of the company's policy.": verdict == "FAIL",
-        "This week's customers are as the model knows them.": not _alarms(tables),
+        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model "
+        "learned from differ by among themselves.": is_compared and not _alarms(tables),
+        "Nearest to it, at {nearest}.": is_compared and not _alarms(tables),
+        "This week's customers were not compared with those the model learned from.": not is_compared,
         "The model should be trained again.": is_retrain,
         "The model need not be trained again.": bool(decided) and not is_retrain,
         "What the words mean": True,
         "Active customer; Ordered in the last {eligible_days} days, as of {week}.": True,
         "Left; By the company's policy: {churn}, counted from the first day of the week.": True,
-        "Expected to leave; The probabilities of leaving, which the model gives each active customer, summed.": True,
+        f"Expected to leave; {summed}": not is_foretold,
+        f"Expected to leave; {summed} How many of those at risk will leave is told by what such probabilities turned "
+        "out to mean where the model was judged.": is_foretold,
         "At risk; The active customers whom the model calls most likely to leave; at most about {budget} of the "
         "active, because the team cannot contact more.": True,
         "Value at risk; The probability of leaving times what the customers spent in {observed_days} days, summed "
         f"over the customers at risk{figures['currency']}.": True,
-        "Late delivery; In the picture and its table: more than {late} after the promised time.": tables.is_wait_known,
-        f"{high.capitalize()}, {medium}, {low}; By the probability of leaving: {high} from {{high}}, {medium} from "
-        f"{{medium}} or if at risk, {low} below.": True,
+        "Late delivery; In the picture and its table: more than {late} after the promised time, in the {observed_days} "
+        "days before the week.": tables.is_wait_known,
+        f"{by_tier}; {low} below.": not is_lower,
+        f"{by_tier}, which this week is from {{lowest_alert}}; {low} below.": is_lower,
         "The figures behind the picture": True,
         "Made from {made_from}.": True,
     }
@@ -262,15 +357,20 @@ def _effects(tables: Tables) -> list[str]:
         (one, one_low, one_high), (other, other_low, other_high) = ends["treated"], ends["held_out"]
         more = one - other
         low, high = more - hypot(one - one_low, other_high - other), more + hypot(one_high - one, other - other_low)
-        text = f"of 100 customers {100 * more:+.1f} more stayed than of those held out, {confidence:.1%} interval "
-        text += f"{100 * low:+.1f} to {100 * high:+.1f}"
+        were = "contacted" if row["treated_contacted"] == row["treated"] else "to contact"
+        text = f"of 100 {were} {100 * one:.0f} stayed, of 100 held out {100 * other:.0f}"
         if row["held_out_contacted"]:
-            text += f"; {row['held_out_contacted']:,} of those held out were contacted all the same"
+            text += f" ({row['held_out_contacted']:,} of them were contacted all the same)"
+        interval = f"{100 * confidence:g}% interval"
         if low <= 0 <= high:
+            text += f"; the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
             told.append(f"{begun}not enough to tell: {text}.")
         else:
-            became = "stayed" if low > 0 else "left"
-            text += f": about {abs(more) * row['treated']:,.0f} of {row['treated']:,} {became} because of it"
+            sizes = [abs(more), *sorted((abs(low), abs(high)))]
+            share, least, most = (f"{100 * size:.{0 if abs(more) >= 0.1 else 1}f}" for size in sizes)
+            kept, fewest, all_told = (count(size * row["treated"]) for size in sizes)
+            text += f": the list {'kept' if low > 0 else 'lost'} about {share} of 100 ({interval} {least} to {most}), "
+            text += f"some {kept} ({fewest} to {all_told}) of {row['treated']:,}"
             told.append(f"{begun}{text}.")
     return told
 
@@ -317,20 +417,38 @@ def _parts(tables: Tables, of: Mapping[str, str], head: str, order: Sequence[str
     return [[head, "customers", "expected to leave", "at risk", "value at risk"], *(found[name][1] for name in names)]
 
 
+def _told_together(tables: Tables, of: Mapping[str, str]) -> dict[str, str]:
+    """Of two or more names that fewer than 20 customers have, one for all."""
+    customers = Counter(of.values())
+    few = [name for name in customers if customers[name] < 20]
+    shown = dict.fromkeys(few, f"{len(few)} small segments") if len(few) > 1 else {}
+    return {customer: shown.get(name, name) for customer, name in of.items()}
+
+
 def _tiers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
-    return _parts(tables, tier_names(tables), "probability", list(shown_tiers(tables).values()))
+    rows = _parts(tables, tier_names(tables), "probability", list(shown_tiers(tables).values()))
+    if all(row[3].split()[1] in ("0.0%", "100.0%") for row in rows[1:]):
+        return [row[:3] + row[4:] for row in rows]
+    return rows
 
 
 def _segments(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
     of = {customer: tables.segments.get(row["segment_index"], "(none)") for customer, row in tables.panel.items()}
-    return _parts(tables, of, "segment", None)
+    head, *rows = _parts(tables, _told_together(tables, of), "segment", None)
+    return [head, *sorted(rows, key=lambda row: row[0].endswith(" small segments"))]
 
 
 def _drivers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
     meanings = {feature.name: feature.meaning for feature in tables.project.policy.catalogue.features}
     counts = Counter(reason["feature"] for row in tables.targets for reason in row["reasons"])
     order = sorted(counts, key=lambda name: (-counts[name], name))
-    rows = [[meanings[name], count(counts[name]), percent(counts[name] / len(tables.targets))] for name in order]
+    listed = len(tables.targets)
+    few = [name for name in order if counts[name] / listed < 0.05]
+    told = [(meanings[name], counts[name]) for name in order if name not in few or len(few) == 1]
+    if len(few) > 1:
+        of_few = [row for row in tables.targets if any(reason["feature"] in few for reason in row["reasons"])]
+        told.append((f"{len(few)} other reasons", len(of_few)))
+    rows = [[name, count(customers), percent(customers / listed)] for name, customers in told]
     return [["reason", "customers", "of the list"], *rows]
 
 
@@ -350,7 +468,7 @@ def _offers(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
 
 def _trend(tables: Tables, figures: Mapping[str, str]) -> list[list[str]]:
     rows = [["week of", "active customers", f"left within {figures['outcome_days']} days"]]
-    late = [f"had a delivery over {figures['late']} late"]
+    late = [f"had a delivery over {figures['late']} late in the {figures['observed_days']} days before"]
     for as_of, customers in tables.by_date.items():
         share = tables.churn_by_date[as_of]
         rows.append([str(as_of), count(len(customers)), "not yet known" if share is None else percent(share)])

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cached_property
 from math import fsum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from churn_assets.churn.trees import BoostedTrees, imported_trees
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.lakehouse import SEGMENTS
+from churn_assets.defs.monitoring import MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
+from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
 from churn_assets.defs.splits import TEST, TRAIN
 from churn_assets.resources.trained_models import TrainedModel
@@ -115,6 +118,16 @@ class Tables:
         model that was judged on its own test customers, else the counts alone."""
         rows = [row for row in self.whole(EVALUATIONS) if row["run_id"] == self.trained.run_id]
         return max(rows, key=lambda row: row["evaluated_at"])
+
+    def measured(self, metric: str) -> dict[str, Any] | None:
+        """What monitoring measured of the week, where it could."""
+        rows = [row for row in self.of_week(MONITORING) if row["metric"] == metric and row["value"] is not None]
+        return rows[0] if rows else None
+
+    @property
+    def report_made_on(self) -> date:
+        file = Path(self.project.lakehouse.root, FOLDER, f"{REPORT}.html")
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
 
     @cached_property
     def tested(self) -> tuple[date, np.ndarray, np.ndarray]:
