@@ -44,6 +44,7 @@ from churn_assets.defs import (
 )
 from churn_assets.engines.addresses import shown
 from churn_assets.resources.alerts import alerts_resource
+from churn_assets.resources.catalog_lakehouse import CatalogLakehouse, require_tables
 from churn_assets.resources.configuration import load_policy, names_of
 from churn_assets.resources.contacts import contacts_resource
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -80,9 +81,22 @@ def default_resources(settings: Settings, pyspark: LazyPySparkResource | None = 
 
 
 def stores(settings: Settings, pyspark: LazyPySparkResource, names: Names) -> dict[str, Any]:
-    """The resources that hold what the flow makes, under these names: tables, runs and versions, decisions."""
+    """The resources that hold what the flow makes, under these names: tables, runs and versions, decisions.
+
+    Raises UnknownTablesError.
+    """
     root = f"{settings.lakehouse.rstrip('/')}/{names.table_prefix}".rstrip("/")
-    lakehouse = LakehouseResource(root=root, pyspark=pyspark)
+    require_tables(settings)
+    lakehouse = (
+        LakehouseResource(root=root, pyspark=pyspark)
+        if settings.tables == "paths"
+        else CatalogLakehouse(
+            root=root,
+            pyspark=pyspark,
+            catalog=names.table_prefix or "spark_catalog",
+            default_schema=features.PANEL.partition("/")[0],
+        )
+    )
     tracking = TrackingResource(
         tracking_uri=shown(without_credentials(settings.tracking_uri)),
         artifact_root=settings.artifact_root,

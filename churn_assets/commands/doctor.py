@@ -175,6 +175,9 @@ def lakehouse(settings: Settings) -> str:
     from churn_assets.delta.commits import UnsafeStoreError, require_one_winner
     from churn_assets.delta.storage import filesystem_of, is_object_store
 
+    if settings.tables == "catalog":
+        place = _writable(settings.lakehouse, "CHURN_LAKEHOUSE")
+        return f"managed tables of a catalog, by Spark's connector (not probed); files for people: {place}"
     if not is_object_store(settings.lakehouse):
         return _writable(settings.lakehouse, "CHURN_LAKEHOUSE")
     try:

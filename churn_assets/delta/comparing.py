@@ -30,7 +30,7 @@ def holds_same_rows(one: "DeltaTable", other: "DeltaTable") -> bool:
         return False
     if {file["path"] for file in files_of(one)} == {file["path"] for file in files_of(other)}:
         return True
-    return len({_rows_digest(dataset_of(version)) for version in versions}) == 1
+    return len({rows_digest(dataset_of(version)) for version in versions}) == 1
 
 
 def rows_beyond(table: "DeltaTable", folder: str) -> "pa.Table | None":
@@ -99,7 +99,7 @@ def _counts(table: "DeltaTable") -> dict[str, int]:
     return {name: sum(file[name] for file in files) for name in known}
 
 
-def _rows_digest(dataset: "Dataset") -> tuple[int, int]:
+def rows_digest(dataset: "Dataset") -> tuple[int, int]:
     """The number of rows and the sum of their hashes, which no order of rows and no division into files changes."""
     rows, total = 0, 0
     for batch in dataset.to_batches():

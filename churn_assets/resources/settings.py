@@ -28,7 +28,7 @@ class Settings:
     """Places of one installation.
 
     project: folder of `policy.toml`, `sources.toml` and `data/`; relative paths in `sources.toml` start there.
-    lakehouse: folder or URI under which the Delta tables lie.
+    lakehouse: folder or URI under which the Delta tables lie. tables: paths, or catalog for managed tables of one.
     tracking_uri, artifact_root: MLflow's store and, for a store this project creates, its artifacts.
     mlflow_ui, dagster_ui: addresses of their pages, for the links between them.
     dfs_tmpdir: where Spark writes a model on its way to MLflow; None is MLflow's own default.
@@ -45,6 +45,7 @@ class Settings:
 
     project: Path
     lakehouse: str
+    tables: str
     tracking_uri: str = field(repr=False)
     artifact_root: str
     mlflow_ui: str
@@ -97,6 +98,7 @@ def settings_from_env(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(
         project=project,
         lakehouse=_absolute(env.get("CHURN_LAKEHOUSE") or str(data / "lakehouse")),
+        tables=env.get("CHURN_TABLES") or "paths",
         tracking_uri=tracking_uri,
         artifact_root=_absolute(env.get("CHURN_ARTIFACTS") or str(data / "mlflow" / "artifacts")),
         mlflow_ui=public(mlflow_ui),
