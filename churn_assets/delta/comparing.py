@@ -81,7 +81,7 @@ def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> froz
             continue
         known = dataset_of(table, files)
         new = dataset(f"{place}/{OF_DATE}={day}", schema=known.schema, filesystem=filesystem, format="parquet")
-        if _rows_digest(known) == _rows_digest(new):
+        if rows_digest(known) == rows_digest(new):
             held.add(day)
     return frozenset(held)
 
