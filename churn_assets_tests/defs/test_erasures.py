@@ -57,7 +57,14 @@ def test_a_forgotten_customer_is_nowhere_and_does_not_come_back(listed: Project,
     ids = those_to_forget(project)
     lakehouse, root = project.lakehouse, project.settings.lakehouse
     before = holding(root, *ids)
-    for place in ("exports/", LIST_PAGE, "demo/orders", "food_delivery/quarantined_rows", "_delta_log"):
+    for place in (
+        "exports/",
+        LIST_PAGE,
+        "demo/orders",
+        "food_delivery/quarantined_rows",
+        "churn_reasons",
+        "_delta_log",
+    ):
         assert any(place in name for name in before), f"nothing to forget in {place}"
     on_page = Path(lakehouse.path(LIST_PAGE)).read_text(encoding="utf-8").split("\n")
     source = deltalake.DeltaTable(lakehouse.path("demo/orders")).to_pyarrow_table()
