@@ -107,7 +107,8 @@ def _told(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, l
     module = "source_probe" if arguments.command == "doctor" else arguments.command
     try:
         engine = engine_of(settings)
-        print(f"Engine    {engine}\nProject   {settings.project}\nLog file  {log}", file=terminal)
+        kept = "\nTables    managed tables of a catalog" if settings.tables == "catalog" else ""
+        print(f"Engine    {engine}{kept}\nProject   {settings.project}\nLog file  {log}", file=terminal)
         # Loaded here, so that what libraries print while they are loaded goes to the log file.
         command = import_module(f"churn_assets.commands.{module}")
         code: int = command.main(arguments, settings, terminal, log)

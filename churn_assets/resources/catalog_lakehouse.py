@@ -207,9 +207,8 @@ class CatalogLakehouse(LakehouseResource):
 
     def counts(self, table: str, columns: Sequence[str], version: int | None = None) -> Counter[tuple[Any, ...]]:
         counted = self.read(table, version).groupBy(*columns).count().toArrow()
-        return Counter(
-            {tuple(row[:-1]): row[-1] for row in zip(*[c.to_pylist() for c in counted.columns], strict=True)}
-        )
+        rows = zip(*[column.to_pylist() for column in counted.columns], strict=True)
+        return Counter({row[:-1]: row[-1] for row in rows})
 
     def bounds(self, table: str, column: str, version: int | None = None) -> tuple[Any, Any]:
         return _ends(self.read(table, version), [column])[column]
@@ -305,7 +304,7 @@ class CatalogLakehouse(LakehouseResource):
         replaced: Replaced | None = None,
         if_empty: Exception | None = None,
     ) -> list[TableCommit]:
-        """As `delta.commits.publish`: computed once under the root, audited there, and then committed by the session."""
+        """As `delta.commits.publish`: computed once, under the root, audited there, and committed by the session."""
         noted = self._marked(metadata)
         if replaced is not None and replaced.days is not None:
             noted["dates"] = replaced.days
@@ -393,9 +392,8 @@ class CatalogLakehouse(LakehouseResource):
         properties = ", ".join(f"'{name}' = '{value}'" for name, value in TABLE_PROPERTIES.items())
         try:
             self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self._schema(table)}")
-            self.spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {self.path(table)} ({columns}) USING DELTA {by} TBLPROPERTIES ({properties})"
-            )
+            made = f"CREATE TABLE IF NOT EXISTS {self.path(table)} ({columns}) USING DELTA {by}"
+            self.spark.sql(f"{made} TBLPROPERTIES ({properties})")
         except engine_errors() as refused:
             if "DATA_SOURCE_NOT_FOUND" not in str(refused) and "DELTA_CONFIGURE_SPARK_SESSION" not in str(refused):
                 raise

@@ -60,6 +60,7 @@ def test_each_variable_moves_its_place_and_no_other(tmp_path: Path) -> None:
         "CHURN_LAKEHOUSE": ("lakehouse", "s3a://bucket/lake"),
         "MLFLOW_TRACKING_URI": ("tracking_uri", "postgresql://mlflow/store"),
         "CHURN_ARTIFACTS": ("artifact_root", "s3://bucket/artifacts"),
+        "CHURN_TABLES": ("tables", "catalog"),
         "CHURN_ENGINE": ("engine", "local"),
         "SPARK_MASTER": ("spark_master", "spark://host:7077"),
         "SPARK_REMOTE": ("spark_remote", "sc://host:15002"),
