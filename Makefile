@@ -36,10 +36,10 @@ doctor: $(INSTALLED) ## what is wrong with this machine or configuration, and ho
 dev: $(INSTALLED) ## Dagster on port 3000 and MLflow on 5000 until Ctrl-C (DAGSTER_PORT=, MLFLOW_PORT= choose others)
 	@scripts/ensure-java --if-asked $(VENV_PYTHON) scripts/dev
 
-# Two processes, a file at a time, those that take longest first (conftest.py); each has a Spark session of its own, and
-# a test of a flow keeps one core busy.
+# A file at a time, those that take longest first (conftest.py). Three processes, for a third of their time two wait for
+# servers, daemons and JVMs; each has a Spark session of its own.
 test: $(INSTALLED) ## every test (ARGS='-m unit' those of seconds, '-m flow', '-m system'; ARGS='-k features' some)
-	@scripts/ensure-java --if-found $(VENV_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@scripts/ensure-java --if-found $(VENV_PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: lint types imports definitions ## lint, format, types, the import rules, the definitions (make -k check shows all that fails)
 

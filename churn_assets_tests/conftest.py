@@ -82,9 +82,11 @@ ENGINE = {
 LONGEST_FIRST = (
     "test_pipeline.py",
     "test_cluster.py",
+    "test_catalog_lakehouse.py",
     "defs/test_sabotage.py",
     "test_daemon.py",
     "commands/test_run.py",
+    "commands/test_engines.py",
     "test_browser.py",
     "defs/test_gates.py",
     "defs/test_monitoring.py",
