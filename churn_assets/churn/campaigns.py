@@ -194,12 +194,13 @@ def campaign_effect(
     stayed = [round(100 * (arm.retained or 0) / arm.customers) for arm in (treated, held_out)]
     spoiled = f" ({held_out.contacted:,} of them were contacted all the same)" if held_out.contacted else ""
     told = f"of 100 {listed} {stayed[0]} stayed, of 100 held out {stayed[1]}{spoiled}"
-    interval = f"{100 * confidence:g}% interval"
+    interval = f"{round(100 * confidence, 1):g}% interval"
     if low <= 0 <= high:
         unsure = f"the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
         return concluded(TOO_FEW, f"not enough to tell: {told}; {unsure}", estimate)
-    decimals = 0 if abs(difference) >= 0.1 else 1
     changed = [abs(difference), *sorted((abs(low), abs(high)))]
+    # An end that is not 0 does not read as 0.
+    decimals = 0 if changed[0] >= 0.1 and changed[1] >= 0.01 else 1
     share, least, most = (f"{100 * each:.{decimals}f}" for each in changed)
     kept, fewest, all_told = (f"{each * treated.customers:,.0f}" for each in changed)
     statement = (

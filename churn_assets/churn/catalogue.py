@@ -43,6 +43,7 @@ RESERVED = frozenset(
             "explained_at",
         ),
         *("score", "outcome", "rows", "labels", "copies", "ranked_by", "expected_profit"),
+        *("uplift", "is_exploration", "exploration_draw", "ranked_because"),
     }
 )
 

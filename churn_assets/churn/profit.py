@@ -85,14 +85,15 @@ def profit_of(
     action = max(observed, key=lambda name: observed[name])
     # Not by @: in which order BLAS adds depends on where the rows lie in memory, and the last digit with it.
     of_alerted = np.where(is_alert, earnings.profits, 0.0)
+    curve = profit_curve(ranking, earnings.profits)
     statistics = {
-        "curve": profit_curve(ranking, earnings.profits),
+        "curve": lambda weights: curve(weights).T,
         "alerted": lambda weights: (weights * of_alerted).sum(axis=1) / weights.sum(axis=1),
         "empc": by_action[action],
     }
-    values = {name: statistic(as_observed)[0] for name, statistic in statistics.items()}
+    values = {name: statistic(as_observed)[..., 0] for name, statistic in statistics.items()}
     drawn = bootstrap(statistics, rows)
-    of_curve = zip(values["curve"], drawn["curve"].T, strict=True)
+    of_curve = zip(values["curve"], drawn["curve"], strict=True)
     return Profit(
         tuple(_estimate(float(value), replicates, confidence) for value, replicates in of_curve),
         _estimate(float(values["alerted"]), drawn["alerted"], confidence),

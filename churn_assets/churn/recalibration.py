@@ -91,20 +91,14 @@ def calibration_of(scores: Floats, labels: Floats) -> Calibration | None:
 def expected_over_observed(scores: Floats, labels: Floats, confidence: float) -> Estimate:
     """Churners that the scores add up to over those that there were; 1 is perfect, above it the scores are too high.
 
+    The interval of Debray et al. (BMJ 356, 2017, i6460): the logarithm has the standard error sqrt((1 - O/n) / O).
     Undefined where nobody left.
     """
     observed = float(labels.sum())
-    return (
-        ratio_over_observed(float(scores.sum()) / observed, observed, len(labels), confidence)
-        if observed
-        else UNDEFINED
-    )
-
-
-def ratio_over_observed(ratio: float, observed: float, rows: int, confidence: float) -> Estimate:
-    """The ratio with the interval of Debray et al. (BMJ 356, 2017, i6460): its logarithm has the standard error
-    sqrt((1 - O/n) / O), with `observed` (O) churners among `rows` (n) customers."""
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * ((1 - observed / rows) / observed) ** 0.5
+    if not observed:
+        return UNDEFINED
+    ratio = float(scores.sum()) / observed
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * ((1 - observed / len(labels)) / observed) ** 0.5
     return Estimate(ratio, ratio * float(np.exp(-half)), ratio * float(np.exp(half)))
 
 

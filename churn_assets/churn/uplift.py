@@ -394,22 +394,22 @@ def judge(trial: Trial, uplift: Floats, policy: ChurnPolicy) -> UpliftEvaluation
     }
 
     def qinis(weights: Floats) -> Floats:
-        return np.column_stack([ranking.qini(weights) for both in rankings.values() for ranking in both])
+        return np.stack([ranking.qini(weights) for both in rankings.values() for ranking in both])
 
     customers = int(trial.customers.max()) + 1
-    values = qinis(np.ones((1, customers)))[0]
+    values = qinis(np.ones((1, customers)))[:, 0]
     replicates = bootstrap({"qini": qinis}, customers)["qini"]
     confidence = policy.gate.confidence
 
     def estimate(figure: Floats, of_replicates: Floats) -> Estimate:
         return Estimate(float(figure), *percentile_interval(of_replicates, confidence))
 
-    qini = estimate(values[0], replicates[:, 0])
-    gain = estimate(values[0] - values[1], replicates[:, 0] - replicates[:, 1])
+    qini = estimate(values[0], replicates[0])
+    gain = estimate(values[0] - values[1], replicates[0] - replicates[1])
     criteria = [*counted, _above_zero("qini", "Qini over random", qini), _above_zero("gain", GAIN, gain)]
     value_gain = UNDEFINED
     if "value_" in rankings:
-        value_gain = estimate(values[2] - values[3], replicates[:, 2] - replicates[:, 3])
+        value_gain = estimate(values[2] - values[3], replicates[2] - replicates[3])
         criteria.append(_not_below_zero("value_gain", f"{GAIN}, in spend kept", value_gain))
     missed = [each.sentence(confidence) for each in criteria if not each.is_met]
     found = [each.sentence(confidence) for each in criteria if each.key in ("qini", "gain")]

@@ -174,10 +174,11 @@ def _drivers(targets: pa.Table, catalogue: Catalogue) -> list[Driver]:
     rare = {feature for feature in ordered if counted[feature] < LEAST_SHARE_OF_LIST * len(reasons)}
     if len(rare) < 2:
         rare = set()
-    told = {catalogue.of[feature].meaning: counted[feature] for feature in ordered if feature not in rare}
+    told = [(catalogue.of[feature].meaning, counted[feature]) for feature in ordered if feature not in rare]
     if rare:
-        told[f"{len(rare)} other reasons"] = sum(not rare.isdisjoint(of_customer) for of_customer in reasons)
-    return [Driver(meaning, customers, customers / len(reasons)) for meaning, customers in told.items()]
+        of_others = sum(not rare.isdisjoint(of_customer) for of_customer in reasons)
+        told.append((f"{len(rare)} other reasons", of_others))
+    return [Driver(meaning, customers, customers / len(reasons)) for meaning, customers in told]
 
 
 def _offers(targets: pa.Table) -> list[Offer]:
@@ -211,8 +212,8 @@ class ServingModel:
 
     evaluation: the policy's way of judging by the time, "holdout", "crossfit" or "backtest". attainable: the recall of
     a perfect ranking with as many alerts; rule_recall: that of the retention team's rule with as many. weeks: of a
-    backtest, with how many of them the policy asks for. left_per_expected: how many of the judged customers left for
-    each whom the probabilities expected to.
+    backtest, with how many of them the policy asks for. expected_per_left: how many the probabilities expected to
+    leave for each of the judged customers who left.
     """
 
     version: str
@@ -232,4 +233,4 @@ class ServingModel:
     rule_recall: float | None = None
     weeks: Sequence[JudgedWeek] = ()
     weeks_asked: int = 0
-    left_per_expected: Estimate = UNDEFINED
+    expected_per_left: Estimate = UNDEFINED

@@ -83,10 +83,13 @@ def orders_in_all(value: Compared, said: Wording) -> str | None:
 
 
 def _fewer_orders(value: Compared, span: str) -> str | None:
-    # 7 orders are not few beside 7.2.
-    if f"{value.own:.0f}" == f"{value.reference:.0f}":
-        return None
-    return f"{counted(value.own, 'order', 'orders')} {span}; usual is {value.reference:,.1f}"
+    placed = counted(value.own, "order", "orders")
+    return None if _is_usual(value) else f"{placed} {span}; usual is {value.reference:,.1f}"
+
+
+def _is_usual(value: Compared) -> bool:
+    """Of counts and times, whether nobody would call it another: 7 orders are not few beside 7.2."""
+    return abs(value.own - value.reference) < 0.1 * abs(value.reference)
 
 
 def rating(value: Compared, said: Wording) -> str | None:
@@ -133,22 +136,27 @@ def rank(value: Compared, said: Wording) -> str | None:
     return f"ranks {', '.join(worse)}; 1 is best" if worse else None
 
 
-def silence(value: Compared, said: Wording) -> str:
-    return f"last ordered {counted(value.own, 'day', 'days')} ago; usual is {value.reference:,.0f}"
+def silence(value: Compared, said: Wording) -> str | None:
+    return _days_ago(value, "last ordered")
 
 
-def tenure(value: Compared, said: Wording) -> str:
-    return f"first ordered {counted(value.own, 'day', 'days')} ago; usual is {value.reference:,.0f}"
+def tenure(value: Compared, said: Wording) -> str | None:
+    return _days_ago(value, "first ordered")
 
 
-def gap(value: Compared, said: Wording) -> str:
-    usual = f"usual is {value.reference:.1f} times"
-    return f"silent for {value.own:.1f} times their own usual gap between orders; {usual}"
+def _days_ago(value: Compared, did: str) -> str | None:
+    told = f"{did} {counted(value.own, 'day', 'days')} ago; usual is {value.reference:,.0f}"
+    return None if _is_usual(value) else told
 
 
-def missed(value: Compared, said: Wording) -> str:
-    usual = f"usual is {value.reference:.1f}"
-    return f"at their own pace would have ordered {value.own:.1f} times since the last order; {usual}"
+def gap(value: Compared, said: Wording) -> str | None:
+    told = f"silent for {value.own:.1f} times their own usual gap between orders; usual is {value.reference:.1f} times"
+    return None if _is_usual(value) else told
+
+
+def missed(value: Compared, said: Wording) -> str | None:
+    told = f"at their own pace would have ordered {value.own:.1f} times since the last order"
+    return None if _is_usual(value) else f"{told}; usual is {value.reference:.1f}"
 
 
 def delay(value: Compared, said: Wording) -> str:

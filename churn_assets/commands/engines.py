@@ -132,6 +132,8 @@ def _environment(settings: Settings, engine: str, folder: Path) -> dict[str, str
     places = {
         "CHURN_PROJECT": str(settings.project),
         "CHURN_LAKEHOUSE": str(folder / "lakehouse"),
+        # A catalog's tables are the real ones, wherever the folder is.
+        "CHURN_TABLES": "paths",
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "CHURN_ARTIFACTS": str(folder / "artifacts"),
         "DAGSTER_HOME": str(folder / "dagster_home"),

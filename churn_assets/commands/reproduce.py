@@ -136,6 +136,8 @@ def _apart(settings: Settings, folder: Path) -> Settings:
         settings,
         project=folder,
         lakehouse=str(folder / "lakehouse"),
+        # A catalog has no folder of its own for a trial: its tables are the real ones.
+        tables="paths",
         tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
         artifact_root=str(folder / "artifacts"),
     )

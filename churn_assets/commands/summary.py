@@ -271,7 +271,7 @@ def _list_lines(lakehouse: LakehouseResource) -> list[str]:
     others = f"{len(listed) - len(values):,} held out, {len(excluded):,} excluded"
     lines = [
         f"  week {latest}: {len(values):,} to contact, {worth}; {others}",
-        f"  {lakehouse.path(f'{EXPORTS}/{latest}.csv')}",
+        f"  {lakehouse.root}/{EXPORTS}/{latest}.csv",
     ]
     effects = lakehouse.records(EFFECT) if lakehouse.has(EFFECT) else []
     for effect in effects:

@@ -13,7 +13,7 @@ from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.labels import definition
 from churn_assets.churn.outbox import WeekOfMessages
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.scoring import KEYS
+from churn_assets.churn.scoring import KEYS, STAMPS
 from churn_assets.churn.worklist import FIGURES, TO_CONTACT, Event, ScoredDate, events_of, worklist
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.outbox import LISTED, OUTBOX, RECEIPTS, week_of_messages
@@ -29,7 +29,7 @@ PAGE = "retention_list_page"
 # A quarter of a year of weeks; what a customer was like before is of no use in a talk.
 EARLIER_DATES = 12
 # What the page needs of the week's scores.
-SCORED = ("customer_id", "churn_probability", "risk_tier", "is_alert", "features_version")
+SCORED = ("customer_id", "churn_probability", "risk_tier", "is_alert", *STAMPS)
 
 
 @dg.asset(
@@ -74,13 +74,19 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
     # Who was kept off the list and is not in these scores, made since, is of no list and at no risk that anybody knows.
     kept_off = [row for row in excluded.to_pylist() if row["customer_id"] in scored]
     unlisted = _of(
-        lakehouse.arrow(REASONS, ["customer_id", "reasons"], inputs[REASONS], dates=("as_of", [as_of])),
+        lakehouse.arrow(REASONS, ["customer_id", *STAMPS, "reasons"], inputs[REASONS], dates=("as_of", [as_of])),
         pa.array([row["customer_id"] for row in kept_off], pa.string()),
-    )
-    told = {row["customer_id"]: row["reasons"] for row in unlisted.to_pylist()}
+    ).to_pylist()
+    # Of the model and the features that gave the probability beside them.
+    told = {
+        row["customer_id"]: row["reasons"]
+        for row in unlisted
+        if all(row[stamp] == scored[row["customer_id"]][stamp] for stamp in STAMPS)
+    }
     if len(told) < len(kept_off):
         raise UnlistableWeekError(
-            f"The week of {as_of} is listed, and not all of its scores are explained; the earlier page stays.",
+            f"The week of {as_of} is listed, and not all of its scores are explained as they are now; the earlier page "
+            "stays.",
             next_step=f"materialize {REASONS} for it",
         )
     week = week_of_messages(lakehouse, inputs)

@@ -40,11 +40,11 @@ def maintain_tables(
 ) -> None:
     """Compacts, writes checkpoints, and removes what no registered model, evaluation, ledger row or score names."""
     older_than = timedelta(hours=config.older_than_hours)
+    temporary = lakehouse.remove_temporary_files(older_than)
     named = named_versions(
         lakehouse, tracking, recorded_in=(EVALUATIONS, LEDGER), scored_in=(SCORES, UNSCORED), features=PANEL
     )
     done = {table: lakehouse.maintain(table, named.get(table, ()), older_than) for table in lakehouse.tables()}
-    temporary = lakehouse.remove_temporary_files(older_than)
     for table, upkeep in done.items():
         context.log.info(f"{table}: {told(upkeep)}")
         if upkeep.lost:

@@ -19,7 +19,6 @@ from churn_assets.churn.labels import definition, known_churn_rate, shares_of
 from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.recalibration import ratio_over_observed
 from churn_assets.churn.retention import ranked_text
 from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
@@ -63,7 +62,7 @@ def churn_risk_report(
 
     The page needs no network; it is for a screen, a phone or paper.
     """
-    inputs = lakehouse.pin(SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS)
+    inputs = lakehouse.pin(SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS, MONITORING)
     latest = max(lakehouse.dates(SCORES, "as_of", inputs[SCORES]), default=None)
     if latest is None:
         raise UnlistableWeekError(
@@ -98,9 +97,13 @@ def churn_risk_report(
         alert_budget=policy.alerts.budget,
         currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
-        watched=[each for each in _measurements(lakehouse) if each.as_of == as_of],
+        watched=[
+            each
+            for each in map(Measurement.of, lakehouse.records(MONITORING, inputs[MONITORING]))
+            if (each.as_of, each.model_version) == (as_of, version)
+        ],
         is_retrain=_is_retrain(lakehouse),
-        model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS], policy),
+        model=_serving_model(lakehouse, tracking, version, inputs[EVALUATIONS]),
         made_from=[f"{table} version {number}" for table, number in {**inputs, PANEL: panel}.items()],
         catalogue=policy.catalogue,
         measured=[
@@ -143,10 +146,6 @@ def _ranked(lakehouse: LakehouseResource, version: int, week: date) -> str:
     return ranked_text(lakehouse.arrow(TARGETS, RANKED, version, dates=("as_of", [week])).to_pylist())
 
 
-def _measurements(lakehouse: LakehouseResource) -> list[Measurement]:
-    return [Measurement.of(row) for row in lakehouse.records(MONITORING)]
-
-
 def _is_retrain(lakehouse: LakehouseResource) -> bool | None:
     """Whether monitoring asks for a retraining; None where nothing is decided yet."""
     decision = retraining.latest(lakehouse.records(DECISIONS)) if lakehouse.has(DECISIONS) else None
@@ -154,7 +153,7 @@ def _is_retrain(lakehouse: LakehouseResource) -> bool | None:
 
 
 def _serving_model(
-    lakehouse: LakehouseResource, tracking: TrackingResource, number: str, evaluations: int, policy: ChurnPolicy
+    lakehouse: LakehouseResource, tracking: TrackingResource, number: str, evaluations: int
 ) -> ServingModel:
     """The version that scored the week, by its latest recorded evaluation."""
     version = tracking.version(number)
@@ -167,10 +166,10 @@ def _serving_model(
     judged = [row for row in lakehouse.records(EVALUATIONS, evaluations) if row["run_id"] == trained.run_id]
     latest = max(judged, key=lambda row: row["evaluated_at"], default=None)
     model = ServingModel(version=number, trained_on=max(trained.dates.train), tested_at=trained.dates.test)
-    return model if latest is None else replace(model, **_judged(latest, policy.gate.confidence))
+    return model if latest is None else replace(model, **_judged(latest))
 
 
-def _judged(row: Mapping[str, Any], confidence: float) -> dict[str, Any]:
+def _judged(row: Mapping[str, Any]) -> dict[str, Any]:
     """Of a recorded evaluation what `ServingModel` tells."""
     figures = ("evaluation", "churners", "caught", "recall", "recall_low", "recall_high", "precision", "lift")
     # Those of before 0.7 have none.
@@ -186,12 +185,13 @@ def _judged(row: Mapping[str, Any], confidence: float) -> dict[str, Any]:
             JudgedWeek(*(each[name] for name in ("as_of", "is_met", "recall", "least_recall"))) for each in weeks
         ],
         "weeks_asked": int(criteria["dates_met"].limit or 0) if "dates_met" in criteria else 0,
-        "left_per_expected": _left_per_expected(criteria.get(EXPECTED_OVER_OBSERVED), row, confidence),
+        "expected_per_left": _expected_per_left(criteria.get(EXPECTED_OVER_OBSERVED)),
     }
 
 
-def _left_per_expected(criterion: Figure | None, row: Mapping[str, Any], confidence: float) -> Estimate:
-    if criterion is None or not criterion.value:
+def _expected_per_left(criterion: Figure | None) -> Estimate:
+    """As it was recorded, interval included, which is of customers and not of their rows."""
+    if criterion is None or criterion.value is None or not criterion.interval:
         return UNDEFINED
-    found = ratio_over_observed(criterion.value, row["churners"], row["rows"], confidence)
-    return Estimate(*(1 / end for end in (found.value, found.high, found.low) if end))
+    low, high = (float(end) for end in criterion.interval.split(" to "))
+    return Estimate(criterion.value, low, high)

@@ -275,5 +275,5 @@ def _validation_curve(model: models.ChurnModel, policy: ChurnPolicy) -> "Figure"
         {"model, validation fold": precision_recall_curve(scores, labels, rows)},
         title="The threshold, chosen on the validation fold",
         chosen=(model.threshold.recall, model.threshold.precision) if model.threshold else None,
-        limits=[("precision floor", policy.gate.precision_floor)],
+        limits=[("least precision", policy.gate.precision_floor)],
     )

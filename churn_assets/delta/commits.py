@@ -244,6 +244,9 @@ def _what_differs(
     delta, by = DeltaTable(uri), replaced.by
     if delta.schema() != schema or delta.metadata().partition_columns != [by]:
         return all_of_them
+    if replaced.dates is None and any(file[f"partition.{by}"] is None for file in files_of(delta)):
+        # A row of another writer without a date: no condition on dates would remove it.
+        return all_of_them
     rows: Counter[str] = Counter()
     for action in actions:
         rows[action.partition_values[by]] += _rows_of([action])

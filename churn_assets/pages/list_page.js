@@ -49,7 +49,7 @@
 
   const sortable = (customer, field) => {
     if (field === "risk_tier") return customer.tier;
-    if (field === "reasons") return customer.reasons.join("\n");
+    if (field === "reasons") return customer.reasons.join("\n") || null;
     if (field === "suggested_action") return customer.suggested_action ?? customer.why;
     return customer[field];
   };

@@ -53,7 +53,7 @@ class ListPage:
             "Probability of leaving": "As the model gives it; leaving is by the company's policy: "
             f"{self.churn_definition}, counted from the first day of the week.",
             "Risk": self.limits.told(self.tiers),
-            "Usual": f"The mean of all active customers of the week ({self.population}).",
+            "Usual": f"The mean of all customers scored this week ({self.population}).",
             "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "
             "others changes.",
         }

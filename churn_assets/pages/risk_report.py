@@ -74,7 +74,7 @@ class RiskReport:
 
     @property
     def foretold(self) -> Estimate:
-        """How many of those at risk will leave, by what such probabilities turned out to mean; undefined if unknown."""
+        """How many of those at risk would leave, by what such probabilities came to mean; undefined if unknown."""
         alerts = self.week.everyone.alerts
         found = next((each for each in self.watched if each.metric is Metric.ESTIMATED_PRECISION), None)
         if found is None or found.value is None or found.low is None or found.high is None:
@@ -102,7 +102,6 @@ def risk_report_page(report: RiskReport) -> str:
         effect_pictures=effect_pictures(report.measured),
         effect_text=effect_text(report.measured),
         model_text=model_text(report.model),
-        leaning=leaning(report.model),
         calibration_text=calibration_text(report.model),
         late=duration(report.crisis_delay_minutes),
         excluded_text=excluded_text(report.week),
@@ -199,23 +198,17 @@ def _missed(week: JudgedWeek) -> str:
     return f"{week.as_of:%-d %B %Y} ({why})"
 
 
-def leaning(model: ServingModel) -> str:
-    """Whether its probabilities are shown to come out "too low" or "too high"; else empty."""
-    found = model.left_per_expected
-    if found.low is None or found.high is None:
-        return ""
-    return "too low" if found.low > 1 else "too high" if found.high < 1 else ""
-
-
 def calibration_text(model: ServingModel) -> str:
     """What "expected to leave" turned out to mean where the model was judged; empty where nobody knows."""
-    found = model.left_per_expected
+    found = model.expected_per_left
     if found.value is None or found.low is None or found.high is None:
         return ""
-    meaning = f"they come out {leaning(model)}" if leaning(model) else "on the whole they are right"
+    leaning = (
+        "come out too low" if found.high < 1 else "come out too high" if found.low > 1 else "are right on the whole"
+    )
     return (
-        f"On these customers, for 100 whom the probabilities expected to leave {100 * found.value:.0f} left "
-        f"({100 * found.low:.0f} to {100 * found.high:.0f}): {meaning}."
+        f"For each of these customers who left, the probabilities had expected {found.value:.2f} to leave "
+        f"({found.low:.2f} to {found.high:.2f}): they {leaning}."
     )
 
 
@@ -231,15 +224,16 @@ def watched_text(
 
 
 def calm_text(watched: Sequence[Measurement], catalogue: Catalogue = CATALOGUE) -> str:
-    """That no limit is passed, with the figure that is nearest to its own."""
+    """That the customers are like those the model learned from, with what is nearest to its limit."""
     compared = [(each.value / each.limit_warn, each) for each in watched if each.metric is Metric.PSI and each.value]
     if not compared:
         return "This week's customers were not compared with those the model learned from."
     share, nearest = max(compared, key=lambda each: each[0])
     what = "the probabilities of leaving" if nearest.subject == SCORE else _meaning(nearest.subject, catalogue)
     return (
-        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model "
-        f"learned from differ by among themselves. Nearest to it, at {int(100 * share)}%: {what}."
+        "This week's customers, and their probabilities, differ from those the model learned from by no more than is "
+        "allowed for what its weeks differ by among themselves. "
+        f"Nearest to its limit, at {int(100 * share)}% of it: {what}."
     )
 
 
@@ -257,6 +251,10 @@ def alarm_text(alarm: Measurement, catalogue: Catalogue = CATALOGUE) -> str:
         f"{alarm.limit_warn:.1%}.",
         Metric.UNSEEN_SEGMENT_SHARE: f"Customers of segments that the model never saw: {figures} allows "
         f"{alarm.limit_warn:.1%}.",
+        Metric.ESTIMATED_RECALL: f"By the probabilities, of this week's customers who will leave the share that is "
+        f"called at risk: {figures} asks for at least {alarm.limit_warn:.1%}.",
+        Metric.ESTIMATED_PRECISION: f"By the probabilities, of those called at risk this week the share that will "
+        f"leave: {figures} asks for at least {alarm.limit_warn:.1%}.",
         Metric.REALISED_RECALL: f"Of this week's customers who left, the share that was called at risk: {figures} asks "
         f"for at least {alarm.limit_warn:.1%}.",
         Metric.REALISED_PRECISION: f"Of those called at risk this week, the share that left: {figures} asks for at "

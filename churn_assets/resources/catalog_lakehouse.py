@@ -33,6 +33,8 @@ APPLICATION = "churn_assets"
 # Commits that change no row of the table.
 REARRANGING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "CREATE TABLE")
 ATTEMPTS = 20
+# What Delta says of a commit that another's came before, rows, columns or the table itself.
+LOST_RACES = ("DELTA_CONCURRENT", "DELTA_METADATA_CHANGED", "DELTA_PROTOCOL_CHANGED")
 # Of rows that rest on no other: whatever was written meanwhile overtakes them not.
 ANY_VERSION = 2**62
 
@@ -345,14 +347,15 @@ class CatalogLakehouse(LakehouseResource):
         """
         days = None if replaced is None or replaced.upon is not None else replaced.days
         for _ in range(ATTEMPTS):
-            self._require_unwritten(table, begun, days)
+            # The number first: who commits after it was read takes that very number.
             latest = self._latest(table) or self._made(table, rows.schema, replaced)
             number = latest["version"] + 1
+            self._require_unwritten(table, begun, days)
             options = {"txnAppId": APPLICATION, "txnVersion": str(number), "userMetadata": json.dumps(noted)}
             try:
                 self._put(table, rows.writeTo(self.path(table)).options(**options), rows.schema, mode, replaced)
             except engine_errors() as failed:
-                if "DELTA_CONCURRENT" not in str(failed) and "Concurrent" not in type(failed).__name__:
+                if "Concurrent" not in type(failed).__name__ and not any(lost in str(failed) for lost in LOST_RACES):
                     raise
             for entry in self._history(table):
                 if entry["version"] >= number and _noted_in(entry).get("write_id") == noted["write_id"]:
@@ -373,6 +376,7 @@ class CatalogLakehouse(LakehouseResource):
         if mode == "append":
             writer.option("mergeSchema", "true").append()
         elif replaced is not None and replaced.dates is not None:
+            writer = writer.option("mergeSchema", "true")
             writer.overwrite(F.col(replaced.by).isin(list(replaced.dates)) if replaced.dates else F.lit(False))
         elif _columns(schema) == _columns(self._raw_schema(table)) and by == self._laid_out_by(table):
             writer.overwrite(F.lit(True))

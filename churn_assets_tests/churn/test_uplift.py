@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from churn_assets.churn import intervals
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.intervals import UNDEFINED, Floats
 from churn_assets.churn.policy import ChurnPolicy, Retention
@@ -196,6 +197,18 @@ def test_without_enough_to_judge_by_there_is_no_verdict(
     found = judge(replace(varied, **changed(varied)), estimated, POLICY)
     assert found.verdict is Verdict.NOT_EVALUABLE
     assert any(reason in each for each in found.reasons)
+
+
+def test_however_many_resamples_are_drawn_at_a_time_the_intervals_are_the_same(
+    varied: Trial, estimated: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = judge(varied, estimated, POLICY)
+    monkeypatch.setattr(intervals, "CELLS", 17 * 5_000)
+    again = judge(varied, estimated, POLICY)
+    assert again.gain.low is not None
+    # Weighted sums of other blocks: another last digit.
+    for one, other in ((found.qini, again.qini), (found.gain, again.gain), (found.value_gain, again.value_gain)):
+        assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high), abs=1e-12)
 
 
 def test_a_customer_on_many_lists_counts_as_one(varied: Trial, estimated: Floats) -> None:

@@ -315,7 +315,7 @@ def test_the_words_on_it_are_explained() -> None:
         "the first day of the week.",
         "Risk": "By the probability of leaving: urgent from 40.0%, medium from 20.0% or if at risk, which this week is "
         "from 15.0%; low below.",
-        "Usual": "The mean of all active customers of the week (ordered of late).",
+        "Usual": "The mean of all customers scored this week (ordered of late).",
         "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "
         "others changes.",
         "Value at risk": "The probability of leaving times what the customers spent in 60 days.",

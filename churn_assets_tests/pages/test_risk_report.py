@@ -35,7 +35,6 @@ from churn_assets.pages.risk_report import (
     calm_text,
     effect_text,
     excluded_text,
-    leaning,
     model_text,
     risk_report_page,
     trend_text,
@@ -157,7 +156,9 @@ def test_the_story_and_how_sure_it_is_are_those_of_the_tables(page: Page, listed
     )
     (foretold,) = [row for row in of_week(listed, MONITORING) if row["metric"] == "estimated_precision"]
     ends = [f"{foretold[end] * foretold['rows']:,.0f}" for end in ("value", "low", "high")]
-    assert "about {} of them will ({} to {})".format(*ends) in page.locator(".figures").inner_text()
+    assert (
+        "about {} of them would if nothing were done ({} to {})".format(*ends) in page.locator(".figures").inner_text()
+    )
     assert judged["verdict"] == "PASS"
     (effect,) = [row for row in rows(listed, EFFECT) if row["risk_tier"] == "all"]
     assert effect["statement"] in page.locator("[data-table=effects]").inner_text()
@@ -191,6 +192,8 @@ def test_no_word_of_the_trade_is_left_to_an_executive(page: Page) -> None:
         (Metric.PSI, "total_orders", Status.FAIL, "Customers differ far more than usual from those the model learned"),
         (Metric.ALERT_SHARE, "", Status.WARN, "More customers are at risk than the team can contact: 31.0%; the"),
         (Metric.UNSEEN_SEGMENT_SHARE, "", Status.WARN, "Customers of segments that the model never saw: 31.0%; the"),
+        (Metric.ESTIMATED_RECALL, "", Status.WARN, "By the probabilities, of this week's customers who will leave"),
+        (Metric.ESTIMATED_PRECISION, "", Status.WARN, "By the probabilities, of those called at risk this week"),
         (Metric.REALISED_RECALL, "", Status.FAIL, "Of this week's customers who left, the share that was called at"),
         (Metric.REALISED_PRECISION, "", Status.FAIL, "Of those called at risk this week, the share that left: 31.0%"),
     ],
@@ -207,8 +210,10 @@ def test_of_a_calm_week_the_figure_nearest_to_its_limit_is_said() -> None:
         return Measurement(WEEK, "1", Metric.PSI, subject, value, None, None, 9, limit, 3, False, Status.OK)
 
     watched = [compared("total_orders", 0.05, 0.1), compared("score", 2.67, 2.72), compared("tenure_days", None, 1)]
-    assert calm_text(watched).endswith("among themselves. Nearest to it, at 98%: the probabilities of leaving.")
-    assert calm_text(watched[:1]).endswith(f"at 50%: {FEATURE_OF['total_orders'].meaning}.")
+    assert calm_text(watched).endswith(
+        "among themselves. Nearest to its limit, at 98% of it: the probabilities of leaving."
+    )
+    assert calm_text(watched[:1]).endswith(f"at 50% of it: {FEATURE_OF['total_orders'].meaning}.")
     assert calm_text(watched[2:]) == "This week's customers were not compared with those the model learned from."
     assert watched_text(watched, False) == [calm_text(watched), "The model need not be trained again."]
 
@@ -250,15 +255,15 @@ def test_the_weeks_in_which_it_fell_short_are_named_beside_the_verdict() -> None
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (Estimate(1.475, 1.41, 1.55), "148 left (141 to 155): they come out too low."),
-        (Estimate(0.8, 0.7, 0.95), "80 left (70 to 95): they come out too high."),
-        (Estimate(1.02, 0.95, 1.1), "102 left (95 to 110): on the whole they are right."),
+        (Estimate(0.68, 0.65, 0.71), "0.68 to leave (0.65 to 0.71): they come out too low."),
+        (Estimate(1.3, 1.1, 1.5), "1.30 to leave (1.10 to 1.50): they come out too high."),
+        (Estimate(1.02, 0.95, 1.1), "1.02 to leave (0.95 to 1.10): they are right on the whole."),
     ],
 )
-def test_what_the_probabilities_meant_is_said_of_a_hundred(found: Estimate, said: str) -> None:
-    text = calibration_text(replace(MODEL, left_per_expected=found))
-    assert text == f"On these customers, for 100 whom the probabilities expected to leave {said}"
-    assert leaning(MODEL) == calibration_text(MODEL) == ""
+def test_what_the_probabilities_meant_is_said_of_each_who_left(found: Estimate, said: str) -> None:
+    text = calibration_text(replace(MODEL, expected_per_left=found))
+    assert text == f"For each of these customers who left, the probabilities had expected {said}"
+    assert calibration_text(MODEL) == ""
 
 
 def test_each_reason_to_leave_somebody_in_peace_is_told_with_how_many_it_is_of() -> None:

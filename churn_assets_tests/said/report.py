@@ -78,8 +78,11 @@ def untrue_report(tables: Tables, text: str) -> Iterator[str]:
     rules = report_rules(tables, figures)
     yield from unsaid(lines, rules, figures)
     # What has to be said, however often that is.
-    for sentence in must_be_said(tables):
-        if sentence not in lines:
+    for sentence in (
+        *must_be_said(tables),
+        *(rule.text for rule in rules if rule.is_so and rule.text.startswith(DOUBTS)),
+    ):
+        if sentence.format(**figures) not in lines:
             yield f"not said: {sentence}"
     for name, rows in page.tables.items():
         wanted = REPORT_TABLES[name](tables, figures) if name in REPORT_TABLES else None
@@ -110,28 +113,25 @@ def report_figures(tables: Tables) -> dict[str, str]:
     tier_high, tier_medium = tables.tiers
     lowest_alert = min((row["churn_probability"] for row in alerted), default=None)
     foretold = tables.measured("estimated_precision")
-    left_per_expected = _left_per_expected(tables)
+    per_left = _expected_per_left(tables)
     nearest = _nearest(tables)
     rule = next((each["recall"] for each in judged["comparisons"] if each["rival"] == "rule"), None)
     versions = {table: tables.project.lakehouse.version(table) for table in MADE_FROM}
     return {
         "week": day(tables.week),
         "made_on": day(tables.report_made_on),
-        "leaning": _leaning(tables),
         **{
             f"foretold{end}": count(foretold[of] * len(alerted))
             for end, of in (("", "value"), ("_low", "low"), ("_high", "high"))
             if foretold is not None
         },
-        **dict(
-            zip(("left", "left_low", "left_high"), (f"{100 * each:.0f}" for each in left_per_expected), strict=False)
-        ),
+        **dict(zip(("per_left", "per_left_low", "per_left_high"), (f"{each:.2f}" for each in per_left), strict=False)),
         "rule": "" if rule is None else percent(rule),
         "weeks": str(len(judged["dates"])),
         "weeks_met": str(sum(each["is_met"] for each in judged["dates"])),
         "weeks_asked": str(tables.project.policy.gate.dates_to_meet(len(judged["dates"]))),
         "weeks_missed": ", ".join(_missed(each) for each in judged["dates"] if not each["is_met"]),
-        "nearest": f"{nearest[0]}%: {nearest[1]}" if nearest else "",
+        "nearest": f"{nearest[0]}% of it: {nearest[1]}" if nearest else "",
         "customers": count(len(scores)),
         "leavers": count(fsum(row["churn_probability"] for row in scores.values())),
         "alerts": count(len(alerted)),
@@ -177,11 +177,13 @@ def report_figures(tables: Tables) -> dict[str, str]:
     }
 
 
-MADE_FROM = (SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS, PANEL)
+# What tells how far to trust the page is said wherever it is so.
+DOUBTS = ("At risk; {alerts}", "For each of these customers", "As many calls by", "Of the {weeks} weeks")
+MADE_FROM = (SCORES, TARGETS, EXCLUSIONS, EFFECT, EVALUATIONS, MONITORING, PANEL)
 
 
-def _left_per_expected(tables: Tables) -> tuple[float, ...]:
-    """How many left for each whom the probabilities expected to, with its interval, by the logarithm's error."""
+def _expected_per_left(tables: Tables) -> tuple[float, ...]:
+    """How many the probabilities expected to leave for each who left, with its interval, by the logarithm's error."""
     ratio = next((each["value"] for each in tables.judged["criteria"] if each["key"] == "expected_over_observed"), None)
     if ratio is None:
         return ()
@@ -190,12 +192,12 @@ def _left_per_expected(tables: Tables) -> tuple[float, ...]:
     if np.isfinite(scores).all():
         assert ratio == pytest.approx(scores.sum() / churners)
     error = NormalDist().inv_cdf(0.5 + tables.project.policy.gate.confidence / 2) * sqrt(1 / churners - 1 / rows)
-    return 1 / ratio, exp(-error) / ratio, exp(error) / ratio
+    return ratio, exp(-error) * ratio, exp(error) * ratio
 
 
 def _leaning(tables: Tables) -> str:
-    _, low, high = _left_per_expected(tables) or (1, 1, 1)
-    return "too low" if low > 1 else "too high" if high < 1 else ""
+    _, low, high = (round(each, 2) for each in _expected_per_left(tables) or (1.0, 1.0, 1.0))
+    return "come out too low" if high < 1 else "come out too high" if low > 1 else "are right on the whole"
 
 
 def _nearest(tables: Tables) -> tuple[int, str] | None:
@@ -248,10 +250,7 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "{medium} or if at risk"
     )
     is_lower = any(row["is_alert"] and row["churn_probability"] < tables.tiers[1] for row in tables.scores.values())
-    leaning, is_foretold, is_compared = figures["leaning"], "foretold" in figures, bool(figures["nearest"])
-    expected_meant = (
-        "On these customers, for 100 whom the probabilities expected to leave {left} left ({left_low} to {left_high}):"
-    )
+    is_foretold, is_compared = "foretold" in figures, bool(figures["nearest"])
     of_weeks = "Of the {weeks} weeks each by itself {weeks_met} were as asked, and the policy asks for {weeks_asked}"
     summed = "The probabilities of leaving, which the model gives each active customer, summed."
     texts: dict[str, bool] = {
@@ -261,12 +260,10 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "Made on {made_on}.": True,
         "Amounts are in {shown_currency}.": True,
         "Active customers; {customers}; ordered in the last {eligible_days} days": True,
-        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days": not leaning,
-        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days; by the model's "
-        "probabilities, which come out {leaning}": bool(leaning),
+        "Expected to leave; {leavers}; of all active customers, within {outcome_days} days": True,
         "At risk; {alerts}; {alert_share} of the active: those most likely to leave": not is_foretold,
-        "At risk; {alerts}; {alert_share} of the active: those most likely to leave; about {foretold} of them will "
-        "({foretold_low} to {foretold_high})": is_foretold,
+        "At risk; {alerts}; {alert_share} of the active: those most likely to leave; about {foretold} of them would if "
+        "nothing were done ({foretold_low} to {foretold_high})": is_foretold,
         "Value at risk; {value_at_risk}; of the {alerted_spend} that the {alerts} at risk spent in {observed_days} "
         "days": True,
         "To contact this week; {to_contact}; of those at risk; value at risk {listed_value}": True,
@@ -278,6 +275,8 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "What raised the risk most, among the {listed} customers on this week's list ({to_contact} to contact, "
         "{held_out} held out); up to three reasons each.": True,
         "Nobody is on this week's list.": not tables.targets,
+        "No single reason stands out for anybody on this week's list.": bool(tables.targets)
+        and not any(row["reasons"] for row in tables.targets),
         "Who they are": True,
         "All active customers by the probability of leaving, and by segment.": has_segments,
         "All active customers by the probability of leaving.": not has_segments,
@@ -304,13 +303,13 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "As many calls by the retention team's rule would have found {rule}.": bool(figures["rule"]),
         f"{of_weeks}.": is_backtest and not figures["weeks_missed"],
         f"{of_weeks}; not so {{weeks_missed}}.": is_backtest and bool(figures["weeks_missed"]),
-        f"{expected_meant} they come out {{leaning}}.": bool(leaning),
-        f"{expected_meant} on the whole they are right.": "left" in figures and not leaning,
+        "For each of these customers who left, the probabilities had expected {per_left} to leave ({per_left_low} to "
+        f"{{per_left_high}}): they {_leaning(tables)}.": "per_left" in figures,
         "It met every requirement of the company's policy.": verdict == "PASS",
         "It fell short of a requirement of the company's policy.": verdict == "FAIL",
-        "No figure of this week's customers is beyond its limit, which allows for what the weeks that the model "
-        "learned from differ by among themselves.": is_compared and not _alarms(tables),
-        "Nearest to it, at {nearest}.": is_compared and not _alarms(tables),
+        "This week's customers, and their probabilities, differ from those the model learned from by no more than is "
+        "allowed for what its weeks differ by among themselves.": is_compared and not _alarms(tables),
+        "Nearest to its limit, at {nearest}.": is_compared and not _alarms(tables),
         "This week's customers were not compared with those the model learned from.": not is_compared,
         "The model should be trained again.": is_retrain,
         "The model need not be trained again.": bool(decided) and not is_retrain,
@@ -318,7 +317,7 @@ def report_rules(tables: Tables, figures: Mapping[str, str]) -> list[Rule]:
         "Active customer; Ordered in the last {eligible_days} days, as of {week}.": True,
         "Left; By the company's policy: {churn}, counted from the first day of the week.": True,
         f"Expected to leave; {summed}": not is_foretold,
-        f"Expected to leave; {summed} How many of those at risk will leave is told by what such probabilities turned "
+        f"Expected to leave; {summed} How many of those at risk would leave is told by what such probabilities turned "
         "out to mean where the model was judged.": is_foretold,
         "At risk; The active customers whom the model calls most likely to leave; at most about {budget} of the "
         "active, because the team cannot contact more.": True,
@@ -361,13 +360,15 @@ def _effects(tables: Tables) -> list[str]:
         text = f"of 100 {were} {100 * one:.0f} stayed, of 100 held out {100 * other:.0f}"
         if row["held_out_contacted"]:
             text += f" ({row['held_out_contacted']:,} of them were contacted all the same)"
-        interval = f"{100 * confidence:g}% interval"
+        interval = f"{round(100 * confidence, 1):g}% interval"
         if low <= 0 <= high:
             text += f"; the list kept up to {100 * high:.1f} of 100 or lost up to {-100 * low:.1f} ({interval})"
             told.append(f"{begun}not enough to tell: {text}.")
         else:
             sizes = [abs(more), *sorted((abs(low), abs(high)))]
-            share, least, most = (f"{100 * size:.{0 if abs(more) >= 0.1 else 1}f}" for size in sizes)
+            share, least, most = (
+                f"{100 * size:.{0 if abs(more) >= 0.1 and sizes[1] >= 0.01 else 1}f}" for size in sizes
+            )
             kept, fewest, all_told = (count(size * row["treated"]) for size in sizes)
             text += f": the list {'kept' if low > 0 else 'lost'} about {share} of 100 ({interval} {least} to {most}), "
             text += f"some {kept} ({fewest} to {all_told}) of {row['treated']:,}"
@@ -389,6 +390,10 @@ def _alarms(tables: Tables) -> list[str]:
                 f"{meanings.get(row['subject'])}.",
                 "alert_share": "More customers are at risk than the team can contact: "
                 f"{value}; the company's policy allows {limit}.",
+                "estimated_recall": "By the probabilities, of this week's customers who will leave the share that is "
+                f"called at risk: {value}; the company's policy asks for at least {limit}.",
+                "estimated_precision": "By the probabilities, of those called at risk this week the share that will "
+                f"leave: {value}; the company's policy asks for at least {limit}.",
                 "unseen_segment_share": f"Customers of segments that the model never saw: {value}; the company's "
                 f"policy allows {limit}.",
             }[row["metric"]]
