@@ -733,6 +733,17 @@ def test_where_all_dates_come_out_as_before_no_row_is_written_and_gone_ones_go(
     assert {row.id: row.as_of for row in lakehouse.read(TABLE).collect()} == {1: first, 3: third}
 
 
+def test_all_rows_written_anew_take_the_place_of_one_without_a_date(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    first, second, _ = WEEKS
+    lakehouse.write(TABLE, dated(spark, (1, first), (2, second)), by="as_of")
+    stranger = pa.table({"id": pa.array([9], pa.int64()), "as_of": pa.array([None], pa.date32())})
+    deltalake.write_deltalake(lakehouse.path(TABLE), stranger, mode="append")
+    lakehouse.write(TABLE, dated(spark, (1, first), (3, second)), by="as_of")
+    assert values(lakehouse.read(TABLE)) == [1, 3]
+
+
 def test_a_date_that_another_wrote_alike_meanwhile_is_overtaken_all_the_same(
     lakehouse: LakehouseResource, spark: SparkSession
 ) -> None:
