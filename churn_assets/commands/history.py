@@ -91,7 +91,7 @@ def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, lo
     """Exit code 1 where ledger and registry disagree, or where there is no lakehouse to ask."""
     promotions: PromotionsResource = default_resources(settings)["promotions"]
     root = promotions.lakehouse.root
-    if "://" not in root and not Path(root).is_dir():
+    if settings.tables == "paths" and "://" not in root and not Path(root).is_dir():
         raise MissingLakehouseError(
             f"There is no lakehouse at {root}.",
             next_step="set CHURN_LAKEHOUSE or CHURN_PROJECT to where it is; `make demo` or `make run` makes one",
