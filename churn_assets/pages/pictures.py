@@ -49,7 +49,7 @@ def precision_recall(
     for number, (name, (recall, precision)) in enumerate(curves.items()):
         colour, dashes = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
         width = 2.4 if number == 0 else 1.2
-        axes.plot(recall, precision, dashes, color=colour, linewidth=width, label=name, zorder=6 - number)
+        axes.plot(recall, precision, linestyle=dashes, color=colour, linewidth=width, label=name, zorder=6 - number)
     for name, least in limits:
         line = axes.axvline if name.endswith("recall") else axes.axhline
         line(least, color="#888888", linewidth=1, linestyle=":", label=f"{name} {least:.3f}")
