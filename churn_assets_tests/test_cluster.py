@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id"}
-OF_THE_RUN |= {"evaluated_at", "decided_at", "scored_at", "listed_at", "queued_at"}
+OF_THE_RUN |= {"evaluated_at", "decided_at", "scored_at", "explained_at", "listed_at", "queued_at"}
 SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
 SOURCE = """[{name}]
 format = "delta"

@@ -38,6 +38,7 @@ OF_THE_RUN = {
     "evaluated_at",
     "decided_at",
     "scored_at",
+    "explained_at",
     "listed_at",
     "queued_at",
 }
