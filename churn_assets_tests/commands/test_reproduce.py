@@ -143,6 +143,9 @@ def test_a_version_that_was_judged_at_several_dates_comes_out_the_same_and_says_
     assert found.recorded["pr_auc"] is not None
     told = [line.strip() for line in shown.getvalue().splitlines() if line.strip().startswith("backtest ")]
     assert told == [
-        f"backtest {place} of 4: a model of what was known by {day}"
-        for place, day in ((2, "2025-11-24"), (3, "2025-11-17"), (4, "2025-11-10"))
+        "backtest 1 of 4: the model itself, at 2025-12-01",
+        *(
+            f"backtest {place} of 4: a model of what was known by {day}"
+            for place, day in ((2, "2025-11-24"), (3, "2025-11-17"), (4, "2025-11-10"))
+        ),
     ]
