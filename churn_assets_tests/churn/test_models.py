@@ -468,9 +468,10 @@ def over_dates(panel: DataFrame, policy: ChurnPolicy = SEED_POLICY) -> dict[tupl
     held_out = nobody.withColumn("is_alert", F.lit(False)).withColumn("is_unseen", F.lit(True))
     heard: list[str] = []
     pooled = backtest_scores(held_out, panel, backtest, SMALL, policy, prior_at=lambda day: None, told=heard.append)
+    others = enumerate(backtest[1:], start=2)
     assert heard == [
-        f"backtest {place} of 3: a model of what was known by {dates.test}"
-        for place, dates in enumerate(backtest[1:], start=2)
+        f"backtest 1 of 3: the model itself, at {backtest[0].test}",
+        *(f"backtest {place} of 3: a model of what was known by {dates.test}" for place, dates in others),
     ]
     rows = rows_of(pooled)
     found = {(row["as_of"], row["customer_id"]): row for row in rows}
