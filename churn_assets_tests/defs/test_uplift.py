@@ -53,7 +53,9 @@ def test_until_enough_is_known_nothing_is_estimated_and_the_check_says_what_is_m
     assert evaluation["model"] is None
     result = gate(listed)
     assert result.passed
-    assert "0 customers held out at random, of known outcome, at least 500 needed" in result.description
+    assert (
+        "0 customers held out at random of lists made here, of known outcome, at least 500 needed" in result.description
+    )
     assert result.metadata["held_out_allowed"].value == 500
     assert {row["ranked_because"] for row in the_list(listed, listed.weeks()[-1])} == {
         "the company's policy asks for it"
