@@ -168,8 +168,8 @@ def test_a_model_is_registered_promoted_copied_and_told_of_under_three_part_name
     trained = tracking.trained_model(project.lakehouse.records(EVALUATIONS)[0]["run_id"])
     assert (tracking.version_under(PRODUCTION), list(tracking.versions())) == (None, [])
     tags = {**trained.tags(), "verdict": "PASS"}
-    made = tracking.register(trained, tags, "dagster run")
-    assert tracking.register(trained, tags, "another").version == made.version, "one version of one training"
+    made = tracking.register(trained, tags, "dagster run", "PASS")
+    assert tracking.register(trained, tags, "another", "PASS").version == made.version, "one version of one training"
     # Of others' trainings: more than a page.
     for number in range(3):
         catalog.answer_create_model_version({"name": HERE, "run_id": f"run {number}"})
