@@ -211,7 +211,8 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
     # The labels of that week are not known yet.
     (served,), counts = watched(panel.sparkSession.createDataFrame(rows), panel, {latest: VERSION}, known, window)
     calibration = calibration_of(*of_test) or "nobody left"
-    chosen = None if model.threshold is None else model.threshold.alerted
+    cut = model.threshold
+    chosen = None if cut is None else Alerted.of(cut.alert_share, cut.current_customers)
     figures = measurements([served], counts, known, policy, {VERSION: calibration}, {VERSION: chosen})
     return Company(kind, months, seed, (latest - until).days, figures, chosen, Alerted(served.alerts, served.customers))
 

@@ -108,19 +108,19 @@ assert (scores(), lakehouse.version("s/scores")) == ([other, two], before + 1)
 # Both have asked whether anybody wrote, nobody had, and then one is first: Delta itself refuses the second.
 is_first = [True]
 appended = lakehouse.append_after("s/ledger", None, rows(one))
-latest = type(lakehouse)._latest
+history = type(lakehouse)._history
 
-def late_latest(self, table):
+def late_history(self, table, *, limit=None):
     # What this one knows is from before the other's commit.
-    found = latest(self, table)
+    found = history(self, table, limit=limit)
     if is_first and is_first.pop():
         lakehouse.append_after("s/ledger", appended, rows(two))
     return found
 
-type(lakehouse)._latest = late_latest
+type(lakehouse)._history = late_history
 with pytest.raises(OvertakenError):
     lakehouse.append_after("s/ledger", appended, rows(late))
-type(lakehouse)._latest = latest
+type(lakehouse)._history = history
 assert [row["score"] for row in lakehouse.records("s/ledger", appended)] == [0.1]
 assert lakehouse.row_count("s/ledger") == 2
 # Wholly replaced, with other columns; and by the same rows once more.

@@ -33,15 +33,8 @@ RESERVED = frozenset(
         *KEYS,
         *("label", "fold", "churn_probability", "is_alert", "is_unseen", "risk_tier", "risk_score", "rank"),
         *("is_holdout", "is_observed", "recent_spend", "value_at_risk", "suggested_action", "reason", "reasons"),
-        *(
-            "raw_score",
-            "base_score",
-            "other_contributions",
-            "model_version",
-            "features_version",
-            "listed_at",
-            "explained_at",
-        ),
+        *("raw_score", "base_score", "other_contributions", "model_version", "features_version"),
+        *("listed_at", "explained_at"),
         *("score", "outcome", "rows", "labels", "copies", "ranked_by", "expected_profit"),
         *("uplift", "is_exploration", "exploration_draw", "ranked_because"),
     }

@@ -76,10 +76,6 @@ class Threshold:
     current_customers: int
     profit: float | None = None
 
-    @property
-    def alerted(self) -> Alerted:
-        return Alerted.of(self.alert_share, self.current_customers)
-
 
 @dataclass(frozen=True)
 class Scored:

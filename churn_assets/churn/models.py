@@ -16,7 +16,7 @@ from churn_assets.churn.earnings import earnings
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, ScoreProfits, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_prior import PurchasePrior, averaged, can_be_averaged_with
+from churn_assets.churn.purchase_prior import PurchasePrior, averaged, is_averaged
 from churn_assets.churn.splits import (
     VALIDATION_SHARE,
     SplitDates,
@@ -174,7 +174,7 @@ def fit_churn_model(
     else:
         here = collected(learnable, features)
         learned = _fitted_here(*here, features, hyperparameters, is_balanced)
-    if prior is None or not can_be_averaged_with(features):
+    if prior is None or not is_averaged(features, prior):
         return learned
     values, labels = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
     return averaged(learned, prior, values, labels, _weights(labels, is_balanced))

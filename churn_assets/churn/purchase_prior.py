@@ -51,9 +51,9 @@ def prior_of(purchases: PurchaseModel | None, days: int) -> PurchasePrior | None
     return None if purchases is None else PurchasePrior(purchases, days)
 
 
-def can_be_averaged_with(features: Sequence[str]) -> bool:
-    """Whether these features hold all that the trees of a prior split by."""
-    return set(PRIOR_FEATURES) <= set(features)
+def is_averaged(features: Sequence[str], prior: PurchasePrior | PurchaseModel | None) -> bool:
+    """Whether a model of these features is averaged with a prior: there is one, and they hold what its trees ask."""
+    return prior is not None and set(PRIOR_FEATURES) <= set(features)
 
 
 def averaged(

@@ -5,6 +5,7 @@ from datetime import date, datetime
 from functools import reduce
 from math import isfinite
 
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -97,6 +98,12 @@ def stamped(rows: DataFrame, *, model_version: str, features_version: int, score
         F.lit(features_version).cast("long").alias("features_version"),
         F.lit(scored_at).alias("scored_at"),
     )
+
+
+def stamps_of(scores: pa.Table) -> list[tuple[date, str, int]]:
+    """The dates of the rows, each with the versions of the model and of the panel; in order. In: as_of and STAMPS."""
+    distinct = scores.group_by(["as_of", *STAMPS]).aggregate([]).to_pylist()
+    return sorted((row["as_of"], row["model_version"], row["features_version"]) for row in distinct)
 
 
 def of_dates(rows: DataFrame, dates: Sequence[date]) -> DataFrame:

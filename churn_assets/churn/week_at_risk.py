@@ -14,6 +14,7 @@ from churn_assets.churn.campaigns import LEAST_IN_GROUP
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue
 from churn_assets.churn.evaluation import Verdict
 from churn_assets.churn.intervals import UNDEFINED, Estimate
+from churn_assets.churn.policy import Scoring
 from churn_assets.churn.retention import NO_ACTION_PAYS, as_doubles
 from churn_assets.churn.scoring import TIERS
 
@@ -87,6 +88,25 @@ class WeekAtRisk:
     @property
     def listed_value_at_risk(self) -> float | None:
         return _sum([offer.value_at_risk for offer in self.offers])
+
+
+@dataclass(frozen=True)
+class TierLimits:
+    """From which probability of leaving on a customer is of high and of medium risk.
+
+    least_alerted: the lowest probability of a customer at risk, whom that makes medium at least; None without any.
+    """
+
+    high: float
+    medium: float
+    least_alerted: float | None
+
+
+def tier_limits(scores: pa.Table, churn_rate: float, scoring: Scoring) -> TierLimits:
+    """Where the tiers of a week begin. In: churn_probability and is_alert of everybody scored; churn_rate: known so
+    far, 0 to 1."""
+    alerted = scores.filter(scores.column("is_alert")).column("churn_probability")
+    return TierLimits(*scoring.least_probabilities(churn_rate), pc.min(alerted).as_py())
 
 
 def week_at_risk(

@@ -35,6 +35,18 @@ def remembered_outcomes(
     return [Outcome.of(record) for record in audit["outcomes"]]
 
 
+def unjudged(lakehouse: LakehouseResource, table: str, meanings: Mapping[str, str], unmade: str) -> list[Outcome]:
+    """The outcomes of rules where there are no scores to judge a table by, or no table; empty where there are.
+
+    meanings: of each rule. unmade: that there is no table yet, which breaks none.
+    """
+    is_made = lakehouse.has(table)
+    if is_made and lakehouse.inputs(table):
+        return []
+    observed = "not evaluable: the scores behind this version are unknown" if is_made else unmade
+    return [Outcome(rule, not is_made, observed, meaning) for rule, meaning in meanings.items()]
+
+
 def rules_digest(policy: ChurnPolicy) -> str:
     """A hash of all that decides an outcome beside the rows: the code of the rules, Spark's version, the policy, and of
     features that others compute what is declared."""

@@ -39,7 +39,7 @@ from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets.churn.purchase_histories import histories_of
 from churn_assets.churn.purchase_model import PurchaseModel
-from churn_assets.churn.purchase_prior import can_be_averaged_with, prior_of
+from churn_assets.churn.purchase_prior import is_averaged, prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, backtest_dates
 from churn_assets.churn.trees import BoostedTrees, model_digest
@@ -421,7 +421,7 @@ def _card(
         policy=policy,
         evaluation=evaluation,
         influences=found,
-        is_averaged=trained.purchases is not None and can_be_averaged_with(trained.features),
+        is_averaged=is_averaged(trained.features, trained.purchases),
     )
     card = model_card(facts)
     importances_chart = drawn(feature_importances(importances, "What the trees use"))

@@ -10,17 +10,18 @@ import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnlistableWeekError
-from churn_assets.churn.labels import definition
+from churn_assets.churn.labels import definition, known_churn_rate
 from churn_assets.churn.outbox import WeekOfMessages
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.scoring import KEYS, STAMPS
+from churn_assets.churn.week_at_risk import tier_limits
 from churn_assets.churn.worklist import FIGURES, TO_CONTACT, Event, ScoredDate, events_of, worklist
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.outbox import LISTED, OUTBOX, RECEIPTS, week_of_messages
 from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import CONTACTS, EXCLUSIONS, EXPORTS, OPTED_OUT, TARGETS, members
-from churn_assets.defs.risk_report import FOLDER, tier_limits
+from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import GROUP, SCORES
 from churn_assets.pages.list_page import ListPage, list_page
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -71,24 +72,6 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         [row["customer_id"] for row in targets] + excluded.column("customer_id").to_pylist(), pa.string()
     )
     scored = {row["customer_id"]: row for row in _of(scores, customers).to_pylist()}
-    # Who was kept off the list and is not in these scores, made since, is of no list and at no risk that anybody knows.
-    kept_off = [row for row in excluded.to_pylist() if row["customer_id"] in scored]
-    unlisted = _of(
-        lakehouse.arrow(REASONS, ["customer_id", *STAMPS, "reasons"], inputs[REASONS], dates=("as_of", [as_of])),
-        pa.array([row["customer_id"] for row in kept_off], pa.string()),
-    ).to_pylist()
-    # Of the model and the features that gave the probability beside them.
-    told = {
-        row["customer_id"]: row["reasons"]
-        for row in unlisted
-        if all(row[stamp] == scored[row["customer_id"]][stamp] for stamp in STAMPS)
-    }
-    if len(told) < len(kept_off):
-        raise UnlistableWeekError(
-            f"The week of {as_of} is listed, and not all of its scores are explained as they are now; the earlier page "
-            "stays.",
-            next_step=f"materialize {REASONS} for it",
-        )
     week = week_of_messages(lakehouse, inputs)
     if week is None or week.as_of != as_of:
         # The newest list is an earlier week's: nobody is at risk in this one.
@@ -98,14 +81,14 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
         worklist(
             week,
             targets,
-            [{**scored[row["customer_id"]], "reasons": told[row["customer_id"]], **row} for row in kept_off],
+            _kept_off(lakehouse, inputs[REASONS], as_of, excluded.to_pylist(), scored),
             earlier=_earlier(lakehouse, inputs, dates[1 : 1 + EARLIER_DATES], customers),
             events=_events(lakehouse, inputs, as_of, customers),
         ),
         worth=origin.worth(),
         currency=policy.units.currency,
         tiers=policy.units.tiers,
-        limits=tier_limits(origin.counted(), scores, policy),
+        limits=tier_limits(scores, known_churn_rate(origin.counted()), policy.scoring),
         population=origin.population(),
         churn_definition=definition(policy),
         made_at=datetime.now(UTC),
@@ -123,6 +106,32 @@ def retention_list_page(lakehouse: LakehouseResource, policy: dg.ResourceParam[C
             "to_contact": standings.count(TO_CONTACT),
         }
     )
+
+
+def _kept_off(
+    lakehouse: LakehouseResource,
+    version: int,
+    as_of: date,
+    excluded: Sequence[Mapping[str, Any]],
+    scored: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Those of the excluded who are scored still, with score and reasons; at no risk that anybody knows are the others.
+
+    scored: by customer. Raises UnlistableWeekError where the reasons are of another model or other features.
+    """
+    kept = [{**scored[row["customer_id"]], **row} for row in excluded if row["customer_id"] in scored]
+    columns = ("customer_id", *STAMPS)
+    reasons = lakehouse.arrow(REASONS, [*columns, "reasons"], version, dates=("as_of", [as_of]))
+    of_them = _of(reasons, pa.array([row["customer_id"] for row in kept], pa.string())).to_pylist()
+    told = {tuple(row[name] for name in columns): row["reasons"] for row in of_them}
+    found = [{**row, "reasons": told.get(tuple(row[name] for name in columns))} for row in kept]
+    if any(row["reasons"] is None for row in found):
+        raise UnlistableWeekError(
+            f"The week of {as_of} is listed, and not all of its scores are explained as they are now; the earlier page "
+            "stays.",
+            next_step=f"materialize {REASONS} for it",
+        )
+    return found
 
 
 def _of(rows: pa.Table, customers: pa.Array) -> pa.Table:

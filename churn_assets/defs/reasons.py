@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from functools import reduce
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -13,10 +14,10 @@ from churn_assets.churn.errors import UnlistableWeekError
 from churn_assets.churn.outcomes import Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.reasons import EXPLANATION, REASON_RULES, explained, reason_outcomes, reference
-from churn_assets.churn.scoring import KEYS, STAMPS, of_dates
+from churn_assets.churn.scoring import KEYS, STAMPS, of_dates, stamps_of
 from churn_assets.churn.trees import imported_trees
 from churn_assets.churn.wording import Wording
-from churn_assets.defs.audits import audited, remembered_outcomes
+from churn_assets.defs.audits import audited, remembered_outcomes, unjudged
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import ColumnNote, check_result, same_columns, table_result, table_spec
@@ -65,20 +66,20 @@ def churn_reasons(
     """Explains the scores of the weeks of the partition keys, in place of what was told of these weeks before."""
     inputs = lakehouse.pin(SCORES)
     dates = [date.fromisoformat(key) for key in context.partition_keys]
-    stamps = scored_with(lakehouse, inputs[SCORES], dates)
+    scored = lakehouse.arrow(SCORES, SCORED, inputs[SCORES], dates=("as_of", dates))
+    stamps = stamps_of(scored)
     require_scored(stamps, dates, "explained; earlier reasons stay")
     told = [
         _explained(
             lakehouse,
             tracking,
             policy,
-            inputs[SCORES],
+            scored,
             dates=[as_of for as_of, *by in stamps if by == [number, panel_version]],
             made_with=(number, panel_version),
         )
         for number, panel_version in sorted({(number, version) for _, number, version in stamps})
     ]
-    scored = lakehouse.arrow(SCORES, SCORED, inputs[SCORES], dates=("as_of", dates))
 
     def audit(staged: Mapping[str, DataFrame]) -> dict[str, object]:
         return audited(reason_outcomes(staged[REASONS].toArrow(), scored), REASONS, policy)
@@ -88,13 +89,6 @@ def churn_reasons(
         {REASONS: rows.repartition("as_of")}, "as_of", dates, audit=audit, metadata={"inputs": inputs}
     )
     yield table_result(commit, {"inputs": inputs, "weeks": len(dates)}, NOTES)
-
-
-def scored_with(lakehouse: LakehouseResource, version: int, dates: Sequence[date]) -> list[tuple[date, str, int]]:
-    """Those of the dates that are scored, each with the versions of the model and of the panel."""
-    stamps = lakehouse.arrow(SCORES, ["as_of", *STAMPS], version, dates=("as_of", dates))
-    distinct = stamps.group_by(["as_of", *STAMPS]).aggregate([]).to_pylist()
-    return sorted((row["as_of"], row["model_version"], row["features_version"]) for row in distinct)
 
 
 def require_scored(stamps: Sequence[tuple[date, str, int]], dates: Sequence[date], what: str) -> None:
@@ -112,7 +106,7 @@ def _explained(
     lakehouse: LakehouseResource,
     tracking: TrackingResource,
     policy: ChurnPolicy,
-    scores_version: int,
+    scored: pa.Table,
     *,
     dates: Sequence[date],
     made_with: tuple[str, int],
@@ -120,17 +114,20 @@ def _explained(
     """KEYS, STAMPS and EXPLANATION of those whom one version of the model scored of one of the panel."""
     number, panel_version = made_with
     model, origin = imported_trees(tracking.exported_trees(number)), origin_of(lakehouse, panel_version, policy)
-    is_of_version = (F.col("model_version") == number) & (F.col("features_version") == panel_version)
-    scored = of_dates(lakehouse.read(SCORES, scores_version), dates).where(is_of_version).select(*KEYS, *STAMPS)
+    is_of_version = [pc.equal(scored.column(name), value) for name, value in zip(STAMPS, made_with, strict=True)]
     told_columns = [name for name in policy.catalogue.told_columns if name not in model.features]
     observed = origin.observed(dates).select(*KEYS, *told_columns)
     features = of_dates(lakehouse.read(PANEL, panel_version), dates).select(*KEYS, *model.features)
-    rows = scored.join(features, [*KEYS]).join(observed, [*KEYS])
+    rows = (
+        lakehouse.frame(scored.filter(pc.and_(*is_of_version)).select([*KEYS, *STAMPS]))
+        .join(features, [*KEYS])
+        .join(observed, [*KEYS])
+    )
     references = {}
     for day in dates:
         everybody = lakehouse.arrow(PANEL, ["customer_id", *model.features], panel_version, dates=("as_of", [day]))
-        of_day = lakehouse.arrow(SCORES, ["customer_id"], scores_version, dates=("as_of", [day]))
-        is_scored = pc.is_in(everybody.column("customer_id"), of_day.column("customer_id").combine_chunks())
+        of_day = scored.filter(pc.equal(scored.column("as_of"), day)).column("customer_id")
+        is_scored = pc.is_in(everybody.column("customer_id"), of_day.combine_chunks())
         references[day] = reference(everybody.filter(is_scored), model, policy.catalogue)
     names = origin.segments()
     wording = Wording(policy.feature_rules, {int(place): name for place, name in names.items()}, policy.units.scale)
@@ -149,19 +146,17 @@ def churn_reasons_contract(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """The rules of the weeks explained last, against the scores they explain."""
-    versions = lakehouse.inputs(REASONS) if lakehouse.has(REASONS) else None
-    if not versions:
-        unmade, unknown = "no week has been explained yet", "not evaluable: the scores behind this version are unknown"
-        for rule in REASON_RULES:
-            observed = unmade if versions is None else unknown
-            yield check_result(Outcome(rule, versions is None, observed, RULE_MEANINGS[rule]), REASONS)
-        return
-    outcomes = remembered_outcomes(lakehouse, lakehouse.pin(REASONS), policy)
-    if not outcomes:
-        last = max(at for (at,) in lakehouse.counts(REASONS, ["explained_at"]))
-        dates = [as_of for at, as_of in lakehouse.counts(REASONS, ["explained_at", "as_of"]) if at == last]
-        of_dates = ("as_of", dates)
-        told = lakehouse.arrow(REASONS, [*KEYS, *STAMPS, *[column.name for column in EXPLANATION]], dates=of_dates)
-        outcomes = reason_outcomes(told, lakehouse.arrow(SCORES, SCORED, versions[SCORES], dates=of_dates))
-    for outcome in outcomes:
+    for outcome in (
+        unjudged(lakehouse, REASONS, RULE_MEANINGS, "no week has been explained yet")
+        or remembered_outcomes(lakehouse, lakehouse.pin(REASONS), policy)
+        or _last_outcomes(lakehouse)
+    ):
         yield check_result(outcome, REASONS)
+
+
+def _last_outcomes(lakehouse: LakehouseResource) -> list[Outcome]:
+    made = lakehouse.counts(REASONS, ["explained_at", "as_of"])
+    last = max(explained_at for explained_at, _ in made)
+    of_dates = ("as_of", [as_of for explained_at, as_of in made if explained_at == last])
+    told = lakehouse.arrow(REASONS, [*KEYS, *STAMPS, *[column.name for column in EXPLANATION]], dates=of_dates)
+    return reason_outcomes(told, lakehouse.arrow(SCORES, SCORED, lakehouse.inputs(REASONS)[SCORES], dates=of_dates))

@@ -29,14 +29,14 @@ from churn_assets.churn.retention import (
     to_contact,
     without_action,
 )
-from churn_assets.churn.scoring import KEYS, STAMPS, of_dates
+from churn_assets.churn.scoring import KEYS, STAMPS, of_dates, stamps_of
 from churn_assets.churn.tables import CAMPAIGN_CONTACTS, OPT_OUTS, conformed
 from churn_assets.churn.trials import RecordedUplift, ranking_by, recorded_uplift, with_uplift
-from churn_assets.defs.audits import audited, remembered_outcomes
+from churn_assets.defs.audits import audited, remembered_outcomes, unjudged
 from churn_assets.defs.features import BASELINE, PANEL, SNAPSHOTS
 from churn_assets.defs.lakehouse import landed, matches_of
 from churn_assets.defs.origins import origin_of
-from churn_assets.defs.reasons import REASONS, require_scored, scored_with
+from churn_assets.defs.reasons import REASONS, require_scored
 from churn_assets.defs.results import ColumnNote, bullets, check_result, same_columns, table_result, table_spec
 from churn_assets.defs.scoring import GROUP, SCORES, UNSCORED
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -122,8 +122,9 @@ def retention_targets(
     dates = [date.fromisoformat(key) for key in context.partition_keys]
     _require_matched_opt_outs(lakehouse, policy)
     capacity = _capacity(lakehouse, policy, inputs, dates)
-    require_scored(scored_with(lakehouse, inputs[SCORES], dates), dates, "listed; earlier lists stay")
-    alerted = _alerted(lakehouse, policy, inputs, dates)
+    stamps = stamps_of(lakehouse.arrow(SCORES, ["as_of", *STAMPS], inputs[SCORES], dates=("as_of", dates)))
+    require_scored(stamps, dates, "listed; earlier lists stay")
+    alerted = _alerted(lakehouse, policy, inputs, dates, panels=sorted({panel for *_, panel in stamps}))
     _require_explained(alerted)
     is_excluded, is_observed = (alerted.column(name).is_valid() for name in ("reason", "is_observed"))
     excluded = alerted.filter(is_excluded).select([*KEYS, "reason"])
@@ -202,18 +203,22 @@ def _capacity(
 
 
 def _alerted(
-    lakehouse: LakehouseResource, policy: ChurnPolicy, versions: Mapping[str, int], dates: Sequence[date]
+    lakehouse: LakehouseResource,
+    policy: ChurnPolicy,
+    versions: Mapping[str, int],
+    dates: Sequence[date],
+    *,
+    panels: Sequence[int],
 ) -> pa.Table:
     """Each alerted customer of the dates, from one query: score, reasons, why excluded (else null), what a list tells.
 
-    Snapshots and features are those behind the version of the panel that was scored; null where there are none.
+    Snapshots and features are those behind the `panels`, the versions that were scored; null where there are none.
     """
     scores = of_dates(lakehouse.read(SCORES, versions[SCORES]), dates).where("is_alert")
     alerted = scores.select(*KEYS, "churn_probability", "risk_tier", *STAMPS)
     opt_outs = from_lists(conformed(lakehouse.read(OPTED_OUT, versions[OPTED_OUT]), OPT_OUTS))
     excluded = exclusions(alerted, members(lakehouse, versions[CONTACTS]), opt_outs, policy)
     reasons = of_dates(lakehouse.read(REASONS, versions[REASONS]), dates).select(*KEYS, *STAMPS, "reasons")
-    panels = sorted({version for *_, version in scored_with(lakehouse, versions[SCORES], dates)})
     observed = reduce(
         partial(DataFrame.unionByName, allowMissingColumns=True),
         [_observed(lakehouse, version, dates, policy) for version in panels],
@@ -308,21 +313,16 @@ def retention_targets_contract(
     lakehouse: LakehouseResource, policy: dg.ResourceParam[ChurnPolicy]
 ) -> Iterator[dg.AssetCheckResult]:
     """The rules of the lists made last, against the scores they were made from."""
-    versions = lakehouse.inputs(TARGETS) if lakehouse.has(TARGETS) else None
-    if not versions:
-        unmade, unknown = "no list has been made yet", "not evaluable: the scores behind this version are unknown"
-        for rule in TARGET_RULES:
-            observed = unmade if versions is None else unknown
-            yield check_result(Outcome(rule, versions is None, observed, RULE_MEANINGS[rule]), TARGETS)
-        return
-    outcomes = remembered_outcomes(lakehouse, lakehouse.pin(TARGETS, EXCLUSIONS), policy)
-    for outcome in outcomes or _last_lists_outcomes(lakehouse, versions, policy):
+    for outcome in (
+        unjudged(lakehouse, TARGETS, RULE_MEANINGS, "no list has been made yet")
+        or remembered_outcomes(lakehouse, lakehouse.pin(TARGETS, EXCLUSIONS), policy)
+        or _last_lists_outcomes(lakehouse, policy)
+    ):
         yield check_result(outcome, TARGETS)
 
 
-def _last_lists_outcomes(
-    lakehouse: LakehouseResource, versions: Mapping[str, int], policy: ChurnPolicy
-) -> Sequence[Outcome]:
+def _last_lists_outcomes(lakehouse: LakehouseResource, policy: ChurnPolicy) -> Sequence[Outcome]:
+    versions = lakehouse.inputs(TARGETS)
     both = {stamp for table in (TARGETS, EXCLUSIONS) for stamp in lakehouse.counts(table, ["listed_at", "as_of"])}
     last = max((listed_at for listed_at, _ in both), default=None)
     dates = [as_of for listed_at, as_of in both if listed_at == last]

@@ -6,8 +6,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from churn_assets.churn import retraining
 from churn_assets.churn.campaigns import ALL_TIERS
@@ -20,7 +18,7 @@ from churn_assets.churn.monitoring import Measurement
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.retention import ranked_text
-from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, week_at_risk
+from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, tier_limits, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
@@ -29,7 +27,6 @@ from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.scoring import MONITORING_GROUP, SCORES
-from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import RiskReport, risk_report_page
 from churn_assets.resources.lakehouse import LakehouseResource
@@ -93,7 +90,7 @@ def churn_risk_report(
         worth=origin.worth(),
         crisis_delay_minutes=policy.crisis_delay_minutes,
         churn_definition=definition(policy),
-        limits=tier_limits(by_date, scores, policy),
+        limits=tier_limits(scores, known_churn_rate(by_date), policy.scoring),
         alert_budget=policy.alerts.budget,
         currency=policy.units.currency,
         effects=[f"List of {row['as_of']:%-d %B %Y}: {row['statement']}." for row in effects],
@@ -131,13 +128,6 @@ def churn_risk_report(
             "to_contact": week.to_contact,
         }
     )
-
-
-def tier_limits(counted: Mapping[tuple[Any, ...], int], scores: pa.Table, policy: ChurnPolicy) -> TierLimits:
-    """Where the risk tiers of the week begin. counted: as `PanelOrigin.counted`; `scores`: of the week."""
-    alerted = scores.filter(scores.column("is_alert")).column("churn_probability")
-    limits = policy.scoring.least_probabilities(known_churn_rate(counted))
-    return TierLimits(*limits, least_alerted=pc.min(alerted).as_py())
 
 
 def _ranked(lakehouse: LakehouseResource, version: int, week: date) -> str:

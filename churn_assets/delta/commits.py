@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,6 +86,17 @@ class Replaced:
     def days(self) -> list[str] | None:
         return None if self.dates is None else [day.isoformat() for day in self.dates]
 
+    def require(self, name: str, undated: int, days: Collection[str]) -> None:
+        """Raises UndatedRowsError for rows of `name` without a date, ValueError for days that are not replaced."""
+        if undated:
+            raise UndatedRowsError(
+                f"{undated} rows of {name} have no date in {self.by}, by which the table is written.",
+                next_step=f"find out where {self.by} is null, and set those rows aside before the table is written",
+            )
+        if self.days is not None and (foreign := sorted({*days} - {*self.days})):
+            named = ", ".join(f"{self.by}={day}" for day in foreign)
+            raise ValueError(f"rows of other dates than those to replace: {named}")
+
     def removed(self, table: "DeltaTable", actions: Sequence[Any]) -> list[str] | None:
         """The days whose files a commit of `actions` removes from the opened table; None for all there are."""
         if not self.kept:
@@ -162,8 +173,9 @@ def publish(
             if mode == "overwrite" and replaced is None:
                 version = _commit_what_is_new(path, staged[table], actions[table], delta_schema, noted, begun[table])
             if version is None:
-                changed = _what_differs(path, staged[table], actions[table], delta_schema, noted, replaced)
-                version = commit_files(path, schema=delta_schema, mode=mode, begun=begun[table], **changed)
+                version = _commit_what_differs(
+                    path, staged[table], actions[table], delta_schema, noted, replaced, mode=mode, begun=begun[table]
+                )
         except OvertakenError:
             # It is known that no version has these files, nor those of the tables behind.
             for waiting in list(tables)[len(commits) :]:
@@ -223,47 +235,54 @@ def _commit_what_is_new(
     return _version_of(path, write_id, opened_at)
 
 
-def _what_differs(
+def _commit_what_differs(
     path: str,
     staged: str,
     actions: list[Any],
     schema: "Schema",
     metadata: Mapping[str, Any],
     replaced: Replaced | None,
-) -> dict[str, Any]:
-    """`actions`, `metadata` and `replaced` of those dates in folder `staged` alone whose rows the table does not hold.
+    *,
+    mode: Literal["overwrite", "append"],
+    begun: int | None,
+) -> int:
+    """As `commit_files`, but for days in folder `staged` whose rows the table holds already.
 
     Where a date was computed again and came out as before, its files stay, and each version that is kept shares them.
     """
+    held = {} if replaced is None else _held_days(path, staged, actions, schema, replaced)
+    if replaced is not None and held:
+        for day in held:
+            delete_folder(f"{staged}/{OF_DATE}={day}")
+        actions = [action for action in actions if action.partition_values[replaced.by] not in held]
+        files = [file for of_day in held.values() for file in of_day]
+        metadata = {**metadata, "rows_of": _places(files, metadata["write_id"])}
+        replaced = replace(replaced, kept=frozenset(held))
+    return commit_files(path, actions, schema, mode=mode, metadata=metadata, replaced=replaced, begun=begun)
+
+
+def _held_days(
+    path: str, staged: str, actions: list[Any], schema: "Schema", replaced: Replaced
+) -> dict[str, list[dict[str, Any]]]:
+    """As `held_days`; none where the table is laid out otherwise, or where there are too many rows to compare."""
     from deltalake import DeltaTable
 
-    all_of_them = {"actions": actions, "metadata": metadata, "replaced": replaced}
     uri = python_uri(path)
-    if replaced is None or not DeltaTable.is_deltatable(uri) or _rows_of(actions) > COMPARED_ROWS:
-        return all_of_them
+    if not DeltaTable.is_deltatable(uri) or _rows_of(actions) > COMPARED_ROWS:
+        return {}
     delta, by = DeltaTable(uri), replaced.by
     if delta.schema() != schema or delta.metadata().partition_columns != [by]:
-        return all_of_them
+        return {}
     if replaced.dates is None and any(file[f"partition.{by}"] is None for file in files_of(delta)):
         # A row of another writer without a date: no condition on dates would remove it.
-        return all_of_them
+        return {}
     rows: Counter[str] = Counter()
     for action in actions:
         rows[action.partition_values[by]] += _rows_of([action])
     try:
-        held = held_days(delta, staged, rows)
+        return held_days(delta, staged, rows)
     except MissingFileError:
-        return all_of_them
-    if not held:
-        return all_of_them
-    for day in held:
-        delete_folder(f"{staged}/{OF_DATE}={day}")
-    files = [file for file in files_of(delta) if str(file[f"partition.{by}"]) in held]
-    return {
-        "actions": [action for action in actions if action.partition_values[by] not in held],
-        "metadata": {**metadata, "rows_of": _places(files, metadata["write_id"])},
-        "replaced": replace(replaced, kept=held),
-    }
+        return {}
 
 
 def _places(files: Sequence[Mapping[str, Any]], write_id: str) -> list[str]:
@@ -355,22 +374,26 @@ def commit_files(
 
 def _require_unwritten(path: str, begun: int | None, latest: int, days: Sequence[str] | None) -> None:
     """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these days of it."""
-    own = None if days is None else set(days)
     for version in range(0 if begun is None else begun + 1, latest + 1):
         commit = commit_info(path, version)
-        is_of_others = own is not None and "dates" in commit and not own.intersection(commit["dates"])
-        if not is_of_others and not is_rearranged(path, version):
-            raise _overtaken_by(path, begun, commit.get("dagster_run_id"))
+        if not is_of_others(commit, days) and not is_rearranged(path, version):
+            raise overtaken_by(path, begun, commit.get("dagster_run_id"))
 
 
 def _overtaken(path: str, begun: int | None, write_id: str, failed: Exception) -> Exception:
     """What a commit that failed comes to: OvertakenError if another was first, else the failure itself."""
     latest, since = latest_version(path), -1 if begun is None else begun
     is_other = latest is not None and latest != begun and not _is_committed(path, write_id, since)
-    return _overtaken_by(path, begun, None) if is_other else failed
+    return overtaken_by(path, begun, None) if is_other else failed
 
 
-def _overtaken_by(path: str, begun: int | None, run_id: str | None) -> OvertakenError:
+def is_of_others(noted: Mapping[str, Any], days: Sequence[str] | None) -> bool:
+    """Whether what a commit noted says that it wrote none of these days; days: None for all rows."""
+    return days is not None and "dates" in noted and set(days).isdisjoint(noted["dates"])
+
+
+def overtaken_by(path: str, begun: int | None, run_id: str | None) -> OvertakenError:
+    """That another wrote the table, of that path or name, after version `begun`; run_id: its Dagster run, if known."""
     who = f"Dagster run {run_id}" if run_id else "another process"
     return OvertakenError(
         f"{path} was written by {who} after version {begun}, while this run was computing it; that one's rows stay.",
@@ -576,16 +599,11 @@ def _dated_actions(staged: str, replaced: Replaced) -> list[Any]:
     entries = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
     names = sorted(info.base_name for info in entries if info.type == FileType.Directory)
     days = {name: name.removeprefix(f"{OF_DATE}=") for name in names}
-    if (undated := f"{OF_DATE}={UNDATED.isoformat()}") in names:
-        rows = sum(json.loads(action.stats)["numRecords"] for action in _add_actions(f"{staged}/{undated}", undated))
-        raise UndatedRowsError(
-            f"{rows} rows of {staged.rsplit('/', 1)[0]} have no date in {replaced.by}, by which the table is written.",
-            next_step=f"find out where {replaced.by} is null, and set those rows aside before the table is written",
-        )
-    if replaced.days is not None and (foreign := sorted({*days.values()} - {*replaced.days})):
-        named = ", ".join(f"{replaced.by}={day}" for day in foreign)
-        raise ValueError(f"rows of other dates than those to replace: {named}")
-    parent = staged.rsplit("/", 1)[1]
+    undated = f"{OF_DATE}={UNDATED.isoformat()}"
+    name, parent = staged.rsplit("/", 1)
+    replaced.require(
+        name, _rows_of(_add_actions(f"{staged}/{undated}", undated)) if undated in names else 0, days.values()
+    )
     return [
         action
         for name, day in days.items()

@@ -62,8 +62,9 @@ def rows_beyond(table: "DeltaTable", folder: str) -> "pa.Table | None":
     return None if counts.any() else pa.Table.from_batches(beyond, known.schema)
 
 
-def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> frozenset[str]:
-    """Of the days whose rows lie in folders of `folder`, so many each, those whose rows an opened version holds.
+def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> dict[str, list[dict[str, Any]]]:
+    """Of the days whose rows lie in folders of `folder`, so many each, those whose rows an opened version holds, and
+    its files of them.
 
     table: laid out by its dates; their rows may lie in any order and any files. Raises MissingFileError.
     """
@@ -74,7 +75,7 @@ def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> froz
     for file in files_of(table):
         there.setdefault(str(file[f"partition.{by}"]), []).append(file)
     filesystem, place = filesystem_of(folder)
-    held = set()
+    held = {}
     for day, count in rows.items():
         files = there.get(day, [])
         if sum(file["num_records"] or 0 for file in files) != count:
@@ -82,8 +83,8 @@ def held_days(table: "DeltaTable", folder: str, rows: Mapping[str, int]) -> froz
         known = dataset_of(table, files)
         new = dataset(f"{place}/{OF_DATE}={day}", schema=known.schema, filesystem=filesystem, format="parquet")
         if rows_digest(known) == rows_digest(new):
-            held.add(day)
-    return frozenset(held)
+            held[day] = files
+    return held
 
 
 def _columns(table: "DeltaTable") -> str:

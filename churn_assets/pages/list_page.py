@@ -7,8 +7,9 @@ from pathlib import Path
 
 from churn_assets.churn.plain_text import JSON_LINES
 from churn_assets.churn.policy import TierNames
+from churn_assets.churn.week_at_risk import TierLimits
 from churn_assets.churn.worklist import Worklist
-from churn_assets.pages.glossary import TierLimits
+from churn_assets.pages.glossary import tiers_told
 from churn_assets.pages.html import digest, embedded, page
 
 TEMPLATE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".html", ".js"))
@@ -52,7 +53,7 @@ class ListPage:
         told = {
             "Probability of leaving": "As the model gives it; leaving is by the company's policy: "
             f"{self.churn_definition}, counted from the first day of the week.",
-            "Risk": self.limits.told(self.tiers),
+            "Risk": tiers_told(self.limits, self.tiers),
             "Usual": f"The mean of all customers scored this week ({self.population}).",
             "Held out": "Drawn at random from the list and not to be contacted, or nobody can tell what contacting the "
             "others changes.",

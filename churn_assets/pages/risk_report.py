@@ -13,9 +13,9 @@ from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.policy import TierNames, Windows
 from churn_assets.churn.retention import CONTACTED, HELD_OUT, KEEPS_NOBODY, NO_ACTION_PAYS, OPTED_OUT
-from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, WeekAtRisk
+from churn_assets.churn.week_at_risk import JudgedWeek, ServingModel, TierLimits, WeekAtRisk
 from churn_assets.churn.wording import duration
-from churn_assets.pages.glossary import TierLimits
+from churn_assets.pages.glossary import tiers_told
 from churn_assets.pages.html import page
 from churn_assets.pages.pictures import MeasuredEffect, Picture, churn_by_date, drawn_as_lines, effect_over_lists
 
@@ -104,6 +104,7 @@ def risk_report_page(report: RiskReport) -> str:
         model_text=model_text(report.model),
         calibration_text=calibration_text(report.model),
         late=duration(report.crisis_delay_minutes),
+        tiers_told=tiers_told(report.limits, report.tiers),
         excluded_text=excluded_text(report.week),
         watched=watched_text(report.watched, report.is_retrain, report.catalogue),
     )

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from churn_assets.churn.errors import ChurnError
-from churn_assets.delta.commits import TABLE_PROPERTIES, OvertakenError, Replaced, TableCommit, UndatedRowsError
+from churn_assets.delta.commits import TABLE_PROPERTIES, Replaced, TableCommit, is_of_others, overtaken_by
 from churn_assets.delta.comparing import rows_digest
 from churn_assets.delta.erasing import Erasure
 from churn_assets.delta.maintenance import Upkeep
@@ -241,6 +241,8 @@ class CatalogLakehouse(LakehouseResource):
     def holds_same_rows(self, table: str, one: int, other: int) -> bool:
         from pyarrow.dataset import InMemoryDataset
 
+        if self._commit_of(table, one) == self._commit_of(table, other):
+            return True
         frames = [self.read(table, version) for version in (one, other)]
         if len({frozenset((field.name, field.dataType) for field in frame.schema) for frame in frames}) > 1:
             return False
@@ -319,7 +321,9 @@ class CatalogLakehouse(LakehouseResource):
             held = {table: stack.enter_context(self.held(rows)) for table, rows in tables.items()}
             if replaced is not None:
                 for table, rows in held.items():
-                    _require_dates(self.path(table), rows, replaced)
+                    counted = {row[0]: row[1] for row in rows.groupBy(replaced.by).count().collect()}
+                    days = [day.isoformat() for day in counted if day is not None]
+                    replaced.require(self.path(table), counted.get(None, 0), days)
             if if_empty is not None and any(rows.isEmpty() for rows in held.values()):
                 raise if_empty
             if audit is not None:
@@ -344,13 +348,18 @@ class CatalogLakehouse(LakehouseResource):
 
         A transaction of an application has a number, and Delta skips one whose number is not above the last: each is
         tried with the number of the next version, and where another came first it is asked again whether that matters.
+        The number and the answer are of one history: who commits after that takes this very number.
         """
         days = None if replaced is None or replaced.upon is not None else replaced.days
         for _ in range(ATTEMPTS):
-            # The number first: who commits after it was read takes that very number.
-            latest = self._latest(table) or self._made(table, rows.schema, replaced)
+            history = self._history(table)
+            for entry in history:
+                if begun is not None and entry["version"] <= begun:
+                    break
+                if entry["operation"] not in REARRANGING and not is_of_others(_noted_in(entry), days):
+                    raise overtaken_by(self.path(table), begun, _noted_in(entry).get("dagster_run_id"))
+            latest = history[0] if history else self._made(table, rows.schema, replaced)
             number = latest["version"] + 1
-            self._require_unwritten(table, begun, days)
             options = {"txnAppId": APPLICATION, "txnVersion": str(number), "userMetadata": json.dumps(noted)}
             try:
                 self._put(table, rows.writeTo(self.path(table)).options(**options), rows.schema, mode, replaced)
@@ -360,7 +369,7 @@ class CatalogLakehouse(LakehouseResource):
             for entry in self._history(table):
                 if entry["version"] >= number and _noted_in(entry).get("write_id") == noted["write_id"]:
                     return int(entry["version"])
-        raise self._overtaken(table, begun, None)
+        raise overtaken_by(self.path(table), begun, None)
 
     def _put(
         self,
@@ -409,24 +418,6 @@ class CatalogLakehouse(LakehouseResource):
             ) from refused
         return {"version": 0}
 
-    def _require_unwritten(self, table: str, begun: int | None, days: Sequence[str] | None) -> None:
-        """Raises OvertakenError if a commit after version `begun` wrote the table, or any of these days of it."""
-        for entry in self._history(table):
-            if begun is not None and entry["version"] <= begun:
-                break
-            noted = _noted_in(entry)
-            is_of_others = days is not None and "dates" in noted and not set(days).intersection(noted["dates"])
-            if entry["operation"] not in REARRANGING and not is_of_others:
-                raise self._overtaken(table, begun, noted.get("dagster_run_id"))
-
-    def _overtaken(self, table: str, begun: int | None, run_id: str | None) -> OvertakenError:
-        who = f"Dagster run {run_id}" if run_id else "another process"
-        return OvertakenError(
-            f"{self.path(table)} was written by {who} after version {begun}, while this run was computing it; that "
-            "one's rows stay.",
-            next_step="let one run at a time write a table; launch this job again if its result is still wanted",
-        )
-
 
 def _setting(session: "SparkSession", name: str) -> str | None:
     """A property of the session; None where it has none, or does not tell."""
@@ -466,16 +457,3 @@ def _ends(rows: "DataFrame", columns: Sequence[str]) -> dict[str, tuple[Any, Any
     ]
     (found,) = rows.agg(*asked).toArrow().to_pylist()
     return {name: (found[f"{number} min"], found[f"{number} max"]) for number, name in enumerate(columns)}
-
-
-def _require_dates(name: str, rows: "DataFrame", replaced: Replaced) -> None:
-    """Raises UndatedRowsError for rows without a date, ValueError for rows of other dates than those to replace."""
-    counted = {row[0]: row[1] for row in rows.groupBy(replaced.by).count().collect()}
-    if None in counted:
-        raise UndatedRowsError(
-            f"{counted[None]} rows of {name} have no date in {replaced.by}, by which the table is written.",
-            next_step=f"find out where {replaced.by} is null, and set those rows aside before the table is written",
-        )
-    if replaced.dates is not None and (foreign := sorted({*counted} - {*replaced.dates})):
-        named = ", ".join(f"{replaced.by}={day}" for day in foreign)
-        raise ValueError(f"rows of other dates than those to replace: {named}")

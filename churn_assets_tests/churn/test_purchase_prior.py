@@ -16,7 +16,7 @@ from churn_assets.churn.purchase_model import PurchaseModel, histories
 from churn_assets.churn.purchase_prior import (
     PurchasePrior,
     averaged,
-    can_be_averaged_with,
+    is_averaged,
     prior_trees,
 )
 from churn_assets.churn.recalibration import calibrated
@@ -112,8 +112,9 @@ def test_no_tree_learns_from_a_label() -> None:
 def test_only_the_features_of_the_prior_are_split_by() -> None:
     used = {FEATURES[number] for tree in trees_of_prior(panel()).trees for number in tree.feature if number >= 0}
     assert used == {"missed_orders", "tenure_days", "orders_ever", "recency_days"}
-    assert can_be_averaged_with(FEATURES)
-    assert not can_be_averaged_with(FEATURES[:-1])
+    assert is_averaged(FEATURES, PRIOR)
+    assert not is_averaged(FEATURES[:-1], PRIOR)
+    assert not is_averaged(FEATURES, None)
 
 
 # ---- its place on the labels' scale

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from churn_assets.churn.plain_text import JSON_LINES
 from churn_assets.churn.policy import TierNames
+from churn_assets.churn.week_at_risk import TierLimits
 from churn_assets.churn.worklist import (
     CONTACTED,
     HELD_OUT_NOTE,
@@ -30,7 +31,7 @@ from churn_assets.defs.reasons import REASONS
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER
 from churn_assets.defs.scoring import SCORES
-from churn_assets.pages.glossary import TierLimits
+from churn_assets.pages.glossary import tiers_told
 from churn_assets.pages.html import embedded
 from churn_assets.pages.list_page import ListPage, list_page
 from churn_assets_tests.conftest import Project
@@ -322,7 +323,7 @@ def test_the_words_on_it_are_explained() -> None:
     }
     assert "Value at risk" not in replace(made, worth=None).words
     for nobody_lower in (None, 0.2, 0.3):
-        assert "this week" not in TierLimits(0.4, 0.2, nobody_lower).told(made.tiers)
+        assert "this week" not in tiers_told(TierLimits(0.4, 0.2, nobody_lower), made.tiers)
 
 
 def test_on_paper_the_page_number_is_in_the_margin(browser: Browser, many: Path) -> None:

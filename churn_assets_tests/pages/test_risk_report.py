@@ -17,7 +17,7 @@ from churn_assets.churn.intervals import Estimate
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.policy import Windows
-from churn_assets.churn.week_at_risk import JudgedWeek, Part, ServingModel, WeekAtRisk, week_at_risk
+from churn_assets.churn.week_at_risk import JudgedWeek, Part, ServingModel, TierLimits, WeekAtRisk, week_at_risk
 from churn_assets.defs.campaigns import EFFECT
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import BASELINE, PANEL
@@ -25,7 +25,6 @@ from churn_assets.defs.monitoring import MONITORING
 from churn_assets.defs.retention import EXCLUSIONS, TARGETS
 from churn_assets.defs.risk_report import FOLDER, REPORT
 from churn_assets.defs.scoring import SCORES
-from churn_assets.pages.glossary import TierLimits
 from churn_assets.pages.pictures import MeasuredEffect
 from churn_assets.pages.risk_report import (
     MOST_LISTS,
