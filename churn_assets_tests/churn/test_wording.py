@@ -83,6 +83,13 @@ def test_a_sentence_sets_the_customers_value_against_the_usual(feature: str, val
     [
         # As shown they are the same.
         ("total_orders", Compared(1, 1.04, {})),
+        # Less or more, and nobody would say so.
+        ("total_orders", Compared(7, 7.2, {})),
+        ("orders_ever", Compared(19, 20.9, {})),
+        ("tenure_days", Compared(144, 145, {})),
+        ("recency_days", Compared(8.6, 8.0, {})),
+        ("gap_ratio", Compared(1.3, 1.2, {})),
+        ("missed_orders", Compared(0.85, 0.8, {})),
         ("recency_days", Compared(5.6, 5.5, {})),
         ("crisis_exposure_index", Compared(1, 0.96, {})),
         # And these speak for staying.

@@ -86,6 +86,7 @@ def test_each_engine_gets_stores_of_its_own_and_alerts_nobody(tmp_path: Path, mo
     monkeypatch.setenv("CHURN_ALERT_WEBHOOK", "https://hooks.example/secret")
     monkeypatch.setenv("SPARK_MASTER", "spark://host:7077")
     monkeypatch.setenv("SPARK_REMOTE", "sc://host:15002")
+    monkeypatch.setenv("CHURN_TABLES", "catalog")
     settings = settings_from_env({"CHURN_PROJECT": str(tmp_path), "SPARK_MASTER": "spark://host:7077"})
     of = {name: engines._environment(settings, name, tmp_path / name) for name in ("sail", "local", "connect")}
     assert {name: found.get("SPARK_MASTER") for name, found in of.items()} == dict.fromkeys(of)
@@ -95,6 +96,7 @@ def test_each_engine_gets_stores_of_its_own_and_alerts_nobody(tmp_path: Path, mo
         apart = settings_from_env(found)
         assert apart.alert_webhook is None
         assert apart.project == tmp_path
+        assert apart.tables == "paths", "the tables of a catalog are the real ones"
     places = [settings_from_env(found) for found in of.values()]
     for name in ("lakehouse", "tracking_uri", "artifact_root", "dagster_home"):
         assert len({str(getattr(each, name)) for each in places}) == len(of)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -11,6 +12,7 @@ from churn_assets.commands.progress import StageProgress
 from churn_assets.commands.reproduce import (
     Reproduction,
     UnreproducibleVersionError,
+    _apart,
     as_recorded_then,
     comparison,
     reproduce,
@@ -18,6 +20,7 @@ from churn_assets.commands.reproduce import (
 from churn_assets.commands.summary import _evaluation_lines
 from churn_assets.definitions import DEMO, LIFECYCLE, REFRESH
 from churn_assets.resources.promotions import LEDGER
+from churn_assets.resources.settings import settings_from_env
 from churn_assets_tests.conftest import OTHERWISE, TINY_DEMO, Project, causes_of, materializations_of
 
 ORDERS, SILVER = "food_delivery/orders", "food_delivery/silver_orders_enriched"
@@ -68,6 +71,13 @@ def test_other_rows_to_judge_on_are_told_as_different(moved_on: Project, monkeyp
     assert told.startswith("Version 1 made again is different: ")
     (line,) = [line for line in told.splitlines() if line.split()[:1] == ["rows"]]
     assert line.split() == ["rows", str(found.recorded["rows"]), str(found.reproduced["rows"]), "differs"]
+
+
+def test_a_trial_is_never_made_in_a_catalog(tmp_path: Path) -> None:
+    settings = settings_from_env({"CHURN_TABLES": "catalog"})
+    apart = _apart(settings, tmp_path)
+    assert (settings.tables, apart.tables) == ("catalog", "paths")
+    assert apart.lakehouse == str(tmp_path / "lakehouse")
 
 
 def test_a_version_that_is_not_there_is_named(built: Project) -> None:

@@ -162,6 +162,21 @@ def test_whoever_was_kept_off_the_list_and_is_no_longer_scored_is_not_on_its_pag
     assert (first["customer_id"] in page, second["customer_id"] in page) == (False, True)
 
 
+def test_the_page_shows_no_reasons_of_another_model_than_gave_the_probability(changeable: Project) -> None:
+    last, lakehouse = weeks(changeable)[-1], changeable.lakehouse
+    (first, *_) = sorted((row for row in rows(changeable) if row["as_of"] == last), key=lambda row: row["rank"])
+    lakehouse.write(OPTED_OUT, lakehouse.spark.createDataFrame([(first["customer_id"],)], "customer_id string"))
+    assert changeable.score(last, last, *LISTS).success
+    page = Path(lakehouse.root, FOLDER, f"{PAGE}.html")
+    before = page.read_bytes()
+    of_week = lakehouse.read(REASONS).where(F.col("as_of") == F.lit(last))
+    others = of_week.withColumn("model_version", F.lit("0"))
+    lakehouse.replace_dates({REASONS: others}, "as_of", [last], audit=lambda _: None)
+    (cause,) = causes_of(changeable.score(last, last, PAGE))
+    assert "not all of its scores are explained as they are now; the earlier page stays" in cause
+    assert page.read_bytes() == before
+
+
 def test_opt_outs_of_nobody_are_counted_named_and_where_the_policy_asks_stop_the_list(changeable: Project) -> None:
     last, lakehouse = weeks(changeable)[-1], changeable.lakehouse
     ids = sorted({row["customer_id"] for row in rows(changeable, SCORES)})[:20]

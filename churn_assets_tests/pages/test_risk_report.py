@@ -204,6 +204,12 @@ def test_every_alarm_is_said_in_words(metric: Metric, subject: str, status: Stat
     assert watched_text([alarm], True) == [alarm_text(alarm), "The model should be trained again."]
 
 
+def test_no_figure_that_can_warn_is_without_words() -> None:
+    for metric in Metric:
+        alarm = Measurement(WEEK, "1", metric, "total_orders", 0.31, None, None, 100, 0.22, 0.3, False, Status.WARN)
+        assert alarm_text(alarm).endswith("."), metric
+
+
 def test_of_a_calm_week_the_figure_nearest_to_its_limit_is_said() -> None:
     def compared(subject: str, value: float | None, limit: float) -> Measurement:
         return Measurement(WEEK, "1", Metric.PSI, subject, value, None, None, 9, limit, 3, False, Status.OK)
