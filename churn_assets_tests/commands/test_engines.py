@@ -87,7 +87,7 @@ def test_each_engine_gets_stores_of_its_own_and_alerts_nobody(tmp_path: Path, mo
     monkeypatch.setenv("SPARK_MASTER", "spark://host:7077")
     monkeypatch.setenv("SPARK_REMOTE", "sc://host:15002")
     monkeypatch.setenv("CHURN_TABLES", "catalog")
-    settings = settings_from_env({"CHURN_PROJECT": str(tmp_path), "SPARK_MASTER": "spark://host:7077"})
+    settings = settings_from_env({**os.environ, "CHURN_PROJECT": str(tmp_path)})
     of = {name: engines._environment(settings, name, tmp_path / name) for name in ("sail", "local", "connect")}
     assert {name: found.get("SPARK_MASTER") for name, found in of.items()} == dict.fromkeys(of)
     assert of["connect"]["SPARK_REMOTE"] == "sc://host:15002"
