@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from filelock import FileLock
 from pyspark.sql import SparkSession
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.event import listens_for
 
 from churn_assets.churn.policy import ChurnPolicy
@@ -30,6 +32,7 @@ from churn_assets.resources.settings import Settings, prepare_dagster_home, sett
 from churn_assets.resources.sources import load_sources
 from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
+from churn_assets.serving import probe
 from churn_assets_tests import feature_tables
 
 # For tests of what happens around a model, not of the model: few rows, one date, and a gate nearly any model passes.
@@ -113,6 +116,43 @@ def _sqlite_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
     # Dagster and MLflow commit thousands of times in a suite, 4 ms each on a disk; no test pulls the plug (2026-11-28).
     if type(connection).__module__.startswith("sqlite3"):
         connection.execute("PRAGMA synchronous = OFF")
+
+
+@lru_cache(maxsize=64)
+def _kept_engine(url: str, **options: Any) -> Engine:
+    return create_engine(
+        url, **{name: dict(value) if name == "connect_args" else value for name, value in options.items()}
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _statements_are_compiled_once() -> Iterator[None]:
+    """Dagster's event log makes an engine for each connection, which compiles each statement anew: half its time."""
+
+    def kept(url: str, *, connect_args: Mapping[str, Any], **options: Any) -> Engine:
+        return _kept_engine(url, connect_args=tuple(sorted(connect_args.items())), **options)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sqlite_event_log, "create_engine", kept)
+        yield
+
+
+_loaded: list[probe._Loaded] = []
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_is_loaded_once_for_trials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each trial of a version is a fork, as always; but of a process that loads MLflow for all tests of this one."""
+    if request.path.name == "test_probe.py":
+        return
+    start = probe._Loaded
+
+    def kept() -> probe._Loaded:
+        if not (_loaded and _loaded[0].is_waiting()):
+            _loaded[:] = [start()]
+        return _loaded[0]
+
+    monkeypatch.setattr(probe, "_Loaded", kept)
 
 
 @pytest.fixture(autouse=True)

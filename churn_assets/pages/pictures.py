@@ -548,8 +548,11 @@ def _title(figure: "Figure") -> str:
 
 def drawn(figure: "Figure") -> Picture:
     """The figure as PNG, under the title of its first axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    # The same bytes as by `savefig`, which draws twice where there is a layout to find.
+    FigureCanvasAgg(figure).print_png(buffer)
     return Picture(_title(figure), buffer.getvalue(), "image/png")
 
 

@@ -3,17 +3,20 @@
 What scores are right is not decided here: those of the training, logged with the version, are.
 """
 
-import atexit
 import gc
 import hashlib
+import importlib
 import json
 import math
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -31,22 +34,29 @@ STDERR_CHARACTERS = 2_000
 OUTPUTS = [("churn_probability", "double", True), ("is_alert", "boolean", True)]
 # Imported by nobody in the probe's process: a version has to load where they are not installed.
 ABSENT = ("pyspark", "py4j", "churn_assets.churn", "churn_assets.resources", "churn_assets.defs")
+# What a trial would load. No store is opened before the fork: a connection must not be two processes'.
+LOADED_AHEAD = (
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "sqlalchemy.dialects.sqlite",
+)
 
 
 class Probe:
-    """Tries versions of the store at `tracking_uri`, each in a process of its own, of which one may start ahead."""
+    """Tries versions of the store at `tracking_uri`, each in a process of its own, which has MLflow loaded already."""
 
     def __init__(self, tracking_uri: str) -> None:
         self._tracking_uri = tracking_uri
-        self._prepared: _Process | None = None
+        self._loaded: _Loaded | None = None
 
     def prepare(self) -> None:
-        """Starts the process of the next trial now, so that it loads MLflow while other work goes on.
+        """Starts the process that loads MLflow now, while other work goes on.
 
-        That is most of what a trial takes. A process that is never asked ends with this object.
+        That is most of what a trial takes. It serves later trials too, and ends with this object.
         """
-        if self._prepared is None or not self._prepared.is_waiting():
-            self._prepared = _Process(self._tracking_uri)
+        if self._loaded is None or not self._loaded.is_waiting():
+            self._loaded = _Loaded()
 
     def problems(
         self,
@@ -66,79 +76,105 @@ class Probe:
         `timeout_seconds` is a problem too.
         """
         self.prepare()
-        process, self._prepared = self._prepared, None
-        assert process is not None, "it was prepared"
-        return process.problems(uri, expected_digest, expected_files, timeout_seconds)
+        assert self._loaded is not None, "it was prepared"
+        expected = {"expected_digest": expected_digest, "expected_files": expected_files}
+        return self._loaded.problems({"uri": uri, **expected}, self._tracking_uri, timeout_seconds)
 
 
-class _Process:
-    """A Python process that loads MLflow, waits to be told of a version, and judges this one only."""
+class _Loaded:
+    """A Python process that has loaded MLflow and does nothing but fork, once for each version that it is told of.
 
-    def __init__(self, tracking_uri: str) -> None:
+    So no version sees what another one left behind. Where a process that has loaded libraries is not to be forked (all
+    but Linux) it judges one version itself, and is not asked again.
+    """
+
+    def __init__(self) -> None:
         folder = TemporaryDirectory(prefix="churn-probe-")
         self._result, self._errors = Path(folder.name, "problems.json"), Path(folder.name, "stderr")
         with self._errors.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "churn_assets.serving.probe"],
-                env={
-                    **os.environ,
-                    "MLFLOW_TRACKING_URI": tracking_uri,
-                    # A progress bar would be all that is left of its last words.
-                    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-                },
+                # Threads do not survive a fork, and a trial has no use for these.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                bufsize=0,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=stderr,
+                # A group of its own, which ends as a whole.
+                start_new_session=True,
             )
-        weakref.finalize(self, _end, self._process, folder)
+        self._end = weakref.finalize(self, _end, self._process, folder)
 
     def is_waiting(self) -> bool:
         return self._process.poll() is None
 
-    def problems(
-        self, uri: str, expected_digest: str | None, expected_files: str | None, timeout_seconds: float
-    ) -> list[str]:
-        expected = {"expected_digest": expected_digest, "expected_files": expected_files}
-        request = json.dumps({"uri": uri, **expected, "result": str(self._result)})
-        try:
-            self._process.communicate(request.encode(), timeout_seconds)
-            ended = f"ended with exit code {self._process.returncode}"
-        except subprocess.TimeoutExpired:
-            ended = f"was not done after {timeout_seconds:g} seconds"
+    def problems(self, asked: dict[str, Any], tracking_uri: str, timeout_seconds: float) -> list[str]:
+        self._result.unlink(missing_ok=True)
+        said_before = self._errors.stat().st_size
+        # A progress bar would be all that is left of its last words.
+        told = {"MLFLOW_TRACKING_URI": tracking_uri, "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+        request = {**asked, "environ": {**os.environ, **told}, "result": str(self._result)}
+        ended = self._answer(json.dumps(request), timeout_seconds)
         if ended == "ended with exit code 0" and self._result.exists():
             return list(json.loads(self._result.read_text(encoding="utf-8")))
-        tail = self._errors.read_text(encoding="utf-8", errors="replace").strip()[-STDERR_CHARACTERS:]
-        return [f"the probe of {uri} {ended}; the end of what it said: {tail or 'nothing'}"]
+        said = self._errors.read_bytes()[said_before:].decode(errors="replace").strip()
+        self._end()
+        return [
+            f"the probe of {asked['uri']} {ended}; the end of what it said: {said[-STDERR_CHARACTERS:] or 'nothing'}"
+        ]
+
+    def _answer(self, request: str, timeout_seconds: float) -> str:
+        """How the trial ended; of a trial that goes on for too long the process is no longer to be asked."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # Of a process that is gone the exit code tells more.
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{request}\n".encode())
+        if not select.select([self._process.stdout], [], [], timeout_seconds)[0]:
+            return f"was not done after {timeout_seconds:g} seconds"
+        told = self._process.stdout.readline().decode().strip()
+        return f"ended with exit code {told or self._process.wait()}"
 
 
 def _end(process: "subprocess.Popen[bytes]", folder: "TemporaryDirectory[str]") -> None:
     with process:
-        process.kill()
+        # While it is not waited for, nobody else can have its number.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
     folder.cleanup()
 
 
 def main() -> int:
-    """The probe's own process: reads what to judge as JSON, and writes the list of problems to the file `result`."""
-    # It lives for seconds, and looking for garbage would be a good part of them, most of it at the end.
+    """The probe's process: for each line read, what to judge as JSON, a trial; its exit code is the line answered."""
+    # Trials live for seconds, and looking for garbage would be a good part of them, most of it at the end.
     gc.disable()
-    atexit.register(gc.freeze)
     # An import of these now fails, here and in MLflow, as where they are not installed.
     sys.modules.update(dict.fromkeys(ABSENT))  # type: ignore[arg-type]
-    import mlflow
-    import mlflow.pyfunc
+    for name in LOADED_AHEAD:
+        importlib.import_module(name)
+    answers = os.fdopen(os.dup(1), "w")
+    # What a version prints is no answer.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    while request := sys.stdin.readline():
+        if sys.platform != "linux":
+            _judge(json.loads(request))
+            print(0, file=answers, flush=True)
+            break
+        if (trial := os.fork()) == 0:
+            answers.close()
+            _judge(json.loads(request))
+            os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(trial, 0)[1]), file=answers, flush=True)
+    # Whoever started this process is gone.
+    os._exit(0)
 
-    # Opens the store, whose modules take a while to load.
-    mlflow.MlflowClient()
-    request = sys.stdin.read()
-    if not request:
-        # Whoever prepared this process is gone.
-        return 0
-    arguments = json.loads(request)
+
+def _judge(request: dict[str, Any]) -> None:
+    """Writes the list of problems of the version that `request` names to the file it names."""
+    os.environ.update(request["environ"])
     with TemporaryDirectory(prefix="churn-model-") as folder:
-        expected = (arguments["expected_digest"], arguments["expected_files"])
-        problems = list(problems_of(arguments["uri"], folder, *expected))
-    Path(arguments["result"]).write_text(json.dumps(problems), encoding="utf-8")
-    return 0
+        found = list(problems_of(request["uri"], folder, request["expected_digest"], request["expected_files"]))
+    Path(request["result"]).write_text(json.dumps(found), encoding="utf-8")
 
 
 def problems_of(
@@ -154,7 +190,8 @@ def problems_of(
         if expected_files not in (None, found):
             yield f"its files have digest {found[:12]}, not the expected {str(expected_files)[:12]}; none was run"
             return
-        model = mlflow.pyfunc.load_model(str(local))
+        # Whether the packages here are those of the training is not asked: it takes longer than all else here.
+        model = mlflow.pyfunc.load_model(str(local), suppress_warnings=True)
         files = model.metadata.flavors["python_function"]["artifacts"]
         trees, reference = ((local / files[name]["path"]).read_text("utf-8") for name in ("trees", "reference"))
     except Exception as error:  # noqa: BLE001 - whatever goes wrong in loading a version is what the probe is to find

@@ -1,0 +1,14 @@
+"""What is decided and written is tried here, in many flows; how pictures look, in `pages` and on the whole flow."""
+
+from collections.abc import Iterator
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _figures_are_made_and_not_rendered() -> Iterator[None]:
+    """To render them is a fifth of a flow's time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FigureCanvasAgg, "print_png", lambda _, file: file.write(b"a picture"))
+        yield
