@@ -559,8 +559,9 @@ def drawn(figure: "Figure") -> Picture:
 def drawn_as_lines(figure: "Figure") -> Picture:
     """The figure as SVG, sharp at any size and on paper. The same figure has the same bytes."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "churn_assets", "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     return Picture(_title(figure), buffer.getvalue(), "image/svg+xml")
