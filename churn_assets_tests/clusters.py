@@ -19,12 +19,13 @@ SPARK_HOME = Path(pyspark.__file__).parent
 EVENTS = "events"
 PATIENCE_SECONDS = 30
 # For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
-PROPERTIES = """
+SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+PROPERTIES = f"""
 spark.ui.enabled false
 spark.sql.shuffle.partitions 4
 spark.default.parallelism 3
-spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.driver.extraJavaOptions {SMALL_JVM}
+spark.executor.extraJavaOptions {SMALL_JVM}
 spark.eventLog.enabled true
 spark.eventLog.compress false
 spark.eventLog.rolling.enabled false
@@ -42,6 +43,7 @@ def spark_environ(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "SPARK_HOME": str(SPARK_HOME),
         "SPARK_CONF_DIR": str(folder),
+        "SPARK_DAEMON_JAVA_OPTS": SMALL_JVM,
         "SPARK_LOCAL_DIRS": str(folder),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
@@ -69,8 +71,8 @@ def running(log: Path, *command: str, environ: Mapping[str, str]) -> Iterator[su
 
 
 @contextmanager
-def standalone_cluster(folder: Path) -> Iterator[str]:
-    """The address of a master with two workers of one core and 1 GB each."""
+def standalone_cluster(folder: Path, *, applications: int = 1) -> Iterator[str]:
+    """The address of a master with two workers of one core and 1 GB each, for so many applications after each other."""
     environ, port, page_port = spark_environ(folder), free_port(), free_port()
     address, page = f"spark://127.0.0.1:{port}", f"http://127.0.0.1:{page_port}/json/"
     spark_class, deploy = str(SPARK_HOME / "bin" / "spark-class"), "org.apache.spark.deploy"
@@ -87,26 +89,19 @@ def standalone_cluster(folder: Path) -> Iterator[str]:
         wait_for("two workers", lambda: _state(page)["aliveworkers"] == 2)
         yield address
         wait_for("the end of what ran on it", lambda: not _state(page)["activeapps"])
-        done = {(ended["name"], ended["state"], ended["cores"]) for ended in _state(page)["completedapps"]}
-        assert done == {("churn_assets", "FINISHED", 2)}
+        done = [(ended["name"], ended["state"], ended["cores"]) for ended in _state(page)["completedapps"]]
+        assert done == [("churn_assets", "FINISHED", 2)] * applications
 
 
 @contextmanager
-def connect_server(folder: Path) -> Iterator[str]:
-    """The address of a Spark Connect server that runs on two local cores."""
+def connect_server(folder: Path, master: str) -> Iterator[str]:
+    """The address of a Spark Connect server that is the driver of an application of `master`."""
     port, log = free_port(), folder / "connect.log"
     settings = {"spark.connect.grpc.binding.address": "127.0.0.1", "spark.connect.grpc.binding.port": str(port)}
     given = [word for name, value in settings.items() for word in ("--conf", f"{name}={value}")]
+    size = ("--master", master, "--name", "churn_assets", "--driver-memory", "2g")
     server = ("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal")
-    submit = (
-        str(SPARK_HOME / "bin" / "spark-submit"),
-        "--master",
-        "local[2]",
-        "--driver-memory",
-        "2g",
-        *given,
-        *server,
-    )
+    submit = (str(SPARK_HOME / "bin" / "spark-submit"), *size, *given, *server)
     with running(log, *submit, environ=spark_environ(folder)) as process:
         wait_for("the Spark Connect server", lambda: _listens(process, log, port))
         yield f"sc://127.0.0.1:{port}"
@@ -127,8 +122,11 @@ def _state(page: str) -> dict[str, Any]:
 
 
 def rows_learned(folder: Path) -> list[dict[str, int]]:
-    """Of each stage whose tasks wait for each other, as XGBoost's do: the rows that each executor was given."""
-    (log,) = (folder / EVENTS).iterdir()
+    """Of each stage whose tasks wait for each other, as XGBoost's do: the rows that each executor was given.
+
+    folder: of the environment of the one application that ran on the cluster.
+    """
+    (log,) = (folder / EVENTS).glob("app-*")
     # Not by splitlines(): text in it has line breaks of other kinds.
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").rstrip("\n").split("\n")]
     stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]

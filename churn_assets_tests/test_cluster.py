@@ -1,12 +1,13 @@
-"""The same flow on Sail, a standalone cluster and Spark Connect: the same tables, trees and figures.
+"""The same flow on Sail and on a standalone cluster: the same tables, trees and figures.
 
-Local Spark is compared with Sail by the command for that: `commands/test_engines.py`.
+The whole flow reaches the cluster through a Spark Connect server, which is the cluster's driver; then a process of this
+project is the driver, scores a week and learns. The whole flow with a driver of this project's own is compared with
+Sail by the command for that, on local Spark: `commands/test_engines.py`.
 """
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,23 +36,19 @@ select = "SELECT * FROM raw_{name}"
 EXPORT = "exports/retention_targets"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A way to run Spark: what provides it, and the one variable that names its address.
+# A client of Spark Connect has no JVM of its own, so none is to be found.
+JAVA = ("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")
 
-    drops: what the driver's environment has and this kind can do without.
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What two drivers made, one after the other, with the executors of one cluster.
+
+    flow: the whole flow, by a client of Spark Connect. scored: the scores of one week, by Spark's own driver.
     """
 
-    provided: Callable[[Path], AbstractContextManager[str]]
-    variable: str
-    drops: tuple[str, ...] = ()
-
-
-KINDS = {
-    "standalone": Kind(standalone_cluster, "SPARK_MASTER"),
-    # A client of Spark Connect has no JVM of its own, so none is to be found.
-    "connect": Kind(connect_server, "SPARK_REMOTE", drops=("PATH", "JAVA_HOME", "SPARK_HOME", "PYSPARK_PYTHON")),
-}
+    flow: Project
+    scored: Project
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +60,42 @@ def here(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return project
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def elsewhere(request: pytest.FixtureRequest, here: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The flow on the same source tables by `churn-assets run`, which its environment alone tells where Spark is.
+@pytest.fixture(scope="module")
+def elsewhere(built: Project, here: Project, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    """The same source tables, and the same model, in processes whose environment alone tells them where Spark is.
 
-    Then, in the same process, fits by Spark itself and by workers of XGBoost.
+    In each process Spark itself and workers of XGBoost learn afterwards.
     """
-    kind, folder = KINDS[request.param], tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp("cluster")
     landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
     sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
     # The simulated orders end in the past, and here nothing says that they are simulated.
     policy = f"{TINY_POLICY}[freshness]\ntoday = {here.weeks()[-1]}\n"
-    project = Project.create(folder / "project", policy=policy, sources="\n".join(sources))
-    with kind.provided(folder) as address:
-        environ = {name: value for name, value in spark_environ(folder).items() if name not in kind.drops}
-        environ |= {
-            kind.variable: address,
-            "CHURN_PROJECT": str(project.settings.project),
-            "MLFLOW_DFS_TMP": str(folder / "models"),
-            "SPARK_DRIVER_MEMORY": "1g",
-            "CHURN_AUTOMATION": "on",
-        }
-        run = (sys.executable, "-m", "churn_assets_tests.run_and_fit", str(fit_of(project)))
-        with running(folder / "run.log", *run, environ=environ) as process:
-            exit_code = process.wait(PATIENCE_SECONDS)
-        assert exit_code == 0, (folder / "run.log").read_text(encoding="utf-8")
+    flow = Project.create(folder / "flow" / "project", policy=policy, sources="\n".join(sources))
+    (folder / "scored").mkdir()
+    scored = built.copied_to(folder / "scored" / "project")
+    with standalone_cluster(folder, applications=2) as master:
+        with connect_server(folder, master) as server:
+            drive("flow", flow, without=JAVA, SPARK_REMOTE=server)
+        drive("scored", scored, SPARK_MASTER=master)
+    return Elsewhere(flow, scored)
+
+
+def drive(what: str, project: Project, without: tuple[str, ...] = (), **where: str) -> None:
+    """Runs the program `driving` on `project`, with its own folder for all that Spark and MLflow put somewhere."""
+    folder = project.settings.project.parent
+    environ = {name: value for name, value in spark_environ(folder).items() if name not in without} | where
+    environ |= {
+        "CHURN_PROJECT": str(project.settings.project),
+        "MLFLOW_DFS_TMP": str(folder / "models"),
+        "SPARK_DRIVER_MEMORY": "1g",
+        "CHURN_AUTOMATION": "on",
+    }
+    log, program = folder / "run.log", ("-m", "churn_assets_tests.driving", what, str(fit_of(project)))
+    with running(log, sys.executable, *program, environ=environ) as process:
+        exit_code = process.wait(PATIENCE_SECONDS)
+    assert exit_code == 0, log.read_text(encoding="utf-8")
     assert list((folder / "models").iterdir()) == [], "a model on its way to or from MLflow stays behind"
-    return project
-
-
-@pytest.fixture(scope="module")
-def fits() -> set[str]:
-    """What Spark itself learned, as text, of each kind so far."""
-    return set()
 
 
 def fit_of(project: Project) -> Path:
@@ -122,21 +122,25 @@ def sorted_rows(table: pa.Table) -> list[str]:
     return sorted(json.dumps(row, sort_keys=True, default=str) for row in rows)
 
 
-def test_every_table_has_the_same_rows(here: Project, elsewhere: Project) -> None:
-    ours, theirs = tables(here), tables(elsewhere)
+@pytest.mark.parametrize("what", ["flow", "scored"])
+def test_every_table_has_the_same_rows(built: Project, here: Project, elsewhere: Elsewhere, what: str) -> None:
+    ours, theirs = tables(here), tables(getattr(elsewhere, what))
     assert {*TABLES, "food_delivery/churn_scores", "food_delivery/retention_targets"} <= {*ours} == {*theirs}
     assert {name: of.schema for name, of in theirs.items()} == {name: of.schema for name, of in ours.items()}
     rows = {name: (sorted_rows(table), sorted_rows(theirs[name])) for name, table in ours.items()}
     differing = {name: [pair for pair in zip(*of, strict=False) if pair[0] != pair[1]][:3] for name, of in rows.items()}
     assert {name: pairs for name, pairs in differing.items() if pairs} == {}
     assert {name: len(of) for name, (_, of) in rows.items()} == {name: len(of) for name, (of, _) in rows.items()}
+    # What was copied equals itself; these the driver wrote.
+    assert not {"food_delivery/churn_scores", "food_delivery/retention_targets"} & {*tables(built)}
 
 
-def test_the_trained_model_and_every_recorded_figure_are_the_same(here: Project, elsewhere: Project) -> None:
-    assert elsewhere.tracking.exported_trees("1") == here.tracking.exported_trees("1")
-    assert record(elsewhere) == record(here)
-    assert record(elsewhere)["metrics"]["recall_churn"] > 0
-    assert (elsewhere.alias("staging"), elsewhere.alias("production")) == ("1", "1")
+def test_the_trained_model_and_every_recorded_figure_are_the_same(here: Project, elsewhere: Elsewhere) -> None:
+    flow = elsewhere.flow
+    assert flow.tracking.exported_trees("1") == here.tracking.exported_trees("1")
+    assert record(flow) == record(here)
+    assert record(flow)["metrics"]["recall_churn"] > 0
+    assert (flow.alias("staging"), flow.alias("production")) == ("1", "1")
 
 
 def record(project: Project) -> Mapping[str, Any]:
@@ -156,40 +160,41 @@ def record(project: Project) -> Mapping[str, Any]:
     }
 
 
-def test_spark_itself_learns_the_same_trees_and_importances_wherever_it_runs(
-    elsewhere: Project, fits: set[str]
-) -> None:
-    found = fits_of(elsewhere)["by Spark"]
+def test_spark_itself_learns_the_same_trees_and_importances_wherever_it_runs(elsewhere: Elsewhere) -> None:
+    """On rows that it wrote itself and on rows that Sail wrote; by executors and by this machine's cores."""
+    through_connect, by_driver = fits_of(elsewhere.flow), fits_of(elsewhere.scored)
+    found = by_driver["by Spark"]
     assert found.count('"weight":0.1') == 19
-    fits.add(found)
-    assert len(fits) == 1
+    assert through_connect["by Spark"] == found
+    assert by_driver["by Spark on local cores"] == found
 
 
-def test_two_executors_learn_one_model_of_all_rows_or_it_is_said_why_they_cannot(
-    here: Project, elsewhere: Project, request: pytest.FixtureRequest
-) -> None:
+def test_it_is_said_why_two_executors_cannot_learn_one_model_through_connect(elsewhere: Elsewhere) -> None:
+    found = fits_of(elsewhere.flow)
+    assert found["workers"] == found["by two workers"]
+    assert "only from Spark's own driver" in found["workers"]
+    assert "Next step: set SPARK_MASTER instead of SPARK_REMOTE" in found["workers"]
+
+
+def test_two_executors_learn_one_model_of_all_rows(here: Project, elsewhere: Elsewhere) -> None:
     """The trees are others than this process's; how well they rank `make bench ARGS=workers` measures."""
-    workers, first, again = (fits_of(elsewhere)[name] for name in ("workers", "by two workers", "by two workers again"))
-    if "connect" in request.node.name:
-        assert workers == first
-        assert "only from Spark's own driver" in first
-        assert "Next step: set SPARK_MASTER instead of SPARK_REMOTE" in first
-        return
+    found = fits_of(elsewhere.scored)
     # As many tasks as run at once, and not spark.default.parallelism, of which Spark would refuse the stage.
-    assert workers == "2"
-    assert again == first
-    assert first.count('"weight":0.5') == 21
-    stages = rows_learned(elsewhere.settings.project.parent)
+    assert found["workers"] == "2"
+    assert found["by two workers again"] == found["by two workers"]
+    assert found["by two workers"].count('"weight":0.5') == 21
+    stages = rows_learned(elsewhere.scored.settings.project.parent)
     learned = here.lakehouse.read(TRAIN).where(~is_validation()).count()
     assert [{*of} for of in stages] == [{"0", "1"}] * 2
     assert [sum(of.values()) for of in stages] == [learned] * 2
     assert all(0.3 < rows / learned < 0.7 for of in stages for rows in of.values())
 
 
-def test_the_retention_teams_file_is_the_same(here: Project, elsewhere: Project) -> None:
+@pytest.mark.parametrize("what", ["flow", "scored"])
+def test_the_retention_teams_file_is_the_same(here: Project, elsewhere: Elsewhere, what: str) -> None:
     ours, theirs = (
         {file.name: file.read_bytes() for file in Path(project.settings.lakehouse, EXPORT).iterdir()}
-        for project in (here, elsewhere)
+        for project in (here, getattr(elsewhere, what))
     )
     assert theirs == ours
     assert len(theirs) == 1

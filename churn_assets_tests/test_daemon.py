@@ -23,19 +23,34 @@ from churn_assets_tests.conftest import ENGINE, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
 from churn_assets_tests.feature_tables import FEATURES
 from churn_assets_tests.processes import CHECKOUT, wait_for
+from churn_assets_tests.quick_sensors import QUICK
 
 pytestmark = pytest.mark.system
 
+RETRAINING, ALERTING = "retrain_on_feature_refresh", "alert_on_failure"
+QUICK_QUEUE = """
+telemetry:
+  enabled: false
+run_coordinator:
+  module: dagster
+  class: QueuedRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+"""
+
 
 @contextmanager
-def daemon(project: Project, log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The daemon of the project's instance; whatever it started is ended with it at the latest."""
+def daemon(project: Project, log: Path, sensor: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The daemon of the project's instance, quick with `sensor`; whatever it started is ended with it at the latest."""
+    # A queued run is looked for every second, not every five.
+    (project.settings.dagster_home / "dagster.yaml").write_text(QUICK_QUEUE, encoding="utf-8")
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(log.parent),
         "CHURN_PROJECT": str(project.settings.project),
         "DAGSTER_HOME": str(project.settings.dagster_home),
         **ENGINE,
+        QUICK: sensor,
         **more,
     }
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "churn_assets_tests.quick_sensors"]
@@ -77,7 +92,7 @@ def cursor_of(project: Project, sensor: str) -> str | None:
 
 def dealt_with(project: Project) -> int | None:
     """The version the retraining sensor's cursor stands at."""
-    return Seen.of(cursor_of(project, "retrain_on_feature_refresh")).version
+    return Seen.of(cursor_of(project, RETRAINING)).version
 
 
 def commit(project: Project, without: int) -> int:
@@ -100,7 +115,7 @@ def test_one_change_is_one_retraining_whatever_happens_to_the_daemon(delivered: 
     no_cooldown = TINY_POLICY + "[automation]\nretrain_cooldown_hours = 0\n"
     project = Project.create(folder, policy=no_cooldown, sources=FEATURES)
     log = tmp_path / "daemon.log"
-    with daemon(project, log) as process:
+    with daemon(project, log, RETRAINING) as process:
         changed = commit(project, without=1)
         wait_for("the first retraining", lambda: has_ended(project, 1))
         assert [run.status for run in trainings(project)] == [dg.DagsterRunStatus.SUCCESS], log.read_text()
@@ -111,10 +126,10 @@ def test_one_change_is_one_retraining_whatever_happens_to_the_daemon(delivered: 
         killed(process)
     again = commit(project, without=2)
     assert dealt_with(project) == same
-    with daemon(project, log) as process:
+    with daemon(project, log, RETRAINING) as process:
         wait_for("the second retraining to begin", lambda: len(trainings(project)) == 2)
         killed(process)
-        with daemon(project, log):
+        with daemon(project, log, RETRAINING):
             wait_for("the second retraining", lambda: has_ended(project, 2))
             after = commit(project, without=2)
             wait_for("a tick of the new daemon", lambda: dealt_with(project) == after)
@@ -128,18 +143,18 @@ def test_a_failure_is_told_once_though_the_first_answer_is_an_error_and_the_daem
 ) -> None:
     log = tmp_path / "daemon.log"
     with Inbox(errors=[500]).serving() as inbox:
-        with daemon(project, log, CHURN_ALERT_WEBHOOK=inbox.address) as process:
-            wait_for("the first tick", lambda: cursor_of(project, "alert_on_failure") is not None)
+        with daemon(project, log, ALERTING, CHURN_ALERT_WEBHOOK=inbox.address) as process:
+            wait_for("the first tick", lambda: cursor_of(project, ALERTING) is not None)
             deltalake.DeltaTable(project.lakehouse.path("recall_churn")).delete()
             refused = project.run(LIFECYCLE, "registered_churn_model")
             assert not refused.success
             wait_for("the first attempt", lambda: not inbox.errors)
-            wait_for("the end of its tick", lambda: "attempts" in str(cursor_of(project, "alert_on_failure")))
+            wait_for("the end of its tick", lambda: "attempts" in str(cursor_of(project, ALERTING)))
             killed(process)
-        with daemon(project, log, CHURN_ALERT_WEBHOOK=inbox.address):
+        with daemon(project, log, ALERTING, CHURN_ALERT_WEBHOOK=inbox.address):
             wait_for("both notices", lambda: len(inbox.received) >= 2)
-            seen = cursor_of(project, "alert_on_failure")
-            wait_for("a later tick", lambda: cursor_of(project, "alert_on_failure") != seen)
-            wait_for("one more", lambda: '"pending": []' in str(cursor_of(project, "alert_on_failure")))
+            seen = cursor_of(project, ALERTING)
+            wait_for("a later tick", lambda: cursor_of(project, ALERTING) != seen)
+            wait_for("one more", lambda: '"pending": []' in str(cursor_of(project, ALERTING)))
         (decision,) = project.resources["promotions"].state().ledger[1:]
         assert sorted(inbox.keys) == sorted([f"run {refused.run_id}", f"decision {decision.decision_id}"])
