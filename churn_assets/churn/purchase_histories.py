@@ -56,4 +56,5 @@ def history_columns() -> list[Column]:
 
 def histories_of(rows: pd.DataFrame, all_waited_hours: Floats | None = None) -> PurchaseHistories:
     """The histories of rows with HISTORY_COLUMNS, in their order. Raises UnfittablePurchaseModelError."""
-    return histories(*(rows[name].to_numpy(dtype=float) for name in HISTORY_COLUMNS), all_waited_hours=all_waited_hours)
+    repeats, first_to_last, age, waited = (rows[name].to_numpy(dtype=float) for name in HISTORY_COLUMNS)
+    return histories(repeats, first_to_last, age, waited, all_waited_hours)
