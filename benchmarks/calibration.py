@@ -95,7 +95,7 @@ def _judged(data: str, built: StudyPanel, policy: ChurnPolicy, test: date | None
     panel = built.panel if test is None else built.panel.where(built.panel["as_of"] <= test)
     dates = splits.split_dates(panel, policy)
     train = splits.train_rows(panel, dates, policy).persist()
-    purchases = fit_purchase_model(purchase_histories(built.silver, dates.test))
+    purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     model = train_churn_model(
         train, splits.current_rows(panel, dates, policy), SETTINGS, policy, rows=train.count(), prior=prior

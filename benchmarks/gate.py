@@ -61,7 +61,10 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         dates = splits.split_dates(built.panel, policy)
         train = splits.train_rows(built.panel, dates, policy).persist()
         backtest = splits.backtest_dates(built.calendar.labelled(policy.windows.outcome_days), policy)
-        purchases = {each.test: fit_purchase_model(purchase_histories(built.silver, each.test)) for each in backtest}
+        purchases = {
+            each.test: fit_purchase_model(purchase_histories(built.silver, each.test, policy.windows.eligibility_days))
+            for each in backtest
+        }
         priors = {day: PurchasePrior(fitted, policy.windows.outcome_days) for day, fitted in purchases.items()}
         prior = priors[dates.test]
         model = train_churn_model(

@@ -66,7 +66,10 @@ def _seconds(built: StudyPanel, policy: ChurnPolicy) -> tuple[dict[str, float], 
     dates = splits.split_dates(built.panel, policy)
     every = splits.backtest_dates(built.calendar.labelled(policy.windows.outcome_days), policy)
     every = every if policy.gate.evaluation == "backtest" else [dates]
-    purchases = {each.test: fit_purchase_model(purchase_histories(built.silver, each.test)) for each in every}
+    purchases = {
+        each.test: fit_purchase_model(purchase_histories(built.silver, each.test, policy.windows.eligibility_days))
+        for each in every
+    }
     priors = {day: PurchasePrior(fitted, policy.windows.outcome_days) for day, fitted in purchases.items()}
     clock("purchase models")
     train, prior = splits.train_rows(built.panel, dates, policy), priors[dates.test]

@@ -34,7 +34,7 @@ from churn_assets.churn.intervals import Floats, bootstrap, percentile_interval
 from churn_assets.churn.models import SEED, GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_histories import purchase_histories
-from churn_assets.churn.purchase_model import fit_purchase_model
+from churn_assets.churn.purchase_model import fit_purchase_model, histories
 from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior
 from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
@@ -52,8 +52,8 @@ DEMO_SEEDS = (42, 1)
 class Fold:
     """One fold of the cross-fitting. train: persisted rows of `splits.train_rows`; learned: those a fit learns from.
 
-    held_out, scored: the same customers of the test date, to Spark and in memory; the latter with the purchase model's
-    score, and the best possible one where it is known. prior: that purchase model, which the flow's models know too.
+    held_out, scored: the same customers of the test date, to Spark and in memory; the latter with the best possible
+    score where it is known. prior: the purchase model, which the flow's models know too. plain: it without waiting.
     """
 
     features: tuple[str, ...]
@@ -63,6 +63,7 @@ class Fold:
     held_out: DataFrame
     scored: pd.DataFrame
     prior: PurchasePrior
+    plain: PurchasePrior
 
 
 # Fits on a fold; what it returns scores `fold.scored`, row for row.
@@ -97,10 +98,10 @@ def _in_memory(classifier: Callable[[int, float], Any], fold: Fold) -> Callable[
     return lambda: fitted.predict_proba(fold.scored[[*fold.features]].to_numpy(float))[:, 1]
 
 
-def _purchase_model(fold: Fold) -> Callable[[], Floats]:
+def _purchase_model(is_plain: bool, fold: Fold) -> Callable[[], Floats]:
     """Fitted for the test date already, on everybody's orders and no label; here nothing is learned."""
     asked = fold.scored[[*ASKED_FEATURES]].to_numpy(float)
-    return lambda: fold.prior.log_odds(asked)
+    return lambda: (fold.plain if is_plain else fold.prior).log_odds(asked)
 
 
 def _logistic_regression(rows: int, churn_rate: float) -> Any:
@@ -148,7 +149,8 @@ def _xgboost_as_ours(rows: int, churn_rate: float) -> Any:
 LEARNERS: Mapping[str, Fit] = {
     DEFAULT: partial(_of_the_flow, OURS),
     'estimator = "gbt"': partial(_of_the_flow, replace(OURS, estimator="gbt")),
-    "BG/NBD, of no label": _purchase_model,
+    "BG/NBD, of no label": partial(_purchase_model, True),
+    "BG/NBD with waiting, of no label": partial(_purchase_model, False),
     "logistic regression (scikit-learn)": partial(_in_memory, _logistic_regression),
     "HistGradientBoosting, its defaults": partial(
         _in_memory, lambda rows, churn_rate: HistGradientBoostingClassifier(random_state=SEED)
@@ -246,7 +248,9 @@ def _fold(built: StudyPanel, policy: ChurnPolicy, crossfit_fold: int) -> Iterato
     train = splits.train_rows(built.panel, dates, policy, crossfit_fold).persist()
     held_out = splits.held_out_rows(built.panel, dates, policy, crossfit_fold).persist()
     try:
-        purchases = fit_purchase_model(purchase_histories(built.silver, dates.test))
+        known = purchase_histories(built.silver, dates.test, policy.windows.eligibility_days)
+        purchases = fit_purchase_model(known)
+        plain = fit_purchase_model(histories(known.repeats, known.recency_days, known.age_days))
         told = held_out.select("customer_id", "as_of", *features, "label")
         if built.truth is not None:
             told = told.join(built.truth.withColumnRenamed("churn_probability", BEST), ["customer_id", "as_of"])
@@ -258,6 +262,7 @@ def _fold(built: StudyPanel, policy: ChurnPolicy, crossfit_fold: int) -> Iterato
             held_out,
             _in_order(told),
             PurchasePrior(purchases, policy.windows.outcome_days),
+            PurchasePrior(plain, policy.windows.outcome_days),
         )
     finally:
         train.unpersist()

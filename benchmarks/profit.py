@@ -115,7 +115,10 @@ def _policies(policy: ChurnPolicy, economics: Economics) -> dict[object, ChurnPo
 
 def _trials(built: StudyPanel, policy: ChurnPolicy, seed: int) -> Iterator[Trial]:
     dates = splits.split_dates(built.panel, policy)
-    prior = PurchasePrior(fit_purchase_model(purchase_histories(built.silver, dates.test)), policy.windows.outcome_days)
+    prior = PurchasePrior(
+        fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days)),
+        policy.windows.outcome_days,
+    )
     rows = _collected(built, [*dates.train, dates.test], policy)
     is_test = (rows["as_of"] == dates.test).to_numpy()
     values = rows[list(policy.features)].to_numpy(dtype=float)

@@ -179,7 +179,7 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
     """As the assets do it: profiles of the training rows and of the validation fold's scores, then the latest week."""
     dates = splits.split_dates(built.panel, policy)
     train = splits.train_rows(built.panel, dates, policy).persist()
-    purchases = fit_purchase_model(purchase_histories(built.silver, dates.test))
+    purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     current = splits.current_rows(built.panel, dates, policy)
     model = train_churn_model(train, current, GradientBoosting(), policy, rows=train.count(), prior=prior)

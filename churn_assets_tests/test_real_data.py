@@ -108,6 +108,7 @@ def test_the_features_that_absent_sources_make_constant_are_named(flow: Flow) ->
         "crisis_exposure_index = 0.0",
         "sentiment_velocity = 0.0",
         "recent_delay_minutes = 0.0",
+        "delay_minutes_at_last_order = 0.0",
     )
     assert [value for value in neutral if value not in observed] == []
     assert "total_orders" not in observed

@@ -19,12 +19,13 @@ MORE_IS_RISKIER = {
     "gap_ratio",
     "missed_orders",
     "recent_delay_minutes",
+    "delay_minutes_at_last_order",
 }
 LESS_IS_RISKIER = {"total_orders", "avg_star_rating", "sentiment_velocity", "tenure_days", "orders_ever"}
 TELL_THE_SAME = (
     {"recency_days", "gap_ratio", "missed_orders", "rfm_score"},
     {"total_orders", "orders_ever", "tenure_days"},
-    {"late_order_ratio", "crisis_exposure_index", "recent_delay_minutes"},
+    {"late_order_ratio", "crisis_exposure_index", "recent_delay_minutes", "delay_minutes_at_last_order"},
     {"avg_star_rating", "sentiment_velocity"},
 )
 # Where own and usual are said as numbers of one kind.

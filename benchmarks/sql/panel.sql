@@ -18,8 +18,21 @@ copy (
             epoch_us(delivered_at) - epoch_us(promised_at) as delay_us
         from read_parquet($silver)
     ),
+    -- With every order how late the deliveries were of the 30 days that end with its day.
+    waited as (
+        select *, coalesce(sum(late_us) over lately, 0) as waited_us
+        from (
+            select *, (ordered_on + 1) * 86400e6::bigint as at_us, null::bigint as late_us from silver
+            union all by name
+            select customer_id, delivered_us as at_us, delay_us as late_us from silver where delay_us > 0
+        )
+        window lately as (
+            partition by customer_id order by at_us range between 30 * 86400e6::bigint preceding and 1 preceding
+        )
+        qualify ordered_us is not null
+    ),
     gaps as (
-        select *, ordered_us - lag(ordered_us) over (partition by customer_id order by ordered_us) as gap_us from silver
+        select *, ordered_us - lag(ordered_us) over (partition by customer_id order by ordered_us) as gap_us from waited
     ),
     orders as (
         select
@@ -48,7 +61,10 @@ copy (
             max(ordered_us) as last_us,
             sum(subtotal::decimal(28, 10)) as spend,
             max(segment_index) as segment_index,
-            arg_max({'n': orders_ever, 'first': first_us, 'gap': median_gap_days, 'next': next_us}, orders_ever) as history
+            arg_max(
+                {'n': orders_ever, 'first': first_us, 'gap': median_gap_days, 'next': next_us, 'waited': waited_us},
+                orders_ever
+            ) as history
         from (
             select *, unnest(mondays_observing(ordered_on)) as as_of
             from orders
@@ -113,6 +129,7 @@ copy (
         recency_days * history.n / tenure_days as missed_orders,
         coalesce(delay_us, 0) / 60e6 as recent_delay_minutes,
         history.n::double as orders_ever,
+        history.waited / 60e6 as delay_minutes_at_last_order,
         case when as_of + 30 <= $watermark + 1
             then coalesce(history.next >= as_of_us + 30 * 86400e6::bigint, true)::double
         end as label

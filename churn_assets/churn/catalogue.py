@@ -358,6 +358,22 @@ FEATURES = declared(
         topic="orders",
         grows=True,
     ),
+    Feature(
+        name="delay_minutes_at_last_order",
+        low=0,
+        high=inf,
+        kind="number",
+        sets=("crisis_aware",),
+        reads=("delay_minutes_at_last_order",),
+        meaning="how long late deliveries had kept them waiting when they last ordered",
+        formula="minutes after the promise, summed over the late deliveries of as many days as the eligibility window "
+        "has, to the end of the day (UTC) of the last order",
+        value=lambda rules: F.col("delay_minutes_at_last_order"),
+        sentence=wording.delay_at_last_order,
+        riskier="more",
+        decimals=0,
+        topic="waiting",
+    ),
 )
 FEATURE_OF: Mapping[str, Feature] = {feature.name: feature for feature in FEATURES}
 FEATURE_SETS: Mapping[FeatureSet, tuple[str, ...]] = {name: members(FEATURES, name) for name in SETS}

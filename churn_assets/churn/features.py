@@ -17,6 +17,7 @@ from churn_assets.churn.measures import DAY_MICROS, as_decimal, days_since
 from churn_assets.churn.observed import SNAPSHOT_COLUMNS
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.tables import united
+from churn_assets.churn.waiting import with_waited
 
 
 def as_of_calendar(silver: DataFrame, policy: ChurnPolicy) -> AsOfCalendar:
@@ -190,19 +191,20 @@ def _each_review_state(orders: DataFrame, calendar: AsOfCalendar, policy: ChurnP
 def _each_history(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy) -> DataFrame:
     """What each as-of date knows of all orders of a customer before it, while the last is recent enough.
 
-    Out: customer_id, as_of, first_ordered_at, orders_ever, median_gap_days. The gaps between orders are listed once
-    for all orders between two dates: a list that grew with every order made a customer of thousands of orders cost
-    time by the square of their number (2026-11-28).
+    Out: customer_id, as_of, first_ordered_at, orders_ever, median_gap_days, and waited_micros of the last. The gaps
+    between orders are listed once for all orders between two dates: a list that grew with every order made a customer
+    of thousands of orders cost time by the square of their number (2026-11-28).
     """
     of_customer = Window.partitionBy("customer_id")
     by_order, by_date = of_customer.orderBy("ordered_at"), of_customer.orderBy("known_from")
     so_far = by_date.rowsBetween(Window.unboundedPreceding, Window.currentRow)
     ordered_at, day = F.unix_micros("ordered_at"), F.col("ordered_at").cast("date")
-    orders = silver.select("customer_id", "ordered_at").repartition("customer_id")
+    orders = with_waited(silver, policy.windows.eligibility_days)
     between = (
         orders.select(
             "customer_id",
             "ordered_at",
+            "waited_micros",
             # The first order has no gap. Of nulls some engines' lists hold as many, others none; -1 is always there,
             # first.
             F.coalesce(ordered_at - F.lag(ordered_at).over(by_order), F.lit(-1)).alias("gap_micros"),
@@ -213,6 +215,7 @@ def _each_history(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
             F.count(F.lit(1)).alias("orders"),
             F.min("ordered_at").alias("first_at"),
             F.max("ordered_at").alias("last_at"),
+            F.max_by("waited_micros", "ordered_at").alias("waited_micros"),
             F.collect_list("gap_micros").alias("gaps"),
         )
     )
@@ -220,6 +223,7 @@ def _each_history(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
         "customer_id",
         "known_from",
         "last_at",
+        "waited_micros",
         F.lead("known_from").over(by_date).alias("next_from"),
         F.min("first_at").over(so_far).alias("first_ordered_at"),
         F.sum("orders").over(so_far).alias("orders_ever"),
@@ -229,7 +233,7 @@ def _each_history(silver: DataFrame, calendar: AsOfCalendar, policy: ChurnPolicy
     until = F.date_add(F.col("last_at").cast("date"), policy.windows.eligibility_days)
     last = F.coalesce(F.least(F.date_sub("next_from", 1), until), until)
     dated = each_as_of(known, F.col("known_from"), last, calendar)
-    return dated.select("customer_id", "as_of", "first_ordered_at", "orders_ever", "median_gap_days")
+    return dated.select("customer_id", "as_of", "first_ordered_at", "orders_ever", "median_gap_days", "waited_micros")
 
 
 def _middle(ordered: Column) -> Column:

@@ -16,7 +16,7 @@ from churn_assets.churn.earnings import earnings
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, ScoreProfits, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_prior import PurchasePrior, averaged, is_averaged
+from churn_assets.churn.purchase_prior import PurchasePrior, averaged, is_averaged, learned_features
 from churn_assets.churn.splits import (
     VALIDATION_SHARE,
     SplitDates,
@@ -165,19 +165,21 @@ def fit_churn_model(
     than two classes or, for XGBoost, an unknown feature, and UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
+    taught = learned_features(features, prior)
     here: tuple[np.ndarray, np.ndarray] | None = None
     if hyperparameters.estimator == "gbt":
         ordered = in_canonical_order(learnable, rows, hyperparameters.workers)
-        learned = _fitted_by_spark(ordered, features, hyperparameters, is_balanced, shared_folder)
+        learned = _fitted_by_spark(ordered, taught, hyperparameters, is_balanced, shared_folder)
     elif hyperparameters.workers > 1:
-        learned = _fitted_by_tasks(learnable, features, hyperparameters, is_balanced)
+        learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
     else:
-        here = collected(learnable, features)
-        learned = _fitted_here(*here, features, hyperparameters, is_balanced)
+        values, labels = here = collected(learnable, features)
+        places = [list(features).index(name) for name in taught]
+        learned = _fitted_here(values[:, places], labels, taught, hyperparameters, is_balanced)
     if prior is None or not is_averaged(features, prior):
         return learned
     values, labels = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
-    return averaged(learned, prior, values, labels, _weights(labels, is_balanced))
+    return averaged(learned, prior, values, labels, _weights(labels, is_balanced), features)
 
 
 def _some_of(learnable: DataFrame, rows: int, workers: int) -> DataFrame:

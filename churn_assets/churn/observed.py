@@ -103,6 +103,12 @@ SNAPSHOT_COLUMNS = {
         ("ordered_at",),
         lambda rules: F.max("median_gap_days"),
     ),
+    "delay_minutes_at_last_order": Observed(
+        "minutes after the promise, summed over as many days as the eligibility window has, to the end of the day of "
+        "the latest order",
+        ("ordered_at", "promised_at", "delivered_at"),
+        lambda rules: F.max("waited_micros") / F.lit(MINUTE_MICROS),
+    ),
 }
 _SILENCE = ("ordered_at",)
 _BAD_EXPERIENCE = ("promised_at", "delivered_at", "reviewed_at", "review_score")

@@ -1,4 +1,4 @@
-"""A probabilistic model of repeat purchases, BG/NBD, that learns from no label: fitting it and predicting with it.
+"""A probabilistic model of repeat purchases that learns from no label: BG/NBD, and who leaves for having waited.
 
 From which table the histories come, and what is done with the predictions, does not belong here. Pure numpy and scipy.
 """
@@ -18,6 +18,8 @@ MOST_STEPS = 1_000
 DIGITS = 6
 # a and b: many leave after a purchase, few do, hardly anyone does. The next is tried where the search fails from one.
 CHANCES_TO_LEAVE_TO_BEGIN_WITH = ((1.0, 2.0), (0.5, 10.0), (0.1, 100.0))
+# On a scale where who repeated waited 1 in all.
+WAITING_TO_BEGIN_WITH = 0.1
 # 64 found what an adaptive integration finds within 1e-9, up to 10,000 repeat purchases (test_purchase_model.py).
 QUADRATURE_NODES = 64
 
@@ -27,23 +29,38 @@ class PurchaseHistories:
     """What was known of customers at one moment, an entry each; `histories` checks them.
 
     repeats: purchases after the first (x). recency_days: from the first purchase to the last (t_x), 0 without a repeat.
-    age_days: from the first purchase to the moment (T).
+    age_days: from the first purchase to the moment (T). waited_hours: how long late deliveries had kept them waiting
+    lately when they last purchased; all_waited_hours: the same summed over all repeat purchases, which only a fit asks.
     """
 
     repeats: Floats
     recency_days: Floats
     age_days: Floats
+    waited_hours: Floats
+    all_waited_hours: Floats
 
     def __len__(self) -> int:
         return len(self.repeats)
 
 
-def histories(repeats: ArrayLike, recency_days: ArrayLike, age_days: ArrayLike) -> PurchaseHistories:
-    """As arrays of doubles. Raises UnfittablePurchaseModelError, which says what is wrong with how many customers."""
+def histories(
+    repeats: ArrayLike,
+    recency_days: ArrayLike,
+    age_days: ArrayLike,
+    waited_hours: ArrayLike = 0.0,
+    all_waited_hours: ArrayLike | None = None,
+) -> PurchaseHistories:
+    """As arrays of doubles; of waiting by default none, and all of it at the last purchase.
+
+    Raises UnfittablePurchaseModelError, which says what is wrong with how many customers.
+    """
     x, t_x, age = (np.asarray(values, dtype=np.float64) for values in (repeats, recency_days, age_days))
+    waited = np.broadcast_to(np.asarray(waited_hours, dtype=np.float64), x.shape)
+    in_all = waited if all_waited_hours is None else np.asarray(all_waited_hours, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         wrong = {
-            "have a value that is missing or no number": ~np.isfinite(x + t_x + age),
+            "have a value that is missing or no number": ~np.isfinite(x + t_x + age + waited + in_all),
+            "waited for less than no time": (waited < 0) | (in_all < 0),
             "have a count of repeat purchases that is negative or no whole number": (x < 0) | (x != np.floor(x)),
             "have a first purchase that is not before the as-of date": age <= 0,
             "have a last purchase before the first or after the as-of date": (t_x < 0) | (t_x > age),
@@ -56,7 +73,7 @@ def histories(repeats: ArrayLike, recency_days: ArrayLike, age_days: ArrayLike) 
             problems,
             next_step="look at orders_ever, first_ordered_at and last_ordered_at of these customers",
         )
-    return PurchaseHistories(x, t_x, age)
+    return PurchaseHistories(x, t_x, age, waited, in_all)
 
 
 @dataclass(frozen=True)
@@ -64,23 +81,28 @@ class PurchaseModel:
     """BG/NBD (Fader, Hardie & Lee, Marketing Science 24, 2005): purchases at a rate of one's own, until one leaves.
 
     While active a customer buys at random at a rate that is Gamma(r, alpha) among customers; after each purchase the
-    customer leaves with a chance that is Beta(a, b) among customers. alpha is in days.
+    customer leaves with a chance that is Beta(a, b) among customers. alpha is in days. Beside that a customer leaves
+    for having waited: who had waited d hours lately stays after a purchase with the chance exp(-waiting d), a hazard
+    that is added (competing risks; docs/decisions/0051). With waiting = 0 it is BG/NBD.
     """
 
     r: float
     alpha: float
     a: float
     b: float
+    waiting: float = 0.0
 
     def active(self, known: PurchaseHistories) -> Floats:
         """P(not yet gone) of each customer; 1 without a repeat purchase, for only a purchase lets one leave.
 
-        Equation 7 of Fader & Hardie, "Computing P(alive) using the BG/NBD model", 2008.
+        Equation 7 of Fader & Hardie, "Computing P(alive) using the BG/NBD model", 2008, where a / (b + x - 1) are the
+        odds of having left after the last purchase. What a customer waited before that is survived, and cancels out.
         """
         is_repeating = known.repeats > 0
         x = np.where(is_repeating, known.repeats, 1.0)
         silence = np.log1p((known.age_days - known.recency_days) / (self.alpha + known.recency_days))
-        log_odds_of_gone = np.log(self.a) - np.log(self.b + x - 1) + (self.r + x) * silence
+        left = _log_odds_of_leaving(self.a / (self.b + x - 1), self.waiting * known.waited_hours)
+        log_odds_of_gone = left + (self.r + x) * silence
         return np.where(is_repeating, np.exp(-np.logaddexp(0, log_odds_of_gone)), 1.0)
 
     def no_purchase(self, known: PurchaseHistories, days: float) -> Floats:
@@ -108,6 +130,13 @@ class PurchaseModel:
         return self.active(known) * if_active
 
 
+def _log_odds_of_leaving(odds: Floats, waited: Floats) -> Floats:
+    """ln of the odds of leaving of who stays with the chance exp(-waited) / (1 + odds)."""
+    risk = np.log1p(odds) + waited
+    # Where nobody waited the odds themselves, to the last digit.
+    return np.where(waited > 0, risk + np.log(-np.expm1(-risk)), np.log(odds))
+
+
 def _beta_quadrature(a: float, b: float) -> tuple[Floats, Floats]:
     """Points and weights, which sum to 1, that give the mean of a smooth function over Beta(a, b).
 
@@ -130,7 +159,7 @@ def _beta_quadrature(a: float, b: float) -> tuple[Floats, Floats]:
 
 
 def fit_purchase_model(known: PurchaseHistories) -> PurchaseModel:
-    """The maximum-likelihood parameters of `known`, whatever the order of its entries.
+    """The maximum-likelihood parameters of `known`, whatever the order of its entries; waiting only where some waited.
 
     Raises UnfittablePurchaseModelError if nobody bought twice, or no maximum is found.
     """
@@ -144,25 +173,31 @@ def fit_purchase_model(known: PurchaseHistories) -> PurchaseModel:
     from scipy.optimize import minimize
 
     # Sums of doubles depend on the order of their terms.
-    order = np.lexsort((known.age_days, known.recency_days, known.repeats))
-    unit = float(np.sort(known.age_days).mean())
+    parts = (known.all_waited_hours, known.waited_hours, known.age_days, known.recency_days, known.repeats)
+    in_all, waited, age, recency, repeats = (part[np.lexsort(parts)] for part in parts)
+    unit, is_repeating = float(np.sort(age).mean()), repeats > 0
+    waits = float(np.sort(in_all[is_repeating]).mean())
     likelihood = _Likelihood(
-        known.repeats[order].astype(np.intp), known.recency_days[order] / unit, known.age_days[order] / unit
+        repeats.astype(np.intp),
+        recency / unit,
+        age / unit,
+        *(part / waits if waits else part for part in (waited, in_all)),
     )
+    of_waiting = [WAITING_TO_BEGIN_WITH] if waits else []
     tried = []
     for a, b in CHANCES_TO_LEAVE_TO_BEGIN_WITH:
         found = minimize(
             likelihood.negative_mean,
-            np.clip(np.log([1.0, 1.0 / known.repeats.mean(), a, b]), -LOG_BOUND, LOG_BOUND),
+            np.clip(np.log([1.0, 1.0 / known.repeats.mean(), a, b, *of_waiting]), -LOG_BOUND, LOG_BOUND),
             jac=True,
             method="L-BFGS-B",
-            bounds=[(-LOG_BOUND, LOG_BOUND)] * 4,
+            bounds=[(-LOG_BOUND, LOG_BOUND)] * (4 + len(of_waiting)),
             # Much finer is rounding, in which the search for a better point can fail.
             options={"maxiter": MOST_STEPS, "ftol": 1e-12, "gtol": 1e-6},
         )
         if found.success and np.isfinite(found.x).all():
-            r, alpha, a, b = np.exp(found.x) * (1, unit, 1, 1)
-            return PurchaseModel(*(float(f"{parameter:.{DIGITS}g}") for parameter in (r, alpha, a, b)))
+            units = (1.0, unit, 1.0, 1.0, *(1 / waits for _ in of_waiting))
+            return PurchaseModel(*(float(f"{parameter:.{DIGITS}g}") for parameter in np.exp(found.x) * units))
         tried.append(f"from a = {a:g}, b = {b:g}, after {found.nit} steps: {found.message}")
     raise UnfittablePurchaseModelError(
         "No maximum of the likelihood of the purchases was found.",
@@ -175,6 +210,8 @@ def fit_purchase_model(known: PurchaseHistories) -> PurchaseModel:
 class _Likelihood:
     """The log-likelihood of the paper's equation 6 over customers, and its slope.
 
+    Of who waited: the factor exp(-waiting all_waited) of both its terms, and other odds of having left.
+
     repeats: of each customer, which is also the place of the sums that belong to it. The gamma functions of an x that
     counts are ratios, gamma(r + x) / gamma(r) = r (r + 1) ... (r + x - 1): as sums of logarithms no large number is
     taken from another, and where customers hardly differ (r and alpha without bound) a maximum is still found.
@@ -183,10 +220,16 @@ class _Likelihood:
     repeats: NDArray[np.intp]
     recency: Floats
     age: Floats
+    waited: Floats
+    all_waited: Floats
 
     def negative_mean(self, log_parameters: Floats) -> tuple[float, Floats]:
-        """Minus the mean log-likelihood of a customer, and its derivatives by the logarithms of r, alpha, a, b."""
-        r, alpha, a, b = np.exp(log_parameters)
+        """Minus the mean log-likelihood of a customer, and its derivatives by the logarithms of the parameters.
+
+        These are r, alpha, a, b and perhaps waiting.
+        """
+        r, alpha, a, b, *rest = np.exp(log_parameters)
+        waiting = rest[0] if rest else 0.0
         x, is_repeating = self.repeats, self.repeats > 0
         before = np.arange(x.max())
         # At each x, sums over 0 to x - 1.
@@ -194,20 +237,24 @@ class _Likelihood:
         slope_r, slope_b, slope_both = (_running(1 / (value + before)) for value in (r, b, a + b))
         lasting, leaving = np.log1p(self.age / alpha), np.log1p(self.recency / alpha)
         active = -r * lasting - x * np.log(alpha + self.age)
-        last = np.where(is_repeating, b + x - 1, 1.0)
-        gone = np.where(
-            is_repeating, np.log(a) - np.log(last) - r * leaving - x * np.log(alpha + self.recency), -np.inf
-        )
+        last, waited = np.where(is_repeating, b + x - 1, 1.0), waiting * self.waited
+        left = _log_odds_of_leaving(a / last, waited)
+        gone = np.where(is_repeating, left - r * leaving - x * np.log(alpha + self.recency), -np.inf)
+        # The share that the chance to leave has in the slope of those odds; 1 where nobody waited.
+        of_chance = np.exp(np.log(a / last) + waited - left)
         either = np.logaddexp(active, gone)
         is_active, is_gone = np.exp(active - either), np.exp(gone - either)
         slopes = (
             r * (slope_r[x] - is_active * lasting - is_gone * leaving),
             is_active * (r * self.age - x * alpha) / (alpha + self.age)
             + is_gone * (r * self.recency - x * alpha) / (alpha + self.recency),
-            is_gone - a * slope_both[x],
-            b * (slope_b[x] - slope_both[x] - is_gone / last),
+            is_gone * of_chance - a * slope_both[x],
+            b * (slope_b[x] - slope_both[x] - is_gone * of_chance / last),
+            # The slope of the logarithm of odds o by the risk ln(1 + o) is (1 + o) / o.
+            is_gone * waited * (1 + np.exp(-left)) - waiting * self.all_waited,
         )
-        return -float((of_count[x] + either).mean()), -np.array([slope.mean() for slope in slopes])
+        found = of_count[x] - waiting * self.all_waited + either
+        return -float(found.mean()), -np.array([slope.mean() for slope in slopes[: len(log_parameters)]])
 
 
 def _running(terms: Floats) -> Floats:

@@ -121,8 +121,10 @@ def _touched(changed: DataFrame, policy: ChurnPolicy) -> Iterator[DataFrame]:
     yield of(order, F.date_add(ordered, 1), F.lit(None).cast("date"))
     of_order = (*order, "subtotal", "segment_index")
     yield of(of_order, F.date_add(ordered, 1), F.date_add(ordered, days))
+    # An order knows it for an eligibility window, and is itself the last for another.
     of_delivery = ("customer_id", "promised_at", "delivered_at")
-    yield of(of_delivery, F.date_add(delivered, 1), F.date_add(delivered, days))
+    known_days = max(days, 2 * policy.windows.eligibility_days - 1)
+    yield of(of_delivery, F.date_add(delivered, 1), F.date_add(delivered, known_days))
     # A change since the review before counts where that is observed too.
     of_review = ("customer_id", "order_id", "reviewed_at", "review_score")
     yield of(of_review, F.date_add(reviewed, 1), F.date_add(reviewed, days))

@@ -160,12 +160,23 @@ def missed(value: Compared, said: Wording) -> str | None:
 
 
 def delay(value: Compared, said: Wording) -> str:
+    waited, usual = _waited(value)
+    return f"{waited} in {said.rules.eligibility_days} days; usual is {usual}"
+
+
+def delay_at_last_order(value: Compared, said: Wording) -> str:
+    waited, usual = _waited(value)
+    return f"{waited} in the {said.rules.eligibility_days} days to the last order; usual is {usual}"
+
+
+def _waited(value: Compared) -> tuple[str, str]:
+    """How long they waited past the promise, and what is usual, in one unit."""
     waited, usual = counted(value.own, "minute", "minutes"), f"{value.reference:,.0f}"
     for one, minutes in (DAY, HOUR):
         if value.own >= 5 * minutes:
             waited, usual = f"{value.own / minutes:.1f} {one}s", f"{value.reference / minutes:.1f}"
             break
-    return f"waited {waited} past the promise in {said.rules.eligibility_days} days; usual is {usual}"
+    return f"waited {waited} past the promise", usual
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ class ByOrders:
 
     def purchase_model(self, before: date) -> PurchaseModel:
         silver = self._lakehouse.read(SILVER, self._inputs[SILVER])
-        return fit_purchase_model(purchase_histories(silver, before))
+        return fit_purchase_model(purchase_histories(silver, before, self._policy.windows.eligibility_days))
 
     def observed(self, dates: Sequence[date]) -> DataFrame:
         snapshots = of_dates(self._lakehouse.read(BASELINE, self._baseline()), dates)

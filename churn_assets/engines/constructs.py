@@ -1088,6 +1088,14 @@ WINDOWS = (
         remedy="a join with the rows before",
     ),
     OfRows(
+        name="sum over a range before the row",
+        value=lambda: F.sum("id").over(_by_part().orderBy("id").rangeBetween(-2, -1)),
+        kind="bigint",
+        expected=(None, 1, 3, None, 4, 9, None),
+        where="how long late deliveries kept a customer waiting",
+        remedy="a join with the rows before",
+    ),
+    OfRows(
         name="row number: null first, NaN last",
         value=lambda: F.row_number().over(_by_part().orderBy("value", "id")),
         kind="int",

@@ -20,7 +20,7 @@ SEED = (
     "rfm_score",
 )
 EXTENDED = (*SEED, "recency_days", "tenure_days", "gap_ratio")
-CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes", "orders_ever")
+CRISIS_AWARE = (*EXTENDED, "missed_orders", "recent_delay_minutes", "orders_ever", "delay_minutes_at_last_order")
 
 
 def refused(*features: Feature) -> tuple[str, ...]:

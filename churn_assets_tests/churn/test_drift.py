@@ -72,6 +72,7 @@ def customers(random: np.random.Generator, number: int, prefix: str, dates: Sequ
             "missed_orders": recency * rate / 10,
             "recent_delay_minutes": delay,
             "orders_ever": np.ceil(tenure / 60 * orders),
+            "delay_minutes_at_last_order": delay,
             SCORE: 1 / (1 + np.exp(2.5 + 0.2 * orders - recency / 10 - delay / 60)),
         }
         weeks.append(pd.DataFrame(week))

@@ -37,7 +37,7 @@ from churn_assets_tests.panels import (
 DIRTY = [(0, 150), (1, 152), (2, 150)]
 NAMES = tuple(feature.name for feature in FEATURES)
 EXACT = reference.PANEL_COLUMNS
-EXTRA = ("missed_orders", "recent_delay_minutes", "orders_ever")
+EXTRA = ("missed_orders", "recent_delay_minutes", "orders_ever", "delay_minutes_at_last_order")
 # The first order at 2024-01-04 makes this Monday the first as-of date.
 T = datetime(2024, 3, 4)
 DAY = timedelta(days=1)
@@ -52,7 +52,7 @@ def review(order_id: str, reviewed_at: datetime, review_score: float) -> Row:
     return {"order_id": order_id, "reviewed_at": reviewed_at, "review_score": review_score}
 
 
-# The reference knows ten features; these are the other three, from the reference's kept orders.
+# The reference knows ten features; these are the other four, from the reference's kept orders.
 def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]:
     values = {}
     orders_of: dict[str, list[Row]] = {}
@@ -61,16 +61,23 @@ def crisis_aware_values(kept: list[Row], panel_keys: set[Key]) -> dict[Key, Row]
     for customer, day in panel_keys:
         t = datetime.combine(day, time())
         times = [row["ordered_at"] for row in orders_of[customer] if row["ordered_at"] < t]
-        delays = [
-            row["delivered_at"] - row["promised_at"]
-            for row in orders_of[customer]
-            if row["delivered_at"] and row["promised_at"] and t - 30 * DAY <= row["delivered_at"] < t
-        ]
-        late = sum((delay for delay in delays if delay > timedelta()), start=timedelta())
+        over = datetime.combine(max(times), time()) + DAY
+        late, late_by_then = (
+            sum(
+                (
+                    max(row["delivered_at"] - row["promised_at"], timedelta())
+                    for row in orders_of[customer]
+                    if row["delivered_at"] and row["promised_at"] and end - 30 * DAY <= row["delivered_at"] < end
+                ),
+                start=timedelta(),
+            )
+            for end in (t, over)
+        )
         values[customer, day] = {
             "missed_orders": (t - max(times)) / DAY * len(times) / ((t - min(times)) / DAY),
             "recent_delay_minutes": late / timedelta(minutes=1),
             "orders_ever": float(len(times)),
+            "delay_minutes_at_last_order": late_by_then / timedelta(minutes=1),
         }
     return values
 
@@ -201,6 +208,28 @@ def test_recent_delay_minutes_sums_the_late_deliveries_of_the_eligibility_window
     row = panel_rows(source_frames(spark, (orders, [], [])))["c", T.date()]
     assert row["recent_delay_minutes"] == pytest.approx(21.5, abs=1e-12)
     assert row["late_order_ratio"] == 0.75
+
+
+def test_delay_minutes_at_last_order_end_with_the_day_of_that_order(spark: SparkSession) -> None:
+    last = T - 10 * DAY
+
+    def delivered(order_id: str, ordered: datetime, at: datetime, minutes_late: float) -> Row:
+        return order(order_id, "c", ordered, promised_at=at - timedelta(minutes=minutes_late), delivered_at=at)
+
+    orders = [
+        order("opening", "calendar", T - 60 * DAY),
+        order("closing", "calendar", T + 7 * DAY),
+        delivered("too old", last - 30 * DAY, last - 29 * DAY - INSTANT, 400),
+        delivered("oldest", last - 30 * DAY, last - 29 * DAY, 100),
+        delivered("early", last - 2 * DAY, last - 2 * DAY, -30),
+        delivered("last", last, last + DAY - INSTANT, 20),
+        # Of the same day, and delivered when it is over.
+        delivered("after midnight", last, last + DAY, 3),
+    ]
+    rows = panel_rows(source_frames(spark, (orders, [], [])))
+    # Nor does a later date know more of it: it is the last order still.
+    for as_of in (T, T + 7 * DAY):
+        assert rows["c", as_of.date()]["delay_minutes_at_last_order"] == pytest.approx(120, abs=1e-12)
 
 
 # ---- what must not matter

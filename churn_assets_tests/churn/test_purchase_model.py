@@ -56,16 +56,39 @@ def simulated(
     return histories(x, t_x, ages), np.array(later, dtype=float)
 
 
+def after_waiting(truth: PurchaseModel, customers: int, seed: int) -> tuple[PurchaseHistories, Floats]:
+    """As `simulated`, with 30 more days: one purchase in three came after hours of waiting, which more leave for."""
+    rng = np.random.default_rng(seed)
+    known, later = [], []
+    for age in rng.uniform(100, 400, customers):
+        rate, leaves = rng.gamma(truth.r, 1 / truth.alpha), rng.beta(truth.a, truth.b)
+        now, bought, waits = 0.0, [], []
+        while (now := now + rng.exponential(1 / rate)) < age + 30:
+            bought.append(now)
+            waits.append(rng.choice([0.0, 0.0, rng.uniform(1, 9)]))
+            if rng.random() > (1 - leaves) * math.exp(-truth.waiting * waits[-1]):
+                break
+        x = sum(moment < age for moment in bought)
+        last = (bought[x - 1], age, waits[x - 1]) if x else (0.0, age, 0.0)
+        known.append((x, *last, sum(waits[:x])))
+        later.append(len(bought) - x)
+    return histories(*np.array(known).T), np.array(later, dtype=float)
+
+
 def log_likelihood(model: PurchaseModel, known: PurchaseHistories) -> float:
     """Equation 6 of the paper as it is printed: no logarithms before the end, customer by customer."""
     r, alpha, a, b = model.r, model.alpha, model.a, model.b
     total = 0.0
-    for x, t_x, age in zip(known.repeats, known.recency_days, known.age_days, strict=True):
+    parts = (known.repeats, known.recency_days, known.age_days, known.waited_hours, known.all_waited_hours)
+    for x, t_x, age, waited, in_all in zip(*parts, strict=True):
         buys = math.gamma(r + x) * alpha**r / math.gamma(r)
         stays = math.gamma(b + x) * math.gamma(a + b) / (math.gamma(b) * math.gamma(a + b + x))
         likelihood = stays * buys / (alpha + age) ** (r + x)
+        likelihood *= math.exp(-model.waiting * in_all)
         if x > 0:
-            leaves = a / (b + x - 1) * stays
+            # Still there before the last purchase, and not after it.
+            before = math.gamma(b + x - 1) * math.gamma(a + b) / (math.gamma(b) * math.gamma(a + b + x - 1))
+            leaves = before * math.exp(-model.waiting * (in_all - waited)) - stays * math.exp(-model.waiting * in_all)
             likelihood += leaves * buys / (alpha + t_x) ** (r + x)
         total += math.log(likelihood)
     return total
@@ -124,6 +147,57 @@ def test_a_fit_is_a_maximum_of_the_likelihood_as_it_is_printed(truth: PurchaseMo
         for factor in (0.99, 1.01):
             moved = {**vars(found), name: getattr(found, name) * factor}
             assert log_likelihood(PurchaseModel(**moved), known) < best, (name, factor)
+
+
+WAITING = PurchaseModel(r=1.5, alpha=20.0, a=0.8, b=8.0, waiting=0.04)
+
+
+def test_who_waits_leaves_as_often_as_those_who_waited_did() -> None:
+    known, bought = after_waiting(WAITING, 8_000, seed=1)
+    found = fit_purchase_model(known)
+    assert found.waiting == pytest.approx(WAITING.waiting, rel=0.1)
+    assert (found.r, found.alpha) == pytest.approx((WAITING.r, WAITING.alpha), rel=0.12)
+    silent = found.no_purchase(known, 30)
+    for tenth in np.array_split(np.argsort(silent, kind="stable"), 10):
+        assert silent[tenth].mean() == pytest.approx((bought[tenth] == 0).mean(), abs=0.05)
+    # BG/NBD does not know who waited, and tells the same customers apart less well.
+    unknowing = histories(known.repeats, known.recency_days, known.age_days)
+    without = fit_purchase_model(unknowing).no_purchase(unknowing, 30)
+    assert ((silent - (bought == 0)) ** 2).mean() < ((without - (bought == 0)) ** 2).mean() - 0.001
+
+
+def test_a_fit_of_who_waited_is_a_maximum_of_the_likelihood_as_it_is_printed() -> None:
+    known, _ = after_waiting(WAITING, 1_000, seed=2)
+    known = histories(*(part[known.repeats < 90] for part in vars(known).values()))
+    found = fit_purchase_model(known)
+    best = log_likelihood(found, known)
+    assert best >= log_likelihood(WAITING, known)
+    for name in ("r", "alpha", "a", "b", "waiting"):
+        for factor in (0.98, 1.02):
+            moved = {**vars(found), name: getattr(found, name) * factor}
+            assert log_likelihood(PurchaseModel(**moved), known) < best, (name, factor)
+
+
+def test_where_nobody_waited_it_is_bg_nbd_to_the_last_digit() -> None:
+    known, _ = simulated(TRUTHS[0], 1_000, seed=1)
+    assert fit_purchase_model(known).waiting == 0
+    x, silence = (
+        np.maximum(known.repeats, 1),
+        np.log1p((known.age_days - known.recency_days) / (20 + known.recency_days)),
+    )
+    gone = np.exp(np.log(0.8 / (3 + x)) + (0.8 + x) * silence)
+    active = np.where(known.repeats > 0, 1 / (1 + gone), 1.0)
+    assert TRUTHS[0].active(known) == pytest.approx(active, rel=1e-12)
+    unmoved = PurchaseModel(**{**vars(TRUTHS[0]), "waiting": 0.5})
+    assert unmoved.active(known).tolist() == TRUTHS[0].active(known).tolist()
+
+
+def test_who_waited_longer_before_the_last_purchase_is_likelier_gone() -> None:
+    waited = histories([5] * 4, [100] * 4, [120] * 4, [0, 1e-9, 5, 1e6])
+    gone = 1 - WAITING.active(waited)
+    assert gone[1] == pytest.approx(gone[0], rel=1e-6)
+    assert gone[0] < gone[1] < gone[2] < gone[3]
+    assert gone[3] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("truth", TRUTHS)
@@ -200,7 +274,8 @@ def test_a_fit_does_not_depend_on_the_order_of_the_customers_nor_much_on_the_uni
     parts = (known.repeats, known.recency_days, known.age_days)
     assert fit_purchase_model(histories(*(values[mixed] for values in parts))) == found
     weeks = fit_purchase_model(histories(known.repeats, known.recency_days / 7, known.age_days / 7))
-    assert (weeks.r, weeks.alpha * 7, weeks.a, weeks.b) == pytest.approx(tuple(vars(found).values()), rel=1e-4)
+    same = (weeks.r, weeks.alpha * 7, weeks.a, weeks.b, weeks.waiting)
+    assert same == pytest.approx(tuple(vars(found).values()), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["nobody leaves", "everybody buys alike"])

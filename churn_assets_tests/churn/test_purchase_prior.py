@@ -14,9 +14,11 @@ from churn_assets.churn.intervals import Floats
 from churn_assets.churn.models import GradientBoosting, fit_churn_model
 from churn_assets.churn.purchase_model import PurchaseModel, histories
 from churn_assets.churn.purchase_prior import (
+    ASKED_FEATURES,
     PurchasePrior,
     averaged,
     is_averaged,
+    learned_features,
     prior_trees,
 )
 from churn_assets.churn.recalibration import calibrated
@@ -25,8 +27,10 @@ from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
 PRIOR = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0), days=30)
+WAITING = replace(PRIOR, purchases=replace(PRIOR.purchases, waiting=0.05))
 # Not in the order in which the prior asks for them, and with one that it does not ask for.
-FEATURES = ("missed_orders", "delay", "tenure_days", "orders_ever", "recency_days")
+WAITED = "delay_minutes_at_last_order"
+FEATURES = ("missed_orders", "delay", "tenure_days", WAITED, "orders_ever", "recency_days")
 SMALL = GradientBoosting(max_depth=3, iterations=8)
 
 
@@ -37,7 +41,7 @@ def panel(rows: int = 3_000, seed: int = 1) -> pd.DataFrame:
     orders = 1.0 + rng.poisson(tenure * rng.gamma(2, 1 / 50, rows))
     silence = np.where(orders > 1, np.minimum(tenure, rng.uniform(0, 30, rows)), tenure)
     delay = rng.exponential(1, rows)
-    log_odds = PRIOR.log_odds(np.column_stack([orders, silence, tenure])) + 1.5 * (delay > 1.5)
+    log_odds = PRIOR.log_odds(np.column_stack([orders, silence, tenure, np.zeros(rows)])) + 1.5 * (delay > 1.5)
     return pd.DataFrame(
         {
             "customer_id": [f"C{place:05d}" for place in range(rows)],
@@ -47,6 +51,7 @@ def panel(rows: int = 3_000, seed: int = 1) -> pd.DataFrame:
             "tenure_days": tenure,
             "missed_orders": silence * orders / tenure,
             "delay": delay,
+            WAITED: 0.0,
             "label": (rng.random(rows) < 1 / (1 + np.exp(-log_odds))).astype(float),
             "fold": 50,
         }
@@ -75,25 +80,37 @@ def spark_rows(spark: SparkSession, rows: pd.DataFrame) -> DataFrame:
 
 
 def test_the_log_odds_are_the_purchase_models() -> None:
-    asked = np.array([[1.0, 40.0, 40.0], [5.0, 3.0, 90.0], [60.0, 0.5, 300.0]])
-    known = histories([0, 4, 59], [0, 87, 299.5], [40, 90, 300])
-    chance = PRIOR.purchases.no_purchase(known, 30)
-    assert PRIOR.log_odds(asked) == pytest.approx(np.log(chance / (1 - chance)), rel=1e-9)
+    asked = np.array([[1.0, 40.0, 40.0, 90.0], [5.0, 3.0, 90.0, 0.0], [60.0, 0.5, 300.0, 180.0]])
+    known = histories([0, 4, 59], [0, 87, 299.5], [40, 90, 300], [1.5, 0, 3])
+    chance = WAITING.purchases.no_purchase(known, 30)
+    assert WAITING.log_odds(asked) == pytest.approx(np.log(chance / (1 - chance)), rel=1e-9)
 
 
 def test_a_silence_longer_than_the_age_by_a_rounding_and_a_chance_of_one_are_numbers() -> None:
     asked = np.array([[1.0, 40.000004, 40.0], [2.0, 40.000004, 40.0], [500.0, 3000.0, 3001.0], [9e5, 1e-9, 4e3]])
-    assert np.isfinite(PRIOR.log_odds(asked)).all()
+    for waited in (0.0, 1e9):
+        assert np.isfinite(WAITING.log_odds(np.column_stack([asked, np.full(4, waited)]))).all()
 
 
 def test_the_trees_say_of_customers_they_never_saw_what_the_purchase_model_says() -> None:
     rows, others = panel(), panel(seed=2)
     said = 2 * trees_of_prior(rows).margins(values_of(others))
-    exact = PRIOR.log_odds(others[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float))
+    exact = PRIOR.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
     assert np.corrcoef(said, exact)[0, 1] > 0.97
     # And hardly differ from it on the scale that the labels ask for: about 1 here, and higher for the delays.
     assert np.polyfit(exact, said, 1)[0] == pytest.approx(1, abs=0.2)
     assert said.mean() > exact.mean()
+
+
+def test_the_trees_know_of_a_crisis_before_any_row_that_they_learn_from_does() -> None:
+    rows, others = panel(), panel(seed=2)
+    others[WAITED] = np.random.default_rng(3).uniform(0, 600, len(others))
+    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
+    said = BoostedTrees(FEATURES, prior_trees(WAITING, values, labels, None, FEATURES)).margins(values_of(others))
+    exact = WAITING.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
+    assert np.corrcoef(said, exact)[0, 1] > 0.97
+    without = PRIOR.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
+    assert np.corrcoef(without, exact)[0, 1] < 0.9
 
 
 def test_no_tree_learns_from_a_label() -> None:
@@ -115,6 +132,8 @@ def test_only_the_features_of_the_prior_are_split_by() -> None:
     assert is_averaged(FEATURES, PRIOR)
     assert not is_averaged(FEATURES[:-1], PRIOR)
     assert not is_averaged(FEATURES, None)
+    # Without a prior there is nobody else to know it.
+    assert learned_features(FEATURES, None) == FEATURES
 
 
 # ---- its place on the labels' scale
@@ -148,15 +167,18 @@ def test_the_model_is_the_mean_of_both_log_odds_and_better_than_either(spark: Sp
     rows, others = panel(), panel(seed=2)
     train = spark_rows(spark, rows)
     model = fit_churn_model(train, FEATURES, SMALL, rows=len(rows), prior=PRIOR)
-    plain, prior = fit_churn_model(train, FEATURES, SMALL, rows=len(rows)), trees_of_prior(rows)
+    taught = learned_features(FEATURES, PRIOR)
+    assert set(FEATURES) - set(taught) == {WAITED}
+    plain, prior = fit_churn_model(train, taught, SMALL, rows=len(rows)), trees_of_prior(rows)
     values = values_of(others)
-    assert model.margins(values) == pytest.approx((plain.margins(values) + prior.margins(values)) / 2, abs=1e-9)
+    learned = plain.margins(others[list(taught)].to_numpy(dtype=np.float64))
+    assert model.margins(values) == pytest.approx((learned + prior.margins(values)) / 2, abs=1e-9)
     assert loss(model, others) < min(loss(plain, others), loss(prior, others))
 
 
 def test_few_rows_do_not_make_the_trees_of_the_purchase_model_coarse() -> None:
     few, others = panel(150), panel(seed=2)
-    exact = PRIOR.log_odds(others[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float))
+    exact = PRIOR.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
     assert np.corrcoef(trees_of_prior(few).margins(values_of(others)), exact)[0, 1] > 0.95
 
 
@@ -189,7 +211,7 @@ def test_sparks_own_trees_are_averaged_with_the_prior_alike(
 ) -> None:
     rows = panel(600)
     train = spark_rows(spark, rows)
-    learned = fit_churn_model(train, FEATURES, SMALL, rows=600)
+    learned = fit_churn_model(train, learned_features(FEATURES, PRIOR), SMALL, rows=600)
     by_xgboost = fit_churn_model(train, FEATURES, SMALL, rows=600, prior=PRIOR)
     # Spark's own learner needs a JVM; what is done with its trees does not.
     monkeypatch.setattr(models, "_fitted_by_spark", lambda *arguments: learned)
@@ -202,13 +224,13 @@ def test_each_half_of_the_log_odds_counts_for_half_of_the_importance() -> None:
     values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
     split = Node(feature=FEATURES.index("delay"), split=1.0, left=1, right=2, gain=5.0)
     learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
-    shares = averaged(learned, PRIOR, values, labels, None).importances()
+    shares = averaged(learned, PRIOR, values, labels, None, FEATURES).importances()
     # Nothing but the learned tree splits by the delay.
     assert shares["delay"] == pytest.approx(0.5)
     assert sum(shares.values()) == pytest.approx(1)
     # Trees without a split have gained nothing to compare with.
     leaf = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
-    assert sum(averaged(leaf, PRIOR, values, labels, None).importances().values()) == pytest.approx(1)
+    assert sum(averaged(leaf, PRIOR, values, labels, None, FEATURES).importances().values()) == pytest.approx(1)
 
 
 # ---- the rival alone, before the gate
@@ -218,7 +240,7 @@ def verdict_on(challenger: BoostedTrees, champion: BoostedTrees | None) -> Evalu
     """Under the shipped policy, of which only what has to do with rivals is made strict."""
     rows = panel(6_000, seed=3)
     values, label = values_of(rows), rows["label"].to_numpy()
-    asked = rows[["orders_ever", "recency_days", "tenure_days"]].to_numpy(float)
+    asked = rows[list(ASKED_FEATURES)].to_numpy(float)
     scores = challenger.probabilities(values)
     judged = Scored(
         labels=label,

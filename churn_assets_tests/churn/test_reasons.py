@@ -121,6 +121,7 @@ def sparse_shop(random: np.random.Generator) -> pd.DataFrame:
             "missed_orders": silence * ever / tenure,
             "recent_delay_minutes": delay,
             "orders_ever": ever,
+            "delay_minutes_at_last_order": delay,
             "reviews": reviews,
             "promised_deliveries": promised,
             "late_deliveries": late,

@@ -222,6 +222,36 @@ def test_a_label_matures_and_is_lost_without_an_order_of_its_own() -> None:
     assert touched_dates([], with_gap, before, WEEKLY).observed == {date(2025, 3, 17)}
 
 
+def test_a_delivery_touches_every_date_whose_last_order_knows_of_it(spark: SparkSession) -> None:
+    one_window = {"observation_days": 30, "eligibility_days": 30}
+    rules = ChurnPolicy.model_validate({"windows": one_window, "calendar": {"snapshots": "daily"}})
+    late = BEGIN + 40 * DAY + HOUR
+
+    def shop(minutes: float) -> Shop:
+        # The last order is just within the days of the delivery, and then the last for as long as one can be.
+        orders = [BEGIN, late, late + 29 * DAY, BEGIN + 110 * DAY]
+        found = Shop(1, has_states=False)
+        found.rows = [
+            {
+                **found.order("C1", at),
+                "delivered_at": None,
+                "promised_at": None,
+                "reviewed_at": None,
+                "review_score": None,
+            }
+            for at in orders
+        ]
+        found.rows[1] |= {"promised_at": late, "delivered_at": late + timedelta(minutes=minutes)}
+        return found
+
+    before, after = all_of(shop(10), spark, rules), all_of(shop(20), spark, rules)
+    days = touched_days(changed_orders(before.silver, after.silver), rules)
+    touched = touched_dates(days, before.calendar, after.calendar, rules)
+    differing = {day for day in after.calendar.dates if before.baseline.get(day) != after.baseline.get(day)}
+    assert max(differing) == (late + 59 * DAY).date()
+    assert differing <= touched.observed
+
+
 def test_a_change_holds_its_days_and_all_later_ones_without_a_last() -> None:
     day = date(2025, 3, 3)
     for days in (TouchedDays(day, day, False), TouchedDays(day, None, True)):

@@ -72,6 +72,11 @@ WORDING = Wording(ChurnPolicy().feature_rules, {0: "Regular", 1: "Student"})
             "waited 6.0 days past the promise in 30 days; usual is 0.5",
         ),
         ("orders_ever", Compared(1.0, 12.4, {}), "1 order in all; usual is 12.4"),
+        (
+            "delay_minutes_at_last_order",
+            Compared(95.2, 4.0, {}),
+            "waited 95 minutes past the promise in the 30 days to the last order; usual is 4",
+        ),
     ],
 )
 def test_a_sentence_sets_the_customers_value_against_the_usual(feature: str, value: Compared, sentence: str) -> None:

@@ -197,10 +197,12 @@ def honest(spark: SparkSession, request: pytest.FixtureRequest, tmp_path_factory
         risk_score=pd.Series(list(zip(rows["customer_id"], rows["as_of"], strict=True))).map(rule),
     )
     if SILVER in behind:
-        purchases = fit_purchase_model(purchase_histories(lakehouse.read(SILVER, behind[SILVER]), rows["as_of"].max()))
+        silver, days = lakehouse.read(SILVER, behind[SILVER]), built.policy.windows.eligibility_days
+        purchases = fit_purchase_model(purchase_histories(silver, rows["as_of"].max(), days))
         is_first = rows["orders_ever"] == 1
         first_to_last = (rows["tenure_days"] - rows["recency_days"]).where(~is_first, 0.0)
-        known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"])
+        waited = rows["delay_minutes_at_last_order"] / 60
+        known = histories(rows["orders_ever"] - 1, first_to_last, rows["tenure_days"], waited)
         rows["no_purchase"] = purchases.no_purchase(known, built.policy.windows.outcome_days)
     return Judgement(built, rows, trained, built.policy)
 

@@ -208,10 +208,14 @@ REASONS = (
     ),
     *(
         Reason(
-            "recent_delay_minutes",
-            "waited {waited} past the promise in {days} days; usual is {usual}",
+            name,
+            f"waited {{waited}} past the promise in {when}; usual is {{usual}}",
             _scaled(unit, minutes, decimals),
-            lambda row, least=least, most=most: least <= row["recent_delay_minutes"] < most,  # type: ignore[misc]
+            lambda row, name=name, least=least, most=most: least <= row[name] < most,  # type: ignore[misc]
+        )
+        for name, when in (
+            ("recent_delay_minutes", "{days} days"),
+            ("delay_minutes_at_last_order", "the {days} days to the last order"),
         )
         for unit, minutes, decimals, least, most in (
             ("minute", 1, 0, 0, 300),
