@@ -281,8 +281,8 @@ def test_the_summary_counts_the_latest_weeks_scores_alerts_and_tiers(listed: Pro
     assert (
         f"{alerts:,} alerts, {alerts / len(rows):.1%}; risk: {tiers['high']:,} high, {tiers['medium']:,} medium" in text
     )
-    # Twelve stability indices, unseen segments, alerts, recall and precision.
-    assert re.search(rf"^Monitoring\n  week {weeks[-1]}: of 17 figures \d+ ok, .*2 not yet known$", text, re.MULTILINE)
+    # Thirteen stability indices, unseen segments, alerts, recall and precision.
+    assert re.search(rf"^Monitoring\n  week {weeks[-1]}: of 18 figures \d+ ok, .*2 not yet known$", text, re.MULTILINE)
     assert re.search(r"^  (no need to )?retrain: ", text, re.MULTILINE)
 
 
