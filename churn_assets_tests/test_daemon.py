@@ -14,11 +14,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from churn_assets.definitions import LIFECYCLE
 from churn_assets.defs.automation import TRAINING, Seen
 from churn_assets.defs.features import PANEL
+from churn_assets.resources.settings import prepare_dagster_home
 from churn_assets_tests.conftest import ENGINE, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
 from churn_assets_tests.feature_tables import FEATURES
@@ -28,22 +30,22 @@ from churn_assets_tests.quick_sensors import QUICK
 pytestmark = pytest.mark.system
 
 RETRAINING, ALERTING = "retrain_on_feature_refresh", "alert_on_failure"
-QUICK_QUEUE = """
-telemetry:
-  enabled: false
-run_coordinator:
-  module: dagster
-  class: QueuedRunCoordinator
-  config:
-    dequeue_interval_seconds: 1
-"""
+# A queued run is looked for every second, not every five.
+QUICK_QUEUE = {
+    "run_coordinator": {
+        "module": "dagster",
+        "class": "QueuedRunCoordinator",
+        "config": {"dequeue_interval_seconds": 1},
+    }
+}
 
 
 @contextmanager
 def daemon(project: Project, log: Path, sensor: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon of the project's instance, quick with `sensor`; whatever it started is ended with it at the latest."""
-    # A queued run is looked for every second, not every five.
-    (project.settings.dagster_home / "dagster.yaml").write_text(QUICK_QUEUE, encoding="utf-8")
+    configuration = prepare_dagster_home(project.settings) / "dagster.yaml"
+    configured = yaml.safe_load(configuration.read_text(encoding="utf-8"))
+    configuration.write_text(yaml.safe_dump(configured | QUICK_QUEUE), encoding="utf-8")
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(log.parent),

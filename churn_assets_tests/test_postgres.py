@@ -27,7 +27,7 @@ from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import ENGINE, OTHERWISE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.postgres import ADVICE, PASSWORD, Postgres, programs, running
 from churn_assets_tests.processes import free_port, wait_for
-from churn_assets_tests.test_daemon import daemon
+from churn_assets_tests.test_daemon import RETRAINING, daemon
 
 pytestmark = pytest.mark.system
 
@@ -186,7 +186,7 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
         code, shown = command("run", "--job", "feature_refresh")
         assert code == 0, shown
         known = {"DAGSTER_POSTGRES_URL": server.url("dagster"), "MLFLOW_TRACKING_URI": tracking_uri}
-        with daemon(project, tmp_path / "daemon.log", **known):
+        with daemon(project, tmp_path / "daemon.log", RETRAINING, **known):
             wait_for("the retraining that the sensor asks for", lambda: asked_by_sensor(project) == ["SUCCESS"])
             server.stop()
             code, shown = command("history")

@@ -13,6 +13,7 @@ import pytest
 
 from churn_assets.churn.trees import model_digest
 from churn_assets.serving.probe import Probe, problems_of
+from churn_assets_tests import conftest
 from churn_assets_tests.processes import wait_for
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
 
@@ -84,10 +85,12 @@ def is_gone(pid: int) -> bool:
 
 
 def waiting() -> list[psutil.Process]:
-    """The probes' processes that this one has started and that have not ended."""
+    """The probes' processes that this module's tests have started and that have not ended."""
     # Those of earlier tests' resources go with them, which cycles among them may put off.
     gc.collect()
-    return [child for child in psutil.Process().children() if "churn_assets.serving.probe" in child.cmdline()]
+    others = {each._process.pid for each in conftest._loaded}
+    children = [child for child in psutil.Process().children() if child.pid not in others]
+    return [child for child in children if "churn_assets.serving.probe" in child.cmdline()]
 
 
 def test_one_process_loads_mlflow_and_no_version_sees_what_another_left_there(served: Served, other: Served) -> None:
