@@ -136,18 +136,16 @@ def _sqlite_without_waiting_for_the_disk(connection: Any, _: Any) -> None:
 
 
 @lru_cache(maxsize=64)
-def _kept_engine(url: str, **options: Any) -> Engine:
-    return create_engine(
-        url, **{name: dict(value) if name == "connect_args" else value for name, value in options.items()}
-    )
+def _kept_engine(url: str, poolclass: Any, timeout: float) -> Engine:
+    return create_engine(url, poolclass=poolclass, connect_args={"timeout": timeout})
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _statements_are_compiled_once() -> Iterator[None]:
     """Dagster's event log makes an engine for each connection, which compiles each statement anew: half its time."""
 
-    def kept(url: str, *, connect_args: Mapping[str, Any], **options: Any) -> Engine:
-        return _kept_engine(url, connect_args=tuple(sorted(connect_args.items())), **options)
+    def kept(url: str, *, poolclass: Any, connect_args: Mapping[str, float]) -> Engine:
+        return _kept_engine(url, poolclass, **connect_args)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sqlite_event_log, "create_engine", kept)

@@ -174,7 +174,8 @@ def fit_churn_model(
         learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
     else:
         values, labels = here = collected(learnable, features)
-        places = [list(features).index(name) for name in taught]
+        # Those of one's own choice are a copy; all of them need none.
+        places = slice(None) if taught == tuple(features) else [list(features).index(name) for name in taught]
         learned = _fitted_here(values[:, places], labels, taught, hyperparameters, is_balanced)
     if prior is None or not is_averaged(features, prior):
         return learned

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from churn_assets.serving.files import files_digest
 
@@ -144,7 +144,7 @@ def _end(process: "subprocess.Popen[bytes]", folder: "TemporaryDirectory[str]") 
     folder.cleanup()
 
 
-def main() -> int:
+def main() -> NoReturn:
     """The probe's process: for each line read, what to judge as JSON, a trial; its exit code is the line answered."""
     # Trials live for seconds, and looking for garbage would be a good part of them, most of it at the end.
     gc.disable()
@@ -154,14 +154,16 @@ def main() -> int:
         importlib.import_module(name)
     answers = os.fdopen(os.dup(1), "w")
     # What a version prints is no answer.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     while request := sys.stdin.readline():
         if sys.platform != "linux":
             _judge(json.loads(request))
             print(0, file=answers, flush=True)
             break
         if (trial := os.fork()) == 0:
+            # What a version asks for is no request.
             answers.close()
+            os.dup2(1, 0)
             _judge(json.loads(request))
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(trial, 0)[1]), file=answers, flush=True)
@@ -302,4 +304,4 @@ def _in_short(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

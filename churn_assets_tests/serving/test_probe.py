@@ -95,6 +95,8 @@ def waiting() -> list[psutil.Process]:
 
 def test_one_process_loads_mlflow_and_no_version_sees_what_another_left_there(served: Served, other: Served) -> None:
     marked = "import json\nif hasattr(json, 'mark'):\n    raise OSError('another was here')\njson.mark = True\n"
+    # Nor what the process is asked.
+    marked += "import sys\nif sys.stdin.read():\n    raise OSError('a request was here')\n"
     replaced(other.artifacts / "pyfunc.py", "import json\n", marked)
     probe = Probe(other.tracking_uri)
     probe.prepare()
