@@ -12,8 +12,9 @@ from urllib.request import urlopen
 
 import psutil
 import pyspark
+import pytest
 
-from churn_assets_tests.processes import free_port, wait_for
+from churn_assets_tests.processes import CHECKOUT, free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
 EVENTS = "events"
@@ -138,3 +139,27 @@ def rows_learned(folder: Path) -> list[dict[str, int]]:
             rows = event["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"]
             of[executor] = of.get(executor, 0) + rows
     return [*found.values()]
+
+
+def run_with_jars(script: str, defaults: str, folder: Path, packages: str, **environ: str) -> None:
+    """Runs `script`, whose last words are "all of it", on local Spark with the properties `defaults`.
+
+    Ivy fetches `packages`. Where there is no registry to fetch them from the test is skipped, and fails in CI.
+    """
+    conf = folder / "conf"
+    conf.mkdir()
+    (conf / "spark-defaults.conf").write_text(defaults, encoding="utf-8")
+    places = {"SPARK_CONF_DIR": str(conf), "CHURN_PROJECT": str(folder), "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=spark_environ(folder) | places | {"CHURN_ENGINE": "local"} | environ,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    if "unresolved dependency" in done.stderr and not os.environ.get("CI"):
+        pytest.skip(f"{packages} cannot be had from a registry of Java packages")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines()[-1] == "all of it"

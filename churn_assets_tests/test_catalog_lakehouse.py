@@ -1,16 +1,12 @@
 """Tables of a catalog through Spark's own connector, in a process with a JVM of its own; its jars come by Ivy."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from churn_assets.resources.catalog_lakehouse import UnknownTablesError, require_tables
 from churn_assets.resources.settings import settings_from_env
-from churn_assets_tests.clusters import spark_environ
-from churn_assets_tests.processes import CHECKOUT
+from churn_assets_tests.clusters import run_with_jars
 
 CONNECTOR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # As docs/scaling.md has it, with a metastore of the test's own.
@@ -143,24 +139,8 @@ print("all of it")
 @pytest.mark.system
 @pytest.mark.usefixtures("java")
 def test_tables_of_a_catalog_are_written_read_and_lost_as_those_at_paths_are(tmp_path: Path) -> None:
-    conf = tmp_path / "conf"
-    conf.mkdir()
     defaults = DEFAULTS.format(connector=CONNECTOR, folder=tmp_path)
-    (conf / "spark-defaults.conf").write_text(defaults, encoding="utf-8")
-    environ = {"CHURN_ENGINE": "local", "CHURN_TABLES": "catalog", "SPARK_CONF_DIR": str(conf)}
-    done = subprocess.run(
-        [sys.executable, "-c", FLOW],
-        cwd=tmp_path,
-        env=spark_environ(tmp_path) | environ | {"PYTHONPATH": str(CHECKOUT), "CHURN_PROJECT": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    if "unresolved dependency" in done.stderr and not os.environ.get("CI"):
-        pytest.skip(f"{CONNECTOR} cannot be had from a registry of Java packages")
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.splitlines()[-1] == "all of it"
+    run_with_jars(FLOW, defaults, tmp_path, CONNECTOR, CHURN_TABLES="catalog")
 
 
 def test_a_catalog_is_refused_on_sail_and_an_unknown_way_everywhere() -> None:

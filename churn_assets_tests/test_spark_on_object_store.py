@@ -1,15 +1,11 @@
 """Spark's own client of S3 (S3A) before a server on loopback, in a process with a JVM; its jars come by Ivy."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from churn_assets_tests import object_store
-from churn_assets_tests.clusters import spark_environ
-from churn_assets_tests.processes import CHECKOUT
+from churn_assets_tests.clusters import run_with_jars
 
 SDK = "software.amazon.awssdk"
 PACKAGES = (
@@ -85,26 +81,9 @@ print("all of it")
 @pytest.mark.system
 @pytest.mark.usefixtures("java")
 def test_spark_writes_and_reads_tables_and_sources_on_s3(tmp_path: Path) -> None:
-    conf = tmp_path / "conf"
-    conf.mkdir()
     with object_store.running() as store:
         endpoint, ivy = store.environment["AWS_ENDPOINT_URL"], Path.home() / ".ivy2.5.2"
         defaults = DEFAULTS.format(packages=",".join(PACKAGES), endpoint=endpoint, ivy=ivy)
-        (conf / "spark-defaults.conf").write_text(defaults, encoding="utf-8")
-        environ = {"CHURN_ENGINE": "local", "SPARK_CONF_DIR": str(conf), "CHURN_LAKEHOUSE": f"{store.root}/lake"}
-        places = {"PYTHONPATH": str(CHECKOUT), "CHURN_PROJECT": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-c", FLOW],
-            cwd=tmp_path,
-            env=spark_environ(tmp_path) | store.environment | environ | places,
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
-        if "unresolved dependency" in done.stderr and not os.environ.get("CI"):
-            pytest.skip(f"{PACKAGES[0]} cannot be had from a registry of Java packages")
-        assert done.returncode == 0, done.stderr[-4000:]
-        assert done.stdout.splitlines()[-1] == "all of it"
+        run_with_jars(FLOW, defaults, tmp_path, PACKAGES[0], CHURN_LAKEHOUSE=f"{store.root}/lake", **store.environment)
         assert [key for key in store.keys(store.root) if "/held/" in key and not key.endswith("/")] == []
         assert not list(tmp_path.rglob("*.parquet"))
