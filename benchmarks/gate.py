@@ -18,7 +18,7 @@ from churn_assets.churn.evaluation import Evaluation, Verdict, judge
 from churn_assets.churn.feasibility import feasibility, label_feasibility
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_histories import histories_of, history_columns, purchase_histories
+from churn_assets.churn.purchase_histories import histories_of, history_columns, history_rows
 from churn_assets.churn.purchase_model import fit_purchase_model
 from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.demo.simulator import DemoSettings
@@ -61,10 +61,8 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         dates = splits.split_dates(built.panel, policy)
         train = splits.train_rows(built.panel, dates, policy).persist()
         backtest = splits.backtest_dates(built.calendar.labelled(policy.windows.outcome_days), policy)
-        purchases = {
-            each.test: fit_purchase_model(purchase_histories(built.silver, each.test, policy.windows.eligibility_days))
-            for each in backtest
-        }
+        known = history_rows(built.silver, [each.test for each in backtest], policy.windows.eligibility_days)
+        purchases = {day: fit_purchase_model(histories_of(rows)) for day, rows in known.items()}
         priors = {day: PurchasePrior(fitted, policy.windows.outcome_days) for day, fitted in purchases.items()}
         prior = priors[dates.test]
         model = train_churn_model(

@@ -18,7 +18,7 @@ from churn_assets.churn.evaluation import Evaluation, judge
 from churn_assets.churn.influences import influences
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_histories import histories_of, history_columns, purchase_histories
+from churn_assets.churn.purchase_histories import histories_of, history_columns, history_rows
 from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
 from churn_assets.churn.purchase_prior import PurchasePrior
 from churn_assets.demo.simulator import DemoSettings
@@ -66,10 +66,8 @@ def _seconds(built: StudyPanel, policy: ChurnPolicy) -> tuple[dict[str, float], 
     dates = splits.split_dates(built.panel, policy)
     every = splits.backtest_dates(built.calendar.labelled(policy.windows.outcome_days), policy)
     every = every if policy.gate.evaluation == "backtest" else [dates]
-    purchases = {
-        each.test: fit_purchase_model(purchase_histories(built.silver, each.test, policy.windows.eligibility_days))
-        for each in every
-    }
+    known = history_rows(built.silver, [each.test for each in every], policy.windows.eligibility_days)
+    purchases = {day: fit_purchase_model(histories_of(rows)) for day, rows in known.items()}
     priors = {day: PurchasePrior(fitted, policy.windows.outcome_days) for day, fitted in purchases.items()}
     clock("purchase models")
     train, prior = splits.train_rows(built.panel, dates, policy), priors[dates.test]

@@ -48,7 +48,7 @@ from churn_assets.defs.features import BASELINE, PANEL
 from churn_assets.defs.origins import origin_of
 from churn_assets.defs.results import OWNERS, as_metadata, as_numbers, bullets, check_result, table_result
 from churn_assets.defs.splits import TEST, stored_labelled_dates, stored_split_outcomes
-from churn_assets.defs.training import latest_training_run, purchase_model
+from churn_assets.defs.training import latest_training_run, purchase_models
 from churn_assets.pages import markdown
 from churn_assets.pages.card_page import as_html
 from churn_assets.pages.model_card import CardFacts, model_card
@@ -205,7 +205,7 @@ def _judged(
         if policy.gate.evaluation == "crossfit":
             context.log.info("Cross-fitting: four more fits, each as long as that of the training")
         dates = _dates(lakehouse, policy, trained)
-        purchases = {each.test: purchase_model(context, origin, each.test) for each in dates[1:]}
+        purchases = purchase_models(context, origin, [each.test for each in dates[1:]])
         purchases[trained.dates.test] = trained.purchases
         model = tracking.load_model(trained.uri)
         _require_same_model(model, trained)

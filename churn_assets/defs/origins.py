@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -27,8 +28,7 @@ from churn_assets.churn.feasibility import Feasibility, feasibility, label_feasi
 from churn_assets.churn.labels import SHARED_BY
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_histories import history_columns, purchase_histories
-from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
+from churn_assets.churn.purchase_histories import history_columns, history_rows
 from churn_assets.churn.scoring import KEYS, of_dates
 from churn_assets.churn.splits import backtest_dates
 from churn_assets.defs.features import BASELINE, PANEL
@@ -69,8 +69,8 @@ class PanelOrigin(Protocol):
         Raises SourceSchemaError where one customer has several scores at a date: each would be judged on as a row.
         """
 
-    def purchase_model(self, before: date) -> PurchaseModel | None:
-        """Fitted on the orders before that date; None where there are none. Raises UnfittablePurchaseModelError."""
+    def purchase_histories(self, dates: Sequence[date]) -> Mapping[date, pd.DataFrame]:
+        """The purchases before each of the dates, as `history_rows` has them; of no date where there are no orders."""
 
     def observed(self, dates: Sequence[date]) -> DataFrame:
         """Of its customers at these dates recent_spend (null where nothing tells), and what sentences need beside.
@@ -171,9 +171,9 @@ class ByOrders:
         baseline = self._lakehouse.read(BASELINE, self._inputs[BASELINE])
         return baseline.select(*KEYS, "risk_score", _recent_spend(), *history_columns())
 
-    def purchase_model(self, before: date) -> PurchaseModel:
+    def purchase_histories(self, dates: Sequence[date]) -> Mapping[date, pd.DataFrame]:
         silver = self._lakehouse.read(SILVER, self._inputs[SILVER])
-        return fit_purchase_model(purchase_histories(silver, before, self._policy.windows.eligibility_days))
+        return history_rows(silver, dates, self._policy.windows.eligibility_days)
 
     def observed(self, dates: Sequence[date]) -> DataFrame:
         snapshots = of_dates(self._lakehouse.read(BASELINE, self._baseline()), dates)
@@ -254,8 +254,8 @@ class ByWord:
             )
         ]
 
-    def purchase_model(self, before: date) -> None:
-        return None
+    def purchase_histories(self, dates: Sequence[date]) -> Mapping[date, pd.DataFrame]:
+        return {}
 
     def rivals(self) -> DataFrame | None:
         if not self._delivered.has_rule:

@@ -1,7 +1,7 @@
 """Stage 5: the fitted pipeline, logged to MLflow in one run."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +16,8 @@ from churn_assets.churn.errors import StalePanelError, TornTablesError, Unfittab
 from churn_assets.churn.evaluations import Evidence
 from churn_assets.churn.outcomes import Outcome, none_of
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_model import PurchaseModel
+from churn_assets.churn.purchase_histories import histories_of
+from churn_assets.churn.purchase_model import PurchaseModel, fit_purchase_model
 from churn_assets.churn.purchase_prior import prior_of
 from churn_assets.churn.ranking import precision_recall_curve
 from churn_assets.churn.splits import SplitDates, current_rows
@@ -135,7 +136,7 @@ def churn_pipeline_model(
     if hyperparameters.workers > 1:
         context.log.info(f"{rows:,} rows are learned by {hyperparameters.workers} workers of the cluster together.")
     origin = origin_of(lakehouse, versions[PANEL], policy)
-    purchases = purchase_model(context, origin, dates.test)
+    purchases = purchase_models(context, origin, [dates.test])[dates.test]
     spend = origin.rivals() if policy.alerts.threshold_by == "profit" else None
     prior = prior_of(purchases, policy.windows.outcome_days)
     about = f"{policy.model.feature_set} {dates.test}"
@@ -177,16 +178,21 @@ def churn_pipeline_model(
     )
 
 
-def purchase_model(context: dg.AssetExecutionContext, origin: PanelOrigin, day: date) -> PurchaseModel | None:
-    """What is known of churn without a label, from all orders behind the panel before `day`, a test date.
+def purchase_models(
+    context: dg.AssetExecutionContext, origin: PanelOrigin, days: Sequence[date]
+) -> dict[date, PurchaseModel | None]:
+    """What is known of churn without a label, from all orders behind the panel before each of `days`, test dates.
 
     None where it cannot be fitted: then the labels alone teach the model, and the gate, which lacks a rival, says so.
     """
-    try:
-        return origin.purchase_model(day)
-    except UnfittablePurchaseModelError as unfittable:
-        context.log.warning("No purchase model at %s: %s", day, unfittable)
-        return None
+    known = origin.purchase_histories(days) if days else {}
+    found: dict[date, PurchaseModel | None] = dict.fromkeys(days)
+    for day, rows in known.items():
+        try:
+            found[day] = fit_purchase_model(histories_of(rows))
+        except UnfittablePurchaseModelError as unfittable:
+            context.log.warning("No purchase model at %s: %s", day, unfittable)
+    return found
 
 
 def _logged(

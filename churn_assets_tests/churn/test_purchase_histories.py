@@ -13,6 +13,7 @@ from churn_assets.churn.purchase_histories import (
     HISTORY_COLUMNS,
     histories_of,
     history_columns,
+    history_rows,
     purchase_histories,
 )
 
@@ -59,6 +60,21 @@ def test_who_waited_lately_is_known_of_each_repeat_purchase_and_of_the_last(spar
     assert found.all_waited_hours.tolist() == [(1 + 2) + (1 + 2) + 2]
     assert purchase_histories(silver, date(2026, 4, 1), 30).waited_hours.tolist() == [8.0]
     assert purchase_histories(silver, date(2026, 4, 1), 35).waited_hours.tolist() == [12.0]
+
+
+def test_several_dates_at_once_have_what_each_has_alone_and_one_before_all_orders_nobody(spark: SparkSession) -> None:
+    late = [(who, at, at, at + timedelta(minutes=7 * place)) for place, (who, at) in enumerate(ORDERS)]
+    silver = spark.createDataFrame(
+        late, "customer_id string, ordered_at timestamp, promised_at timestamp, delivered_at timestamp"
+    )
+    dates = [AS_OF, date(2026, 2, 1), date(2020, 1, 1)]
+    found = history_rows(silver, dates, 30)
+    assert [*found] == dates
+    for day in dates:
+        alone = purchase_histories(silver, day, 30)
+        for part, same in zip(vars(histories_of(found[day])).values(), vars(alone).values(), strict=True):
+            assert sorted(part) == sorted(same)
+    assert [len(found[day]) for day in dates] == [3, 2, 0]
 
 
 def test_a_snapshots_rows_have_the_histories_that_their_orders_have(spark: SparkSession) -> None:
