@@ -152,22 +152,19 @@ def _statements_are_compiled_once() -> Iterator[None]:
         yield
 
 
-_loaded: list[probe._Loaded] = []
-
-
-@pytest.fixture(autouse=True)
-def _mlflow_is_loaded_once_for_trials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _mlflow_is_loaded_once_for_trials() -> Iterator[None]:
     """Each trial of a version is a fork, as always; but of a process that loads MLflow for all tests of this one."""
-    if request.path.name == "test_probe.py":
-        return
-    start = probe._Loaded
+    start, loaded = probe._Loaded, list[probe._Loaded]()
 
     def kept() -> probe._Loaded:
-        if not (_loaded and _loaded[0].is_waiting()):
-            _loaded[:] = [start()]
-        return _loaded[0]
+        if not (loaded and loaded[0].is_waiting()):
+            loaded[:] = [start()]
+        return loaded[0]
 
-    monkeypatch.setattr(probe, "_Loaded", kept)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(probe, "_Loaded", kept)
+        yield
 
 
 @pytest.fixture(autouse=True)

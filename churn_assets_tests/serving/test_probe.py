@@ -12,10 +12,14 @@ import psutil
 import pytest
 
 from churn_assets.churn.trees import model_digest
-from churn_assets.serving.probe import Probe, problems_of
-from churn_assets_tests import conftest
+from churn_assets.serving.probe import Probe, _Loaded, problems_of
 from churn_assets_tests.processes import wait_for
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
+
+
+@pytest.fixture(autouse=True)
+def _each_probe_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("churn_assets.serving.probe._Loaded", _Loaded)
 
 
 @pytest.fixture
@@ -84,16 +88,26 @@ def is_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def waiting() -> list[psutil.Process]:
-    """The probes' processes that this module's tests have started and that have not ended."""
-    # Those of earlier tests' resources go with them, which cycles among them may put off.
-    gc.collect()
-    others = {each._process.pid for each in conftest._loaded}
-    children = [child for child in psutil.Process().children() if child.pid not in others]
-    return [child for child in children if "churn_assets.serving.probe" in child.cmdline()]
+Waiting = Callable[[], list[psutil.Process]]
 
 
-def test_one_process_loads_mlflow_and_no_version_sees_what_another_left_there(served: Served, other: Served) -> None:
+@pytest.fixture
+def waiting() -> Waiting:
+    """Tells the probes' processes that this test has started and that have not ended."""
+
+    def all_waiting() -> list[psutil.Process]:
+        # Those of earlier tests' resources go with them, which cycles among them may put off.
+        gc.collect()
+        children = psutil.Process().children()
+        return [child for child in children if "churn_assets.serving.probe" in child.cmdline()]
+
+    before = all_waiting()
+    return lambda: [child for child in all_waiting() if child not in before]
+
+
+def test_one_process_loads_mlflow_and_no_version_sees_what_another_left_there(
+    served: Served, other: Served, waiting: Waiting
+) -> None:
     marked = "import json\nif hasattr(json, 'mark'):\n    raise OSError('another was here')\njson.mark = True\n"
     # Nor what the process is asked.
     marked += "import sys\nif sys.stdin.read():\n    raise OSError('a request was here')\n"
@@ -117,7 +131,7 @@ def test_the_process_that_was_prepared_is_the_one_that_is_asked(
     assert probe.problems(URI) == []
 
 
-def test_a_prepared_process_that_died_is_not_asked(served: Served) -> None:
+def test_a_prepared_process_that_died_is_not_asked(served: Served, waiting: Waiting) -> None:
     probe = Probe(served.tracking_uri)
     probe.prepare()
     (prepared,) = waiting()
@@ -126,7 +140,7 @@ def test_a_prepared_process_that_died_is_not_asked(served: Served) -> None:
     assert probe.problems(URI) == []
 
 
-def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path: Path) -> None:
+def test_a_prepared_process_that_is_never_asked_ends_with_its_probe(tmp_path: Path, waiting: Waiting) -> None:
     probe = Probe(f"sqlite:///{tmp_path}/mlflow.db")
     probe.prepare()
     assert len(waiting()) == 1
