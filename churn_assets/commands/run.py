@@ -90,6 +90,7 @@ def run_jobs(
     import dagster as dg
     from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
+    from churn_assets.commands.kept_open import sqlite_kept_open
     from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
     from churn_assets.commands.summary import Ending, Errand, closing, errand_closing
     from churn_assets.definitions import ASSET_JOBS, build_defs, default_resources, jobs_to_run
@@ -102,7 +103,7 @@ def run_jobs(
     if chosen is not None:
         _require(defs, chosen)
     jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
-    with dg.DagsterInstance.get() as instance:
+    with sqlite_kept_open(), dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
             origin = _counted_as_launched(instance, name)
