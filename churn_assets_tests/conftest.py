@@ -16,6 +16,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from filelock import FileLock
@@ -152,6 +154,22 @@ def _event_logs_stay_open() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sqlite_event_log, "create_engine", kept)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrations_are_read_once() -> Iterator[None]:
+    """Dagster and MLflow load all their migrations for each file of theirs, to see that it needs none."""
+    read, known = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
+
+    def kept(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ScriptDirectory, "from_config", kept)
         yield
 
 

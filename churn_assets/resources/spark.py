@@ -32,6 +32,8 @@ SESSION = {
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     # Rows that lie together by customer are joined there, by customer and date (a sixth of the panel's time).
     "spark.sql.requireAllClusterKeysForCoPartition": "false",
+    # Else each call of the API notes its line first: a search for IPython, and three questions to a JVM.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
