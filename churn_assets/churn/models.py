@@ -340,4 +340,5 @@ def with_alerts(model: BoostedTrees, rows: DataFrame, threshold: float | None) -
 def score_counts(scored: DataFrame, score: str = "churn_probability") -> ScoreCounts:
     """How often each pair of `score` and `label` occurs."""
     grouped = scored.groupBy(F.col(score).alias("score"), "label").agg(F.count(F.lit(1)).alias("rows"))
-    return [(row["score"], row["label"], row["rows"]) for row in grouped.collect()]
+    # Rows are tuples, and a look-up by name in each of many is slow.
+    return [tuple(row) for row in grouped.collect()]
