@@ -21,6 +21,8 @@ from alembic.script import ScriptDirectory
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from filelock import FileLock
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from pyspark.sql import SparkSession
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.event import listens_for
@@ -185,6 +187,15 @@ def _mlflow_is_loaded_once_for_trials() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(probe, "_Loaded", kept)
+        yield
+
+
+@pytest.fixture(scope="module")
+def figures_not_rendered() -> Iterator[None]:
+    """For flows of which no picture is looked at: to render them is a fifth of a flow's time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FigureCanvasAgg, "print_png", lambda _, file: file.write(b"a picture"))
+        patched.setattr(FigureCanvasSVG, "print_svg", lambda _, file, **__: file.write(b"a picture"))
         yield
 
 

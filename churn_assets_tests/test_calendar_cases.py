@@ -20,6 +20,8 @@ from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_
 from churn_assets_tests.panels import by_key, differences, rows_of
 from churn_assets_tests.shops import Shop
 
+pytestmark = pytest.mark.usefixtures("figures_not_rendered")
+
 SILVER = "food_delivery/silver_orders_enriched"
 
 

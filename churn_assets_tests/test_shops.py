@@ -17,6 +17,8 @@ from churn_assets_tests.conftest import TINY_POLICY, Project, causes_of, checks_
 from churn_assets_tests.panels import Key, Row, by_key, differences
 from churn_assets_tests.shops import DAY, HOUR, MINUTE, OPENED, SOURCES, Shop, shop, written
 
+pytestmark = pytest.mark.usefixtures("figures_not_rendered")
+
 PANEL = "food_delivery/ml_churn_features"
 SILVER = "food_delivery/silver_orders_enriched"
 ASIDE = "food_delivery/quarantined_rows"

@@ -17,6 +17,8 @@ from pyspark.sql import SparkSession
 from churn_assets_tests.conftest import TINY_POLICY, Project, causes_of, checks_of
 from churn_assets_tests.shops import SOURCES, Row, Shop, shop, written
 
+pytestmark = pytest.mark.usefixtures("figures_not_rendered")
+
 PANEL = "food_delivery/ml_churn_features"
 TABLES = ("orders", "reviews", "customers")
 STEPS = (
