@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, example_panel, spark_session, write_result
 from churn_assets.churn import judged, splits
+from churn_assets.churn.censored import censored_rows
 from churn_assets.churn.expectation import STEPS, expected
 from churn_assets.churn.intervals import Estimate, Floats
 from churn_assets.churn.models import GradientBoosting, train_churn_model
@@ -98,7 +99,13 @@ def _judged(data: str, built: StudyPanel, policy: ChurnPolicy, test: date | None
     purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     model = train_churn_model(
-        train, splits.current_rows(panel, dates, policy), SETTINGS, policy, rows=train.count(), prior=prior
+        train,
+        splits.current_rows(panel, dates, policy),
+        SETTINGS,
+        policy,
+        rows=train.count(),
+        prior=prior,
+        censored=censored_rows(panel, dates, policy, prior),
     )
     held_out = judged.held_out_scores(model.trees, splits.held_out_rows(panel, dates, policy), model.threshold_value)
     rows = judged.crossfit_scores(held_out, panel, SETTINGS, policy, prior=prior)

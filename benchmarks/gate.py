@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from benchmarks.panels import demo_panel, spark_session, write_result
 from churn_assets.churn import judged, splits
+from churn_assets.churn.censored import censored_rows
 from churn_assets.churn.evaluation import Evaluation, Verdict, judge
 from churn_assets.churn.feasibility import feasibility, label_feasibility
 from churn_assets.churn.models import GradientBoosting, train_churn_model
@@ -66,7 +67,13 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         priors = {day: PurchasePrior(fitted, policy.windows.outcome_days) for day, fitted in purchases.items()}
         prior = priors[dates.test]
         model = train_churn_model(
-            train, splits.current_rows(built.panel, dates, policy), SETTINGS, policy, rows=train.count(), prior=prior
+            train,
+            splits.current_rows(built.panel, dates, policy),
+            SETTINGS,
+            policy,
+            rows=train.count(),
+            prior=prior,
+            censored=censored_rows(built.panel, dates, policy, prior),
         )
         test = splits.held_out_rows(built.panel, dates, policy)
         held_out = judged.held_out_scores(model.trees, test, model.threshold_value).persist()

@@ -14,6 +14,7 @@ import pandas as pd
 from benchmarks.measuring import machine, rounds
 from benchmarks.panels import StudyPanel, demo_panel, spark_session, write_result
 from churn_assets.churn import judged, splits
+from churn_assets.churn.censored import censored_rows
 from churn_assets.churn.evaluation import Evaluation, judge
 from churn_assets.churn.influences import influences
 from churn_assets.churn.models import GradientBoosting, train_churn_model
@@ -72,7 +73,15 @@ def _seconds(built: StudyPanel, policy: ChurnPolicy) -> tuple[dict[str, float], 
     clock("purchase models")
     train, prior = splits.train_rows(built.panel, dates, policy), priors[dates.test]
     current = splits.current_rows(built.panel, dates, policy)
-    model = train_churn_model(train, current, SETTINGS, policy, rows=train.count(), prior=prior)
+    model = train_churn_model(
+        train,
+        current,
+        SETTINGS,
+        policy,
+        rows=train.count(),
+        prior=prior,
+        censored=censored_rows(built.panel, dates, policy, prior),
+    )
     clock("fit")
     rows = judged.held_out_scores(model.trees, splits.held_out_rows(built.panel, dates, policy), model.threshold_value)
     if policy.gate.evaluation == "crossfit":

@@ -28,14 +28,16 @@ from xgboost import XGBClassifier
 
 from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, example_panel, spark_session, write_result
+from benchmarks.pareto_nbd import ParetoNBD, fit_pareto_nbd
 from churn_assets.churn import splits
 from churn_assets.churn.catalogue import FEATURE_SETS
+from churn_assets.churn.censored import censored_rows, with_censored
 from churn_assets.churn.intervals import Floats, bootstrap, percentile_interval
 from churn_assets.churn.models import SEED, GradientBoosting, fit_churn_model, with_churn_probability
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_histories import purchase_histories
 from churn_assets.churn.purchase_model import fit_purchase_model, histories
-from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior
+from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, histories_of_asked
 from churn_assets.churn.ranking import Ranking
 from churn_assets.demo.simulator import DemoSettings
 from churn_assets.resources.configuration import load_policy
@@ -52,18 +54,22 @@ DEMO_SEEDS = (42, 1)
 class Fold:
     """One fold of the cross-fitting. train: persisted rows of `splits.train_rows`; learned: those a fit learns from.
 
+    of_the_flow: the former with `censored_rows`, which the flow's models learn from too.
     held_out, scored: the same customers of the test date, to Spark and in memory; the latter with the best possible
     score where it is known. prior: the purchase model, which the flow's models know too. plain: it without waiting.
+    pareto: another, fitted as those are.
     """
 
     features: tuple[str, ...]
     train: DataFrame
+    of_the_flow: DataFrame
     rows: int
     learned: pd.DataFrame
     held_out: DataFrame
     scored: pd.DataFrame
     prior: PurchasePrior
     plain: PurchasePrior
+    pareto: ParetoNBD
 
 
 # Fits on a fold; what it returns scores `fold.scored`, row for row.
@@ -72,7 +78,7 @@ Fit = Callable[[Fold], Callable[[], Floats]]
 
 def _of_the_flow(settings: GradientBoosting, fold: Fold) -> Callable[[], Floats]:
     trees = fit_churn_model(
-        fold.train,
+        fold.of_the_flow,
         fold.features,
         settings,
         rows=fold.rows,
@@ -102,6 +108,11 @@ def _purchase_model(is_plain: bool, fold: Fold) -> Callable[[], Floats]:
     """Fitted for the test date already, on everybody's orders and no label; here nothing is learned."""
     asked = fold.scored[[*ASKED_FEATURES]].to_numpy(float)
     return lambda: (fold.plain if is_plain else fold.prior).log_odds(asked)
+
+
+def _pareto_nbd(fold: Fold) -> Callable[[], Floats]:
+    known = histories_of_asked(fold.scored[[*ASKED_FEATURES]].to_numpy(float))
+    return lambda: fold.pareto.no_purchase(known, fold.prior.days)
 
 
 def _logistic_regression(rows: int, churn_rate: float) -> Any:
@@ -151,6 +162,7 @@ LEARNERS: Mapping[str, Fit] = {
     'estimator = "gbt"': partial(_of_the_flow, replace(OURS, estimator="gbt")),
     "BG/NBD, of no label": partial(_purchase_model, True),
     "BG/NBD with waiting, of no label": partial(_purchase_model, False),
+    "Pareto/NBD, of no label": _pareto_nbd,
     "logistic regression (scikit-learn)": partial(_in_memory, _logistic_regression),
     "HistGradientBoosting, its defaults": partial(
         _in_memory, lambda rows, churn_rate: HistGradientBoostingClassifier(random_state=SEED)
@@ -252,17 +264,21 @@ def _fold(built: StudyPanel, policy: ChurnPolicy, crossfit_fold: int) -> Iterato
         purchases = fit_purchase_model(known)
         plain = fit_purchase_model(histories(known.repeats, known.recency_days, known.age_days))
         told = held_out.select("customer_id", "as_of", *features, "label")
+        prior = PurchasePrior(purchases, policy.windows.outcome_days)
+        censored = censored_rows(built.panel, dates, policy, prior, crossfit_fold)
         if built.truth is not None:
             told = told.join(built.truth.withColumnRenamed("churn_probability", BEST), ["customer_id", "as_of"])
         yield Fold(
             features,
             train,
+            train if censored is None else with_censored(train, censored),
             train.count(),
             _in_order(train.where(~splits.is_validation())),
             held_out,
             _in_order(told),
-            PurchasePrior(purchases, policy.windows.outcome_days),
+            prior,
             PurchasePrior(plain, policy.windows.outcome_days),
+            fit_pareto_nbd(known),
         )
     finally:
         train.unpersist()

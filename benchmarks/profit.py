@@ -19,6 +19,7 @@ from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, spark_session, write_result
 from churn_assets.churn import splits
 from churn_assets.churn.actions import expected_profits
+from churn_assets.churn.censored import censored_rows, with_censored
 from churn_assets.churn.earnings import earnings
 from churn_assets.churn.evaluation import choose_threshold
 from churn_assets.churn.intervals import Floats, Statistic, bootstrap, percentile_interval
@@ -130,9 +131,10 @@ def _trials(built: StudyPanel, policy: ChurnPolicy, seed: int) -> Iterator[Trial
         is_held_out = fold < splits.TEST_FOLDS.stop
         told = rows[is_test & is_held_out]
         train = splits.train_rows(built.panel, dates, policy, crossfit_fold).persist()
-        count = train.count()
+        count, censored = train.count(), censored_rows(built.panel, dates, policy, prior, crossfit_fold)
+        learned = train if censored is None else with_censored(train, censored)
         for weights in ("none", "balanced"):
-            trees = fit_churn_model(train, policy.features, SETTINGS, rows=count, prior=prior, class_weights=weights)
+            trees = fit_churn_model(learned, policy.features, SETTINGS, rows=count, prior=prior, class_weights=weights)
             scored = rows.assign(churn_probability=trees.probabilities(values))
             validation = scored[is_validation].reset_index(drop=True)
             scores, labels = (validation[name].to_numpy(dtype=float) for name in ("churn_probability", "label"))

@@ -142,7 +142,7 @@ def _cluster(folder: Path, _: str) -> dict[str, Any]:
     ranked = []
     for seed in SEEDS:
         train, test = (spark.read.parquet(str(folder / f"{name}-{seed}")) for name in ("train", "test"))
-        values, labels = collected(test, FEATURES)
+        values, labels, _weights = collected(test, FEATURES)
         found = [
             fit_churn_model(train, FEATURES, replace(settings, workers=workers), rows=train.count())
             for workers in (1, 2)

@@ -25,6 +25,7 @@ from benchmarks.measuring import machine
 from benchmarks.panels import StudyPanel, demo_panel, panel_of, spark_session, write_result
 from churn_assets.churn import drift, judged, splits
 from churn_assets.churn import tables as tables_
+from churn_assets.churn.censored import censored_rows
 from churn_assets.churn.evaluation import Alerted
 from churn_assets.churn.models import GradientBoosting, train_churn_model
 from churn_assets.churn.monitoring import Measurement, measurements, watched
@@ -182,7 +183,15 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
     purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     current = splits.current_rows(built.panel, dates, policy)
-    model = train_churn_model(train, current, GradientBoosting(), policy, rows=train.count(), prior=prior)
+    model = train_churn_model(
+        train,
+        current,
+        GradientBoosting(),
+        policy,
+        rows=train.count(),
+        prior=prior,
+        censored=censored_rows(built.panel, dates, policy, prior),
+    )
     threshold = model.threshold_value
     learned = train.toArrow()
     train.unpersist()

@@ -11,12 +11,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn.errors import UnavailableEstimatorError
-from churn_assets.churn.xgboost_trees import KEYS, in_single_range, loaded_xgboost, require_known
+from churn_assets.churn.xgboost_trees import KEYS, ORDER, WEIGHT, in_single_range, loaded_xgboost, require_known
 
 if TYPE_CHECKING:
     from xgboost import Booster
-
-WEIGHT = "weight"
 
 
 def cluster_workers(session: SparkSession) -> int:
@@ -44,12 +42,17 @@ def driver_of(session: SparkSession) -> Any:
         ) from None
 
 
-def class_counts(rows: DataFrame, features: Sequence[str]) -> dict[float, int]:
-    """How many of `rows` have each `label`. Raises UntrainableError for an unknown value, as `collected`."""
+def class_weights(rows: DataFrame, features: Sequence[str]) -> dict[float, float]:
+    """What the `rows` of each `label` weigh, 1 each or their `weight`.
+
+    Raises UntrainableError for an unknown value, as `collected`.
+    """
     unknown = [F.count_if(F.col(name).isNull() | F.isnan(name)).alias(name) for name in features]
-    grouped = rows.groupBy("label").agg(F.count(F.lit(1)).alias("rows"), *unknown).collect()
+    # As decimals: a sum of doubles depends on the order of its terms.
+    weight = F.col(WEIGHT).cast("decimal(18,9)") if WEIGHT in rows.columns else F.lit(1)
+    grouped = rows.groupBy("label").agg(F.sum(weight).alias("weighed"), *unknown).collect()
     require_known({name: sum(row[name] for row in grouped) for name in features})
-    return {row["label"]: row["rows"] for row in grouped}
+    return {row["label"]: float(row["weighed"]) for row in grouped}
 
 
 def boosted_by_tasks(
@@ -67,7 +70,7 @@ def boosted_by_tasks(
 
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
     columns |= {} if weight is None else {WEIGHT: weight}
-    parts = rows.repartition(workers, KEYS[0]).sortWithinPartitions(*KEYS)
+    parts = rows.repartition(workers, KEYS[0]).sortWithinPartitions(*ORDER)
     learner = SparkXGBClassifier(
         features_col=list(features),
         label_col="label",

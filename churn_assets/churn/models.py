@@ -11,12 +11,13 @@ from pyspark.errors import UnsupportedOperationException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from churn_assets.churn.distributed_trees import boosted_by_tasks, class_counts
+from churn_assets.churn.censored import censored_rows, with_censored
+from churn_assets.churn.distributed_trees import boosted_by_tasks, class_weights
 from churn_assets.churn.earnings import earnings
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, ScoreProfits, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_prior import PurchasePrior, averaged, is_averaged, learned_features
+from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, averaged, is_averaged, learned_features
 from churn_assets.churn.splits import (
     VALIDATION_SHARE,
     SplitDates,
@@ -26,7 +27,7 @@ from churn_assets.churn.splits import (
     train_rows,
 )
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
-from churn_assets.churn.xgboost_trees import KEYS, boosted, collected, trees_of
+from churn_assets.churn.xgboost_trees import ORDER, WEIGHT, boosted, collected, trees_of
 
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
@@ -64,12 +65,14 @@ class GradientBoosting:
 class ChurnModel:
     """Fitted trees and their threshold; None where no threshold satisfies the policy on the validation fold.
 
-    validation: the scores of the validation fold, which the threshold was chosen on.
+    validation: the scores of the validation fold, which the threshold was chosen on. learns_begun: whether the trees
+    have also learned from outcomes that are not over.
     """
 
     trees: BoostedTrees
     threshold: Threshold | None
     validation: ScoreCounts
+    learns_begun: bool = False
 
     @property
     def threshold_value(self) -> float | None:
@@ -84,25 +87,33 @@ def train_churn_model(
     *,
     rows: int,
     prior: PurchasePrior | None = None,
+    censored: DataFrame | None = None,
     shared_folder: SharedFolder | None = None,
     spend: DataFrame | None = None,
 ) -> ChurnModel:
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
     In: `train`, `prior` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features
-    of the customers to serve; `spend`, customer_id, as_of and recent_spend, where alerts.threshold_by is "profit".
+    of the customers to serve; `censored`, what `censored_rows` of the same split are, which are learned from too where
+    the prior tells more of the outcomes that are over than silence alone does (docs/decisions/0052); `spend`,
+    customer_id, as_of and recent_spend, where alerts.threshold_by is "profit".
     Raises UntrainableError, and UnknownSpendError.
     """
     features = policy.features
     weights = policy.model.class_weights
+    learned, learns_begun = train, False
+    if censored is not None and prior is not None:
+        over = collected(_some_of(train.where(~is_validation()), rows, hyperparameters.workers), ASKED_FEATURES)
+        learns_begun = prior.tells_more_than_silence(over[0].astype(float), over[1])
+        learned = with_censored(train, censored) if learns_begun else train
     trees = fit_churn_model(
-        train, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
+        learned, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
     )
     scored = with_churn_probability(trees, train.where(is_validation()))
     validation = score_counts(scored)
     alerted = score_counts(with_churn_probability(trees, current))
     earned = None if policy.alerts.threshold_by == "recall" else _earned(scored, spend, policy)
-    return ChurnModel(trees, choose_threshold(validation, alerted, policy, earned), validation)
+    return ChurnModel(trees, choose_threshold(validation, alerted, policy, earned), validation, learns_begun)
 
 
 def _earned(validation: DataFrame, spend: DataFrame | None, policy: ChurnPolicy) -> ScoreProfits:
@@ -136,9 +147,16 @@ def crossfitted(
     train = train_rows(panel, dates, policy, crossfit_fold).persist()
     try:
         current = current_rows(panel, dates, policy, crossfit_fold)
-        rows = train.count()
         model = train_churn_model(
-            train, current, hyperparameters, policy, rows=rows, prior=prior, shared_folder=shared_folder, spend=spend
+            train,
+            current,
+            hyperparameters,
+            policy,
+            rows=train.count(),
+            prior=prior,
+            censored=censored_rows(panel, dates, policy, prior, crossfit_fold),
+            shared_folder=shared_folder,
+            spend=spend,
         )
     finally:
         train.unpersist()
@@ -157,7 +175,8 @@ def fit_churn_model(
 ) -> BoostedTrees:
     """The gradient-boosted trees fitted on the training folds of `train`.
 
-    In: `features` as doubles, `label`, `fold`, customer_id, as_of; `rows` is the number of rows of `train`.
+    In: `features` as doubles, `label`, `fold`, customer_id, as_of, and perhaps `weight`; `rows`, how many `train` has
+    without those of `censored_rows`.
     class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label;
     where `features` hold what it asks for, the model is the mean of both (docs/decisions/0022). shared_folder: where
     Spark's own trees pass from its workers to this process; nothing else needs it. The same rows give the same model on
@@ -166,21 +185,23 @@ def fit_churn_model(
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
     taught = learned_features(features, prior)
-    here: tuple[np.ndarray, np.ndarray] | None = None
+    here: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
     if hyperparameters.estimator == "gbt":
         ordered = in_canonical_order(learnable, rows, hyperparameters.workers)
         learned = _fitted_by_spark(ordered, taught, hyperparameters, is_balanced, shared_folder)
     elif hyperparameters.workers > 1:
         learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
     else:
-        values, labels = here = collected(learnable, features)
+        values, labels, weights = here = collected(learnable, features)
         # Those of one's own choice are a copy; all of them need none.
         places = slice(None) if taught == tuple(features) else [list(features).index(name) for name in taught]
-        learned = _fitted_here(values[:, places], labels, taught, hyperparameters, is_balanced)
+        learned = _fitted_here(
+            values[:, places], labels, _weights(labels, weights, is_balanced), taught, hyperparameters
+        )
     if prior is None or not is_averaged(features, prior):
         return learned
-    values, labels = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
-    return averaged(learned, prior, values, labels, _weights(labels, is_balanced), features)
+    values, labels, weights = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
+    return averaged(learned, prior, values, labels, _weights(labels, weights, is_balanced), features)
 
 
 def _some_of(learnable: DataFrame, rows: int, workers: int) -> DataFrame:
@@ -218,14 +239,13 @@ def _fitted_by_spark(
         seed=SEED,
     )
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
-    learned = ordered.select(*features, "label").persist()
+    learned = ordered.select(*features, "label", *_weight_columns(ordered)).persist()
     try:
-        counts = {row["label"]: row["count"] for row in learned.groupBy("label").count().collect()}
-        found = _two_classes(counts)
+        weight = _weight_column(learned, *_two_classes(class_weights(learned, ())), is_balanced)
         weighted = learned
-        if is_balanced:
-            weighted = learned.withColumn("weight", _weight_column(*found))
-            learner.setWeightCol("weight")
+        if weight is not None:
+            weighted = learned.withColumn(WEIGHT, weight)
+            learner.setWeightCol(WEIGHT)
         model = learner.fit(assembler.transform(weighted))
     except UnsupportedOperationException as unsupported:
         raise _without_spark_ml(str(unsupported)) from None
@@ -250,37 +270,33 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
 def _fitted_here(
     values: np.ndarray,
     labels: np.ndarray,
+    weights: np.ndarray | None,
     features: Sequence[str],
     hyperparameters: GradientBoosting,
-    is_balanced: bool,
 ) -> BoostedTrees:
-    classes, counts = np.unique(labels, return_counts=True)
-    found = _two_classes(dict(zip(classes.tolist(), counts.tolist(), strict=True)))
-    params = xgboost_params(hyperparameters, sum(found), _share_of_churners(*found, is_balanced))
-    return trees_of(boosted(values, labels, _weights(labels, is_balanced), **params), features)
+    churners, others = _two_classes(_weighed(labels, weights))
+    params = xgboost_params(hyperparameters, churners + others, churners / (churners + others))
+    return trees_of(boosted(values, labels, weights, **params), features)
 
 
 def _fitted_by_tasks(
     learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
 ) -> BoostedTrees:
     # Asked for counts, and by XGBoost for its number of classes, bins and trees.
-    kept = learnable.select(*KEYS, *features, "label").persist()
+    kept = learnable.select(*ORDER, *features, *_weight_columns(learnable)).persist()
     try:
-        found = _two_classes(class_counts(kept, features))
-        params = xgboost_params(hyperparameters, sum(found), _share_of_churners(*found, is_balanced))
-        weight = _weight_column(*found) if is_balanced else None
+        churners, others = _two_classes(class_weights(kept, features))
+        share = 0.5 if is_balanced else churners / (churners + others)
+        params = xgboost_params(hyperparameters, churners + others, share)
+        weight = _weight_column(kept, churners, others, is_balanced)
         booster = boosted_by_tasks(kept, features, weight, workers=hyperparameters.workers, **params)
     finally:
         kept.unpersist()
     return trees_of(booster, features)
 
 
-def _share_of_churners(churners: int, others: int, is_balanced: bool) -> float:
-    return 0.5 if is_balanced else churners / (churners + others)
-
-
-def xgboost_params(hyperparameters: GradientBoosting, rows: int, share: float) -> dict[str, Any]:
-    """What `boosted` is given for `rows` rows, a `share` of which, by weight, is of label 1."""
+def xgboost_params(hyperparameters: GradientBoosting, rows: float, share: float) -> dict[str, Any]:
+    """What `boosted` is given for `rows` rows, or rows that weigh so much, a `share` of it of label 1."""
     return {
         "rounds": hyperparameters.iterations,
         "max_depth": hyperparameters.max_depth,
@@ -293,16 +309,34 @@ def xgboost_params(hyperparameters: GradientBoosting, rows: int, share: float) -
     }
 
 
-def _weight_column(churners: int, others: int) -> Column:
-    half = (churners + others) / 2
-    return F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
+def _weight_columns(rows: DataFrame) -> list[str]:
+    return [WEIGHT] if WEIGHT in rows.columns else []
 
 
-def _weights(labels: np.ndarray, is_balanced: bool) -> np.ndarray | None:
+def _weight_column(rows: DataFrame, churners: float, others: float, is_balanced: bool) -> Column | None:
+    """What `_weights` are, where Spark has the rows."""
+    own = F.col(WEIGHT) if WEIGHT in rows.columns else None
     if not is_balanced:
-        return None
-    churners, rows = float(labels.sum()), len(labels)
-    return np.where(labels == 1.0, rows / 2 / churners, rows / 2 / (rows - churners))
+        return own
+    half = (churners + others) / 2
+    balance = F.when(F.col("label") == 1.0, half / churners).otherwise(half / others)
+    return balance if own is None else own * balance
+
+
+def _weights(labels: np.ndarray, weights: np.ndarray | None, is_balanced: bool) -> np.ndarray | None:
+    """Those of the rows, or where churners and others weigh the same in all such as make them; None: all weigh 1."""
+    if not is_balanced:
+        return weights
+    churners, others = _two_classes(_weighed(labels, weights))
+    half = (churners + others) / 2
+    balance = np.where(labels == 1.0, half / churners, half / others)
+    return balance if weights is None else weights * balance
+
+
+def _weighed(labels: np.ndarray, weights: np.ndarray | None) -> dict[float, float]:
+    """What the rows of each label weigh."""
+    own = np.ones(len(labels)) if weights is None else weights
+    return {label: float(own[labels == label].sum()) for label in np.unique(labels).tolist()}
 
 
 def in_canonical_order(rows_: DataFrame, rows: int, workers: int = 1) -> DataFrame:
@@ -313,14 +347,14 @@ def in_canonical_order(rows_: DataFrame, rows: int, workers: int = 1) -> DataFra
     """
     wanted = max(1, math.ceil(rows / ROWS_PER_PARTITION))
     partitions = max(wanted, workers) if workers > 1 else min(wanted, MOST_PARTITIONS)
-    return rows_.repartition(partitions, "customer_id").sortWithinPartitions("customer_id", "as_of")
+    return rows_.repartition(partitions, "customer_id").sortWithinPartitions(*ORDER)
 
 
-def _two_classes(counts: Mapping[float, int]) -> tuple[int, int]:
+def _two_classes(counts: Mapping[float, float]) -> tuple[float, float]:
     if not counts.get(1.0) or not counts.get(0.0):
         raise UntrainableError(
             "The training folds cannot teach a classifier.",
-            [f"churners: {counts.get(1.0, 0):,}", f"others: {counts.get(0.0, 0):,}"],
+            [f"churners: {counts.get(1.0, 0):,.0f}", f"others: {counts.get(0.0, 0):,.0f}"],
             next_step="provide a longer order history, or choose another windows.outcome_days in policy.toml",
         )
     return counts[1.0], counts[0.0]

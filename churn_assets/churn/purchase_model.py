@@ -105,8 +105,8 @@ class PurchaseModel:
         log_odds_of_gone = left + (self.r + x) * silence
         return np.where(is_repeating, np.exp(-np.logaddexp(0, log_odds_of_gone)), 1.0)
 
-    def no_purchase(self, known: PurchaseHistories, days: float) -> Floats:
-        """P(no purchase in the next `days` days) of each customer.
+    def no_purchase(self, known: PurchaseHistories, days: float | Floats) -> Floats:
+        """P(no purchase in the next `days` days, or so many of each) of each customer.
 
         Who is still active has a rate that is Gamma(r + x, alpha + T): a Poisson process with such a rate stays silent
         with the chance ((alpha + T) / (alpha + T + days)) ** (r + x); who is gone stays silent for certain.

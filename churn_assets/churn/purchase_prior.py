@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.purchase_model import PurchaseHistories, PurchaseModel
+from churn_assets.churn.ranking import roc_auc
 from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import LEAF, BoostedTrees, Node, Tree
 from churn_assets.churn.xgboost_trees import LARGEST, TREE_WEIGHT, boosted, split_trees
@@ -42,16 +43,34 @@ class PurchasePrior:
 
     def log_odds(self, asked: Floats) -> Floats:
         """The log-odds of no purchase within `days`, of each row of `asked`, (rows, ASKED_FEATURES)."""
-        # Who meets the contract has none below 0.
-        orders, silence, age, delay = np.maximum(asked, 0).T
-        repeats = np.maximum(orders - 1, 0)
-        # In single precision a silence can exceed the age by a rounding.
-        recency = np.where(repeats > 0, np.maximum(age - silence, 0), 0.0)
-        waited = delay / MINUTES
-        known = PurchaseHistories(repeats, recency, age, waited, waited)
-        chance = self.purchases.no_purchase(known, self.days)
+        chance = self.purchases.no_purchase(histories_of_asked(asked), self.days)
         bounded = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
         return np.log(bounded) - np.log1p(-bounded)
+
+    def stays_silent(self, asked: Floats, known_days: Floats) -> Floats:
+        """The chance of no purchase in the rest of `days`, of each row of `asked`, silent in the first `known_days`."""
+        return self.purchases.no_purchase(histories_of_asked(asked, known_days), self.days - known_days)
+
+    def tells_more_than_silence(self, asked: Floats, labels: np.ndarray) -> bool:
+        """Whether it ranks the `labels` of `asked`, (rows, ASKED_FEATURES), better than recency_days does: by ROC-AUC.
+
+        That is the silence so far, of which it is made. It takes purchases to come at random; where they come at
+        regular times the silence alone tells more. False where the labels are all the same.
+        """
+        silence = asked[:, ASKED_FEATURES.index("recency_days")]
+        by_model, by_silence = roc_auc(self.log_odds(asked), labels), roc_auc(silence, labels)
+        return by_model is not None and by_silence is not None and by_model > by_silence
+
+
+def histories_of_asked(asked: Floats, silent_days: float | Floats = 0.0) -> PurchaseHistories:
+    """Of rows of ASKED_FEATURES, after so many more days without a purchase."""
+    # Who meets the contract has none below 0.
+    orders, silence, age, delay = np.maximum(asked, 0).T
+    repeats = np.maximum(orders - 1, 0)
+    # In single precision a silence can exceed the age by a rounding.
+    recency = np.where(repeats > 0, np.maximum(age - silence, 0), 0.0)
+    waited = delay / MINUTES
+    return PurchaseHistories(repeats, recency, age + silent_days, waited, waited)
 
 
 def prior_of(purchases: PurchaseModel | None, days: int) -> PurchasePrior | None:

@@ -20,25 +20,33 @@ if TYPE_CHECKING:
 LARGEST = float(np.finfo(np.float32).max)
 TREE_WEIGHT = 0.5
 KEYS = ("customer_id", "as_of")
+# A column of rows that do not all count for one.
+WEIGHT = "weight"
+# A customer of a date with a weight may be there with either label.
+ORDER = (*KEYS, "label")
 
 
-def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The features of `rows`, a row each, and their `label`, both in single precision, by customer_id and as_of.
+def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The features of `rows`, a row each, and their `label`, both in single precision, by customer_id, as_of and label.
+
+    And their `weight`, in double precision, if they have one.
 
     Half of what doubles would take, and XGBoost rounds to it anyway; its bins and sums depend on the order of the rows,
     which is made here and inherited from nobody. For a moment rows, keys and matrix are there together: all columns
     of a batch share their memory, so none can be freed before the last. Raises UntrainableError for an unknown value.
     """
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
-    table = rows.select(*KEYS, *[value.cast("float").alias(name) for name, value in columns.items()]).toArrow()
-    order = pc.sort_indices(table.select(KEYS), sort_keys=[(key, "ascending") for key in KEYS])
+    weight = [WEIGHT] if WEIGHT in rows.columns else []
+    table = rows.select(*KEYS, *[value.cast("float").alias(name) for name, value in columns.items()], *weight).toArrow()
+    order = pc.sort_indices(table.select(ORDER), sort_keys=[(key, "ascending") for key in ORDER])
     values = np.empty((table.num_rows, len(features)), dtype=np.float32)
     for number, name in enumerate(features):
         values[:, number] = table[name].take(order).to_numpy()
     labels = table["label"].take(order).to_numpy()
+    weights = table[WEIGHT].take(order).to_numpy() if weight else None
     del table, order
     require_known(dict(zip(features, np.isnan(values).sum(axis=0).tolist(), strict=True)))
-    return values, labels
+    return values, labels, weights
 
 
 def require_known(unknown: Mapping[str, int]) -> None:

@@ -422,6 +422,7 @@ def _card(
         evaluation=evaluation,
         influences=found,
         is_averaged=is_averaged(trained.features, trained.purchases),
+        learns_begun=bool(trained.begun),
     )
     card = model_card(facts)
     importances_chart = drawn(feature_importances(importances, "What the trees use"))

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from churn_assets.churn import models
+from churn_assets.churn.censored import begun_dates, censored_rows
 from churn_assets.churn.distributed_trees import cluster_workers
 from churn_assets.churn.errors import StalePanelError, TornTablesError, UnfittablePurchaseModelError
 from churn_assets.churn.evaluations import Evidence
@@ -100,7 +101,7 @@ def hyperparameters_of(
     group_name=GROUP,
     kinds={"pyspark", "mlflow"},
     owners=OWNERS,
-    code_version="3",
+    code_version="4",
 )
 def churn_pipeline_model(
     context: dg.AssetExecutionContext,
@@ -150,6 +151,7 @@ def churn_pipeline_model(
             policy,
             rows=rows,
             prior=prior,
+            censored=censored_rows(panel, dates, policy, prior),
             shared_folder=tracking.shared_folder,
             spend=spend,
         )
@@ -207,6 +209,7 @@ def _logged(
 ) -> LoggedTraining:
     """All that the MLflow run is to hold, by the names people look for."""
     features, importances = policy.features, model.trees.importances()
+    begun = begun_dates(dates, policy, purchases) if model.learns_begun else []
     rules = policy.model_dump(mode="json")
     of_threshold = {} if model.threshold is None else asdict(model.threshold)
     validated = {name: value for name, value in of_threshold.items() if name != "value" and value is not None}
@@ -224,6 +227,7 @@ def _logged(
             "purchase_model": json.dumps(None if purchases is None else asdict(purchases)),
             "test_as_of": dates.test,
             "train_as_of": json.dumps([str(day) for day in dates.train]),
+            "begun_as_of": json.dumps([str(day) for day in begun]),
             "is_out_of_time": dates.is_out_of_time,
             **_flat(rules, "policy"),
             "policy_digest": policy.digest,

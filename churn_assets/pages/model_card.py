@@ -33,7 +33,8 @@ class CardFacts:
     """What a card is made of.
 
     name: of the registered model. importances: share of the trees' gain by feature, empty where the model cannot be
-    read. is_averaged: whether half of the model is the purchase model. evidence: as the training recorded it, with the
+    read. is_averaged: whether half of the model is the purchase model. learns_begun: whether it has also learned from
+    outcomes that were begun and not over. evidence: as the training recorded it, with the
     champion that the model was compared with. policy: the one that judged. threshold: None where no cut-off satisfied
     the policy. influences: of the features on the judged customers; none where nothing could be judged.
     """
@@ -52,6 +53,7 @@ class CardFacts:
     evaluation: Evaluation
     influences: Sequence[Influence] = ()
     is_averaged: bool = False
+    learns_begun: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -162,6 +164,11 @@ def _data(facts: CardFacts) -> Iterator[str]:
     first, last, number = min(dates.train), max(dates.train), len(dates.train)
     trained = f"{first}" if number == 1 else f"{first} to {last}, {number} dates"
     yield f"Training as-of dates: {trained}. Test as-of date: {dates.test}."
+    if facts.learns_begun:
+        yield (
+            "It has also learned from customers whose outcome window was not over at the test date: who had ordered by "
+            "then stayed, and of the others the purchase model tells the chance that they order in the rest of it."
+        )
     yield (
         f"Customers are split by a hash of their id: {len(TEST_FOLDS)} of {FOLDS} folds are for the test and never "
         f"trained on, {len(VALIDATION_FOLDS)} choose the threshold, the rest train."

@@ -33,7 +33,7 @@ CALIBRATION_TAG = "calibration"
 # On a version: what only the parameters of its run know, so that a version can be told of without its run.
 TRAINING_TAG = "training"
 # What a run from before there was a choice of it does not name; params are text. A version has named all but workers.
-BEFORE = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1"}
+BEFORE = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1", "begun_as_of": "[]"}
 ONE_WORKER = {"workers": 1}
 ALERTED_METRICS = ("validation_alert_share", "validation_current_customers")
 
@@ -90,6 +90,7 @@ class TrainedModel:
     verdict: of its latest evaluation; None if there was none. calibration: what the customers of that evaluation, whom
     it never saw, said of its scores; None if they said nothing, or if version 0.3.0 or before judged it. alerted: what
     its threshold alerted of the customers it was chosen on; None without one, or if version 0.7.0 or before chose it.
+    begun: the as-of dates that it learned from as far as they were known; none if version 0.8.0 or before trained it.
     """
 
     run_id: str
@@ -106,6 +107,7 @@ class TrainedModel:
     verdict: str | None = None
     calibration: Calibration | None = None
     alerted: Alerted | None = None
+    begun: tuple[date, ...] = ()
 
     @property
     def uri(self) -> str:
@@ -130,6 +132,7 @@ class TrainedModel:
             "purchase_model": None if self.purchases is None else asdict(self.purchases),
             # Not named where it is not known, as above.
             **({} if self.alerted is None else {"alerted": asdict(self.alerted)}),
+            **({"begun_as_of": [str(day) for day in self.begun]} if self.begun else {}),
         }
         known = provenance_tags(self.evidence, self.features, self.threshold)
         return known | files | {TRAINING_TAG: json.dumps(training)}
@@ -163,6 +166,7 @@ class TrainedModel:
                 tags.get("verdict"),
                 _calibration(tags),
                 Alerted(**training["alerted"]) if "alerted" in training else None,
+                tuple(map(date.fromisoformat, training.get("begun_as_of", ()))),
             )
         except KeyError as missing:
             raise UnknownRunError(
@@ -209,6 +213,7 @@ class TrainedModel:
             tags.get("verdict"),
             _calibration(tags),
             Alerted.of(*(metrics[name] for name in ALERTED_METRICS)) if has_alerted else None,
+            tuple(map(date.fromisoformat, json.loads(params["begun_as_of"]))),
         )
 
 

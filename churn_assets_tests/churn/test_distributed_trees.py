@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn import models
-from churn_assets.churn.distributed_trees import class_counts
+from churn_assets.churn.distributed_trees import class_weights
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, in_canonical_order
 from churn_assets_tests.conftest import ENGINE
@@ -27,13 +27,13 @@ def rows_of(spark: SparkSession, gap: float | None = 1.0) -> DataFrame:
 
 
 def test_classes_are_counted_where_the_rows_are(spark: SparkSession) -> None:
-    assert class_counts(rows_of(spark), ["total_orders", "gap_ratio"]) == {0.0: 400, 1.0: 200}
+    assert class_weights(rows_of(spark), ["total_orders", "gap_ratio"]) == {0.0: 400, 1.0: 200}
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan")])
 def test_an_unknown_feature_is_refused_as_in_this_process(spark: SparkSession, unknown: float | None) -> None:
     with pytest.raises(UntrainableError, match="gap_ratio: 2 null or NaN"):
-        class_counts(rows_of(spark, unknown), ["total_orders", "gap_ratio"])
+        class_weights(rows_of(spark, unknown), ["total_orders", "gap_ratio"])
 
 
 @pytest.mark.skipif(ENGINE["CHURN_ENGINE"] != "sail", reason="local Spark has a driver of its own")

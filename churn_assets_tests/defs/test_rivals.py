@@ -29,7 +29,7 @@ def only_the_rival(
 ) -> BoostedTrees:
     """In the place of `models.fit_churn_model`: what needs no label."""
     assert prior is not None
-    values, labels = collected(train.where(~is_validation()), features)
+    values, labels, _ = collected(train.where(~is_validation()), features)
     return BoostedTrees(tuple(features), prior_trees(prior, values, labels, None, features))
 
 

@@ -45,6 +45,12 @@ def test_a_version_that_several_workers_learned_says_so() -> None:
     assert of_tags(several.tags()) == several
 
 
+def test_a_version_says_of_which_dates_it_knew_a_part_of_the_outcome() -> None:
+    begun = replace(TRAINED, begun=(date(2025, 11, 24), date(2025, 11, 17)))
+    assert json.loads(begun.tags()[TRAINING_TAG])["begun_as_of"] == ["2025-11-24", "2025-11-17"]
+    assert of_tags(begun.tags()) == begun
+
+
 def test_a_version_says_whom_its_threshold_alerted_where_that_is_known() -> None:
     known = replace(TRAINED, alerted=Alerted(160, 800))
     assert json.loads(known.tags()[TRAINING_TAG])["alerted"] == {"alerts": 160, "customers": 800}
