@@ -2,9 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import psutil
 import pyspark
 import pytest
 
+from churn_assets_tests.hosts import Host
 from churn_assets_tests.processes import CHECKOUT, free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
-EVENTS = "events"
+EVENTS, IVY = "events", ".ivy2.5.2"
 PATIENCE_SECONDS = 30
 # For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -94,6 +96,43 @@ def standalone_cluster(folder: Path, *, applications: int = 1) -> Iterator[str]:
         assert done == [("churn_assets", "FINISHED", 2)] * applications
 
 
+# A host that answers no more is given up after seconds, and not after two minutes; XGBoost's tasks, which all begin
+# together, wait no ten minutes for workers that are gone. A task of Python loads what it runs, in whose seconds it can
+# be cut off.
+IMPATIENT = """
+spark.network.timeout 12s
+spark.network.timeoutInterval 2s
+spark.executor.heartbeatInterval 2s
+spark.shuffle.io.maxRetries 1
+spark.shuffle.io.retryWait 1s
+spark.scheduler.barrier.maxConcurrentTasksCheck.interval 1s
+spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures 5
+spark.python.worker.reuse false
+"""
+
+
+def environ_on(host: Host, folder: Path) -> dict[str, str]:
+    """As `spark_environ` for what runs on a host, whose own `folder` is."""
+    daemons = f"{SMALL_JVM} -Dspark.worker.timeout=12 -Dspark.network.timeout=12s"
+    of_host = {"SPARK_LOCAL_IP": host.address, "SPARK_DAEMON_JAVA_OPTS": daemons, "PYTHONPATH": str(CHECKOUT)}
+    return spark_environ(folder) | of_host
+
+
+@contextmanager
+def cluster_on(master: Host, workers: Sequence[Host], folder: Path, logs: Path) -> Iterator[str]:
+    """The address of a master with workers of one core and 1 GB each, every one on a host whose own `folder` is."""
+    address, deploy = f"spark://{master.address}:7077", "org.apache.spark.deploy"
+    size = ("--cores", "1", "--memory", "1g", "--work-dir", str(folder))
+    started: list[tuple[Host, str, tuple[str, ...]]] = [(master, f"{deploy}.master.Master", ("--port", "7077"))]
+    started += [(worker, f"{deploy}.worker.Worker", (*size, address)) for worker in workers]
+    with ExitStack() as stack:
+        for host, daemon, words in started:
+            command = (*host.within, str(SPARK_HOME / "bin" / "spark-class"), daemon, "--host", host.address, *words)
+            environ = environ_on(host, folder)
+            stack.enter_context(running(logs / f"spark-on-{host.address}.log", *command, environ=environ))
+        yield address
+
+
 @contextmanager
 def connect_server(folder: Path, master: str) -> Iterator[str]:
     """The address of a Spark Connect server that is the driver of an application of `master`."""
@@ -125,20 +164,62 @@ def _state(page: str) -> dict[str, Any]:
 def rows_learned(folder: Path) -> list[dict[str, int]]:
     """Of each stage whose tasks wait for each other, as XGBoost's do: the rows that each executor was given.
 
-    folder: of the environment of the one application that ran on the cluster.
+    folder: of the environment of the application, the first that ran on the cluster.
     """
-    (log,) = (folder / EVENTS).glob("app-*")
-    # Not by splitlines(): text in it has line breaks of other kinds.
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").rstrip("\n").split("\n")]
-    stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
-    waiting = [stage["Stage ID"] for stage in stages if any(rows["Barrier"] for rows in stage["RDD Info"])]
-    found: dict[int, dict[str, int]] = {number: {} for number in waiting}
+    events = _events(folder)
+    found: dict[int, dict[str, int]] = {stage["Stage ID"]: {} for stage in _barrier_stages(events)}
     for event in events:
         if event["Event"] == "SparkListenerTaskEnd" and event["Stage ID"] in found:
             executor, of = event["Task Info"]["Executor ID"], found[event["Stage ID"]]
             rows = event["Task Metrics"]["Shuffle Read Metrics"]["Total Records Read"]
             of[executor] = of.get(executor, 0) + rows
     return [*found.values()]
+
+
+def ends_of_fits(folder: Path) -> list[str]:
+    """What ended each attempt of a stage whose tasks wait for each other, "" what it was to do. folder: as above."""
+    return [stage.get("Failure Reason", "") for stage in _barrier_stages(_events(folder))]
+
+
+def executors_lost(folder: Path) -> int:
+    return sum(event["Event"] == "SparkListenerExecutorRemoved" for event in _events(folder))
+
+
+def _barrier_stages(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    stages = [event["Stage Info"] for event in events if event["Event"] == "SparkListenerStageCompleted"]
+    return [stage for stage in stages if any(rows["Barrier"] for rows in stage["RDD Info"])]
+
+
+def _events(folder: Path) -> list[dict[str, Any]]:
+    """Those of the first application."""
+    log = min((folder / EVENTS).glob("app-*"))
+    # Not by splitlines(): text in it has line breaks of other kinds.
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+
+
+def jars_of(packages: Sequence[str], folder: Path) -> str:
+    """The files that Ivy fetches for `packages`, as spark.jars takes them. Skips as `run_with_jars` does."""
+    submit = (str(SPARK_HOME / "bin" / "spark-submit"), "--verbose", "--packages", ",".join(packages))
+    ivy = f"spark.jars.ivy={Path.home() / IVY}"
+    without = "spark.jars.excludes=software.amazon.awssdk:bundle"
+    # Any class of Spark's own that only says something.
+    told = ("--class", "org.apache.hadoop.util.VersionInfo", "spark-internal")
+    done = subprocess.run(
+        [*submit, "--conf", ivy, "--conf", without, *told],
+        env=spark_environ(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    _skip_without_registry(done.stderr, packages[0])
+    assert done.returncode == 0, done.stderr[-4000:]
+    (jars,) = re.findall(r"^\(spark\.jars,(.*)\)$", done.stderr, re.MULTILINE)
+    return str(jars)
+
+
+def _skip_without_registry(said: str, packages: str) -> None:
+    if "unresolved dependency" in said and not os.environ.get("CI"):
+        pytest.skip(f"{packages} cannot be had from a registry of Java packages")
 
 
 def run_with_jars(script: str, defaults: str, folder: Path, packages: str, **environ: str) -> None:
@@ -159,7 +240,6 @@ def run_with_jars(script: str, defaults: str, folder: Path, packages: str, **env
         timeout=500,
         check=False,
     )
-    if "unresolved dependency" in done.stderr and not os.environ.get("CI"):
-        pytest.skip(f"{packages} cannot be had from a registry of Java packages")
+    _skip_without_registry(done.stderr, packages)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines()[-1] == "all of it"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from churn_assets_tests import object_store
-from churn_assets_tests.clusters import run_with_jars
+from churn_assets_tests.clusters import IVY, run_with_jars
 
 SDK = "software.amazon.awssdk"
 PACKAGES = (
@@ -82,7 +82,7 @@ print("all of it")
 @pytest.mark.usefixtures("java")
 def test_spark_writes_and_reads_tables_and_sources_on_s3(tmp_path: Path) -> None:
     with object_store.running() as store:
-        endpoint, ivy = store.environment["AWS_ENDPOINT_URL"], Path.home() / ".ivy2.5.2"
+        endpoint, ivy = store.environment["AWS_ENDPOINT_URL"], Path.home() / IVY
         defaults = DEFAULTS.format(packages=",".join(PACKAGES), endpoint=endpoint, ivy=ivy)
         run_with_jars(FLOW, defaults, tmp_path, PACKAGES[0], CHURN_LAKEHOUSE=f"{store.root}/lake", **store.environment)
         assert [key for key in store.keys(store.root) if "/held/" in key and not key.endswith("/")] == []
