@@ -597,7 +597,9 @@ def _dated_actions(staged: str, replaced: Replaced) -> list[Any]:
 
     filesystem, folder = filesystem_of(staged)
     entries = filesystem.get_file_info(FileSelector(folder, allow_not_found=True))
-    names = sorted(info.base_name for info in entries if info.type == FileType.Directory)
+    # A worker that was cut off may go on writing to Spark's folder of what is not finished, when all others are done.
+    folders = (info.base_name for info in entries if info.type == FileType.Directory)
+    names = sorted(name for name in folders if not name.startswith("_"))
     days = {name: name.removeprefix(f"{OF_DATE}=") for name in names}
     undated = f"{OF_DATE}={UNDATED.isoformat()}"
     name, parent = staged.rsplit("/", 1)

@@ -3,15 +3,17 @@
 import resource
 import secrets
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from churn_assets.defs.failures import failure_in_words
-from churn_assets.delta.commits import OvertakenError, append_after, overwrite
+from churn_assets.delta.commits import OvertakenError, Replaced, _dated_actions, append_after, overwrite
 from churn_assets.delta.reading import records
-from churn_assets.delta.tables import open_delta
+from churn_assets.delta.tables import OF_DATE, open_delta
 
 
 def test_an_append_after_a_version_takes_the_next_or_fails(tmp_path: Path) -> None:
@@ -55,3 +57,12 @@ def test_a_disk_that_takes_no_more_leaves_the_table_as_it_was_and_no_files(
     assert sorted(each.name for each in Path(path).iterdir() if not (each / "rows.parquet").exists()) == ["_delta_log"]
     assert len(list(Path(path).rglob("*.parquet"))) == 1
     assert write(path, large) == 1, "once there is room"
+
+
+def test_what_a_worker_writes_that_was_cut_off_is_no_date_of_the_table(tmp_path: Path) -> None:
+    finished, late = tmp_path / f"{OF_DATE}=2026-01-05", tmp_path / "_temporary" / "0" / f"{OF_DATE}=2026-01-05"
+    for folder in (finished, late):
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"name": ["a"]}), folder / "part-0.parquet")
+    (action,) = _dated_actions(str(tmp_path), Replaced("as_of", [date(2026, 1, 5)]))
+    assert action.path == f"{tmp_path.name}/{OF_DATE}=2026-01-05/part-0.parquet"
