@@ -88,6 +88,7 @@ ENGINE = {
 # The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
 LONGEST_FIRST = (
     "test_cluster.py",
+    "test_cut_off.py",
     "defs/test_ready_features.py",
     "defs/test_sabotage.py",
     "commands/test_engines.py",
