@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from churn_assets_tests.processes import PATIENCE_SECONDS
+from churn_assets_tests.processes import CHECKOUT, PATIENCE_SECONDS
 
 ADVICE = "moto is missing, an S3 server. Next step: make install"
 # A bucket of a store that takes every write: whose name begins with this.
@@ -97,6 +97,8 @@ def serving(within: Sequence[str] = (), address: str = LOOPBACK) -> Iterator[Ser
         (pytest.fail if os.environ.get("CI") else pytest.skip)(ADVICE)
     server = subprocess.Popen(
         [*within, sys.executable, "-m", "churn_assets_tests.object_store", address],
+        # What enters a host begins in another folder.
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
