@@ -35,6 +35,10 @@ NEXT_STEPS = (
         f"look at the databases of MLflow (MLFLOW_TRACKING_URI) and Dagster (DAGSTER_HOME): {DOCTOR}",
     ),
     (
+        "Could not recover from a failed barrier",
+        "a worker was lost while all learned together, and nothing was kept: the same again once it is back",
+    ),
+    (
         r"^py4j\.|^grpc\.|PySparkRuntimeError|SparkConnect|JAVA_GATEWAY|Connection refused|Connection reset|EOFError",
         f"the engine ended or does not answer; its last words are in the log file: {DOCTOR}",
     ),
