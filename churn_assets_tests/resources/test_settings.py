@@ -123,7 +123,7 @@ def test_simulated_sources_go_to_sail_and_a_companys_own_to_spark(tmp_path: Path
 def test_a_server_is_sent_only_what_a_client_may_set(engine: Engine) -> None:
     config = spark_config(engine, "5g")
     assert config.pop("spark.remote", "") == engine.address
-    assert all(name.startswith("spark.sql.") for name in config)
+    assert all(name.startswith(("spark.sql.", "spark.python.sql.")) for name in config)
     assert config["spark.sql.session.timeZone"] == "UTC"
 
 
