@@ -189,7 +189,7 @@ def mean(rows: DataFrame, column: str) -> float:
 
 
 def canonical_partitions(spark: SparkSession) -> list[int]:
-    panel = spark.range(1000).selectExpr("cast(id as string) as customer_id", "current_date() as as_of")
+    panel = spark.range(1000).selectExpr("cast(id as string) as customer_id", "current_date() as as_of", "0.0 as label")
     with mock.patch.object(models, "ROWS_PER_PARTITION", 100):
         ordered = [models.in_canonical_order(panel.repartition(7), rows) for rows in (1, 100, 101, 10_000_000)]
     return [each.select(F.spark_partition_id()).distinct().count() for each in ordered]
