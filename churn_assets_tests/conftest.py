@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -28,6 +30,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.event import listens_for
 
 from churn_assets.churn.policy import ChurnPolicy
+from churn_assets.churn.purchase_model import PurchaseHistories, histories
 from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.defs.scoring import SCORING
 from churn_assets.resources.configuration import load_policy
@@ -76,6 +79,15 @@ TABLES = (
     "food_delivery/test_features",
     "recall_churn",
 )
+
+
+DEMO_TABLES = ("orders", "reviews", "customers", "campaign_contacts")
+
+
+def demo_sources(lakehouse: str) -> str:
+    """A sources.toml of the tables that the demo left in a lakehouse."""
+    of_table = '[{0}]\nformat = "delta"\npath = "{1}/demo/{0}"\nselect = "SELECT * FROM raw_{0}"\n'
+    return "\n".join(of_table.format(name, lakehouse) for name in DEMO_TABLES)
 
 
 # CHURN_TEST_ENGINE=local runs the flow tests on Spark.
@@ -409,6 +421,15 @@ def delivered(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> 
         return project.run(LIFECYCLE)
 
     return built_once(tmp_path_factory, "delivered", build)
+
+
+@pytest.fixture(scope="session")
+def cdnow() -> PurchaseHistories:
+    """The histories that the authors of BG/NBD published, as a package carries them; nothing of that package runs."""
+    files = metadata.files("lifetimes") or []
+    (table,) = [Path(str(file.locate())) for file in files if file.name == "cdnow_customers_summary.csv"]
+    rows = pd.read_csv(table)
+    return histories(rows["frequency"], rows["recency"], rows["T"])
 
 
 JAVA_ADVICE = "Java is missing, which Spark needs. Next step: make java, or set JAVA_HOME"

@@ -20,15 +20,9 @@ from churn_assets.delta.storage import write_file
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.trained_models import MODEL_ARTIFACT
 from churn_assets_tests.clusters import EVENTS, ends_of_fits, executors_lost
-from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of, materializations_of
+from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of, demo_sources, materializations_of
 from churn_assets_tests.processes import wait_for
 
-SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
-SOURCE = """[{name}]
-format = "delta"
-path = "{root}/demo/{name}"
-select = "SELECT * FROM raw_{name}"
-"""
 TOLD = "told"
 PREPARED, LEARNING, FOUND = f"{TOLD}/prepared", f"{TOLD}/learning", f"{TOLD}/found"
 LEARNER = distributed_trees.__file__
@@ -96,8 +90,9 @@ def main(what: str) -> None:
     root, home = settings.lakehouse.rpartition("/")[0], settings.project.parent
     (home / EVENTS).mkdir(exist_ok=True)
     if what == "cut":
-        sources = "\n".join(SOURCE.format(name=name, root=root) for name in SOURCES)
-        project = replace(Project.create(settings.project, policy=TINY_POLICY, sources=sources), settings=settings)
+        project = replace(
+            Project.create(settings.project, policy=TINY_POLICY, sources=demo_sources(root)), settings=settings
+        )
         told(root, FOUND, through_cuts(project, root))
     else:
         project = replace(Project.at(settings.project), settings=settings)

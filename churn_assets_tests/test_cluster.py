@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.splits import TRAIN
 from churn_assets_tests.clusters import connect_server, rows_learned, running, spark_environ, standalone_cluster
-from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of
+from churn_assets_tests.conftest import TABLES, TINY_POLICY, Project, causes_of, demo_sources
 from churn_assets_tests.processes import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
@@ -27,12 +27,6 @@ pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 # What every run has of its own: its ids and its clock.
 OF_THE_RUN = {"run_id", "dagster_run_id", "decision_id"}
 OF_THE_RUN |= {"evaluated_at", "decided_at", "scored_at", "explained_at", "listed_at", "queued_at"}
-SOURCES = ("orders", "reviews", "customers", "campaign_contacts")
-SOURCE = """[{name}]
-format = "delta"
-path = "{path}"
-select = "SELECT * FROM raw_{name}"
-"""
 EXPORT = "exports/retention_targets"
 
 
@@ -67,11 +61,9 @@ def elsewhere(built: Project, here: Project, tmp_path_factory: pytest.TempPathFa
     In each process Spark itself and workers of XGBoost learn afterwards.
     """
     folder = tmp_path_factory.mktemp("cluster")
-    landed = {name: here.lakehouse.path(f"demo/{name}") for name in SOURCES}
-    sources = [SOURCE.format(name=name, path=path) for name, path in landed.items()]
     # The simulated orders end in the past, and here nothing says that they are simulated.
     policy = f"{TINY_POLICY}[freshness]\ntoday = {here.weeks()[-1]}\n"
-    flow = Project.create(folder / "flow" / "project", policy=policy, sources="\n".join(sources))
+    flow = Project.create(folder / "flow" / "project", policy=policy, sources=demo_sources(here.lakehouse.root))
     (folder / "scored").mkdir()
     scored = built.copied_to(folder / "scored" / "project")
     with standalone_cluster(folder, applications=2) as master:

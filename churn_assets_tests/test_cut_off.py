@@ -13,8 +13,8 @@ import pytest
 
 from churn_assets.defs.features import PANEL
 from churn_assets_tests.clusters import EVENTS, IMPATIENT, PROPERTIES, cluster_on, environ_on, jars_of, running
-from churn_assets_tests.conftest import TABLES, TINY_DEMO, TINY_POLICY, Project
-from churn_assets_tests.driving_on_hosts import LEARNING, PREPARED, SOURCES, TOLD
+from churn_assets_tests.conftest import DEMO_TABLES, TABLES, TINY_DEMO, TINY_POLICY, Project
+from churn_assets_tests.driving_on_hosts import LEARNING, PREPARED, TOLD
 from churn_assets_tests.hosts import Host, Switch, switched
 from churn_assets_tests.object_store import Server, serving
 from churn_assets_tests.processes import PATIENCE_SECONDS
@@ -94,7 +94,7 @@ def driven(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Driven:
         store = stack.enter_context(serving(storing.within, storing.address))
         network = Network(switch, store, own, logs)
         network.asks(BUCKET, f"{ROOT}?allow_bucket_creation=true", ROOT.removeprefix("s3://"))
-        for name in SOURCES:
+        for name in DEMO_TABLES:
             network.asks(COPY, built.lakehouse.path(f"demo/{name}"), f"{ROOT}/demo/{name}")
         endpoint = store.environment["AWS_ENDPOINT_URL"]
         places = S3A.format(events=(own / EVENTS).as_uri(), jars=jars, endpoint=endpoint)

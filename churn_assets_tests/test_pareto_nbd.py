@@ -1,10 +1,6 @@
 """The rival of the studies against what is published of it, and against lives drawn by chance."""
 
-from importlib import metadata
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.pareto_nbd import ParetoNBD, fit_pareto_nbd
@@ -12,15 +8,6 @@ from churn_assets.churn.purchase_model import PurchaseHistories, histories
 
 # Fader & Hardie, "Implementing the Pareto/NBD model", of a tenth of CDNOW's customers, in weeks.
 CDNOW = ParetoNBD(r=0.553, alpha=10.578, s=0.606, beta=11.669)
-
-
-@pytest.fixture(scope="module")
-def cdnow() -> PurchaseHistories:
-    """As a package carries them; nothing of that package runs."""
-    files = metadata.files("lifetimes") or []
-    (table,) = [Path(str(file.locate())) for file in files if file.name == "cdnow_customers_summary.csv"]
-    rows = pd.read_csv(table)
-    return histories(rows["frequency"], rows["recency"], rows["T"])
 
 
 def test_a_fit_of_the_published_histories_finds_the_published_parameters(cdnow: PurchaseHistories) -> None:

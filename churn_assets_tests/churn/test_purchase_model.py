@@ -1,11 +1,8 @@
 """BG/NBD is as its authors published it; its likelihood is the one printed there; it finds known parameters."""
 
 import math
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.special import hyp2f1
@@ -24,15 +21,6 @@ from churn_assets.churn.purchase_model import (
 CDNOW = PurchaseModel(r=0.243, alpha=4.414, a=0.793, b=2.426)
 # The customer of the worked example, "Implementing the BG/NBD model in Excel" by the same authors.
 ONE_CUSTOMER = histories([2], [30.43], [38.86])
-
-
-@pytest.fixture(scope="module")
-def cdnow() -> PurchaseHistories:
-    """The histories that the authors published, as a package carries them; nothing of that package runs."""
-    files = metadata.files("lifetimes") or []
-    (table,) = [Path(str(file.locate())) for file in files if file.name == "cdnow_customers_summary.csv"]
-    rows = pd.read_csv(table)
-    return histories(rows["frequency"], rows["recency"], rows["T"])
 
 
 def simulated(

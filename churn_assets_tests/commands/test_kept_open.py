@@ -55,4 +55,4 @@ def test_other_databases_are_not_asked(tmp_path: Path) -> None:
 
     with sqlite_kept_open():
         engine = create_engine("sqlite://", creator=Other, poolclass=NullPool, _initialize=False)
-        engine.raw_connection()
+        assert isinstance(engine.raw_connection().dbapi_connection, Other)
