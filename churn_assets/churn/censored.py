@@ -28,7 +28,7 @@ EPOCH = date(1970, 1, 1)
 def begun_dates(dates: SplitDates, policy: ChurnPolicy, prior: PurchasePrior | PurchaseModel | None) -> list[date]:
     """The weeks before the test date whose outcome window it lies in, if what is known of them by then can be told.
 
-    None where there is no prior or the model does not ask it, churn is not to order nothing, or the test is not out of
+    Empty where there is no prior or the model does not ask it, churn is not to order nothing, or the test is not out of
     time.
     """
     is_silence = policy.churn.definition == "inactivity" and is_averaged(policy.features, prior)
