@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from churn_assets.churn.columns import Column, list_of, map_of, of_kind, spark_schema, struct_of
+from churn_assets.churn.columns import Column, arrow_schema, list_of, map_of, of_kind, struct_of
 from churn_assets.churn.evaluation import RULE, Comparison, Evaluation, JudgedDate, Verdict
 from churn_assets.churn.outcomes import Figure
 from churn_assets.churn.policy import ChurnPolicy
@@ -57,7 +57,7 @@ _DATE = struct_of(
     *_FIGURES,
 )
 # The recall_churn table: one row per evaluation.
-EVALUATION_SCHEMA = spark_schema(
+EVALUATION_SCHEMA = arrow_schema(
     [
         Column("evaluated_at", "timestamp"),
         *of_kind("string", "run_id", "model_digest", "policy_digest"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from churn_assets.churn import judged, models
 from churn_assets.churn.errors import ChangedModelError, ChurnError, UnfittablePurchaseModelError
@@ -115,7 +116,8 @@ def recall_churn(
         threshold=trained.threshold,
         evaluated_at=datetime.now(UTC),
     )
-    commit = lakehouse.write(EVALUATIONS, lakehouse.spark.createDataFrame([row], EVALUATION_SCHEMA), mode="append")
+    recorded = pa.Table.from_pylist([row], EVALUATION_SCHEMA)
+    commit = lakehouse.write(EVALUATIONS, lakehouse.frame(recorded), mode="append")
     strongest = strongest_rival({other.rival: other.difference.value for other in evaluation.comparisons})
     pictures = _pictures(scored, evaluation, policy, trained.threshold)
     found = _influences(model, scored, policy)
@@ -145,8 +147,8 @@ def recall_churn(
         texts={"model_card.md": card, "model_card.html": page, "shap.json": json.dumps(list(map(asdict, found)))},
     )
     if evaluation.verdict is not Verdict.PASS:
-        recorded = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
-        about, run_id = subject_of(trained, None, recorded), context.run.run_id
+        judgement = RecordedEvaluation(evaluation.verdict, evaluation.reasons, evidence)
+        about, run_id = subject_of(trained, None, judgement), context.run.run_id
         refused = decision_now(Action.REFUSED, about, evidence.champion, decided_by=POLICY, dagster_run_id=run_id)
         record_refusal(context, promotions, refused, evaluation.reasons)
     return table_result(

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from churn_assets.churn.evaluation import CHAMPION, ORDER_COUNT, RULE, Evaluation, Verdict, judge
 from churn_assets.churn.evaluations import (
@@ -20,7 +20,6 @@ from churn_assets.churn.policy import ChurnPolicy, Gate, Offer
 from churn_assets.churn.profit import Earnings
 from churn_assets.churn.promotion import judged_on_older_data, refusals
 from churn_assets_tests.judged_customers import customers, ranked
-from churn_assets_tests.panels import rows_of
 
 ASKED = Evidence("model-digest-of-64-characters", "policy-digest", {"train": 3, "test": 4}, "2")
 PASSED = RecordedEvaluation(Verdict.PASS, ("met: recall",), ASKED)
@@ -122,7 +121,11 @@ def row(
     )
 
 
-def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spark: SparkSession) -> None:
+def as_recorded(*rows: dict[str, Any]) -> list[dict[str, Any]]:
+    return pa.Table.from_pylist(list(rows), EVALUATION_SCHEMA).to_pylist(maps_as_pydicts="strict")
+
+
+def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts() -> None:
     assert (GOOD.verdict, NOTHING.verdict) == (Verdict.PASS, Verdict.NOT_EVALUABLE)
     asked = Evidence("model", POLICY.digest, {"train": 3, "test": 4}, "7")
     rows = [
@@ -132,7 +135,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
         # The same trees and threshold out of another training run.
         row(NOTHING, asked, minutes=9, run_id="another run"),
     ]
-    table = [row.asDict(recursive=True) for row in spark.createDataFrame(rows, EVALUATION_SCHEMA).collect()]
+    table = as_recorded(*rows)
     latest = recorded_evaluation(table, "model", "run")
     assert latest is not None
     assert refusals(asked, latest) == []
@@ -151,7 +154,7 @@ def test_an_evaluation_is_read_back_as_it_was_recorded_and_the_latest_counts(spa
     assert recorded_evaluation([], "model", "run") is None
 
 
-def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict(spark: SparkSession) -> None:
+def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict() -> None:
     scored = customers(
         60,
         100,
@@ -161,7 +164,7 @@ def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict
     )
     evaluation = judge(scored, POLICY, has_threshold=True)
     evidence = Evidence("model", "the policy of the training", {"train": 3}, "7")
-    (found,) = rows_of(spark.createDataFrame([row(evaluation, evidence)], EVALUATION_SCHEMA))
+    (found,) = as_recorded(row(evaluation, evidence))
     assert found["champion"] == "7"
     assert found["evaluation"] == "holdout"
     assert {name: found[name] for name in evaluation.figures.flat()} == evaluation.figures.flat()
@@ -180,14 +183,14 @@ def test_figures_slices_comparisons_and_canaries_are_recorded_beside_the_verdict
     assert found["leakage"] == [{"feature": "recency_days", "roc_auc": 0.5}]
 
 
-def test_what_contacts_earn_is_recorded_with_the_whole_curve(spark: SparkSession) -> None:
+def test_what_contacts_earn_is_recorded_with_the_whole_curve() -> None:
     scored = customers(60, 100)
     offers = {"call": Offer(contact_cost=1.0, acceptance=0.5)}
     earned = Earnings(np.where(scored.labels == 1, 4.0, -1.0), np.full(1000, 10.0), offers)
     evaluation = judge(replace(scored, earnings=earned), POLICY, has_threshold=True)
     assert evaluation.profit is not None
     rows = [row(evaluation, Evidence("model", POLICY.digest, {})), row(GOOD, Evidence("model", POLICY.digest, {}))]
-    found, without = rows_of(spark.createDataFrame(rows, EVALUATION_SCHEMA))
+    found, without = as_recorded(*rows)
     assert {name: found[name] for name in evaluation.profit.flat()} == evaluation.profit.flat()
     assert found["profit_per_customer"] == pytest.approx((60 * 4 - 100) / 1000)
     assert found["empc_action"] == "call"
@@ -198,9 +201,9 @@ def test_what_contacts_earn_is_recorded_with_the_whole_curve(spark: SparkSession
     assert (without["empc"], without["empc_action"], without["profit_curve"]) == (None, None, None)
 
 
-def test_what_is_undefined_is_recorded_as_null(spark: SparkSession) -> None:
+def test_what_is_undefined_is_recorded_as_null() -> None:
     evidence = Evidence("model", POLICY.digest, {})
-    (found,) = rows_of(spark.createDataFrame([row(NOTHING, evidence)], EVALUATION_SCHEMA))
+    (found,) = as_recorded(row(NOTHING, evidence))
     assert found["verdict"] == "NOT_EVALUABLE"
     assert (found["rows"], found["recall"], found["pr_auc_low"], found["rule_pr_auc"], found["champion"]) == (
         0,
