@@ -1,11 +1,13 @@
-"""Dagster's SQLite files stay open while a run goes on."""
+"""Dagster's SQLite files and their engines are kept while a run goes on."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
+from unittest.mock import patch
 
-from sqlalchemy import event
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 
 
@@ -37,4 +39,21 @@ def sqlite_kept_open() -> Iterator[None]:
 
         event.listen(Engine, "connect", keep)
         kept.callback(event.remove, Engine, "connect", keep)
+        yield
+
+
+@contextmanager
+def event_log_engines_kept() -> Iterator[None]:
+    """Each event log in SQLite has one engine meanwhile.
+
+    Dagster (1.13) makes one for each connection, and every engine compiles its statements anew.
+    """
+    engines: dict[str, Engine] = {}
+
+    def kept(url: str, **options: Any) -> Engine:
+        if url not in engines:
+            engines[url] = create_engine(url, **options)
+        return engines[url]
+
+    with patch.object(sqlite_event_log, "create_engine", kept):
         yield

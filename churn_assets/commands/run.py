@@ -6,10 +6,13 @@ What takes long to load is imported once Spark is starting.
 import argparse
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 from churn_assets.churn.errors import ChurnError
@@ -90,7 +93,7 @@ def run_jobs(
     import dagster as dg
     from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
-    from churn_assets.commands.kept_open import sqlite_kept_open
+    from churn_assets.commands.kept_open import event_log_engines_kept, sqlite_kept_open
     from churn_assets.commands.progress import StageProgress, is_verdict, was_interrupted
     from churn_assets.commands.summary import Ending, Errand, closing, errand_closing
     from churn_assets.definitions import ASSET_JOBS, build_defs, default_resources, jobs_to_run
@@ -99,11 +102,12 @@ def run_jobs(
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
     _look_ahead(resources)
+    _load_ahead()
     begun_at, ending = datetime.now(UTC), Ending.SUCCESS
     if chosen is not None:
         _require(defs, chosen)
     jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
-    with sqlite_kept_open(), dg.DagsterInstance.get() as instance:
+    with sqlite_kept_open(), event_log_engines_kept(), dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:
             run_id = str(uuid.uuid4())
             origin = _counted_as_launched(instance, name)
@@ -162,6 +166,18 @@ def _look_ahead(resources: Mapping[str, Any]) -> None:
     resources["tracking"].version_under(PRODUCTION)
     if resources["sources"].sources.demo is None:
         resources["sources"].state()
+
+
+def _load_ahead() -> None:
+    """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark."""
+
+    def load() -> None:
+        # What cannot be loaded is told by the step that needs it.
+        with suppress(Exception):
+            for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "xgboost", "scipy.optimize"):
+                import_module(name)
+
+    Thread(target=load, name="loads-ahead", daemon=True).start()
 
 
 def _require_place(root: str) -> None:

@@ -1,14 +1,15 @@
-"""Dagster's files stay open while a run goes on, and others are left as they are."""
+"""Dagster's files and their engines are kept while a run goes on, and others are left as they are."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from churn_assets.commands.kept_open import sqlite_kept_open
+from churn_assets.commands.kept_open import event_log_engines_kept, sqlite_kept_open
 
 OFF, NORMAL = 0, 1  # off is what conftest.py sets for all tests
 
@@ -56,3 +57,15 @@ def test_other_databases_are_not_asked(tmp_path: Path) -> None:
     with sqlite_kept_open():
         engine = create_engine("sqlite://", creator=Other, poolclass=NullPool, _initialize=False)
         assert isinstance(engine.raw_connection().dbapi_connection, Other)
+
+
+def test_each_event_log_has_one_engine_meanwhile(tmp_path: Path) -> None:
+    module: Any = sqlite_event_log
+    made = module.create_engine
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("one", "other")]
+    with event_log_engines_kept():
+        of_urls = [[module.create_engine(url, poolclass=NullPool) for _ in range(2)] for url in urls]
+    (one, again), (other, _) = of_urls
+    assert one is again
+    assert (str(one.url), str(other.url)) == tuple(urls)
+    assert module.create_engine is made
