@@ -1,6 +1,7 @@
 """The rows a verdict rests on: customers the model never learned from, scored, with every rival's score beside."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import reduce
 
@@ -23,6 +24,8 @@ from churn_assets.churn.trees import BoostedTrees
 NO_SEGMENT = "(none)"
 # Whose names are in a table of their own, which only grows.
 SEGMENT = "segment_index"
+# Fits for a verdict that go side by side: each holds the rows that it learns from.
+FITS_AT_ONCE = 2
 
 
 def held_out_scores(model: BoostedTrees, test: DataFrame, threshold: float | None) -> DataFrame:
@@ -47,8 +50,9 @@ def crossfit_scores(
     the registered one was, so this costs a fit more for each of them.
     """
     dates = splits.split_dates(panel, policy)
-    others = [
-        crossfitted(
+
+    def of_fold(crossfit_fold: int) -> DataFrame:
+        return crossfitted(
             panel,
             dates,
             hyperparameters,
@@ -58,10 +62,8 @@ def crossfit_scores(
             shared_folder=shared_folder,
             spend=spend,
         )
-        for crossfit_fold in splits.CROSSFIT_FOLDS[1:]
-    ]
-    pooled = [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]]
-    return reduce(DataFrame.unionByName, pooled)
+
+    return _with_others(held_out, _at_once(of_fold, splits.CROSSFIT_FOLDS[1:], hyperparameters))
 
 
 def backtest_scores(
@@ -85,11 +87,10 @@ def backtest_scores(
     another is made from what was known by that date, threshold included, and judged on a fold of customers that it
     never saw, each date another fold. That costs a fit for each date but the latest.
     """
-    rows = [held_out]
-    told(f"backtest 1 of {len(backtest)}: the model itself, at {backtest[0].test}")
-    for place, dates in enumerate(backtest[1:], start=1):
-        told(f"backtest {place + 1} of {len(backtest)}: a model of what was known by {dates.test}")
-        of_date = crossfitted(
+
+    def of_date(place: int) -> DataFrame:
+        dates = backtest[place]
+        return crossfitted(
             panel,
             dates,
             hyperparameters,
@@ -99,8 +100,26 @@ def backtest_scores(
             shared_folder=shared_folder,
             spend=spend,
         )
-        rows.append(of_date.withColumn("is_unseen", F.lit(False)))
-    return reduce(DataFrame.unionByName, rows)
+
+    told(f"backtest 1 of {len(backtest)}: the model itself, at {backtest[0].test}")
+    others = []
+    for place, rows in enumerate(_at_once(of_date, range(1, len(backtest)), hyperparameters), start=1):
+        told(f"backtest {place + 1} of {len(backtest)}: a model of what was known by {backtest[place].test}")
+        others.append(rows)
+    return _with_others(held_out, others)
+
+
+def _at_once(
+    fit: Callable[[int], DataFrame], each: Sequence[int], hyperparameters: GradientBoosting
+) -> Iterator[DataFrame]:
+    """`fit` of each, in their order. XGBoost's in this process go side by side; Spark wants all cores for one."""
+    is_of_one_thread = hyperparameters.estimator == "xgboost" and hyperparameters.workers == 1
+    with ThreadPoolExecutor(FITS_AT_ONCE if is_of_one_thread else 1) as pool:
+        yield from pool.map(fit, each)
+
+
+def _with_others(held_out: DataFrame, others: Iterable[DataFrame]) -> DataFrame:
+    return reduce(DataFrame.unionByName, [held_out, *[rows.withColumn("is_unseen", F.lit(False)) for rows in others]])
 
 
 def scored(

@@ -1,13 +1,17 @@
 """The judged rows as arrays: one place per customer, whatever order the rows came in."""
 
+import time
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from churn_assets.churn import judged
 from churn_assets.churn.evaluation import ORDER_COUNT, PURCHASES, RULE
 from churn_assets.churn.judged import scored
+from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.policy import Action, ChurnPolicy, Economics, Gate, Offer, Retention
 
 ROWS = pd.DataFrame(
@@ -96,3 +100,22 @@ def test_rows_of_several_dates_come_by_customer_and_date_with_each_customer_numb
     assert apart.customers is None
     assert apart.dates is not None
     assert scored(weeks[0], FEATURES, SEGMENTS).dates is None
+
+
+@pytest.mark.parametrize(
+    ("by", "most"), [(GradientBoosting(), 2), (GradientBoosting(workers=2), 1), (GradientBoosting(estimator="gbt"), 1)]
+)
+def test_fits_of_this_process_go_side_by_side_and_spark_s_one_after_the_other(by: GradientBoosting, most: int) -> None:
+    going: list[int] = []
+    together: list[int] = []
+
+    def fit(place: int) -> Any:
+        going.append(place)
+        together.append(len(going))
+        time.sleep(0.05)
+        going.remove(place)
+        return place
+
+    fitted: list[Any] = list(judged._at_once(fit, range(4), by))
+    assert fitted == [0, 1, 2, 3]
+    assert max(together) == most
