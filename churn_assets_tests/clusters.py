@@ -96,11 +96,11 @@ def standalone_cluster(folder: Path, *, applications: int = 1) -> Iterator[str]:
         assert done == [("churn_assets", "FINISHED", 2)] * applications
 
 
-# A host that answers no more is given up after seconds, and not after two minutes; XGBoost's tasks, which all begin
-# together, wait no ten minutes for workers that are gone. A task of Python loads what it runs, in whose seconds it can
-# be cut off.
+# A host that answers no more is given up after one minute, and not after two: on a busy machine one that is there has
+# been silent for more than 20 seconds. XGBoost's tasks, which all begin together, wait no ten minutes for workers that
+# are gone. A task of Python loads what it runs, in whose seconds it can be cut off.
 IMPATIENT = """
-spark.network.timeout 20s
+spark.network.timeout 60s
 spark.network.timeoutInterval 2s
 spark.executor.heartbeatInterval 2s
 spark.shuffle.io.maxRetries 1
@@ -113,7 +113,7 @@ spark.python.worker.reuse false
 
 def environ_on(host: Host, folder: Path) -> dict[str, str]:
     """As `spark_environ` for what runs on a host, whose own `folder` is."""
-    daemons = f"{SMALL_JVM} -Dspark.worker.timeout=20 -Dspark.network.timeout=20s"
+    daemons = f"{SMALL_JVM} -Dspark.worker.timeout=60 -Dspark.network.timeout=60s"
     of_host = {"SPARK_LOCAL_IP": host.address, "SPARK_DAEMON_JAVA_OPTS": daemons, "PYTHONPATH": str(CHECKOUT)}
     return spark_environ(folder) | of_host
 
