@@ -103,7 +103,6 @@ def _judged(data: str, built: StudyPanel, policy: ChurnPolicy, test: date | None
         splits.current_rows(panel, dates, policy),
         SETTINGS,
         policy,
-        rows=train.count(),
         prior=prior,
         censored=censored_rows(panel, dates, policy, prior),
     )

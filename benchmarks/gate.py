@@ -71,7 +71,6 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
             splits.current_rows(built.panel, dates, policy),
             SETTINGS,
             policy,
-            rows=train.count(),
             prior=prior,
             censored=censored_rows(built.panel, dates, policy, prior),
         )

@@ -78,7 +78,6 @@ def _seconds(built: StudyPanel, policy: ChurnPolicy) -> tuple[dict[str, float], 
         current,
         SETTINGS,
         policy,
-        rows=train.count(),
         prior=prior,
         censored=censored_rows(built.panel, dates, policy, prior),
     )

@@ -142,12 +142,12 @@ def _cluster(folder: Path, _: str) -> dict[str, Any]:
     ranked = []
     for seed in SEEDS:
         train, test = (spark.read.parquet(str(folder / f"{name}-{seed}")) for name in ("train", "test"))
-        values, labels, _weights = collected(test, FEATURES)
+        rows = collected(test, FEATURES)
         found = [
             fit_churn_model(train, FEATURES, replace(settings, workers=workers), rows=train.count())
             for workers in (1, 2)
         ]
-        ranked.append([seed, *[_pr_auc(model.probabilities(values), labels) for model in found]])
+        ranked.append([seed, *[_pr_auc(model.probabilities(rows.values), rows.labels) for model in found]])
     return {"seconds": seconds, "peak": peak, "ranked": ranked}
 
 

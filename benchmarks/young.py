@@ -188,7 +188,6 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
         current,
         GradientBoosting(),
         policy,
-        rows=train.count(),
         prior=prior,
         censored=censored_rows(built.panel, dates, policy, prior),
     )

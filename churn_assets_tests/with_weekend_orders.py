@@ -76,7 +76,7 @@ def main(spark: SparkSession) -> dict[str, Any]:
     train = train_rows(panel, dates, POLICY).persist()
     hyperparameters = models.GradientBoosting(max_depth=3, iterations=6, estimator="xgboost")
     rows = train.count()
-    model = models.train_churn_model(train, current_rows(panel, dates, POLICY), hyperparameters, POLICY, rows=rows)
+    model = models.train_churn_model(train, current_rows(panel, dates, POLICY), hyperparameters, POLICY)
     week = panel.where(panel.as_of == dates.test).drop("label")
     observed = snapshots.select("customer_id", "as_of", *catalogue.TOLD_COLUMNS)
     reasons = explained(

@@ -113,8 +113,7 @@ def _at_once(
     fit: Callable[[int], DataFrame], each: Sequence[int], hyperparameters: GradientBoosting
 ) -> Iterator[DataFrame]:
     """`fit` of each, in their order. XGBoost's in this process go side by side; Spark wants all cores for one."""
-    is_of_one_thread = hyperparameters.estimator == "xgboost" and hyperparameters.workers == 1
-    with ThreadPoolExecutor(FITS_AT_ONCE if is_of_one_thread else 1) as pool:
+    with ThreadPoolExecutor(FITS_AT_ONCE if hyperparameters.is_of_this_process else 1) as pool:
         yield from pool.map(fit, each)
 
 

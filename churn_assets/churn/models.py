@@ -27,7 +27,18 @@ from churn_assets.churn.splits import (
     train_rows,
 )
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
-from churn_assets.churn.xgboost_trees import ORDER, WEIGHT, boosted, collected, trees_of
+from churn_assets.churn.xgboost_trees import (
+    IS_BEGUN,
+    IS_VALIDATION,
+    KEYS,
+    ORDER,
+    WEIGHT,
+    Rows,
+    boosted,
+    collected,
+    collected_apart,
+    trees_of,
+)
 
 # Gives a name for a folder that client, driver and workers reach; it is gone afterwards.
 SharedFolder = Callable[[], AbstractContextManager[str]]
@@ -60,6 +71,11 @@ class GradientBoosting:
     estimator: Estimator = "xgboost"
     workers: int = 1
 
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether XGBoost learns here, in one thread."""
+        return self.estimator == "xgboost" and self.workers == 1
+
 
 @dataclass(frozen=True)
 class ChurnModel:
@@ -85,7 +101,6 @@ def train_churn_model(
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
-    rows: int,
     prior: PurchasePrior | None = None,
     censored: DataFrame | None = None,
     shared_folder: SharedFolder | None = None,
@@ -99,21 +114,76 @@ def train_churn_model(
     customer_id, as_of and recent_spend, where alerts.threshold_by is "profit".
     Raises UntrainableError, and UnknownSpendError.
     """
-    features = policy.features
-    weights = policy.model.class_weights
-    learned, learns_begun = train, False
-    if censored is not None and prior is not None:
-        over = collected(_some_of(train.where(~is_validation()), rows, hyperparameters.workers), ASKED_FEATURES)
-        learns_begun = prior.tells_more_than_silence(over[0].astype(float), over[1])
-        learned = with_censored(train, censored) if learns_begun else train
-    trees = fit_churn_model(
-        learned, features, hyperparameters, rows=rows, class_weights=weights, prior=prior, shared_folder=shared_folder
-    )
-    scored = with_churn_probability(trees, train.where(is_validation()))
-    validation = score_counts(scored)
+    if hyperparameters.is_of_this_process:
+        trees, validation, learns_begun = _trained_here(train, hyperparameters, policy, prior, censored)
+    else:
+        trees, validation, learns_begun = _trained_by_spark(
+            train, hyperparameters, policy, prior, censored, shared_folder
+        )
     alerted = score_counts(with_churn_probability(trees, current))
-    earned = None if policy.alerts.threshold_by == "recall" else _earned(scored, spend, policy)
+    earned = None
+    if policy.alerts.threshold_by == "profit":
+        earned = _earned(with_churn_probability(trees, train.where(is_validation())), spend, policy)
     return ChurnModel(trees, choose_threshold(validation, alerted, policy, earned), validation, learns_begun)
+
+
+def _trained_here(
+    train: DataFrame,
+    hyperparameters: GradientBoosting,
+    policy: ChurnPolicy,
+    prior: PurchasePrior | None,
+    censored: DataFrame | None,
+) -> tuple[BoostedTrees, ScoreCounts, bool]:
+    """The trees, the scores of the validation fold, and whether the trees learned of `censored`: of one query."""
+    features, is_held_back = policy.features, is_validation().alias(IS_VALIDATION)
+    rows = train.select(*KEYS, *features, "label", is_held_back)
+    if censored is not None:
+        begun = censored.where(~is_validation()).drop("fold").withColumn(IS_VALIDATION, F.lit(False))
+        rows = with_censored(rows.withColumn(IS_BEGUN, F.lit(False)), begun.withColumn(IS_BEGUN, F.lit(True)))
+    learned, validation = collected_apart(rows, features)
+    learns_begun = False
+    if learned.is_begun is not None and prior is not None:
+        is_over = ~learned.is_begun
+        asked = [learned.values[is_over, features.index(name)] for name in ASKED_FEATURES]
+        known = np.column_stack(asked).astype(float)
+        learns_begun = prior.tells_more_than_silence(known, learned.labels[is_over])
+        if not learns_begun:
+            learned = Rows(learned.values[is_over], learned.labels[is_over])
+    trees = fit_rows(learned, features, hyperparameters, class_weights=policy.model.class_weights, prior=prior)
+    scores = np.column_stack([trees.probabilities(validation.values), validation.labels])
+    pairs, counts = np.unique(scores, axis=0, return_counts=True)
+    return trees, [*zip(*pairs.T.tolist(), counts.tolist(), strict=True)], learns_begun
+
+
+def _trained_by_spark(
+    train: DataFrame,
+    hyperparameters: GradientBoosting,
+    policy: ChurnPolicy,
+    prior: PurchasePrior | None,
+    censored: DataFrame | None,
+    shared_folder: SharedFolder | None,
+) -> tuple[BoostedTrees, ScoreCounts, bool]:
+    """As `_trained_here`, of rows that stay with Spark."""
+    train, learns_begun = train.persist(), False
+    try:
+        rows, learned = train.count(), train
+        if censored is not None and prior is not None:
+            over = collected(_some_of(train.where(~is_validation()), rows, hyperparameters.workers), ASKED_FEATURES)
+            learns_begun = prior.tells_more_than_silence(over.values.astype(float), over.labels)
+            learned = with_censored(train, censored) if learns_begun else train
+        trees = fit_churn_model(
+            learned,
+            policy.features,
+            hyperparameters,
+            rows=rows,
+            class_weights=policy.model.class_weights,
+            prior=prior,
+            shared_folder=shared_folder,
+        )
+        validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
+    finally:
+        train.unpersist()
+    return trees, validation, learns_begun
 
 
 def _earned(validation: DataFrame, spend: DataFrame | None, policy: ChurnPolicy) -> ScoreProfits:
@@ -144,22 +214,16 @@ def crossfitted(
     That model was made as the registered one is, from rows without these customers. The `prior` may know their orders
     before the test date: it learns from no label. spend: as `train_churn_model`.
     """
-    train = train_rows(panel, dates, policy, crossfit_fold).persist()
-    try:
-        current = current_rows(panel, dates, policy, crossfit_fold)
-        model = train_churn_model(
-            train,
-            current,
-            hyperparameters,
-            policy,
-            rows=train.count(),
-            prior=prior,
-            censored=censored_rows(panel, dates, policy, prior, crossfit_fold),
-            shared_folder=shared_folder,
-            spend=spend,
-        )
-    finally:
-        train.unpersist()
+    model = train_churn_model(
+        train_rows(panel, dates, policy, crossfit_fold),
+        current_rows(panel, dates, policy, crossfit_fold),
+        hyperparameters,
+        policy,
+        prior=prior,
+        censored=censored_rows(panel, dates, policy, prior, crossfit_fold),
+        shared_folder=shared_folder,
+        spend=spend,
+    )
     return with_alerts(model.trees, held_out_rows(panel, dates, policy, crossfit_fold), model.threshold_value)
 
 
@@ -184,24 +248,43 @@ def fit_churn_model(
     than two classes or, for XGBoost, an unknown feature, and UnavailableEstimatorError.
     """
     learnable, is_balanced = train.where(~is_validation()), class_weights == "balanced"
+    if hyperparameters.is_of_this_process:
+        rows_here = collected(learnable, features)
+        return fit_rows(rows_here, features, hyperparameters, class_weights=class_weights, prior=prior)
     taught = learned_features(features, prior)
-    here: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
     if hyperparameters.estimator == "gbt":
         ordered = in_canonical_order(learnable, rows, hyperparameters.workers)
         learned = _fitted_by_spark(ordered, taught, hyperparameters, is_balanced, shared_folder)
-    elif hyperparameters.workers > 1:
-        learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
     else:
-        values, labels, weights = here = collected(learnable, features)
-        # Those of one's own choice are a copy; all of them need none.
-        places = slice(None) if taught == tuple(features) else [list(features).index(name) for name in taught]
-        learned = _fitted_here(
-            values[:, places], labels, _weights(labels, weights, is_balanced), taught, hyperparameters
-        )
+        learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
     if prior is None or not is_averaged(features, prior):
         return learned
-    values, labels, weights = here or collected(_some_of(learnable, rows, hyperparameters.workers), features)
-    return averaged(learned, prior, values, labels, _weights(labels, weights, is_balanced), features)
+    some = collected(_some_of(learnable, rows, hyperparameters.workers), features)
+    weights = _weights(some.labels, some.weights, is_balanced)
+    return averaged(learned, prior, some.values, some.labels, weights, features)
+
+
+def fit_rows(
+    rows: Rows,
+    features: Sequence[str],
+    hyperparameters: GradientBoosting,
+    *,
+    class_weights: str = "none",
+    prior: PurchasePrior | None = None,
+) -> BoostedTrees:
+    """As `fit_churn_model`, of `rows` of `features` that are here, by XGBoost in this process."""
+    taught, weights = (
+        learned_features(features, prior),
+        _weights(rows.labels, rows.weights, class_weights == "balanced"),
+    )
+    # Those of one's own choice are a copy; all of them need none.
+    places = slice(None) if taught == tuple(features) else [features.index(name) for name in taught]
+    churners, others = _two_classes(_weighed(rows.labels, weights))
+    params = xgboost_params(hyperparameters, churners + others, churners / (churners + others))
+    learned = trees_of(boosted(rows.values[:, places], rows.labels, weights, **params), taught)
+    if prior is None or not is_averaged(features, prior):
+        return learned
+    return averaged(learned, prior, rows.values, rows.labels, weights, features)
 
 
 def _some_of(learnable: DataFrame, rows: int, workers: int) -> DataFrame:
@@ -265,18 +348,6 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
         [reason],
         next_step='train with estimator = "xgboost", or on Spark: CHURN_ENGINE=local, SPARK_MASTER or SPARK_REMOTE',
     )
-
-
-def _fitted_here(
-    values: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-    features: Sequence[str],
-    hyperparameters: GradientBoosting,
-) -> BoostedTrees:
-    churners, others = _two_classes(_weighed(labels, weights))
-    params = xgboost_params(hyperparameters, churners + others, churners / (churners + others))
-    return trees_of(boosted(values, labels, weights, **params), features)
 
 
 def _fitted_by_tasks(

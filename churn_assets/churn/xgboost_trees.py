@@ -4,9 +4,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -22,31 +23,65 @@ TREE_WEIGHT = 0.5
 KEYS = ("customer_id", "as_of")
 # A column of rows that do not all count for one.
 WEIGHT = "weight"
+# Of rows of which some choose the threshold, and of some of which the outcome is not over.
+IS_VALIDATION, IS_BEGUN = "is_validation", "is_begun"
 # A customer of a date with a weight may be there with either label.
 ORDER = (*KEYS, "label")
 
 
-def collected(rows: DataFrame, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """The features of `rows`, a row each, and their `label`, both in single precision, by customer_id, as_of and label.
+class Rows(NamedTuple):
+    """Rows to learn from, by customer_id, as_of and label.
 
-    And their `weight`, in double precision, if they have one.
+    values: (rows, features), in single precision as `labels` are; weights: in double precision, None where each row
+    weighs 1; is_begun: whose outcome is not over, None where that of all is.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None = None
+    is_begun: np.ndarray | None = None
+
+
+def collected(rows: DataFrame, features: Sequence[str]) -> Rows:
+    """All of `rows` (KEYS, `features`, label and perhaps weight). Raises UntrainableError for an unknown value."""
+    (all_of_them,) = _collected(rows, features, ())
+    return all_of_them
+
+
+def collected_apart(rows: DataFrame, features: Sequence[str]) -> tuple[Rows, Rows]:
+    """Those of `rows` that teach and those whose `is_validation` is true. In: as `collected`, with perhaps is_begun.
+
+    Raises UntrainableError for an unknown value.
+    """
+    learned, validation = _collected(rows, features, (False, True))
+    return learned, validation
+
+
+def _collected(rows: DataFrame, features: Sequence[str], is_validation: Sequence[bool]) -> list[Rows]:
+    """The rows of each of `is_validation`, or all of them.
 
     Half of what doubles would take, and XGBoost rounds to it anyway; its bins and sums depend on the order of the rows,
     which is made here and inherited from nobody. For a moment rows, keys and matrix are there together: all columns
-    of a batch share their memory, so none can be freed before the last. Raises UntrainableError for an unknown value.
+    of a batch share their memory, so none can be freed before the last.
     """
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
-    weight = [WEIGHT] if WEIGHT in rows.columns else []
-    table = rows.select(*KEYS, *[value.cast("float").alias(name) for name, value in columns.items()], *weight).toArrow()
+    others = [name for name in (WEIGHT, IS_BEGUN, *([IS_VALIDATION] if is_validation else [])) if name in rows.columns]
+    singles = [value.cast("float").alias(name) for name, value in columns.items()]
+    table = rows.select(*KEYS, *singles, *others).toArrow()
     order = pc.sort_indices(table.select(ORDER), sort_keys=[(key, "ascending") for key in ORDER])
-    values = np.empty((table.num_rows, len(features)), dtype=np.float32)
+    orders = [order.filter(pc.equal(table[IS_VALIDATION].take(order), which)) for which in is_validation] or [order]
+    return [_taken(table, each, features) for each in orders]
+
+
+def _taken(table: pa.Table, order: pa.Array, features: Sequence[str]) -> Rows:
+    values = np.empty((len(order), len(features)), dtype=np.float32)
     for number, name in enumerate(features):
         values[:, number] = table[name].take(order).to_numpy()
-    labels = table["label"].take(order).to_numpy()
-    weights = table[WEIGHT].take(order).to_numpy() if weight else None
-    del table, order
     require_known(dict(zip(features, np.isnan(values).sum(axis=0).tolist(), strict=True)))
-    return values, labels, weights
+    of = {
+        name: table[name].take(order).to_numpy() for name in ("label", WEIGHT, IS_BEGUN) if name in table.column_names
+    }
+    return Rows(values, of["label"], of.get(WEIGHT), of.get(IS_BEGUN))
 
 
 def require_known(unknown: Mapping[str, int]) -> None:

@@ -160,7 +160,7 @@ SMALL = GradientBoosting(max_depth=3, iterations=10)
 def trained(panel: DataFrame, dates: SplitDates, *, learns_begun: bool = True) -> ChurnModel:
     train, current = train_rows(panel, dates, POLICY), current_rows(panel, dates, POLICY)
     censored = censored_rows(panel, dates, POLICY, PRIOR) if learns_begun else None
-    return train_churn_model(train, current, SMALL, POLICY, rows=train.count(), prior=PRIOR, censored=censored)
+    return train_churn_model(train, current, SMALL, POLICY, prior=PRIOR, censored=censored)
 
 
 def histories_with(labels: Callable[[Floats, Floats], Floats]) -> tuple[Rows, Floats]:
@@ -225,6 +225,23 @@ def test_where_silence_alone_tells_more_than_the_purchase_model_its_word_is_not_
         for found in (trained(panel, dates), trained(panel, dates, learns_begun=False))
     ]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("labels", [by_the_purchase_model, by_silence])
+def test_rows_that_stay_with_spark_make_the_same_model(
+    spark: SparkSession, labels: Callable[[Floats, Floats], Floats]
+) -> None:
+    rows, silences = histories_with(labels)
+    for number, silence in enumerate(silences):
+        rows += [row(f"c-{number}", BEGUN[0], silence), row(f"c-{number}", TEST, silence + 28)]
+    panel = panel_of(spark, rows)
+    dates = split_dates(panel, POLICY)
+    train, censored = train_rows(panel, dates, POLICY), censored_rows(panel, dates, POLICY, PRIOR)
+    here = models._trained_here(train, SMALL, POLICY, PRIOR, censored)
+    there = models._trained_by_spark(train, SMALL, POLICY, PRIOR, censored, None)
+    assert here[2] == there[2] == (labels is by_the_purchase_model)
+    assert model_digest(here[0], None) == model_digest(there[0], None)
+    assert sorted(here[1]) == sorted(there[1])
 
 
 def test_of_outcomes_that_are_all_the_same_nothing_tells_more() -> None:

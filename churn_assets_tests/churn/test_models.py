@@ -22,6 +22,7 @@ from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableErro
 from churn_assets.churn.evaluation import Evaluation, Verdict, choose_threshold, figures, judge
 from churn_assets.churn.judged import backtest_scores, crossfit_scores, held_out_scores, scored
 from churn_assets.churn.models import (
+    ChurnModel,
     GradientBoosting,
     crossfitted,
     fit_churn_model,
@@ -292,12 +293,33 @@ def test_rotation_0_is_the_registered_model_and_its_threshold(spark: SparkSessio
     dates = splits.split_dates(panel, SEED_POLICY)
     train = splits.train_rows(panel, dates, SEED_POLICY)
     current = splits.current_rows(panel, dates, SEED_POLICY)
-    model = models.train_churn_model(train, current, SMALL, SEED_POLICY, rows=train.count())
+    model = models.train_churn_model(train, current, SMALL, SEED_POLICY)
     assert model.threshold_value is not None
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
     registered = with_alerts(model.trees, held_out, model.threshold_value)
     again = crossfitted(panel, dates, SMALL, SEED_POLICY, 0).select(registered.columns)
     assert rows_of(again.orderBy("customer_id")) == rows_of(registered.orderBy("customer_id"))
+
+
+def test_the_validation_fold_chooses_the_threshold_and_teaches_nothing(
+    spark: SparkSession, wide_rows: list[tuple]
+) -> None:
+    def trained(rows: list[tuple]) -> ChurnModel:
+        panel = spark.createDataFrame(rows, WIDE_SCHEMA)
+        dates = splits.split_dates(panel, SEED_POLICY)
+        train = splits.train_rows(panel, dates, SEED_POLICY)
+        return models.train_churn_model(train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY)
+
+    folded = spark.createDataFrame(wide_rows, WIDE_SCHEMA).withColumn(
+        "fold", splits.fold(F.col("customer_id"), SEED_POLICY.split.salt)
+    )
+    held_back = {row["customer_id"] for row in rows_of(folded.where(splits.is_validation()))}
+    first = trained(wide_rows)
+    other = trained([(*row[:-1], 1 - row[-1]) if row[0] in held_back else row for row in wide_rows])
+    assert model_digest(first.trees, None) == model_digest(other.trees, None)
+    turned = [(score, float(label == 0), rows) for score, label, rows in first.validation]
+    assert sorted(turned) == sorted(other.validation)
+    assert sum(rows for *_, rows in turned) == 2 * len(held_back) > 0
 
 
 def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_unseen(
@@ -306,9 +328,7 @@ def test_pooled_scores_are_of_everybody_once_and_only_the_test_customers_are_uns
     panel = spark.createDataFrame(wide_rows, WIDE_SCHEMA)
     dates = splits.split_dates(panel, SEED_POLICY)
     train = splits.train_rows(panel, dates, SEED_POLICY)
-    model = models.train_churn_model(
-        train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY, rows=train.count()
-    )
+    model = models.train_churn_model(train, splits.current_rows(panel, dates, SEED_POLICY), SMALL, SEED_POLICY)
     held_out = splits.held_out_rows(panel, dates, SEED_POLICY)
     pooled = crossfit_scores(held_out_scores(model.trees, held_out, model.threshold_value), panel, SMALL, SEED_POLICY)
     collected = rows_of(pooled)

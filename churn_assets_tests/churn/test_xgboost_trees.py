@@ -50,8 +50,8 @@ class Learned:
 
 @pytest.fixture(scope="module")
 def learned(train: DataFrame) -> Learned:
-    values, labels, _ = collected(train, FEATURES)
-    booster = boosted(values, labels, None, rounds=20, max_depth=4, base_score=0.25, seed=42)
+    rows = collected(train, FEATURES)
+    booster = boosted(rows.values, rows.labels, None, rounds=20, max_depth=4, base_score=0.25, seed=42)
     return Learned(booster, trees_of(booster, FEATURES))
 
 
@@ -212,7 +212,7 @@ def test_rows_and_labels_come_by_customer_and_date_whatever_order_they_were_in(s
     # As text "c-10" is before "c-9".
     rows = [("c-9", 2, 1.5, 0.0), ("c-10", 9, 2.5, 1.0), ("c-9", 1, 3.5, 1.0), ("c-10", 10, 4.5, 0.0)]
     for order in (rows, rows[::-1]):
-        values, labels, weights = collected(spark.createDataFrame(order, columns), ["recency_days"])
+        values, labels, weights, _ = collected(spark.createDataFrame(order, columns), ["recency_days"])
         assert weights is None
         assert values.tolist() == [[2.5], [4.5], [3.5], [1.5]]
         assert labels.tolist() == [1.0, 0.0, 1.0, 0.0]
@@ -223,7 +223,7 @@ def test_of_two_rows_of_a_customer_and_a_date_the_one_with_label_0_comes_first(s
     columns = "customer_id string, as_of int, recency_days double, label double, weight double"
     rows = [("c-1", 1, 2.5, 1.0, 0.3), ("c-1", 1, 2.5, 0.0, 0.7), ("c-0", 1, 1.5, 1.0, 1.0)]
     for order in (rows, rows[::-1]):
-        values, labels, weights = collected(spark.createDataFrame(order, columns), ["recency_days"])
+        values, labels, weights, _ = collected(spark.createDataFrame(order, columns), ["recency_days"])
         assert weights is not None
         assert (values[:, 0].tolist(), labels.tolist()) == ([1.5, 2.5, 2.5], [1.0, 0.0, 1.0])
         assert weights.tolist() == [1.0, 0.7, 0.3]

@@ -359,7 +359,7 @@ def test_a_write_that_fails_between_the_splits_is_noticed_before_training(
 def test_a_training_that_raises_ends_its_one_mlflow_run_as_failed(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "fit_churn_model", fail)
+    monkeypatch.setattr(models, "fit_rows", fail)
     result = project.run_from("churn_pipeline_model")
     assert "injected failure" in the_cause(result)
     client = project.tracking.client

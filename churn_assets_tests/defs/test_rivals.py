@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from pyspark.sql import DataFrame
 
 from churn_assets.churn import models
 from churn_assets.churn.evaluation import PURCHASES
 from churn_assets.churn.models import GradientBoosting
 from churn_assets.churn.purchase_prior import PurchasePrior, prior_trees
-from churn_assets.churn.splits import is_validation
 from churn_assets.churn.trees import BoostedTrees
-from churn_assets.churn.xgboost_trees import collected
+from churn_assets.churn.xgboost_trees import Rows
 from churn_assets.definitions import LIFECYCLE
 from churn_assets_tests.conftest import Project
 
@@ -20,17 +18,16 @@ TRAINED = ("churn_pipeline_model", "recall_churn", "registered_churn_model", "pr
 
 
 def only_the_rival(
-    train: DataFrame,
+    rows: Rows,
     features: Sequence[str],
     hyperparameters: GradientBoosting,
     *,
     prior: PurchasePrior | None = None,
     **others: Any,
 ) -> BoostedTrees:
-    """In the place of `models.fit_churn_model`: what needs no label."""
+    """In the place of `models.fit_rows`: what needs no label."""
     assert prior is not None
-    values, labels, _ = collected(train.where(~is_validation()), features)
-    return BoostedTrees(tuple(features), prior_trees(prior, values, labels, None, features))
+    return BoostedTrees(tuple(features), prior_trees(prior, rows.values, rows.labels, None, features))
 
 
 def difference_to(project: Project, rival: str) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def difference_to(project: Project, rival: str) -> dict[str, Any]:
 def test_alone_it_is_promoted_where_it_is_not_shown_worse_than_the_champion(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "fit_churn_model", only_the_rival)
+    monkeypatch.setattr(models, "fit_rows", only_the_rival)
     assert project.run(LIFECYCLE, *TRAINED).success
     assert project.alias("production") == "2"
     itself = difference_to(project, PURCHASES)

@@ -44,7 +44,7 @@ def fail(*_: Any, **__: Any) -> None:
 
 
 def test_a_training_that_raises_ends_its_one_run_as_failed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "fit_churn_model", fail)
+    monkeypatch.setattr(models, "fit_rows", fail)
     result = project.run(LIFECYCLE, MODEL)
     assert causes_of(result) == ["OSError: injected failure\n"]
     assert statuses(project) == ["FINISHED", "FAILED"]
@@ -97,7 +97,7 @@ def endless(*_, **__):
     Path(sys.argv[2]).touch()
     time.sleep(600)
 
-models.fit_churn_model = endless
+models.fit_rows = endless
 Project.at(Path(sys.argv[1])).run(LIFECYCLE, "churn_pipeline_model")
 """
 
