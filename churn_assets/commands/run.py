@@ -177,7 +177,7 @@ def _load_ahead() -> None:
             for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "xgboost", "scipy.optimize"):
                 import_module(name)
 
-    Thread(target=load, name="loads-ahead", daemon=True).start()
+    Thread(target=load, name="loads-ahead").start()
 
 
 def _require_place(root: str) -> None:

@@ -6,6 +6,9 @@ Nothing has to stop it: it is threads of this process, and `server.stop()` would
 import os
 from threading import Lock
 
+# A year: a fit, or whoever looks at a page, may ask nothing of a session for long. Sail ends one after 15 idle minutes
+# unless it is told, and every later query fails (pysail 0.7.2).
+IDLE_SECONDS = 365 * 24 * 60 * 60
 _ONE_AT_A_TIME = Lock()
 _SERVERS: dict[int, str] = {}
 
@@ -29,6 +32,7 @@ def _started(memory_bytes: int) -> str:
     os.environ |= {
         "SAIL_RUNTIME__MEMORY_POOL__TYPE": "greedy",
         "SAIL_RUNTIME__MEMORY_POOL__GREEDY__MAX_SIZE": str(memory_bytes),
+        "SAIL_SPARK__SESSION_TIMEOUT_SECS": str(IDLE_SECONDS),
         "SAIL_EXECUTION__COLLECT_STATISTICS": "false",
         "SAIL_PARQUET__PRUNING": "false",
         "SAIL_PARQUET__ENABLE_PAGE_INDEX": "false",

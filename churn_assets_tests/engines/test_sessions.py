@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
+from churn_assets.engines import sail
 from churn_assets.engines.sessions import NonUtcSessionError, is_sail
 from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
@@ -38,6 +40,20 @@ for name, ask in asked.items():
         print(name, str(named).replace("\\n", " "))
 assert lakehouse.spark.range(3).count() == 3
 assert not lakehouse.has("things")
+"""
+
+IDLE = """
+import sys
+import time
+from churn_assets.engines import sail
+from churn_assets.resources.settings import settings_from_env
+from churn_assets.resources.spark import spark_resource
+
+sail.IDLE_SECONDS = int(sys.argv[1])
+spark = spark_resource(settings_from_env({"CHURN_ENGINE": "sail"})).spark_session
+assert spark.range(3).count() == 3
+time.sleep(4)
+print(spark.range(3).count())
 """
 
 DIES = """
@@ -119,3 +135,13 @@ def test_an_engine_that_ends_in_a_step_is_told_within_seconds_and_leaves_the_tab
     # The next process asks another engine.
     lakehouse = LakehouseResource(root=str(tmp_path), pyspark=spark_resource(settings_from_env(ENGINE)))
     assert lakehouse.row_count("things", 0) == 3
+
+
+def test_a_session_ends_by_being_idle_only_after_what_is_said_here(tmp_path: Path) -> None:
+    def idle(seconds: int) -> subprocess.CompletedProcess[str]:
+        command, environ = [sys.executable, "-c", IDLE, str(seconds)], {**os.environ, "CHURN_PROJECT": str(tmp_path)}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    assert idle(sail.IDLE_SECONDS).stdout == "3\n"
+    assert "is not running" in idle(1).stderr
+    assert timedelta(seconds=sail.IDLE_SECONDS) > timedelta(weeks=4)
