@@ -95,7 +95,7 @@ def _all(spark: SparkSession) -> Iterator[Judged]:
 def _judged(data: str, built: StudyPanel, policy: ChurnPolicy, test: date | None) -> Judged:
     panel = built.panel if test is None else built.panel.where(built.panel["as_of"] <= test)
     dates = splits.split_dates(panel, policy)
-    train = splits.train_rows(panel, dates, policy).persist()
+    train = splits.train_rows(panel, dates, policy)
     purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     model = train_churn_model(
@@ -109,7 +109,6 @@ def _judged(data: str, built: StudyPanel, policy: ChurnPolicy, test: date | None
     held_out = judged.held_out_scores(model.trees, splits.held_out_rows(panel, dates, policy), model.threshold_value)
     rows = judged.crossfit_scores(held_out, panel, SETTINGS, policy, prior=prior)
     scored = rows.select("customer_id", "label", "churn_probability", "is_alert").toPandas()
-    train.unpersist()
     scored = scored.sort_values("customer_id")
     labels, scores = (scored[name].to_numpy(dtype=float) for name in ("label", "churn_probability"))
     print(f"  {data}, {dates.test}: {len(labels):,} customers", flush=True)

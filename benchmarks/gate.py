@@ -60,7 +60,7 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
         spark, DemoSettings(seed=seed, signal_strength=strength, customers=CUSTOMERS[strength], campaign=None), policy
     ) as built:
         dates = splits.split_dates(built.panel, policy)
-        train = splits.train_rows(built.panel, dates, policy).persist()
+        train = splits.train_rows(built.panel, dates, policy)
         backtest = splits.backtest_dates(built.calendar.labelled(policy.windows.outcome_days), policy)
         known = history_rows(built.silver, [each.test for each in backtest], policy.windows.eligibility_days)
         purchases = {day: fit_purchase_model(histories_of(rows)) for day, rows in known.items()}
@@ -108,7 +108,6 @@ def _trial(spark: SparkSession, policy: ChurnPolicy, strength: float, seed: int)
             scored = judged.scored(ranked, model.trees.features, built.segments)
             found[evaluation] = judge(scored, asked, has_threshold=model.threshold is not None)
         held_out.unpersist()
-        train.unpersist()
     print(f"  strength {strength}, seed {seed}: {', '.join(map(_in_short, found.values()))}", flush=True)
     return Trial(strength, seed, found)
 

@@ -101,6 +101,7 @@ def train_churn_model(
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     *,
+    rows: int | None = None,
     prior: PurchasePrior | None = None,
     censored: DataFrame | None = None,
     shared_folder: SharedFolder | None = None,
@@ -109,16 +110,17 @@ def train_churn_model(
     """The model of one split: fitted on the training folds, its threshold chosen on the validation fold.
 
     In: `train`, `prior` and `shared_folder` as `fit_churn_model`, the policy's features; `current`, the same features
-    of the customers to serve; `censored`, what `censored_rows` of the same split are, which are learned from too where
-    the prior tells more of the outcomes that are over than silence alone does (docs/decisions/0052); `spend`,
-    customer_id, as_of and recent_spend, where alerts.threshold_by is "profit".
+    of the customers to serve; `rows`, how many `train` has, where that is known; `censored`, what `censored_rows` of
+    the same split are, which are learned from too where the prior tells more of the outcomes that are over than silence
+    alone does (docs/decisions/0052); `spend`, customer_id, as_of and recent_spend, where alerts.threshold_by is
+    "profit".
     Raises UntrainableError, and UnknownSpendError.
     """
     if hyperparameters.is_of_this_process:
         trees, validation, learns_begun = _trained_here(train, hyperparameters, policy, prior, censored)
     else:
         trees, validation, learns_begun = _trained_by_spark(
-            train, hyperparameters, policy, prior, censored, shared_folder
+            train, hyperparameters, policy, prior, censored, shared_folder, rows
         )
     alerted = score_counts(with_churn_probability(trees, current))
     earned = None
@@ -162,11 +164,12 @@ def _trained_by_spark(
     prior: PurchasePrior | None,
     censored: DataFrame | None,
     shared_folder: SharedFolder | None,
+    rows: int | None = None,
 ) -> tuple[BoostedTrees, ScoreCounts, bool]:
-    """As `_trained_here`, of rows that stay with Spark."""
-    train, learns_begun = train.persist(), False
+    """As `_trained_here`, of rows that stay with Spark; those that no table counts are counted, and held meanwhile."""
+    learned, learns_begun = train, False
     try:
-        rows, learned = train.count(), train
+        rows = train.persist().count() if rows is None else rows
         if censored is not None and prior is not None:
             over = collected(_some_of(train.where(~is_validation()), rows, hyperparameters.workers), ASKED_FEATURES)
             learns_begun = prior.tells_more_than_silence(over.values.astype(float), over.labels)
@@ -273,10 +276,8 @@ def fit_rows(
     prior: PurchasePrior | None = None,
 ) -> BoostedTrees:
     """As `fit_churn_model`, of `rows` of `features` that are here, by XGBoost in this process."""
-    taught, weights = (
-        learned_features(features, prior),
-        _weights(rows.labels, rows.weights, class_weights == "balanced"),
-    )
+    taught = learned_features(features, prior)
+    weights = _weights(rows.labels, rows.weights, class_weights == "balanced")
     # Those of one's own choice are a copy; all of them need none.
     places = slice(None) if taught == tuple(features) else [features.index(name) for name in taught]
     churners, others = _two_classes(_weighed(rows.labels, weights))

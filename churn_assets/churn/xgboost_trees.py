@@ -65,7 +65,7 @@ def _collected(rows: DataFrame, features: Sequence[str], is_validation: Sequence
     of a batch share their memory, so none can be freed before the last.
     """
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
-    others = [name for name in (WEIGHT, IS_BEGUN, *([IS_VALIDATION] if is_validation else [])) if name in rows.columns]
+    others = [name for name in (WEIGHT, IS_BEGUN, IS_VALIDATION) if name in rows.columns]
     singles = [value.cast("float").alias(name) for name, value in columns.items()]
     table = rows.select(*KEYS, *singles, *others).toArrow()
     order = pc.sort_indices(table.select(ORDER), sort_keys=[(key, "ascending") for key in ORDER])

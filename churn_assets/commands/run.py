@@ -102,10 +102,10 @@ def run_jobs(
     resources = default_resources(settings, pyspark)
     defs = build_defs(resources)
     _look_ahead(resources)
-    _load_ahead()
     begun_at, ending = datetime.now(UTC), Ending.SUCCESS
     if chosen is not None:
         _require(defs, chosen)
+    _load_ahead()
     jobs = jobs_to_run(resources) if chosen is None else [(chosen.name, None)]
     with sqlite_kept_open(), event_log_engines_kept(), dg.DagsterInstance.get() as instance:
         for name, partition_key in jobs:

@@ -149,6 +149,7 @@ def churn_pipeline_model(
             current,
             hyperparameters,
             policy,
+            rows=rows,
             prior=prior,
             censored=censored_rows(panel, dates, policy, prior),
             shared_folder=tracking.shared_folder,
