@@ -179,7 +179,7 @@ def _days(months: int) -> int:
 def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, seed: int) -> Company:
     """As the assets do it: profiles of the training rows and of the validation fold's scores, then the latest week."""
     dates = splits.split_dates(built.panel, policy)
-    train = splits.train_rows(built.panel, dates, policy)
+    train = splits.train_rows(built.panel, dates, policy).persist()
     purchases = fit_purchase_model(purchase_histories(built.silver, dates.test, policy.windows.eligibility_days))
     prior = PurchasePrior(purchases, policy.windows.outcome_days)
     current = splits.current_rows(built.panel, dates, policy)
@@ -193,6 +193,7 @@ def _watched(built: StudyPanel, policy: ChurnPolicy, kind: str, months: int, see
     )
     threshold = model.threshold_value
     learned = train.toArrow()
+    train.unpersist()
 
     def scores(rows: pa.Table) -> np.ndarray:
         return model.trees.probabilities(np.column_stack([rows.column(name) for name in model.trees.features]))

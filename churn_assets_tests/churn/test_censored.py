@@ -238,10 +238,11 @@ def test_rows_that_stay_with_spark_make_the_same_model(
     dates = split_dates(panel, POLICY)
     train, censored = train_rows(panel, dates, POLICY), censored_rows(panel, dates, POLICY, PRIOR)
     here = models._trained_here(train, SMALL, POLICY, PRIOR, censored)
-    there = models._trained_by_spark(train, SMALL, POLICY, PRIOR, censored, None)
-    assert here[2] == there[2] == (labels is by_the_purchase_model)
-    assert model_digest(here[0], None) == model_digest(there[0], None)
-    assert sorted(here[1]) == sorted(there[1])
+    for known in (None, train.count()):
+        there = models._trained_by_spark(train, SMALL, POLICY, PRIOR, censored, None, known)
+        assert here[2] == there[2] == (labels is by_the_purchase_model)
+        assert model_digest(here[0], None) == model_digest(there[0], None)
+        assert sorted(here[1]) == sorted(there[1])
 
 
 def test_of_outcomes_that_are_all_the_same_nothing_tells_more() -> None:
