@@ -1,6 +1,7 @@
 """Committing what Spark wrote as Parquet, and small tables without Spark. Reading back belongs to `reading`."""
 
 import json
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 # The folder of rows without a date: no date of any table, and no engine's way of naming a null (Spark has its own, Sail
 # names 1970-01-01).
 UNDATED = date(1, 1, 1)
+# How long the other tasks of a query may take to end after one has failed.
+TASKS_END_SECONDS = 1.0
 
 # Versions are kept for years, so that a model can be traced to its inputs and trained again: their log, and their files
 # from whoever calls VACUUM.
@@ -146,7 +149,7 @@ def publish(
     staged = {table: f"{path}/{noted['write_id']}" for table, path in paths.items()}
     try:
         for table, rows in tables.items():
-            _stage(rows, staged[table], None if replaced is None else replaced.by)
+            stage(rows, staged[table], None if replaced is None else replaced.by)
         actions = {
             table: _dated_actions(folder, replaced) if replaced else _add_actions(folder, noted["write_id"])
             for table, folder in staged.items()
@@ -547,14 +550,20 @@ def _nullable(schema: "StructType") -> "StructType":
     return StructType([StructField(field.name, field.dataType, True, field.metadata) for field in schema])
 
 
-def _stage(rows: "DataFrame", folder: str, by: str | None) -> None:
+def stage(rows: "DataFrame", folder: str, by: str | None = None) -> None:
+    """Writes `rows` as Parquet files to `folder`, or leaves no folder. by: a column of dates, for a folder of each."""
     from pyspark.sql import functions as F
 
-    if by is None:
-        rows.write.option("compression", "zstd").parquet(spark_uri(folder))
-    else:
-        dated = rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
-        dated.write.option("compression", "zstd").partitionBy(OF_DATE).parquet(spark_uri(folder))
+    dated = rows if by is None else rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
+    try:
+        writer = dated.write.option("compression", "zstd")
+        (writer if by is None else writer.partitionBy(OF_DATE)).parquet(spark_uri(folder))
+    except BaseException:
+        # Not a handler: whatever stopped the write goes on. One task has failed; another may still be ending, and
+        # makes the folder again where it is gone (Sail).
+        time.sleep(TASKS_END_SECONDS)
+        delete_folder(folder)
+        raise
 
 
 def _written(rows: "DataFrame", path: str, actions: list[Any]) -> "DataFrame":

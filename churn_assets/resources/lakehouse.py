@@ -147,7 +147,7 @@ class LakehouseResource(dg.ConfigurableResource):
         """
         folder = f"{self._root}/{HELD_FOLDER}/{uuid.uuid4().hex}"
         try:
-            rows.write.option("compression", "zstd").parquet(spark_uri(folder))
+            commits.stage(rows, folder)
             # Of no rows some engines leave no folder.
             is_empty = not holds_files(folder)
             yield (

@@ -276,7 +276,7 @@ class Written:
 def test_spark_is_given_the_scheme_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     rows: Any = Written()
     with pytest.raises(InterruptedError):
-        commits._stage(rows, "s3://lake/rows/1", None)
+        commits.stage(rows, "s3://lake/rows/1")
     lakehouse = default_resources(settings_from_env({"CHURN_LAKEHOUSE": "s3://nowhere"}))["lakehouse"]
     monkeypatch.setattr("churn_assets.resources.lakehouse.delete_folder", lambda _: None)
     with pytest.raises(InterruptedError):

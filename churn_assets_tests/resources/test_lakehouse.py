@@ -8,7 +8,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import Any, NoReturn, Self, cast
 
 import dagster as dg
 import deltalake
@@ -399,6 +400,38 @@ def test_a_disk_that_takes_no_more_of_an_engines_rows_leaves_the_table_as_it_was
     assert table_files(lakehouse) == before
     assert not list(Path(lakehouse.root, HELD_FOLDER).iterdir())
     assert lakehouse.write(TABLE, large).rows == 100_000, "once there is room"
+
+
+class _RowsOfALateTask:
+    """Rows whose write fails while another of its tasks is still to make its folder, and its file."""
+
+    def __init__(self, rows: DataFrame) -> None:
+        self.rows, self.schema, self.write = rows, rows.schema, self
+        self.late: list[Timer] = []
+
+    def option(self, *_: str) -> Self:
+        return self
+
+    def parquet(self, folder: str) -> NoReturn:
+        self.late.append(Timer(0.3, lambda: self.rows.write.parquet(folder)))
+        self.late[-1].start()
+        raise OSError("File too large")
+
+
+def test_files_that_a_failed_write_makes_after_it_has_failed_are_gone_as_well(
+    lakehouse: LakehouseResource, spark: SparkSession
+) -> None:
+    lakehouse.write(TABLE, numbers(spark, 1))
+    before = table_files(lakehouse)
+    rows = _RowsOfALateTask(numbers(spark, 2))
+    with pytest.raises(OSError, match="too large"):
+        lakehouse.write(TABLE, cast("DataFrame", rows))
+    with pytest.raises(OSError, match="too large"), lakehouse.held(cast("DataFrame", rows)):
+        pass
+    for task in rows.late:
+        task.join()
+    assert table_files(lakehouse) == before
+    assert not list(Path(lakehouse.root, HELD_FOLDER).iterdir())
 
 
 # --- the log tells the truth ---
