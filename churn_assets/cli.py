@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     promote.add_argument("--approver", required=True, help="who decides: a name or an address people can ask")
     promote.add_argument("--reason", required=True, help="why, in a sentence; both go into the ledgers")
     parsed = parser.parse_args(arguments)
+    # What a run loads and keeps is a million objects; looked through after each 700 new ones they cost 3 s of a demo.
+    gc.set_threshold(50_000)
     # At its end Python would look for garbage among all that is still in use, which takes it one to two seconds.
     atexit.register(gc.freeze)
     settings = settings_from_env()

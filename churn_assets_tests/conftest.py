@@ -4,13 +4,14 @@ Tiers: `unit` asks no engine, `flow` uses the session, `system` starts the proce
 are told apart by the fixtures a test asks for.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,9 @@ from churn_assets.resources.spark import spark_resource
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.serving import probe
 from churn_assets_tests import feature_tables
+
+# As the command line has it: a test process holds as much, for longer.
+gc.set_threshold(50_000)
 
 # For tests of what happens around a model, not of the model: few rows, one date, and a gate nearly any model passes.
 TINY_POLICY = """
@@ -263,11 +267,12 @@ class Project:
     def resources(self) -> dict[str, Any]:
         return default_resources(self.settings) | {"policy": self.policy}
 
-    @property
+    @cached_property
     def lakehouse(self) -> LakehouseResource:
+        """To look into it from outside, as `tracking`: what runs here makes its own."""
         return self.resources["lakehouse"]
 
-    @property
+    @cached_property
     def tracking(self) -> TrackingResource:
         return self.resources["tracking"]
 
