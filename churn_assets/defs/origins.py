@@ -57,7 +57,7 @@ class PanelOrigin(Protocol):
         """Whether its features have seen the future."""
 
     def rebuilt_outcome(self) -> Outcome:
-        """Whether the rows of one of its dates, another at each version, are those that its orders give."""
+        """Whether the rows of one of its dates that stayed, another at each version, are those that its orders give."""
 
     def candidates(self) -> list[Feasibility]:
         """Each churn definition that can be compared on it, the policy's own among them."""
@@ -152,8 +152,11 @@ class ByOrders:
         if calendar is None or other is not None:
             # The check of the future refuses such a version.
             return Outcome(AS_REBUILT, False, f"not evaluable: {other}", COMPUTED_AGAIN, is_warning=True)
-        replaced = set(self._lakehouse.commit_metadata(PANEL, self._version).get("dates", ()))
-        left_alone = [day for day in calendar.dates if str(day) not in replaced] or calendar.dates
+        # A commit of the whole panel names none.
+        replaced = self._lakehouse.commit_metadata(PANEL, self._version).get("dates", [*map(str, calendar.dates)])
+        left_alone = [day for day in calendar.dates if str(day) not in replaced]
+        if not left_alone:
+            return Outcome(AS_REBUILT, True, "no date was left alone: this refresh computed all", COMPUTED_AGAIN)
         day = left_alone[self._version % len(left_alone)]
         panel = self._lakehouse.read(PANEL, self._version)
         return rebuilt_outcome(day, panel, self._lakehouse.read(SILVER, self._inputs[SILVER]), calendar, self._policy)
