@@ -1,6 +1,7 @@
 """Tables are real Delta tables with a true log: what others write is read right, or refused by name."""
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -751,6 +752,32 @@ def test_a_date_that_comes_out_as_before_keeps_its_file(
     assert lakehouse.audit({TABLE: 1}) == found
     on_disk = {path for path in table_files(lakehouse) if path.suffix == ".parquet"}
     assert len(on_disk) == 4, "what was written and is there already is gone"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_kept"),
+    [
+        ([0.5, math.nan, None], [None, math.nan, 0.5], True),
+        ([0.0, 1.0, 2.0], [-0.0, 1.0, 2.0], False),
+        ([0.0, 1.0, 2.0], [None, 1.0, 2.0], False),
+        ([1.0, 1.0, 2.0], [1.0, 2.0, 2.0], False),
+    ],
+    ids=["same", "another_zero", "null", "other_multiples"],
+)
+def test_of_a_date_every_bit_must_come_out_as_before(
+    lakehouse: LakehouseResource,
+    spark: SparkSession,
+    before: list[float | None],
+    after: list[float | None],
+    is_kept: bool,
+) -> None:
+    def write(numbers: list[float | None]) -> dict[str, list[str]]:
+        found = [(number, WEEKS[0], [number]) for number in numbers]
+        rows = spark.createDataFrame(found, "number double, as_of date, numbers array<double>")
+        lakehouse.write(TABLE, rows, by="as_of")
+        return files_by_week(lakehouse)
+
+    assert (write(before) == write(after)) is is_kept
 
 
 def test_where_all_dates_come_out_as_before_no_row_is_written_and_gone_ones_go(
