@@ -551,7 +551,10 @@ def _nullable(schema: "StructType") -> "StructType":
 
 
 def stage(rows: "DataFrame", folder: str, by: str | None = None) -> None:
-    """Writes `rows` as Parquet files to `folder`, or leaves no folder. by: a column of dates, for a folder of each."""
+    """Writes `rows` as Parquet files to `folder`. by: a column of dates, for a folder of each.
+
+    After a failure nothing is written there any more: whoever called can remove the folder.
+    """
     from pyspark.sql import functions as F
 
     dated = rows if by is None else rows.withColumn(OF_DATE, F.coalesce(by, F.lit(UNDATED.isoformat()).cast("date")))
@@ -560,9 +563,8 @@ def stage(rows: "DataFrame", folder: str, by: str | None = None) -> None:
         (writer if by is None else writer.partitionBy(OF_DATE)).parquet(spark_uri(folder))
     except BaseException:
         # Not a handler: whatever stopped the write goes on. One task has failed; another may still be ending, and
-        # makes the folder again where it is gone (Sail).
+        # makes the folder again where it is gone (Sail). Nobody tells when it has ended.
         time.sleep(TASKS_END_SECONDS)
-        delete_folder(folder)
         raise
 
 

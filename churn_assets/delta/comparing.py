@@ -94,15 +94,16 @@ def _are_same_rows(one: "pa.Table", other: "pa.Table") -> bool:
 
 
 def _in_bits(table: "pa.Table") -> "pa.Table":
-    """The table with doubles as the whole numbers of their bits, and what is nested as text that tells any two apart.
+    """The table with floats as the whole numbers of their bits, and what is nested as text that tells any two apart.
 
     0.0 equals -0.0 and NaN nothing, so that equal numbers are not the same and the same are not equal.
     """
     import pyarrow as pa
 
     for place, (name, kind) in enumerate(zip(table.column_names, table.schema.types, strict=True)):
-        if pa.types.is_float64(kind):
-            bits = pa.chunked_array([chunk.view(pa.int64()) for chunk in table[name].chunks], pa.int64())
+        if pa.types.is_floating(kind):
+            whole = pa.int32() if kind.bit_width == 32 else pa.int64()
+            bits = pa.chunked_array([chunk.view(whole) for chunk in table[name].chunks], whole)
             table = table.set_column(place, name, bits)
         elif pa.types.is_nested(kind):
             table = table.set_column(place, name, pa.array(_exact(table[name]), pa.string()))

@@ -754,6 +754,7 @@ def test_a_date_that_comes_out_as_before_keeps_its_file(
     assert len(on_disk) == 4, "what was written and is there already is gone"
 
 
+@pytest.mark.parametrize("kind", ["double", "float"])
 @pytest.mark.parametrize(
     ("before", "after", "is_kept"),
     [
@@ -770,10 +771,11 @@ def test_of_a_date_every_bit_must_come_out_as_before(
     before: list[float | None],
     after: list[float | None],
     is_kept: bool,
+    kind: str,
 ) -> None:
     def write(numbers: list[float | None]) -> dict[str, list[str]]:
         found = [(number, WEEKS[0], [number]) for number in numbers]
-        rows = spark.createDataFrame(found, "number double, as_of date, numbers array<double>")
+        rows = spark.createDataFrame(found, f"number {kind}, as_of date, numbers array<{kind}>")
         lakehouse.write(TABLE, rows, by="as_of")
         return files_by_week(lakehouse)
 
