@@ -16,11 +16,11 @@ import pyspark
 import pytest
 
 from churn_assets_tests.hosts import Host
-from churn_assets_tests.processes import CHECKOUT, free_port, wait_for
+from churn_assets_tests.processes import CHECKOUT, PATIENCE_SECONDS, free_port, wait_for
 
 SPARK_HOME = Path(pyspark.__file__).parent
 EVENTS, IVY = "events", ".ivy2.5.2"
-PATIENCE_SECONDS = 30
+GRACE_SECONDS = 30
 # For few rows: few tasks, and JVMs that do not optimize code for long. The tests' local session has more partitions.
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 PROPERTIES = f"""
@@ -68,8 +68,8 @@ def running(log: Path, *command: str, environ: Mapping[str, str]) -> Iterator[su
             for member in family:
                 with suppress(psutil.NoSuchProcess):
                     signalled(member)
-            _, family = psutil.wait_procs(family, PATIENCE_SECONDS)
-        process.wait(PATIENCE_SECONDS)
+            _, family = psutil.wait_procs(family, GRACE_SECONDS)
+        process.wait(GRACE_SECONDS)
         assert not family, f"these did not end: {family}"
 
 
@@ -237,7 +237,7 @@ def run_with_jars(script: str, defaults: str, folder: Path, packages: str, **env
         env=spark_environ(folder) | places | {"CHURN_ENGINE": "local"} | environ,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     _skip_without_registry(done.stderr, packages)

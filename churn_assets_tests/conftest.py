@@ -118,6 +118,7 @@ LONGEST_FIRST = (
     "defs/test_refreshing.py",
     "demo/test_simulator.py",
     "test_catalog_lakehouse.py",
+    "test_source_shapes.py",
     "test_daemon.py",
     "commands/test_reproduce.py",
     "test_environments.py",

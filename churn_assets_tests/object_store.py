@@ -118,7 +118,7 @@ def serving(within: Sequence[str] = (), address: str = LOOPBACK) -> Iterator[Ser
         yield Server(server, environment)
     finally:
         server.stdin.close()
-        server.wait(timeout=30)
+        server.wait(PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -59,10 +59,10 @@ def checked_without_jvm(*names: str, **environment: str) -> list[str]:
     return found
 
 
-def wait_for(what: str, is_so: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(what: str, is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s for {what}"
         time.sleep(0.5)
 
 
@@ -70,6 +70,21 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def interrupt(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ctrl-C, and the end of the process; one that goes on says where each of its threads is, and that is an error.
+
+    Dagster alone gives its threads 30 s each, one after the other.
+    """
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        # What PYTHONFAULTHANDLER makes of it: every thread's stack, in the log.
+        process.send_signal(signal.SIGABRT)
+        process.wait()
+        raise AssertionError(log.read_text(encoding="utf-8", errors="replace")) from None
 
 
 @contextmanager
@@ -84,6 +99,7 @@ def dev_servers(project: Project, folder: Path) -> Iterator[Served]:
         **ENGINE,
         "DAGSTER_PORT": str(ports[0]),
         "MLFLOW_PORT": str(ports[1]),
+        "PYTHONFAULTHANDLER": "1",
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -95,8 +111,7 @@ def dev_servers(project: Project, folder: Path) -> Iterator[Served]:
         yield Served(project, process, *ports)
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            interrupt(process, log)
         tell(project, log)
 
 

@@ -1,7 +1,6 @@
 """The sensors in a real daemon: one retraining for one change, one notice for one failure, also when it is killed."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from churn_assets.resources.settings import prepare_dagster_home
 from churn_assets_tests.conftest import ENGINE, TINY_POLICY, Project
 from churn_assets_tests.defs.test_alerts import Inbox
 from churn_assets_tests.feature_tables import FEATURES
-from churn_assets_tests.processes import CHECKOUT, wait_for
+from churn_assets_tests.processes import CHECKOUT, interrupt, wait_for
 from churn_assets_tests.quick_sensors import QUICK
 
 pytestmark = pytest.mark.system
@@ -53,6 +52,7 @@ def daemon(project: Project, log: Path, sensor: str, **more: str) -> Iterator[su
         "DAGSTER_HOME": str(project.settings.dagster_home),
         **ENGINE,
         QUICK: sensor,
+        "PYTHONFAULTHANDLER": "1",
         **more,
     }
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-m", "churn_assets_tests.quick_sensors"]
@@ -64,15 +64,14 @@ def daemon(project: Project, log: Path, sensor: str, **more: str) -> Iterator[su
     finally:
         if process.poll() is None:
             family = psutil.Process(process.pid).children(recursive=True)
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+            interrupt(process, log)
         for left in psutil.wait_procs(family, timeout=10)[1]:
             left.kill()
 
 
 def killed(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    process.wait(10)
+    process.wait()
 
 
 def trainings(project: Project) -> list[dg.DagsterRun]:

@@ -1,6 +1,5 @@
 """`make dev` as people use it: both servers answer, a job launched from the interface runs, Ctrl-C ends everything."""
 
-import signal
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -12,7 +11,7 @@ from dagster_graphql import DagsterGraphQLClient
 from churn_assets.definitions import CHECKS
 from churn_assets.defs.monitoring import CHECKS as MONITORING_CHECKS
 from churn_assets_tests.conftest import Project
-from churn_assets_tests.processes import dev_servers, wait_for
+from churn_assets_tests.processes import PATIENCE_SECONDS, dev_servers, interrupt, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -47,7 +46,7 @@ def test_a_job_launched_from_the_interface_runs_and_ctrl_c_ends_everything(liste
 
         family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 3
-        served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(60) == 0
-        _, alive = psutil.wait_procs(family, timeout=10)
+        interrupt(served.process, tmp_path / "dev.log")
+        assert served.process.returncode == 0
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
         assert alive == []

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from churn_assets.resources.settings import CHECKOUT
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 SCRIPT = runpy.run_path(str(CHECKOUT / "scripts" / "mutations"))
 MUTATIONS = SCRIPT["listed"]()
@@ -92,7 +93,7 @@ def test_only_a_test_that_fails_itself_has_noticed(tmp_path: Path) -> None:
     for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
         subprocess.run(command, cwd=tmp_path, check=True)
     tried = [sys.executable, "scripts/mutations", "--run"]
-    result = subprocess.run(tried, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=600)
+    result = subprocess.run(tried, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     ends = re.findall(r"^ +\d/4  (killed|SURVIVED|COULD NOT RUN) .*: (.*)$", result.stdout, re.MULTILINE)
     assert ends == [
         ("killed", "noticed"),

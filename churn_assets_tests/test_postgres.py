@@ -26,7 +26,7 @@ from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import ENGINE, OTHERWISE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.postgres import ADVICE, PASSWORD, Postgres, programs, running
-from churn_assets_tests.processes import free_port, wait_for
+from churn_assets_tests.processes import PATIENCE_SECONDS, free_port, wait_for
 from churn_assets_tests.test_daemon import RETRAINING, daemon
 
 pytestmark = pytest.mark.system
@@ -63,7 +63,7 @@ def mlflow_server(postgres: Postgres, folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_SECONDS)
 
 
 def type_and_end(
@@ -136,7 +136,7 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
             output = tmp_path / "output"
             process = PROCESSES.Process(target=type_and_end, args=(environment, output, at, server, list(typed)))
             process.start()
-            process.join(600)
+            process.join(PATIENCE_SECONDS)
             assert not process.is_alive()
             if at is not None:
                 assert not server.answers(), "the place was reached"

@@ -13,6 +13,7 @@ import pytest
 from churn_assets.commands.history import history
 from churn_assets.resources.promotions import PromotionsResource
 from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project, causes_of, materializations_of
+from churn_assets_tests.processes import PATIENCE_SECONDS
 from churn_assets_tests.resources.test_promotions import decision, promotions_in
 
 
@@ -51,7 +52,7 @@ def test_the_command_needs_no_jvm_and_shows_nothing_else(built: Project) -> None
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         # MLflow leaves its store in the environment of a process that used it.
         env={
             **{name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"},

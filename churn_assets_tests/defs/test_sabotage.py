@@ -49,6 +49,7 @@ from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import OTHERWISE, Project, causes_of, checks_of, materializations_of
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 PANEL, BASELINE = "food_delivery/ml_churn_features", "food_delivery/gold_customer_churn_risk"
 TRAIN, TEST = "food_delivery/train_features", "food_delivery/test_features"
@@ -547,7 +548,7 @@ def mlflow_server(project: Project) -> Iterator[tuple[str, Callable[[], None]]]:
             process.wait()
 
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)

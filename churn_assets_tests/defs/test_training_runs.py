@@ -24,6 +24,7 @@ from churn_assets.resources.abandoned_runs import this_process
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError
 from churn_assets_tests.conftest import OTHERWISE, Project, causes_of
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
 
@@ -128,7 +129,7 @@ def test_a_process_told_to_stop_ends_its_run_as_killed(project: Project, tmp_pat
     with training_in_a_process(project, tmp_path) as process:
         assert statuses(project) == ["FINISHED", "RUNNING"]
         process.send_signal(asked)
-        process.wait(60)
+        process.wait(PATIENCE_SECONDS)
     assert statuses(project) == ["FINISHED", "KILLED"]
 
 

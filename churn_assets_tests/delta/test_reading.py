@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from churn_assets.delta.reading import arrow, bounds, counts, dataset_of, read_delta, united, value_count
 from churn_assets.delta.tables import MissingFileError, files_of, open_delta
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 
 def test_counts_are_those_of_all_files_and_know_nulls(tmp_path: Path) -> None:
@@ -76,7 +77,9 @@ def test_a_process_that_ends_while_files_are_read_ends_well(tmp_path: Path) -> N
         "import sys; from churn_assets.delta import reading, tables; "
         "batches = reading.dataset_of(tables.open_delta(sys.argv[1], next_step='')).to_batches(); next(iter(batches))"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "table")], capture_output=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "table")], capture_output=True, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stderr.decode()
 
 

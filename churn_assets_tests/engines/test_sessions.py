@@ -15,6 +15,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets_tests.conftest import ENGINE
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 BEYOND_THE_LIMIT = """
 import sys
@@ -114,7 +115,7 @@ def test_a_query_beyond_the_memory_limit_ends_in_a_named_error_and_the_engine_go
         env={**os.environ, "RUST_LOG": "error"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

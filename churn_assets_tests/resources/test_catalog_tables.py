@@ -11,7 +11,7 @@ import pytest
 
 from churn_assets_tests.clusters import spark_environ
 from churn_assets_tests.feature_tables import BASELINE, COLUMNS, FEATURES, visits
-from churn_assets_tests.processes import CHECKOUT
+from churn_assets_tests.processes import CHECKOUT, PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("java")]
 
@@ -56,7 +56,7 @@ def test_a_ready_feature_table_is_read_from_a_catalog_and_one_that_is_not_there_
         env=spark_environ(tmp_path) | {"CHURN_ENGINE": "local", "PYTHONPATH": str(CHECKOUT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

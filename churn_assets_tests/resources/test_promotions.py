@@ -26,6 +26,7 @@ from churn_assets.resources.lakehouse import LakehouseResource
 from churn_assets.resources.promotions import PromotionLockedError, PromotionsResource, decision_now
 from churn_assets.resources.tracking import PRODUCTION, TrackingResource
 from churn_assets.resources.trained_models import REGISTERED_MODEL
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 VERSIONS = 4
 # Every process is forked from one that has loaded all this: a fresh interpreter takes 5 s to.
@@ -270,7 +271,7 @@ def decide(folder: str, lock: str, made: Decision, start: Any, ends: Any) -> Non
     """In a process of its own: waits for the others, moves, and says what came of it."""
     promotions = promotions_in(Path(folder), lock)
     assert promotions.state().champion == made.previous_version
-    start.wait(60)
+    start.wait(PATIENCE_SECONDS)
     try:
         promotions.move(made)
     except PromotionRefusedError:
@@ -289,9 +290,9 @@ def decide_at_once(folder: Path, decisions: Sequence[Decision], *, share_lock: b
     ]
     for process in processes:
         process.start()
-    found = sorted(ends.get(timeout=120) for _ in processes)
+    found = sorted(ends.get(timeout=PATIENCE_SECONDS) for _ in processes)
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE_SECONDS)
         assert process.exitcode == 0
     return found
 
@@ -400,7 +401,7 @@ def kill_at(folder: Path, owner: type, method: str) -> None:
     """Moves to version 2 in a process that is killed (-9) as it calls `method`."""
     process = PROCESSES.Process(target=move_and_die, args=(str(folder), owner, method))
     process.start()
-    process.join(120)
+    process.join(PATIENCE_SECONDS)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -465,9 +466,9 @@ def test_a_lock_that_is_held_says_who_to_wait_for(
             promotions.move(decision("1", None))
         assert promotions.state().ledger == ()
         os.kill(holder.pid, signal.SIGKILL)
-        holder.wait(10)
+        holder.wait(PATIENCE_SECONDS)
         promotions.move(decision("1", None))
         assert promotions.state().champion == "1"
     finally:
         holder.kill()
-        holder.wait(10)
+        holder.wait(PATIENCE_SECONDS)

@@ -23,6 +23,7 @@ from churn_assets.resources.spark import (
     spark_resource,
     start_ahead,
 )
+from churn_assets_tests.processes import PATIENCE_SECONDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -180,7 +181,7 @@ class SlowToStart:
     @property
     def spark_session(self) -> None:
         self.asked_by.put(threading.current_thread().name)
-        self.may_start.wait(30)
+        self.may_start.wait(PATIENCE_SECONDS)
 
 
 def test_a_jvm_is_started_ahead_without_waiting_for_it_and_a_client_makes_its_own_session() -> None:
@@ -189,7 +190,7 @@ def test_a_jvm_is_started_ahead_without_waiting_for_it_and_a_client_makes_its_ow
     start_ahead(cast(EngineResource, remote))
     assert set(threading.enumerate()) == started_before
     start_ahead(cast(EngineResource, local))
-    assert local.asked_by.get(timeout=30) != threading.current_thread().name
+    assert local.asked_by.get(timeout=PATIENCE_SECONDS) != threading.current_thread().name
     local.may_start.set()
 
 

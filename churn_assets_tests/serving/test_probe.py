@@ -71,7 +71,7 @@ def test_a_process_that_dies_or_takes_too_long_is_told_with_its_last_words(other
     assert probe.problems("models:/nobody/1") != []
     (told,) = probe.problems(URI, timeout_seconds=20)
     assert "was not done after 20 seconds" in told
-    wait_for("the end of the trial", lambda: is_gone(int(pid.read_text())), seconds=10)
+    wait_for("the end of the trial", lambda: is_gone(int(pid.read_text())))
     (other.artifacts / "pyfunc.py").write_text(kept)
     replaced(
         other.artifacts / "pyfunc.py",
