@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pyspark.errors import UnsupportedOperationException
@@ -26,12 +26,16 @@ from churn_assets.churn.splits import (
     is_validation,
     train_rows,
 )
+from churn_assets.churn.tables import united
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
 from churn_assets.churn.xgboost_trees import (
     IS_BEGUN,
-    IS_VALIDATION,
+    IS_CURRENT,
     KEYS,
     ORDER,
+    PART,
+    TEACHES,
+    VALIDATES,
     WEIGHT,
     Rows,
     boosted,
@@ -95,6 +99,15 @@ class ChurnModel:
         return self.threshold.value if self.threshold else None
 
 
+class _Fitted(NamedTuple):
+    """The trees, the scores of the validation fold and of the current customers, and as of `ChurnModel`."""
+
+    trees: BoostedTrees
+    validation: ScoreCounts
+    current: ScoreCounts
+    learns_begun: bool
+
+
 def train_churn_model(
     train: DataFrame,
     current: DataFrame,
@@ -117,32 +130,34 @@ def train_churn_model(
     Raises UntrainableError, and UnknownSpendError.
     """
     if hyperparameters.is_of_this_process:
-        trees, validation, learns_begun = _trained_here(train, hyperparameters, policy, prior, censored)
+        fitted = _trained_here(train, current, hyperparameters, policy, prior, censored)
     else:
-        trees, validation, learns_begun = _trained_by_spark(
-            train, hyperparameters, policy, prior, censored, shared_folder, rows
-        )
-    alerted = score_counts(with_churn_probability(trees, current))
+        fitted = _trained_by_spark(train, current, hyperparameters, policy, prior, censored, shared_folder, rows)
     earned = None
     if policy.alerts.threshold_by == "profit":
-        earned = _earned(with_churn_probability(trees, train.where(is_validation())), spend, policy)
-    return ChurnModel(trees, choose_threshold(validation, alerted, policy, earned), validation, learns_begun)
+        earned = _earned(with_churn_probability(fitted.trees, train.where(is_validation())), spend, policy)
+    threshold = choose_threshold(fitted.validation, fitted.current, policy, earned)
+    return ChurnModel(fitted.trees, threshold, fitted.validation, fitted.learns_begun)
 
 
 def _trained_here(
     train: DataFrame,
+    current: DataFrame,
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     prior: PurchasePrior | None,
     censored: DataFrame | None,
-) -> tuple[BoostedTrees, ScoreCounts, bool]:
-    """The trees, the scores of the validation fold, and whether the trees learned of `censored`: of one query."""
-    features, is_held_back = policy.features, is_validation().alias(IS_VALIDATION)
-    rows = train.select(*KEYS, *features, "label", is_held_back)
+) -> _Fitted:
+    """All of one query."""
+    features, columns = policy.features, (*KEYS, *policy.features, "label")
+    part = F.when(is_validation(), VALIDATES).otherwise(TEACHES)
+    rows = united(
+        train.select(*columns, part.alias(PART)), current.select(*columns).withColumn(PART, F.lit(IS_CURRENT))
+    )
     if censored is not None:
-        begun = censored.where(~is_validation()).drop("fold").withColumn(IS_VALIDATION, F.lit(False))
+        begun = censored.where(~is_validation()).drop("fold").withColumn(PART, F.lit(TEACHES))
         rows = with_censored(rows.withColumn(IS_BEGUN, F.lit(False)), begun.withColumn(IS_BEGUN, F.lit(True)))
-    learned, validation = collected_apart(rows, features)
+    learned, validation, now = collected_apart(rows, features)
     learns_begun = False
     if learned.is_begun is not None and prior is not None:
         is_over = ~learned.is_begun
@@ -154,18 +169,22 @@ def _trained_here(
     trees = fit_rows(learned, features, hyperparameters, class_weights=policy.model.class_weights, prior=prior)
     scores = np.column_stack([trees.probabilities(validation.values), validation.labels])
     pairs, counts = np.unique(scores, axis=0, return_counts=True)
-    return trees, [*zip(*pairs.T.tolist(), counts.tolist(), strict=True)], learns_begun
+    validated = [*zip(*pairs.T.tolist(), counts.tolist(), strict=True)]
+    found, counts = np.unique(trees.probabilities(now.values), return_counts=True)
+    alerted = [(score, None, many) for score, many in zip(found.tolist(), counts.tolist(), strict=True)]
+    return _Fitted(trees, validated, alerted, learns_begun)
 
 
 def _trained_by_spark(
     train: DataFrame,
+    current: DataFrame,
     hyperparameters: GradientBoosting,
     policy: ChurnPolicy,
     prior: PurchasePrior | None,
     censored: DataFrame | None,
     shared_folder: SharedFolder | None,
     rows: int | None = None,
-) -> tuple[BoostedTrees, ScoreCounts, bool]:
+) -> _Fitted:
     """As `_trained_here`, of rows that stay with Spark; those that no table counts are counted, and held meanwhile."""
     learned, learns_begun = train, False
     try:
@@ -186,7 +205,7 @@ def _trained_by_spark(
         validation = score_counts(with_churn_probability(trees, train.where(is_validation())))
     finally:
         train.unpersist()
-    return trees, validation, learns_begun
+    return _Fitted(trees, validation, score_counts(with_churn_probability(trees, current)), learns_begun)
 
 
 def _earned(validation: DataFrame, spend: DataFrame | None, policy: ChurnPolicy) -> ScoreProfits:

@@ -24,7 +24,9 @@ KEYS = ("customer_id", "as_of")
 # A column of rows that do not all count for one.
 WEIGHT = "weight"
 # Of rows of which some choose the threshold, and of some of which the outcome is not over.
-IS_VALIDATION, IS_BEGUN = "is_validation", "is_begun"
+PART, IS_BEGUN = "part", "is_begun"
+# Who teaches, who chooses the threshold by outcome, and whose outcome nobody knows: an alert is counted of them.
+TEACHES, VALIDATES, IS_CURRENT = range(3)
 # A customer of a date with a weight may be there with either label.
 ORDER = (*KEYS, "label")
 
@@ -48,28 +50,28 @@ def collected(rows: DataFrame, features: Sequence[str]) -> Rows:
     return all_of_them
 
 
-def collected_apart(rows: DataFrame, features: Sequence[str]) -> tuple[Rows, Rows]:
-    """Those of `rows` that teach and those whose `is_validation` is true. In: as `collected`, with perhaps is_begun.
+def collected_apart(rows: DataFrame, features: Sequence[str]) -> tuple[Rows, Rows, Rows]:
+    """Those of `rows` that teach, that validate and that are current. In: as `collected`, `part`, perhaps is_begun.
 
     Raises UntrainableError for an unknown value.
     """
-    learned, validation = _collected(rows, features, (False, True))
-    return learned, validation
+    learned, validation, current = _collected(rows, features, (TEACHES, VALIDATES, IS_CURRENT))
+    return learned, validation, current
 
 
-def _collected(rows: DataFrame, features: Sequence[str], is_validation: Sequence[bool]) -> list[Rows]:
-    """The rows of each of `is_validation`, or all of them.
+def _collected(rows: DataFrame, features: Sequence[str], parts: Sequence[int]) -> list[Rows]:
+    """The rows of each of `parts`, or all of them.
 
     Half of what doubles would take, and XGBoost rounds to it anyway; its bins and sums depend on the order of the rows,
     which is made here and inherited from nobody. For a moment rows, keys and matrix are there together: all columns
     of a batch share their memory, so none can be freed before the last.
     """
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
-    others = [name for name in (WEIGHT, IS_BEGUN, IS_VALIDATION) if name in rows.columns]
+    others = [name for name in (WEIGHT, IS_BEGUN, PART) if name in rows.columns]
     singles = [value.cast("float").alias(name) for name, value in columns.items()]
     table = rows.select(*KEYS, *singles, *others).toArrow()
     order = pc.sort_indices(table.select(ORDER), sort_keys=[(key, "ascending") for key in ORDER])
-    orders = [order.filter(pc.equal(table[IS_VALIDATION].take(order), which)) for which in is_validation] or [order]
+    orders = [order.filter(pc.equal(table[PART].take(order), part)) for part in parts] or [order]
     return [_taken(table, each, features) for each in orders]
 
 

@@ -236,13 +236,16 @@ def test_rows_that_stay_with_spark_make_the_same_model(
         rows += [row(f"c-{number}", BEGUN[0], silence), row(f"c-{number}", TEST, silence + 28)]
     panel = panel_of(spark, rows)
     dates = split_dates(panel, POLICY)
-    train, censored = train_rows(panel, dates, POLICY), censored_rows(panel, dates, POLICY, PRIOR)
-    here = models._trained_here(train, SMALL, POLICY, PRIOR, censored)
+    train, current = train_rows(panel, dates, POLICY), current_rows(panel, dates, POLICY)
+    censored = censored_rows(panel, dates, POLICY, PRIOR)
+    here = models._trained_here(train, current, SMALL, POLICY, PRIOR, censored)
     for known in (None, train.count()):
-        there = models._trained_by_spark(train, SMALL, POLICY, PRIOR, censored, None, known)
-        assert here[2] == there[2] == (labels is by_the_purchase_model)
-        assert model_digest(here[0], None) == model_digest(there[0], None)
-        assert sorted(here[1]) == sorted(there[1])
+        there = models._trained_by_spark(train, current, SMALL, POLICY, PRIOR, censored, None, known)
+        assert here.learns_begun == there.learns_begun == (labels is by_the_purchase_model)
+        assert model_digest(here.trees, None) == model_digest(there.trees, None)
+        assert sorted(here.validation) == sorted(there.validation)
+        assert sorted(here.current) == sorted(there.current)
+        assert sum(count for *_, count in here.current) == current.count() > 0
 
 
 def test_of_outcomes_that_are_all_the_same_nothing_tells_more() -> None:

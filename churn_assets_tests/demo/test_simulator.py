@@ -110,6 +110,16 @@ def test_a_later_end_keeps_the_earlier_rows(spark: SparkSession) -> None:
     )
 
 
+def test_each_number_has_the_philox_stream_of_its_own_key_whatever_was_drawn_before() -> None:
+    last = 2**64 - 1
+    for number, stream in zip((3, last, 3), simulator.streams(last, (3, last, 3)), strict=True):
+        own = np.random.Generator(np.random.Philox(key=np.array([last, number], dtype=np.uint64)))
+        # Of 32 bits the generator keeps the other half, of the draws of one call the rest of its four numbers.
+        for drawn in (stream, own):
+            drawn.integers(2**32, dtype=np.uint32)
+        assert stream.random(6).tolist() == own.random(6).tolist()
+
+
 def test_orders_under_way_when_the_data_ends_have_no_delivery_yet(spark: SparkSession) -> None:
     orders = frames(spark, customers=3000, end=date(2025, 10, 19))["orders"]
     without = orders[orders.delivered_at.isna() & ~orders.is_cancelled]
