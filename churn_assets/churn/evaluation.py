@@ -448,21 +448,30 @@ def _churners(scored: Scored) -> int:
     return len(np.unique(scored.customers[scored.labels == 1]))
 
 
-def compare(scored: Scored, policy: ChurnPolicy) -> tuple[Comparison, ...]:
-    """The challenger against each rival, and the champion if there is one, by paired resamples of the customers."""
-    comparisons = _compared(scored.rivals, scored, policy)
+# Feature -> the direction in which it is riskier.
+WARNED_OF = {"recency_days": 1.0, "total_orders": -1.0}
+
+
+def compare(scored: Scored, policy: ChurnPolicy) -> tuple[tuple[Comparison, ...], tuple[Comparison, ...]]:
+    """The challenger against each rival, and the champion if there is one, by paired resamples of the customers; and
+    against each of WARNED_OF alone."""
+    # By other names than rivals have: one is a rival too.
+    alone = {f"{name} alone": name for name in WARNED_OF if name in scored.features}
+    ranked = {key: WARNED_OF[name] * scored.features[name] for key, name in alone.items()}
+    compared = _compared({**scored.rivals, **ranked}, scored, policy)
+    comparisons = [compared[rival] for rival in scored.rivals]
     if scored.champion is not None:
         unseen = scored.only(scored.is_unseen)
         assert unseen.champion is not None
-        comparisons += _compared({CHAMPION: unseen.champion}, unseen, policy)
-    return tuple(comparisons)
+        comparisons += _compared({CHAMPION: unseen.champion}, unseen, policy).values()
+    return tuple(comparisons), tuple(replace(compared[key], rival=name) for key, name in alone.items())
 
 
-def _compared(rivals: Mapping[str, Floats], scored: Scored, policy: ChurnPolicy) -> list[Comparison]:
+def _compared(rivals: Mapping[str, Floats], scored: Scored, policy: ChurnPolicy) -> dict[str, Comparison]:
     labels, is_alert = scored.labels, scored.is_alert
     rows = len(labels)
     if not 0 < labels.sum() < rows:
-        return [Comparison(rival, rows) for rival in rivals]
+        return {rival: Comparison(rival, rows) for rival in rivals}
     rankings = {name: DatedRanking.of(scores, labels, scored.dates) for name, scores in rivals.items()}
     ours = DatedRanking.of(scored.scores, labels, scored.dates)
     # Together, so that every difference is of the same customers.
@@ -470,20 +479,18 @@ def _compared(rivals: Mapping[str, Floats], scored: Scored, policy: ChurnPolicy)
     drawn = bootstrap(areas, rows, scored.customers)
     as_observed = np.ones((1, rows))
     our_value = float(ours.average_precision(as_observed)[0])
-    comparisons = []
+    comparisons = {}
     for rival, ranking in rankings.items():
         value = float(ranking.average_precision(as_observed)[0])
         interval = percentile_interval(drawn[CHALLENGER] - drawn[rival], policy.gate.confidence)
-        comparisons.append(
-            Comparison(
-                rival,
-                rows,
-                value,
-                our_value,
-                Estimate(our_value - value, *interval),
-                recall=ranking.recall_of_highest(is_alert),
-                challenger_recall=float(labels[is_alert].sum() / labels.sum()),
-            )
+        comparisons[rival] = Comparison(
+            rival,
+            rows,
+            value,
+            our_value,
+            Estimate(our_value - value, *interval),
+            recall=ranking.recall_of_highest(is_alert),
+            challenger_recall=float(labels[is_alert].sum() / labels.sum()),
         )
     return comparisons
 
@@ -503,7 +510,7 @@ def judge(
         reasons = (*(missing or nothing_said), *policy.catalogue.attestations)
         return Evaluation(Verdict.NOT_EVALUABLE, reasons, (), figures(*shown, policy.gate.confidence))
     observed = _figures(scored, policy.gate.confidence)
-    comparisons = compare(scored, policy)
+    comparisons, alone = compare(scored, policy)
     dates = tuple(_judged_dates(scored, comparisons, policy))
     canaries = _canaries(scored)
     # Of a backtest: what this version's own scores mean, and not those of the models of its other dates.
@@ -516,7 +523,7 @@ def judge(
         *_leakage_criteria(_highest_roc_auc(observed, dates), canaries, policy),
     )
     judged = (reason(criterion, policy) for criterion in criteria)
-    over_single = list(_over_single_features(scored, policy))
+    over_single = list(_over_single_features(alone))
     return Evaluation(
         Verdict.PASS if all(criterion.is_met for criterion in criteria) else Verdict.FAIL,
         (*judged, *policy.catalogue.attestations),
@@ -732,7 +739,8 @@ def _judged_dates(scored: Scored, comparisons: Sequence[Comparison], policy: Chu
     the share alerted hang on how many leave in a week, and are asked of all dates together.
     """
     for day, of_day in scored.by_date():
-        observed, rivals = _figures(of_day, policy.gate.confidence), tuple(_compared(of_day.rivals, of_day, policy))
+        observed = _figures(of_day, policy.gate.confidence)
+        rivals = tuple(_compared(of_day.rivals, of_day, policy).values())
         rate = observed.prevalence or 0.0
         least = policy.least_recall(rate) if rate else None
         missed = []
@@ -829,17 +837,12 @@ def _leakage_criteria(roc_auc: float, canaries: Sequence[LeakageCanary], policy:
     yield Figure("roc_auc", what, found, f"at most {allowed}", roc_auc <= limit, roc_auc, limit)
 
 
-# Feature -> the direction in which it is riskier.
-WARNED_OF = {"recency_days": 1.0, "total_orders": -1.0}
-
-
-def _over_single_features(scored: Scored, policy: ChurnPolicy) -> Iterator[tuple[Figure, str]]:
+def _over_single_features(alone: Sequence[Comparison]) -> Iterator[tuple[Figure, str]]:
     """What the model gains over single features, each with the warning of it, "" where the model is surely better.
 
     A feature that ranks as well as the whole model says that the model is not worth its upkeep.
     """
-    alone = {name: sign * scored.features[name] for name, sign in WARNED_OF.items() if name in scored.features}
-    for comparison in _compared(alone, scored, policy):
+    for comparison in alone:
         rival, gain = comparison.rival, comparison.difference
         is_better = gain.low is not None and gain.low > 0
         found = "too few customers to compare on" if gain.low is None else f"{gain.value:+.3f}"

@@ -35,8 +35,9 @@ NEXT_STEPS = (
         f"look at the databases of MLflow (MLFLOW_TRACKING_URI) and Dagster (DAGSTER_HOME): {DOCTOR}",
     ),
     (
-        "Could not recover from a failed barrier",
-        "a worker was lost while all learned together, and nothing was kept: the same again once it is back",
+        # While they learn, and just before.
+        "Could not recover from a failed barrier|BarrierJobSlotsNumberCheckFailed",
+        "a worker of those that learn together was lost, and nothing was kept: the same again once it is back",
     ),
     (
         r"^py4j\.|^grpc\.|PySparkRuntimeError|SparkConnect|JAVA_GATEWAY|Connection refused|Connection reset|EOFError",

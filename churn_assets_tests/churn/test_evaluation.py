@@ -326,7 +326,7 @@ def test_a_part_with_too_few_churners_for_the_allowed_interval_is_marked(
 
 def test_a_comparison_is_the_paired_difference_of_the_areas() -> None:
     scored = customers(60, 100, rivals={RULE: ranked(40, 150), ORDER_COUNT: ranked(60, 100)})
-    rule, orders = compare(scored, policy())
+    (rule, orders), _ = compare(scored, policy())
     assert (rule.rival, orders.rival) == (RULE, ORDER_COUNT)
     ours, theirs = (average_precision_score(scored.labels, scores) for scores in (scored.scores, ranked(40, 150)))
     assert rule.challenger_pr_auc == pytest.approx(ours)
@@ -342,12 +342,12 @@ def test_a_comparison_is_the_paired_difference_of_the_areas() -> None:
 def test_a_comparison_tells_the_recall_of_both_at_as_many_alerts() -> None:
     # 160 alerts; of the rule's as many highest scores 40 are churners.
     scored = customers(60, 100, rivals={RULE: ranked(40, 120), ORDER_COUNT: np.zeros(1000)})
-    rule, orders = compare(scored, policy())
+    (rule, orders), _ = compare(scored, policy())
     assert rule.challenger_recall == 0.6
     assert rule.recall == pytest.approx(0.4)
     # Scores that know nothing find what chance finds.
     assert orders.recall == pytest.approx(0.16)
-    quiet = compare(customers(0, 0, scores=ranked(60, 100)), policy())[0]
+    quiet = compare(customers(0, 0, scores=ranked(60, 100)), policy())[0][0]
     assert (quiet.challenger_recall, quiet.recall) == (0.0, 0.0)
 
 
@@ -355,14 +355,14 @@ def test_the_champion_is_compared_on_the_customers_no_model_of_the_split_learned
     is_unseen = np.arange(1000) % 3 == 0
     champion = np.where(is_unseen, ranked(50, 120), np.nan)
     scored = customers(60, 100, is_unseen=is_unseen, champion=champion)
-    *_, found = compare(scored, policy())
+    (*_, found), _ = compare(scored, policy())
     labels = scored.labels[is_unseen]
     assert (found.rival, found.rows) == (CHAMPION, is_unseen.sum())
     assert found.pr_auc == pytest.approx(average_precision_score(labels, champion[is_unseen]))
     assert found.challenger_pr_auc == pytest.approx(average_precision_score(labels, scored.scores[is_unseen]))
     # Whatever it scores elsewhere counts for nothing.
     elsewhere = np.where(is_unseen, ranked(50, 120), 1 - scored.labels)
-    assert compare(replace(scored, champion=elsewhere), policy())[-1] == found
+    assert compare(replace(scored, champion=elsewhere), policy())[0][-1] == found
     assert judge(scored, policy(), has_threshold=True).verdict is Verdict.PASS
 
 
@@ -835,7 +835,9 @@ def test_customers_who_are_judged_at_every_date_make_nobody_surer_than_one_date_
 
 def test_comparisons_resample_customers_whole_too() -> None:
     near = replace(GOOD, rivals={RULE: ranked(50, 120)})
-    apart, again = (compare(over_dates(near, near, near, is_same_people=same), backtest())[0] for same in (False, True))
+    apart, again = (
+        compare(over_dates(near, near, near, is_same_people=same), backtest())[0][0] for same in (False, True)
+    )
     assert again.difference.value == pytest.approx(apart.difference.value)
     (low, high), (apart_low, apart_high) = bounds(again.difference), bounds(apart.difference)
     assert high - low > 1.3 * (apart_high - apart_low)
@@ -866,7 +868,7 @@ def test_what_one_date_alone_knows_of_the_future_is_not_thinned_out(few_replicat
 def test_a_champion_is_compared_at_the_models_own_date_alone(few_replicates: None) -> None:
     own = replace(GOOD, champion=ranked(50, 120))
     *_, found = judged(over_dates(GOOD, GOOD, own), backtest()).comparisons
-    alone = compare(own, policy())[-1]
+    alone = compare(own, policy())[0][-1]
     assert (found.rival, found.rows) == (CHAMPION, 1_000)
     assert found == alone
 
