@@ -35,9 +35,12 @@ NEXT_STEPS = (
         f"look at the databases of MLflow (MLFLOW_TRACKING_URI) and Dagster (DAGSTER_HOME): {DOCTOR}",
     ),
     (
-        # While they learn, and just before.
-        "Could not recover from a failed barrier|BarrierJobSlotsNumberCheckFailed",
-        "a worker of those that learn together was lost, and nothing was kept: the same again once it is back",
+        "Could not recover from a failed barrier",
+        "a worker was lost while all learned together, and nothing was kept: the same again once it is back",
+    ),
+    (
+        "BarrierJobSlotsNumberCheckFailed",
+        "fewer tasks run at once than are to learn: the same again once every worker is there, or with fewer",
     ),
     (
         r"^py4j\.|^grpc\.|PySparkRuntimeError|SparkConnect|JAVA_GATEWAY|Connection refused|Connection reset|EOFError",

@@ -68,7 +68,10 @@ def test_a_failure_that_an_asset_declares_speaks_for_itself() -> None:
         (PermissionError(13, "Permission denied", "/lake"), "CHURN_LAKEHOUSE"),
         (ConnectionRefusedError(111, "Connection refused"), "the engine ended"),
         (RuntimeError("Job aborted: Could not recover from a failed barrier ResultStage"), "once it is back"),
-        (RuntimeError("org.apache.spark.scheduler.BarrierJobSlotsNumberCheckFailed: [SPARK-24819]"), "once it is back"),
+        (
+            RuntimeError("org.apache.spark.scheduler.BarrierJobSlotsNumberCheckFailed: [SPARK-24819]"),
+            "once every worker is there",
+        ),
         (dg.DagsterInvariantViolationError("$DAGSTER_HOME is not set"), "DAGSTER_HOME"),
         (MemoryError(), "more memory"),
         (ModuleNotFoundError("No module named 'psycopg'"), "postgresql+psycopg2://"),
