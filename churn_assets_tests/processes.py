@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 from churn_assets_tests.conftest import ENGINE, Project
 
@@ -85,6 +86,38 @@ def interrupt(process: subprocess.Popen[bytes], log: Path) -> None:
         process.send_signal(signal.SIGABRT)
         process.wait()
         raise AssertionError(log.read_text(encoding="utf-8", errors="replace")) from None
+
+
+@contextmanager
+def mlflow_server(store: str, artifacts: Path, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """`mlflow server` over a store: its address, and what kills it. folder: where it works, and its log lies."""
+    port, log = free_port(), folder / "server.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    places = ["--backend-store-uri", store, "--default-artifact-root", str(artifacts)]
+    with log.open("wb") as output:
+        # A group of its own with its workers.
+        process = subprocess.Popen(
+            [*command, *places], stdout=output, stderr=output, cwd=folder, start_new_session=True
+        )
+
+    def answers() -> bool:
+        try:
+            urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
+        except OSError:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            return False
+        return True
+
+    def stop() -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    try:
+        wait_for("the MLflow server", answers)
+        yield f"http://127.0.0.1:{port}", stop
+    finally:
+        stop()
 
 
 @contextmanager

@@ -2,14 +2,10 @@
 
 import multiprocessing
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import dagster as dg
 import pytest
@@ -26,7 +22,7 @@ from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets_tests.conftest import ENGINE, OTHERWISE, TINY_DEMO, TINY_POLICY, Project
 from churn_assets_tests.postgres import ADVICE, PASSWORD, Postgres, programs, running
-from churn_assets_tests.processes import PATIENCE_SECONDS, free_port, wait_for
+from churn_assets_tests.processes import PATIENCE_SECONDS, mlflow_server, wait_for
 from churn_assets_tests.test_daemon import RETRAINING, daemon
 
 pytestmark = pytest.mark.system
@@ -40,30 +36,6 @@ storage:
     postgres_url: {env: DAGSTER_POSTGRES_URL}
 """
 Place = tuple[type, str]
-
-
-@contextmanager
-def mlflow_server(postgres: Postgres, folder: Path) -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    places = ["--backend-store-uri", postgres.url("mlflow"), "--default-artifact-root", str(folder)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen([*command, *places], stdout=log, stderr=log, cwd=folder)
-
-    def answers() -> bool:
-        try:
-            urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-        except OSError:
-            assert process.poll() is None, (folder / "server.log").read_text(encoding="utf-8")
-            return False
-        return True
-
-    try:
-        wait_for("the MLflow server", answers)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(PATIENCE_SECONDS)
 
 
 def type_and_end(
@@ -115,7 +87,10 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
 ) -> None:
     place = programs()
     assert place is not None, ADVICE
-    with running(place, "dagster", "mlflow") as server, mlflow_server(server, tmp_path) as tracking_uri:
+    with (
+        running(place, "dagster", "mlflow") as server,
+        mlflow_server(server.url("mlflow"), tmp_path, tmp_path) as (tracking_uri, _),
+    ):
         environment = {
             "CHURN_PROJECT": str(tmp_path / "project"),
             "MLFLOW_TRACKING_URI": tracking_uri,

@@ -26,7 +26,6 @@ from churn_assets.churn.splits import (
     is_validation,
     train_rows,
 )
-from churn_assets.churn.tables import united
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
 from churn_assets.churn.xgboost_trees import (
     IS_BEGUN,
@@ -151,13 +150,12 @@ def _trained_here(
     """All of one query."""
     features, columns = policy.features, (*KEYS, *policy.features, "label")
     part = F.when(is_validation(), VALIDATES).otherwise(TEACHES)
-    rows = united(
-        train.select(*columns, part.alias(PART)), current.select(*columns).withColumn(PART, F.lit(IS_CURRENT))
-    )
+    now = current.select(*columns, F.lit(IS_CURRENT).alias(PART))
+    rows = train.select(*columns, part.alias(PART)).unionByName(now)
     if censored is not None:
         begun = censored.where(~is_validation()).drop("fold").withColumn(PART, F.lit(TEACHES))
         rows = with_censored(rows.withColumn(IS_BEGUN, F.lit(False)), begun.withColumn(IS_BEGUN, F.lit(True)))
-    learned, validation, now = collected_apart(rows, features)
+    learned, validation, served = collected_apart(rows, features)
     learns_begun = False
     if learned.is_begun is not None and prior is not None:
         is_over = ~learned.is_begun
@@ -170,7 +168,7 @@ def _trained_here(
     scores = np.column_stack([trees.probabilities(validation.values), validation.labels])
     pairs, counts = np.unique(scores, axis=0, return_counts=True)
     validated = [*zip(*pairs.T.tolist(), counts.tolist(), strict=True)]
-    found, counts = np.unique(trees.probabilities(now.values), return_counts=True)
+    found, counts = np.unique(trees.probabilities(served.values), return_counts=True)
     alerted = [(score, None, many) for score, many in zip(found.tolist(), counts.tolist(), strict=True)]
     return _Fitted(trees, validated, alerted, learns_begun)
 

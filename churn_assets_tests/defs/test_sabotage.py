@@ -6,17 +6,9 @@ was judged on, by which the gate decides. Attacks on the recorded evaluation are
 """
 
 import json
-import os
 import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +41,7 @@ from churn_assets.resources.trained_models import TrainedModel
 from churn_assets.serving.pyfunc import FlatTrees
 from churn_assets_tests import feature_tables
 from churn_assets_tests.conftest import OTHERWISE, Project, causes_of, checks_of, materializations_of
-from churn_assets_tests.processes import PATIENCE_SECONDS
+from churn_assets_tests.processes import mlflow_server
 
 PANEL, BASELINE = "food_delivery/ml_churn_features", "food_delivery/gold_customer_churn_risk"
 TRAIN, TEST = "food_delivery/train_features", "food_delivery/test_features"
@@ -521,47 +513,6 @@ def test_a_champion_whose_artifact_is_gone_is_not_evaluable_against(project: Pro
     assert (project.alias("staging"), project.alias("production")) == ("1", "1")
 
 
-@contextmanager
-def mlflow_server(project: Project) -> Iterator[tuple[str, Callable[[], None]]]:
-    """An MLflow server over the project's store, and how to stop it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    process = subprocess.Popen(
-        [
-            *command,
-            "--backend-store-uri",
-            project.settings.tracking_uri,
-            "--default-artifact-root",
-            str(project.settings.data),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=project.settings.project,
-        start_new_session=True,
-    )
-
-    def stop() -> None:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None, "the MLflow server ended"
-                assert time.monotonic() < deadline, "the MLflow server does not answer"
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}", stop
-    finally:
-        stop()
-
-
 def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_run_goes_on(
     of_orders: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,8 +520,9 @@ def test_a_tracking_store_that_dies_in_the_middle_promotes_nobody_and_the_next_r
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     honest = judge
-    with mlflow_server(project) as (uri, stop):
-        served = replace(project, settings=replace(project.settings, tracking_uri=uri))
+    settings = project.settings
+    with mlflow_server(settings.tracking_uri, settings.data, settings.project) as (uri, stop):
+        served = replace(project, settings=replace(settings, tracking_uri=uri))
 
         def judge_and_lose_the_store(*arguments: Any, **named: Any) -> Any:
             found = honest(*arguments, **named)

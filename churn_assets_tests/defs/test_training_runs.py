@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from churn_assets.resources.abandoned_runs import this_process
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError
 from churn_assets_tests.conftest import OTHERWISE, Project, causes_of
-from churn_assets_tests.processes import PATIENCE_SECONDS
+from churn_assets_tests.processes import PATIENCE_SECONDS, wait_for
 
 MODEL, EVALUATION, REGISTERED = "churn_pipeline_model", "recall_churn", "registered_churn_model"
 
@@ -114,9 +113,8 @@ def training_in_a_process(project: Project, folder: Path) -> Iterator[subprocess
         start_new_session=True,
     )
     try:
-        while not begun.exists():
-            assert process.poll() is None, "it ended before the fit"
-            time.sleep(0.1)
+        wait_for("the fit", lambda: begun.exists() or process.poll() is not None)
+        assert process.poll() is None, "it ended before the fit"
         yield process
     finally:
         if process.poll() is None:
