@@ -22,6 +22,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from filelock import FileLock
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -100,6 +101,10 @@ ENGINE = {
     "SPARK_DRIVER_MEMORY": "3g",
     # The tests' projects are deployments that are switched on.
     "CHURN_AUTOMATION": "on",
+}
+# What steps print stays where it is printed: to file it Dagster starts four processes for each run.
+NO_OUTPUT_KEPT = {
+    "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 }
 # The files that take longest, as `--durations=0` says; they begin first, so that no process ends long after the other.
 LONGEST_FIRST = (
@@ -279,7 +284,8 @@ class Project:
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
-        with dg.DagsterInstance.from_config(str(prepare_dagster_home(self.settings))) as instance:
+        ref = InstanceRef.from_dir(str(prepare_dagster_home(self.settings)), overrides=NO_OUTPUT_KEPT)
+        with dg.DagsterInstance.from_ref(ref) as instance:
             yield instance
 
     def run(

@@ -7,6 +7,7 @@ import pytest
 from churn_assets.resources.catalog_lakehouse import UnknownTablesError, require_tables
 from churn_assets.resources.settings import settings_from_env
 from churn_assets_tests.clusters import run_with_jars
+from churn_assets_tests.conftest import TINY_DEMO, TINY_POLICY, Project
 
 CONNECTOR = "io.delta:delta-spark_4.2_2.13:4.4.0"
 # As docs/scaling.md has it, with a metastore of the test's own.
@@ -26,11 +27,12 @@ FLOW = """
 import sys
 from datetime import date
 
+import dagster as dg
 import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from churn_assets.definitions import stores
+from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources, stores
 from churn_assets.churn.policy import Names
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
 from churn_assets.delta.tables import MissingTableError
@@ -69,6 +71,8 @@ first = lakehouse.write("s/scores", frame(one, two), audit=audited, metadata={"i
 assert (first.rows, scores()) == (2, [one, two])
 assert lakehouse.inputs("s/scores") == {"x": 3}
 assert lakehouse.audit({"s/scores": first.version}) == {"rows": 2}
+assert lakehouse.audit({"s/scores": 0}) is None, "the version that a table begins with"
+assert lakehouse.committed_at("s/scores", 0) <= lakehouse.committed_at("s/scores", first.version)
 assert lakehouse.is_laid_out_by("s/scores", "as_of")
 assert lakehouse.dates("s/scores", "as_of") == [FIRST, SECOND]
 assert lakehouse.bounds("s/scores", "score") == (0.1, 0.2)
@@ -132,6 +136,15 @@ with pytest.raises(MissingTableError, match="no version 99"):
 for refused in (lakehouse.tables, lambda: lakehouse.orders_of({"a"}), lambda: lakehouse.maintain("s/ledger", (), None)):
     with pytest.raises(NotWithCatalogError, match="belong to the catalog"):
         refused()
+
+# The demo's source tables are no tables of this project: they lie where sources.toml has them looked for.
+resources = default_resources(settings)
+defs = build_defs(resources)
+with dg.DagsterInstance.ephemeral() as instance:
+    for job, assets in ((DEMO, None), (LIFECYCLE, [dg.AssetKey(["food_delivery", "orders"])])):
+        ran = defs.resolve_job_def(job).execute_in_process(instance=instance, asset_selection=assets)
+        assert ran.success
+assert resources["lakehouse"].row_count("food_delivery/orders") > 1000
 print("all of it")
 """
 
@@ -139,6 +152,7 @@ print("all of it")
 @pytest.mark.system
 @pytest.mark.usefixtures("java")
 def test_tables_of_a_catalog_are_written_read_and_lost_as_those_at_paths_are(tmp_path: Path) -> None:
+    Project.create(tmp_path, policy=TINY_POLICY, sources=TINY_DEMO)
     defaults = DEFAULTS.format(connector=CONNECTOR, folder=tmp_path)
     run_with_jars(FLOW, defaults, tmp_path, CONNECTOR, CHURN_TABLES="catalog")
 

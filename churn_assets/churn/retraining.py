@@ -88,9 +88,9 @@ def latest(decisions: Sequence[Mapping[str, Any]], before: date | None = None) -
 
 
 def _signals(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """The known weeks of each figure by rising date."""
+    """The known weeks of each figure, by its name, by rising date: in whatever order a table has them."""
     signals: dict[str, list[Measurement]] = {}
-    for each in sorted(measurements, key=lambda each: each.as_of):
+    for each in sorted(measurements, key=lambda each: (each.name, each.as_of)):
         if each.is_known:
             signals.setdefault(each.name, []).append(each)
     return signals

@@ -333,7 +333,7 @@ def _next_lines(
         yield f"  {shown_command('churn-assets')} history"
         yield "      which version serves, since when, on which data, and every decision"
     if lakehouse.has(SILVER):
-        yield from (f"  {lakehouse.root}", "      the Delta tables")
+        yield from (f"  {lakehouse.place}", "      the Delta tables")
 
 
 def _advice(lakehouse: LakehouseResource, begun_at: datetime) -> Iterator[str]:

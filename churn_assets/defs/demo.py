@@ -34,5 +34,5 @@ def demo_lakehouse(
     with lakehouse.held(simulated_lives(lakehouse.spark, settings)) as lives:
         tables = demo_tables(lives, settings)
         for name in MEANINGS:
-            commit = lakehouse.write(f"{FOLDER}/{name}", getattr(tables, name))
+            commit = lakehouse.at_paths.write(f"{FOLDER}/{name}", getattr(tables, name))
             yield table_result(commit, {"seed": settings.seed})

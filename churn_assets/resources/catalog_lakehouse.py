@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from pydantic import PrivateAttr
+
 from churn_assets.churn.errors import ChurnError
 from churn_assets.delta.commits import TABLE_PROPERTIES, Replaced, TableCommit, is_of_others, overtaken_by
 from churn_assets.delta.comparing import rows_digest
@@ -69,6 +71,7 @@ class CatalogLakehouse(LakehouseResource):
 
     catalog: str
     default_schema: str
+    _commits: dict[tuple[str, int], dict[str, Any]] = PrivateAttr(default_factory=dict)
 
     @property
     def spark(self) -> "SparkSession":
@@ -88,6 +91,16 @@ class CatalogLakehouse(LakehouseResource):
 
     def _schema(self, table: str) -> str:
         return f"`{self.catalog}`.`{table.rpartition('/')[0].replace('/', '_') or self.default_schema}`"
+
+    @property
+    def place(self) -> str:
+        return f"catalog {self.catalog}"
+
+    @property
+    def at_paths(self) -> LakehouseResource:
+        beside = LakehouseResource(root=self.root, pyspark=self.pyspark)
+        beside._run_id = self._run_id
+        return beside
 
     # --- what works on files ---
 
@@ -157,9 +170,18 @@ class CatalogLakehouse(LakehouseResource):
             raise
 
     def _commit_of(self, table: str, version: int) -> dict[str, Any]:
-        """The entry of the version whose commit wrote the rows that `version` holds."""
-        held = [entry for entry in self._history(table) if entry["version"] <= version]
-        return next((entry for entry in held if entry["operation"] not in REARRANGING), {})
+        """The entry of the version whose commit wrote the rows that `version` holds; where none did, of the first.
+
+        Asked once: what is committed stays as it is, and this resource is of one run, or of one look into the tables.
+        """
+        if (table, version) not in self._commits:
+            held = [entry for entry in self._history(table) if entry["version"] <= version]
+            written = (entry for entry in held if entry["operation"] not in REARRANGING)
+            found = next(written, held[-1] if held else {})
+            if not found:
+                return found
+            self._commits[table, version] = found
+        return self._commits[table, version]
 
     def _pinned(self, table: str, version: int | None) -> int:
         pinned = self.version(table) if version is None else version
@@ -358,11 +380,13 @@ class CatalogLakehouse(LakehouseResource):
                     break
                 if entry["operation"] not in REARRANGING and not is_of_others(_noted_in(entry), days):
                     raise overtaken_by(self.path(table), begun, _noted_in(entry).get("dagster_run_id"))
-            latest = history[0] if history else self._made(table, rows.schema, replaced)
-            number = latest["version"] + 1
+            if not history:
+                self._make(table, rows.schema, replaced)
+            number = history[0]["version"] + 1 if history else 1
             options = {"txnAppId": APPLICATION, "txnVersion": str(number), "userMetadata": json.dumps(noted)}
             try:
-                self._put(table, rows.writeTo(self.path(table)).options(**options), rows.schema, mode, replaced)
+                writer = rows.writeTo(self.path(table)).options(**options)
+                self._put(table, writer, rows.schema, mode, replaced, is_new=not history)
             except engine_errors() as failed:
                 if "Concurrent" not in type(failed).__name__ and not any(lost in str(failed) for lost in LOST_RACES):
                     raise
@@ -378,6 +402,8 @@ class CatalogLakehouse(LakehouseResource):
         schema: "StructType",
         mode: Literal["overwrite", "append"],
         replaced: Replaced | None,
+        *,
+        is_new: bool,
     ) -> None:
         from pyspark.sql import functions as F
 
@@ -387,7 +413,7 @@ class CatalogLakehouse(LakehouseResource):
         elif replaced is not None and replaced.dates is not None:
             writer = writer.option("mergeSchema", "true")
             writer.overwrite(F.col(replaced.by).isin(list(replaced.dates)) if replaced.dates else F.lit(False))
-        elif _columns(schema) == _columns(self._raw_schema(table)) and by == self._laid_out_by(table):
+        elif is_new or (_columns(schema) == _columns(self._raw_schema(table)) and by == self._laid_out_by(table)):
             writer.overwrite(F.lit(True))
         else:
             writer = writer.using("delta").partitionedBy(*by) if by else writer.using("delta")
@@ -398,7 +424,7 @@ class CatalogLakehouse(LakehouseResource):
     def _raw_schema(self, table: str) -> "StructType":
         return self.spark.read.table(self.path(table)).schema
 
-    def _made(self, table: str, schema: "StructType", replaced: Replaced | None) -> dict[str, Any]:
+    def _make(self, table: str, schema: "StructType", replaced: Replaced | None) -> None:
         """Makes the table without a row: what makes one with rows keeps no metadata (delta-spark 4.4.0)."""
         columns = ", ".join(f"`{field.name}` {field.dataType.simpleString()}" for field in schema)
         by = "" if replaced is None else f"PARTITIONED BY (`{replaced.by}`)"
@@ -416,7 +442,6 @@ class CatalogLakehouse(LakehouseResource):
                 next_step="put delta-spark's packages and Delta's extension and catalog into spark-defaults.conf "
                 "(docs/scaling.md)",
             ) from refused
-        return {"version": 0}
 
 
 def _setting(session: "SparkSession", name: str) -> str | None:

@@ -63,6 +63,16 @@ class LakehouseResource(dg.ConfigurableResource):
         return f"{self._root}/{table}"
 
     @property
+    def place(self) -> str:
+        """Where the tables are, for people."""
+        return self.root
+
+    @property
+    def at_paths(self) -> "LakehouseResource":
+        """The tables under `root`, whatever keeps this project's own: a source's belong to no project."""
+        return self
+
+    @property
     def _root(self) -> str:
         return self.root.rstrip("/")
 

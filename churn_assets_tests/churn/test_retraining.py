@@ -75,6 +75,19 @@ def test_it_takes_lasting_failure_to_ask_and_lasting_calm_to_take_back(letters: 
     assert told_week_by_week(letters) == told
 
 
+@pytest.mark.parametrize("letters", ["FF", "oF"])
+def test_the_decision_does_not_depend_on_the_order_in_which_a_table_has_its_rows(letters: str) -> None:
+    rows = found({(Metric.PSI, feature): letters for feature in ("score", "recency_days", "late_order_ratio")})
+    decision = decide(rows, None, LIMITS)
+    assert decision is not None
+    assert [reason.partition("psi of ")[2].partition(":")[0] for reason in decision.reasons] == [
+        "late_order_ratio",
+        "recency_days",
+        "score",
+    ]
+    assert decide(rows[::-1], None, LIMITS) == decision
+
+
 def test_the_reasons_name_the_figure_its_values_its_dates_and_its_limit() -> None:
     decision = decide(found({SCORE: "oFF", RECALL: "oo?"}), None, LIMITS)
     assert decision == RetrainDecision(
