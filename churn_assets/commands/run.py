@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
     from churn_assets.resources.spark import EngineResource
 
+LOADED_AHEAD = (
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "xgboost",
+    "scipy.optimize",
+)
+
 
 def main(arguments: argparse.Namespace, settings: Settings, terminal: TextIO, log: Path) -> int:
     from churn_assets.resources.spark import spark_resource
@@ -160,21 +168,23 @@ def _counted_as_launched(instance: "dg.DagsterInstance", job: str) -> "RemoteJob
 
 def _look_ahead(resources: Mapping[str, Any]) -> None:
     """Looks for what would stop the run after minutes: the lakehouse's place, MLflow's answer, the sources."""
-    from churn_assets.resources.tracking import PRODUCTION
-
     _require_place(resources["lakehouse"].root)
-    resources["tracking"].version_under(PRODUCTION)
+    resources["tracking"].require_store()
     if resources["sources"].sources.demo is None:
         resources["sources"].state()
 
 
 def _load_ahead() -> None:
-    """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark."""
+    """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark.
+
+    It makes nothing: of two threads that migrate databases, as MLflow and Dagster do for new ones, alembic confuses the
+    contexts, and one ends in a KeyError.
+    """
 
     def load() -> None:
         # What cannot be loaded is told by the step that needs it.
         with suppress(Exception):
-            for name in ("matplotlib.figure", "matplotlib.backends.backend_agg", "xgboost", "scipy.optimize"):
+            for name in LOADED_AHEAD:
                 import_module(name)
 
     Thread(target=load, name="loads-ahead").start()

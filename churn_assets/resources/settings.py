@@ -125,6 +125,12 @@ def make_store_folder(tracking_uri: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
 
 
+def is_new_store(tracking_uri: str) -> bool:
+    """Whether it is a local sqlite store that holds nothing yet."""
+    file = _sqlite_file(tracking_uri)
+    return file is not None and not (file.is_file() and file.stat().st_size)
+
+
 def require_database(tracking_uri: str) -> None:
     """Asks a store that is a database at once, which MLflow would try for 100 s where it does not answer (3.17).
 

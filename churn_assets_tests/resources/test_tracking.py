@@ -1,5 +1,7 @@
 """What the tracking resource keeps is kept for one run and shared by its steps."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -55,6 +57,29 @@ def test_a_database_that_cannot_be_asked_is_told_at_once_without_its_password(
     with pytest.raises(UnusableStoreError, match=words) as told:
         store.version_under("production")
     assert "s3cret" not in str(told.value)
+
+
+def test_a_new_store_is_asked_whether_it_can_be_made_and_one_that_is_there_for_its_versions(tmp_path: Path) -> None:
+    def store(file: Path) -> TrackingResource:
+        return TrackingResource(
+            tracking_uri=f"sqlite:///{file}", artifact_root=str(tmp_path), mlflow_ui="", dagster_ui=""
+        )
+
+    new = tmp_path / "not there yet" / "mlflow.db"
+    store(new).require_store()
+    assert new.stat().st_size == 0
+    in_a_file, no_database = tmp_path / "file" / "mlflow.db", tmp_path / "file"
+    no_database.write_text("no database", encoding="utf-8")
+    for unusable in (in_a_file, no_database):
+        with pytest.raises(UnusableStoreError, match="churn-assets doctor"):
+            store(unusable).require_store()
+    older = tmp_path / "older.db"
+    with closing(sqlite3.connect(older)) as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        database.commit()
+    with pytest.raises(UnusableStoreError, match="churn-assets doctor"):
+        store(older).require_store()
 
 
 def test_customers_are_erased_from_artifacts_in_a_folder_that_mlflow_knows_as_an_encoded_uri(tmp_path: Path) -> None:
