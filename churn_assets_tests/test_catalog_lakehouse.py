@@ -32,16 +32,15 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
-from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources, stores
-from churn_assets.churn.policy import Names
+from churn_assets.definitions import DEMO, LIFECYCLE, build_defs, default_resources
 from churn_assets.delta.commits import OvertakenError, UndatedRowsError
 from churn_assets.delta.tables import MissingTableError
 from churn_assets.resources.catalog_lakehouse import NotWithCatalogError
 from churn_assets.resources.settings import settings_from_env
-from churn_assets.resources.spark import spark_resource
 
 settings = settings_from_env()
-lakehouse = stores(settings, spark_resource(settings), Names())["lakehouse"]
+resources = default_resources(settings)
+lakehouse = resources["lakehouse"]
 FIRST, SECOND = date(2025, 1, 6), date(2025, 1, 13)
 
 
@@ -138,13 +137,12 @@ for refused in (lakehouse.tables, lambda: lakehouse.orders_of({"a"}), lambda: la
         refused()
 
 # The demo's source tables are no tables of this project: they lie where sources.toml has them looked for.
-resources = default_resources(settings)
 defs = build_defs(resources)
 with dg.DagsterInstance.ephemeral() as instance:
     for job, assets in ((DEMO, None), (LIFECYCLE, [dg.AssetKey(["food_delivery", "orders"])])):
         ran = defs.resolve_job_def(job).execute_in_process(instance=instance, asset_selection=assets)
         assert ran.success
-assert resources["lakehouse"].row_count("food_delivery/orders") > 1000
+assert lakehouse.row_count("food_delivery/orders") > 1000
 print("all of it")
 """
 
