@@ -113,10 +113,11 @@ def test_a_server_that_fails_in_scoring_training_and_promotion_loses_nothing_and
             process.start()
             process.join(PATIENCE_SECONDS)
             assert not process.is_alive()
+            shown = output.read_text(encoding="utf-8")
             if at is not None:
-                assert not server.answers(), "the place was reached"
+                assert not server.answers(), f"the place was not reached: {shown}"
                 server.start()
-            return process.exitcode, output.read_text(encoding="utf-8")
+            return process.exitcode, shown
 
         def state() -> tuple[str | None, bool, str | None]:
             found = project.resources["promotions"].state()

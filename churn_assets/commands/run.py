@@ -178,8 +178,10 @@ def _load_ahead() -> None:
     """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark.
 
     It makes nothing: of two threads that migrate databases, as MLflow and Dagster do for new ones, alembic confuses the
-    contexts, and one ends in a KeyError.
+    contexts, and one ends in a KeyError. And SQLAlchemy's ORM, which MLflow's store needs and Dagster not, is whole
+    before it begins: half loaded, it makes a `select(1)` of Dagster's in another thread end in an AttributeError.
     """
+    import_module("sqlalchemy.orm")
 
     def load() -> None:
         # What cannot be loaded is told by the step that needs it.
