@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 LOADED_AHEAD = (
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
-    "mlflow.store.tracking.sqlalchemy_store",
     "xgboost",
     "scipy.optimize",
 )
@@ -177,11 +176,10 @@ def _look_ahead(resources: Mapping[str, Any]) -> None:
 def _load_ahead() -> None:
     """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark.
 
-    It makes nothing: of two threads that migrate databases, as MLflow and Dagster do for new ones, alembic confuses the
-    contexts, and one ends in a KeyError. And SQLAlchemy's ORM, which MLflow's store needs and Dagster not, is whole
-    before it begins: half loaded, it makes a `select(1)` of Dagster's in another thread end in an AttributeError.
+    Nothing of MLflow, which this thread loads when it is asked first: an import of a part of it in one thread and of
+    the whole in another end in a _DeadlockError, its half loaded ORM breaks statements of Dagster's, and a store made
+    in one thread breaks the migrations of the other.
     """
-    import_module("sqlalchemy.orm")
 
     def load() -> None:
         # What cannot be loaded is told by the step that needs it.

@@ -346,18 +346,3 @@ def test_an_errand_says_what_it_did_and_nothing_of_what_it_does_not_make(built: 
     assert "The job lakehouse_maintenance ran to its end.\n  food_delivery/orders: nothing to do;" in text
     assert "quickbite_churn_predictor: version 1, alias production" in text
     assert not {"Evaluation", "Panel", "Scores", "lifecycle"} & {*text.split()}
-
-
-def test_the_orm_is_whole_before_a_thread_loads_ahead() -> None:
-    loaded = """
-import sys
-from threading import Thread
-
-from churn_assets.commands import run
-
-before = "sqlalchemy.orm" in sys.modules
-Thread.start = lambda thread: print(before, "sqlalchemy.orm" in sys.modules)
-run._load_ahead()
-"""
-    shown = subprocess.run([sys.executable, "-c", loaded], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert shown.stdout.split() == ["False", "True"]
