@@ -20,7 +20,7 @@ from churn_assets.churn.monitoring import (
     measurements,
     watched,
 )
-from churn_assets.churn.outcomes import Outcome
+from churn_assets.churn.outcomes import MAX_KEYS, Outcome
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import is_validation
 from churn_assets.defs.features import PANEL
@@ -147,7 +147,9 @@ def monitoring(
     figures = measurements(weeks, counted, profiles, policy, calibrations, alerted)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
     commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
-    alarms = [f"{each.as_of}: {each.description}" for each in figures if each.is_alarm]
+    alarms = [f"{each.as_of}: {each.description}" for each in _latest_first(figures) if each.is_alarm]
+    if len(alarms) > MAX_KEYS:
+        alarms[MAX_KEYS:] = [f"and {len(alarms) - MAX_KEYS} more, as the column `status` of the table has them"]
     counts = Counter(each.status.value for each in figures)
     return table_result(
         commit,
@@ -282,12 +284,16 @@ def _outcome(name: str, figures: Sequence[Measurement], *, has_weeks: bool) -> O
     observed = f"{as_of}: {'; '.join(each.description for each in alarms or latest[:1])}"
     if not alarms and len(latest) > 1:
         observed = f"{observed}; the other {len(latest) - 1} are further from theirs"
-    earlier = sorted(
-        f"{each.name} at {each.as_of}" for each in known if each.as_of < as_of and each.status is Status.FAIL
-    )
+    failed = [each for each in _latest_first(known) if each.as_of < as_of and each.status is Status.FAIL]
+    earlier = [f"{each.name} at {each.as_of}" for each in failed[:MAX_KEYS]]
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
     figures_ = tuple(each.figure for each in latest)
     return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning, figures_)
+
+
+def _latest_first(figures: Sequence[Measurement]) -> list[Measurement]:
+    """By week, those of a week by name."""
+    return sorted(figures, key=lambda each: (-each.as_of.toordinal(), each.name))
 
 
 def _used_up(each: Measurement) -> float:

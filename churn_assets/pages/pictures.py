@@ -30,6 +30,8 @@ Curve = tuple[NDArray[float64], NDArray[float64]]
 # Of the curves in one picture, which may be printed in grey.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6", "#b8860b")
+# Of what grows for as long as a model is watched a picture shows the latest; all are in the tables.
+WEEKS_SHOWN, MODELS_SHOWN = 26, 20
 # A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
 GROUPS, LEAST_IN_GROUP = 10, 20
 
@@ -350,9 +352,13 @@ class JudgedVersion:
 
 
 def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
-    """Recall with its interval of each model in the order of its judgement, beside the least that is allowed."""
+    """Recall with its interval of each model in the order of its judgement, beside the least that is allowed.
+
+    Of the last MODELS_SHOWN.
+    """
     from matplotlib.figure import Figure
 
+    of_all, judged = len(judged), judged[-MODELS_SHOWN:]
     figure = Figure(figsize=(max(6.0, 0.45 * len(judged)), 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     asked = [np.nan if model.least is None else model.least for model in judged]
@@ -364,7 +370,8 @@ def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
             places, recall, low, high = (np.array(values, dtype=float) for values in zip(*points, strict=True))
             axes.errorbar(places, recall, yerr=_spread(recall, low, high), fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(range(len(judged)), [model.name for model in judged], rotation=45, ha="right", fontsize=8)
-    axes.set(title="Recall over versions", ylabel="recall on customers the model never saw", ylim=(0, 1))
+    title = f"Recall over versions{_latest_of(len(judged), of_all, 'models')}"
+    axes.set(title=title, ylabel="recall on customers the model never saw", ylim=(0, 1))
     axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
     axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="lower right", fontsize=8)
@@ -424,11 +431,13 @@ def figures_over_dates(dates: Sequence[JudgedDate]) -> "Figure":
 def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     """The stability index of each subject (rows) at each scored date; dark is near its limit, marked is beyond one.
 
-    measurements: of the index.
+    Of the last WEEKS_SHOWN. measurements: of the index.
     """
     from matplotlib.figure import Figure
 
-    dates = sorted({each.as_of for each in measurements})
+    of_all = sorted({each.as_of for each in measurements})
+    dates = of_all[-WEEKS_SHOWN:]
+    measurements = [each for each in measurements if each.as_of in dates]
     subjects = list(dict.fromkeys(each.subject for each in measurements))
     figure = Figure(
         figsize=(max(6.0, 2.6 + 0.42 * len(dates)), max(2.4, 1.4 + 0.3 * len(subjects))), dpi=110, layout="constrained"
@@ -454,61 +463,96 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     if dates:
         image = axes.imshow(shares, cmap="Oranges", vmin=0, vmax=1.5, aspect="auto")
         figure.colorbar(image, label="index / limit of a warning")
-    axes.set_xticks(range(len(dates)), [f"{day:%-d %b}" for day in dates], rotation=45, ha="right", fontsize=8)
+    axes.set_xticks(range(len(dates)), _days_named(dates), rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(subjects)), subjects, fontsize=8)
-    axes.set_title("Population stability against the training data (! warns, !! fails)", fontsize=10)
+    title = f"Population stability against the training data{_latest_of(len(dates), len(of_all), 'weeks')}"
+    axes.set_title(f"{title} (! warns, !! fails)", fontsize=10)
     return figure
 
 
-def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Measurement] = ()) -> "Figure":
-    """Recall of the alerts as served over the scored dates, with its interval, by version; hollow: in sample.
+def _days_named(dates: Sequence[date]) -> list[str]:
+    """Each with its day and month; the first, and the first of a year, with the year."""
+    years = [None, *(day.year for day in dates[:-1])]
+    return [
+        f"{day:%-d %b}" if day.year == year_before else f"{day:%-d %b %Y}"
+        for day, year_before in zip(dates, years[: len(dates)], strict=True)
+    ]
 
-    measurements: of the realised recall. Dates whose labels are not yet known are left out. estimates: of the
-    estimated one, whose interval is a bar behind.
+
+def _latest_of(shown: int, of_all: int, what: str) -> str:
+    """What follows a title where not all are shown."""
+    return "" if shown == of_all else f", the last {shown} of {of_all} {what}"
+
+
+def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Measurement] = ()) -> "Figure":
+    """Recall of the alerts as served over the scored dates, with its interval; hollow: in sample. The version is named
+    where it begins to serve.
+
+    Of the last WEEKS_SHOWN that were scored. measurements: of the realised recall. Dates whose labels are not yet known
+    are left out. estimates: of the estimated one, whose interval is a bar behind.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
+    of_all = sorted({each.as_of for each in (*measurements, *estimates)})
+    dates = of_all[-WEEKS_SHOWN:]
     figure = Figure(figsize=(7.4, 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    known = [each for each in measurements if each.value is not None]
-    foretold = sorted((each for each in estimates if each.value is not None), key=lambda each: each.as_of)
+    known, foretold = (
+        sorted((m for m in of_kind if m.value is not None and m.as_of in dates), key=lambda each: each.as_of)
+        for of_kind in (measurements, estimates)
+    )
     if foretold:
         days = [each.as_of for each in foretold]
-        lows, values, highs = (
-            np.array([getattr(m, end) for m in foretold], dtype=float) for end in ("low", "value", "high")
-        )
+        lows, values, highs = _ends(foretold)
         label = "as the probabilities foretold it"
         axes.plot(days, values, "_", color="#888888", markersize=9, label=label)  # type: ignore[arg-type]
         axes.vlines(days, lows, highs, color="#cccccc", linewidth=5, zorder=0)  # type: ignore[arg-type]
     asked = {each.as_of: each.limit_fail for each in known}
     axes.plot(list(asked), list(asked.values()), "_", color="#444444", markersize=14, label="least the gate asks")  # type: ignore[arg-type]
-    for number, version in enumerate(dict.fromkeys(each.model_version for each in known)):
-        for is_in_sample in (False, True):
-            of_version = [m for m in known if m.model_version == version and m.is_in_sample is is_in_sample]
-            if not of_version:
-                continue
-            values, lows, highs = (
-                np.array([getattr(m, end) for m in of_version], dtype=float) for end in ("value", "low", "high")
-            )
+    for is_in_sample, name in ((False, "as it was"), (True, "as it was, on dates the version learned from")):
+        points = [each for each in known if each.is_in_sample is is_in_sample]
+        if points:
+            lows, values, highs = _ends(points)
             axes.errorbar(
-                [m.as_of for m in of_version],  # type: ignore[arg-type]
+                [each.as_of for each in points],  # type: ignore[arg-type]
                 values,
                 yerr=_spread(values, lows, highs),
                 fmt="o",
-                color=COLOURS[number % len(COLOURS)],
+                color=COLOURS[0],
                 markerfacecolor="white" if is_in_sample else None,
                 capsize=3,
-                label=f"version {version}" + (", on dates it learned from" if is_in_sample else ""),
+                label=name,
             )
-    axes.set(
-        title="Recall of what was served, as foretold and as realised",
-        ylabel="share of those who left that were alerted",
-        ylim=(0, 1),
-    )
-    axes.grid(alpha=0.25)
+    # The first week of a version is the last to be noted.
+    served = sorted([*foretold, *known], key=lambda each: each.as_of, reverse=True)
+    begun = {each.model_version: each.as_of for each in served}
+    for version, day in begun.items():
+        axes.axvline(day, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=0)  # type: ignore[arg-type]
+        place = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 7, "color": "#444444"}
+        axes.text(day, 0.99, f"version {version}", **place)  # type: ignore[arg-type]
+    title = f"Recall of what was served, as foretold and as realised{_latest_of(len(dates), len(of_all), 'weeks')}"
+    axes.set_title(title, fontsize=10)
+    axes.set(ylabel="share of those who left that were alerted", ylim=(0, 1))
+    # Between a few weeks the locator finds days on which nothing was scored, and about one of them years.
+    if len(dates) > 9:
+        locator = AutoDateLocator(maxticks=9)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    elif dates:
+        axes.set_xticks(dates, _days_named(dates))  # type: ignore[arg-type]
+        axes.set_xlim(dates[0] - timedelta(days=4), dates[-1] + timedelta(days=4))  # type: ignore[arg-type]
+    axes.grid(alpha=0.25, axis="y")
     axes.legend(loc="lower right", fontsize=8)
-    figure.autofmt_xdate()
     return figure
+
+
+def _ends(measurements: Sequence[Measurement]) -> tuple[Floats, Floats, Floats]:
+    """low, value and high of each."""
+    lows, values, highs = (
+        np.array([getattr(each, end) for each in measurements], dtype=float) for end in ("low", "value", "high")
+    )
+    return lows, values, highs
 
 
 def _by_score(scores: NDArray[float64], labels: NDArray[float64]) -> list[tuple[NDArray[float64], NDArray[float64]]]:

@@ -340,7 +340,7 @@ def test_the_drift_of_each_subject_and_date_is_written_in_its_cell_with_a_mark_w
         (0, 1): "0.31!!",
     }
     assert [label.get_text() for label in axes.get_yticklabels()] == ["recency_days", "score"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep", "8 Sep"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 Sep 2025", "8 Sep"]
     assert drawn(drift_over_dates([])).markdown.startswith("![Population stability against the training data")
 
 
@@ -351,13 +351,38 @@ def test_realised_recall_is_marked_by_version_and_by_whether_it_flatters() -> No
         measured(Metric.REALISED_RECALL, "", 2, 0.4, Status.OK, "2"),
         measured(Metric.REALISED_RECALL, "", 3, None, Status.NOT_YET_KNOWN, "2"),
     ]
-    assert legend(realised_recall(found)) == [
+    figure = realised_recall(found)
+    assert legend(figure) == [
         "least the gate asks",
-        "version 1",
-        "version 1, on dates it learned from",
-        "version 2",
+        "as it was",
+        "as it was, on dates the version learned from",
     ]
+    begun = {text.get_text(): text.get_position()[0] for text in figure.axes[0].texts}
+    assert begun == {"version 1": date(2025, 9, 1), "version 2": date(2025, 9, 15)}
     assert len(realised_recall([]).axes) == 1
+
+
+def test_of_years_of_weeks_and_models_a_picture_shows_the_latest_and_says_so() -> None:
+    weeks = range(3 * 52)
+    drift = [measured(Metric.PSI, name, week, 0.01, Status.OK) for week in weeks for name in ("recency_days", "score")]
+    recall = [measured(Metric.REALISED_RECALL, "", week, 0.5, Status.OK, str(1 + week // 4)) for week in weeks]
+    models = [JudgedVersion(f"version {number}", 0.5, 0.4, 0.6, True) for number in weeks]
+    stability, realised, versions = (
+        drift_over_dates(drift),
+        realised_recall(recall, recall),
+        recall_over_versions(models),
+    )
+    assert [figure.get_size_inches()[0] < 15 for figure in (stability, realised, versions)] == [True] * 3
+    ticks = [label.get_text() for label in stability.axes[0].get_xticklabels()]
+    assert (len(ticks), ticks[0], ticks[-1]) == (26, "28 Feb 2028", "21 Aug")
+    assert stability.axes[0].get_title().endswith("the last 26 of 156 weeks (! warns, !! fails)")
+    shown = [text.get_text() for text in realised.axes[0].texts]
+    assert set(shown) == {f"version {number}" for number in range(33, 40)}
+    assert len(legend(realised)) == 3
+    assert realised.axes[0].get_title().endswith("the last 26 of 156 weeks")
+    named = [label.get_text() for label in versions.axes[0].get_xticklabels()]
+    assert named == [f"version {number}" for number in weeks[-20:]]
+    assert versions.axes[0].get_title().endswith("the last 20 of 156 models")
 
 
 # ---- the dates of a backtest
