@@ -42,6 +42,7 @@ from churn_assets.resources.trained_models import (
     TREES_FILE,
     LoggedTraining,
     TrainedModel,
+    in_parts,
     provenance_tags,
 )
 from churn_assets.serving.files import FILES_TAG, files_digest
@@ -236,8 +237,8 @@ class TrackingResource(dg.ConfigurableResource):
 
         from churn_assets.serving import flavor
 
-        mlflow.log_params(dict(logged.params))
-        mlflow.set_tags(provenance_tags(logged.evidence, logged.features, logged.threshold))
+        mlflow.log_params(in_parts(logged.params))
+        mlflow.set_tags(in_parts(provenance_tags(logged.evidence, logged.features, logged.threshold)))
         datasets = {}
         for table, path in logged.inputs.items():
             version = logged.evidence.data_versions[table]
@@ -410,7 +411,7 @@ class TrackingResource(dg.ConfigurableResource):
             for name, value in metrics.items()
             if value is not None
         ]
-        self.client.log_batch(run_id, metrics=logged, tags=[RunTag(name, text) for name, text in tags.items()])
+        self.client.log_batch(run_id, metrics=logged, tags=[RunTag(*tag) for tag in in_parts(tags).items()])
         if model_id is not None:
             self.client.set_logged_model_tags(model_id, {NOTE_TAG: description})
         with _written(pictures) as folder:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.churn.errors import ChurnError
@@ -36,6 +37,30 @@ TRAINING_TAG = "training"
 BEFORE = {"estimator": "gbt", "purchase_model": "null", "feature_share": "1.0", "workers": "1", "begun_as_of": "[]"}
 ONE_WORKER = {"workers": 1}
 ALERTED_METRICS = ("validation_alert_share", "validation_current_customers")
+# MLflow cuts the values of a run that are longer than it keeps, without an error: params at 6,000 characters, tags at
+# 8,000. The dates of nine years are longer, and the names of 350 features.
+LONGEST = 5_000
+
+
+def in_parts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Params or tags of a run as text; of what is longer than LONGEST the rest is under `name part 2` and so on."""
+    texts = {name: str(value) for name, value in values.items()}
+    return {
+        name if begin == 0 else f"{name} part {begin // LONGEST + 1}": text[begin : begin + LONGEST]
+        for name, text in texts.items()
+        for begin in range(0, max(len(text), 1), LONGEST)
+    }
+
+
+def of_parts(recorded: Mapping[str, str]) -> dict[str, str]:
+    """The params or tags that `in_parts` made these of."""
+    whole = dict(recorded)
+    for name in recorded:
+        for number in count(2):
+            if (part := whole.pop(f"{name} part {number}", None)) is None:
+                break
+            whole[name] += part
+    return whole
 
 
 def provenance_tags(evidence: Evidence, features: Sequence[str], threshold: float | None) -> dict[str, str]:
@@ -189,7 +214,7 @@ class TrainedModel:
 
     @staticmethod
     def _of(run: "Run") -> "TrainedModel":
-        tags, params, metrics = run.data.tags, BEFORE | run.data.params, run.data.metrics
+        tags, params, metrics = of_parts(run.data.tags), BEFORE | of_parts(run.data.params), run.data.metrics
         evidence = Evidence(tags["model_digest"], tags["policy_digest"], json.loads(tags["data_versions"]))
         # Params are text; the defaults know the types.
         has_alerted = all(name in metrics for name in ALERTED_METRICS)
