@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import reduce
 from math import isfinite, sqrt
-from operator import or_
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -27,7 +26,7 @@ from churn_assets.churn.labels import with_labels
 from churn_assets.churn.outcomes import MAX_KEYS, Figure, Outcome, none_of, share_up_to, told_apart
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.splits import TEST_FOLDS
-from churn_assets.churn.tables import BLANKS, SourceTable, check_source_schema, united
+from churn_assets.churn.tables import BLANKS, SourceTable, any_of, check_source_schema, united
 
 COLUMNS_AND_TYPES = "columns_and_types"
 ONE_ROW_EACH = "one_row_per_customer_and_date"
@@ -258,12 +257,12 @@ def _broken(features: Sequence[Feature]) -> dict[str, Column]:
     """Whether a row breaks each rule that it can break by itself."""
     # With blanks around it a key would meet neither an opt-out nor a contact, which are compared without.
     is_padded = F.col("customer_id").cast("string") != F.btrim(F.col("customer_id").cast("string"), F.lit(BLANKS))
-    has_null = F.col("customer_id").isNull() | is_padded | F.col("as_of").isNull()
-    is_outside = F.lit(False)
-    for feature in features:
-        value = F.col(feature.name).try_cast("double")
-        has_null |= value.isNull() | F.isnan(value)
-        is_outside |= F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False))
+    values = [(feature, F.col(feature.name).try_cast("double")) for feature in features]
+    is_null = [value.isNull() | F.isnan(value) for _, value in values]
+    has_null = any_of([F.col("customer_id").isNull(), is_padded, F.col("as_of").isNull(), *is_null])
+    is_outside = any_of(
+        F.coalesce(~F.isnan(value) & ~_is_within(value, feature), F.lit(False)) for feature, value in values
+    )
     label = F.col("label").try_cast("double")
     is_label_wrong = F.col("label").isNotNull() & ~F.coalesce(label.isin(0.0, 1.0), F.lit(False))
     return {"no_nulls": has_null, "ranges": is_outside, "label_is_binary": is_label_wrong}
@@ -434,7 +433,7 @@ def _same_outcome(
         for name in names
     }
     differing = compared.select("customer_id", *[condition.alias(name) for name, condition in is_other.items()])
-    broken = differing.where(reduce(or_, map(F.col, names)))
+    broken = differing.where(any_of(map(F.col, names)))
     counts = broken.agg(F.count(F.lit(1)).alias("rows"), *[F.count_if(name).alias(name) for name in names])
     (found,) = counts.collect()
     rows, features = found["rows"], sorted(name for name in names if found[name])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from functools import reduce
 from math import isfinite
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from churn_assets.churn.catalogue import CATALOGUE, Catalogue, Feature
 from churn_assets.churn.contract import panel_schema
 from churn_assets.churn.outcomes import MAX_KEYS, Outcome, of_customers
 from churn_assets.churn.policy import Scoring
+from churn_assets.churn.tables import any_of
 
 KEYS = ("customer_id", "as_of")
 # The versions of the model and of the panel that customers were scored with.
@@ -141,7 +141,7 @@ def _counted(rows: DataFrame, *, expected: int = 0, placed: int = 0, is_wrong: C
 
 def _is_wrong(scores: DataFrame) -> Column:
     probability = F.col("churn_probability")
-    has_null = reduce(lambda one, other: one | other, [F.col(name).isNull() for name in scores.columns])
+    has_null = any_of(F.col(name).isNull() for name in scores.columns)
     return has_null | ~probability.between(0.0, 1.0) | ~F.col("risk_tier").isin(*TIERS)
 
 

@@ -1,7 +1,7 @@
 """The source tables in canonical columns: what they must hold and how raw types become theirs. No rules about rows."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -258,6 +258,18 @@ def _as_kind(value: Column, column: SourceColumn) -> Column:
         "boolean": lambda raw: raw.try_cast("boolean"),
     }
     return as_kind[column.kind](value)
+
+
+def any_of(conditions: Iterable[Column]) -> Column:
+    """Whether one of them is true, as `|` of all has it; false of none.
+
+    Halved, not one after the other: the message of Spark Connect, and so Sail, holds no expression of fifty levels.
+    """
+    each = list(conditions)
+    if len(each) < 2:
+        return each[0] if each else F.lit(False)
+    middle = len(each) // 2
+    return any_of(each[:middle]) | any_of(each[middle:])
 
 
 def united(one: DataFrame, other: DataFrame) -> DataFrame:

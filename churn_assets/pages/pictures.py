@@ -30,8 +30,9 @@ Curve = tuple[NDArray[float64], NDArray[float64]]
 # Of the curves in one picture, which may be printed in grey.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 COLOURS = ("#1f5fa8", "#c44e28", "#4a8f4a", "#7d5ba6", "#b8860b")
-# Of what grows for as long as a model is watched a picture shows the latest; all are in the tables.
-WEEKS_SHOWN, MODELS_SHOWN = 26, 20
+# Of what grows for as long as a model is watched a picture shows the latest, of many features those that matter most;
+# all are in the tables.
+WEEKS_SHOWN, MODELS_SHOWN, FEATURES_SHOWN = 26, 20, 30
 # A reliability diagram has this many groups of customers, fewer where they would be smaller than that.
 GROUPS, LEAST_IN_GROUP = 10, 20
 
@@ -68,11 +69,12 @@ def precision_recall(
 
 
 def feature_importances(importances: Mapping[str, float], title: str) -> "Figure":
-    """A bar for each feature's share of the trees' gain, the largest on top."""
+    """A bar for each feature's share of the trees' gain, the largest on top, of the FEATURES_SHOWN largest."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    rising = sorted(importances.items(), key=lambda item: item[1])
+    rising = sorted(importances.items(), key=lambda item: item[1])[-FEATURES_SHOWN:]
+    title += _of_all(len(rising), len(importances), "features", "the {} largest")
     figure = Figure(figsize=(7.0, 1.4 + 0.3 * len(rising)), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     bars = axes.barh([name for name, _ in rising], [share for _, share in rising], color=COLOURS[0])
@@ -85,11 +87,15 @@ def feature_importances(importances: Mapping[str, float], title: str) -> "Figure
 
 
 def shap_sizes(influences: Sequence[Influence], title: str) -> "Figure":
-    """A bar for each feature's mean size of SHAP, the largest on top, coloured by what a larger value does."""
+    """A bar for each feature's mean size of SHAP, the largest on top, coloured by what a larger value does.
+
+    influences: the largest first, of which FEATURES_SHOWN are shown.
+    """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    rising = list(reversed(influences))
+    rising = list(reversed(influences[:FEATURES_SHOWN]))
+    title += _of_all(len(rising), len(influences), "features", "the {} largest")
     colours = {"raises": COLOURS[1], "lowers": COLOURS[0], "neither": "#9aa5b1"}
     figure = Figure(figsize=(7.0, 1.6 + 0.3 * len(rising)), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -101,7 +107,7 @@ def shap_sizes(influences: Sequence[Influence], title: str) -> "Figure":
     axes.bar_label(bars, labels=[f"{each.mean:.3f}" for each in rising], padding=3, fontsize=8)
     axes.set(title=title, xlabel="mean size of SHAP, log-odds of leaving")
     words = {"raises": "a larger value raises the risk", "lowers": "a larger value lowers it", "neither": "neither"}
-    kinds = [kind for kind in words if any(each.direction == kind for each in influences)]
+    kinds = [kind for kind in words if any(each.direction == kind for each in rising)]
     axes.legend(
         handles=[Patch(color=colours[kind], label=words[kind]) for kind in kinds], loc="lower right", fontsize=8
     )
@@ -370,7 +376,7 @@ def recall_over_versions(judged: Sequence[JudgedVersion]) -> "Figure":
             places, recall, low, high = (np.array(values, dtype=float) for values in zip(*points, strict=True))
             axes.errorbar(places, recall, yerr=_spread(recall, low, high), fmt="o", color=colour, capsize=3, label=name)
     axes.set_xticks(range(len(judged)), [model.name for model in judged], rotation=45, ha="right", fontsize=8)
-    title = f"Recall over versions{_latest_of(len(judged), of_all, 'models')}"
+    title = f"Recall over versions{_of_all(len(judged), of_all, 'models')}"
     axes.set(title=title, ylabel="recall on customers the model never saw", ylim=(0, 1))
     axes.set_xlim(-0.6, max(len(judged), 1) - 0.4)
     axes.grid(alpha=0.25, axis="y")
@@ -431,21 +437,25 @@ def figures_over_dates(dates: Sequence[JudgedDate]) -> "Figure":
 def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     """The stability index of each subject (rows) at each scored date; dark is near its limit, marked is beyond one.
 
-    Of the last WEEKS_SHOWN. measurements: of the index.
+    Of the last WEEKS_SHOWN, and of the FEATURES_SHOWN subjects that were the nearest to their limits in these.
+    measurements: of the index.
     """
     from matplotlib.figure import Figure
 
     of_all = sorted({each.as_of for each in measurements})
     dates = of_all[-WEEKS_SHOWN:]
-    measurements = [each for each in measurements if each.as_of in dates]
-    subjects = list(dict.fromkeys(each.subject for each in measurements))
+    of_dates = [each for each in measurements if each.as_of in dates]
+    nearest = sorted(of_dates, key=lambda each: (each.value or 0.0) / each.limit_warn, reverse=True)
+    shown = list(dict.fromkeys(each.subject for each in nearest))[:FEATURES_SHOWN]
+    of_all_subjects = list(dict.fromkeys(each.subject for each in of_dates))
+    subjects = [subject for subject in of_all_subjects if subject in shown]
     figure = Figure(
         figsize=(max(6.0, 2.6 + 0.42 * len(dates)), max(2.4, 1.4 + 0.3 * len(subjects))), dpi=110, layout="constrained"
     )
     axes = figure.add_subplot()
     shares = np.full((len(subjects), len(dates)), np.nan)
-    for each in measurements:
-        if each.value is not None:
+    for each in of_dates:
+        if each.value is not None and each.subject in shown:
             place = subjects.index(each.subject), dates.index(each.as_of)
             shares[place] = each.value / each.limit_warn
             mark = {Status.WARN: "!", Status.FAIL: "!!"}.get(each.status, "")
@@ -465,7 +475,8 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
         figure.colorbar(image, label="index / limit of a warning")
     axes.set_xticks(range(len(dates)), _days_named(dates), rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(subjects)), subjects, fontsize=8)
-    title = f"Population stability against the training data{_latest_of(len(dates), len(of_all), 'weeks')}"
+    title = f"Population stability against the training data{_of_all(len(dates), len(of_all), 'weeks')}"
+    title += _of_all(len(subjects), len(of_all_subjects), "features", "the {} most changed")
     axes.set_title(f"{title} (! warns, !! fails)", fontsize=10)
     return figure
 
@@ -479,9 +490,9 @@ def _days_named(dates: Sequence[date]) -> list[str]:
     ]
 
 
-def _latest_of(shown: int, of_all: int, what: str) -> str:
+def _of_all(shown: int, of_all: int, what: str, which: str = "the last {}") -> str:
     """What follows a title where not all are shown."""
-    return "" if shown == of_all else f", the last {shown} of {of_all} {what}"
+    return "" if shown == of_all else f", {which.format(shown)} of {of_all} {what}"
 
 
 def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Measurement] = ()) -> "Figure":
@@ -531,7 +542,7 @@ def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Mea
         axes.axvline(day, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=0)  # type: ignore[arg-type]
         place = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 7, "color": "#444444"}
         axes.text(day, 0.99, f"version {version}", **place)  # type: ignore[arg-type]
-    title = f"Recall of what was served, as foretold and as realised{_latest_of(len(dates), len(of_all), 'weeks')}"
+    title = f"Recall of what was served, as foretold and as realised{_of_all(len(dates), len(of_all), 'weeks')}"
     axes.set_title(title, fontsize=10)
     axes.set(ylabel="share of those who left that were alerted", ylim=(0, 1))
     # Between a few weeks the locator finds days on which nothing was scored, and about one of them years.

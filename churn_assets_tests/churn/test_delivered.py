@@ -6,9 +6,10 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from pyspark.sql import SparkSession
 
 from churn_assets.churn.catalogue import CATALOGUE, Catalogue, as_delivered, delivered_catalogue
-from churn_assets.churn.contract import attested_outcome, dates_between
+from churn_assets.churn.contract import attested_outcome, dates_between, delivered_outcomes
 from churn_assets.churn.delivered import Delivered, Step
 from churn_assets.churn.errors import InvalidCatalogueError
 from churn_assets.churn.evaluation import ORDER_COUNT, RULE, SINGLE_FEATURE, Verdict, judge
@@ -210,6 +211,24 @@ def test_a_delivered_rule_and_a_count_of_orders_are_rivals_as_they_are_of_orders
     catalogue = delivered_catalogue(columns, Delivered(has_rule=True))
     judged = rows().assign(total_orders=3.0, risk_score=0.5)
     assert set(scored(judged, ["total_orders"], {}, None, catalogue).rivals) == {RULE, ORDER_COUNT}
+
+
+# --- how many ---
+
+
+def test_each_of_many_features_is_judged_on_every_engine(spark: SparkSession) -> None:
+    names = [f"measure_{number:03}" for number in range(120)]
+    catalogue = delivered_catalogue(
+        [as_delivered(name, low=0, high=1, kind="number", meaning=name) for name in names], VOUCHED
+    )
+    panel = pd.DataFrame({name: [0.5, 0.25, 1.0] for name in names}).assign(
+        customer_id=["A", "B", "C"], as_of=date(2026, 1, 5), label=[0.0, 1.0, 0.0]
+    )
+    panel.loc[0, names[0]], panel.loc[2, names[-1]] = None, 1.5
+    outcomes = {each.rule: each for each in delivered_outcomes(spark.createDataFrame(panel), catalogue, TODAY)}
+    assert outcomes["no_nulls"].keys == ("A at 2026-01-05",)
+    assert outcomes["ranges"].keys == ("C at 2026-01-05",)
+    assert outcomes["label_is_binary"].is_passed
 
 
 # --- when ---

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from churn_assets.churn.evaluation import Comparison, Figures, JudgedDate
+from churn_assets.churn.influences import Influence
 from churn_assets.churn.intervals import UNDEFINED, Estimate, Floats, wilson_interval
 from churn_assets.churn.labels import SnapshotShares
 from churn_assets.churn.monitoring import Measurement, Metric, Status
@@ -37,6 +38,7 @@ from churn_assets.pages.pictures import (
     realised_recall,
     recall_over_versions,
     score_distribution,
+    shap_sizes,
     uplift_by_tenths,
 )
 
@@ -305,6 +307,23 @@ def test_every_judged_version_has_its_recall_with_interval_and_its_verdict() -> 
 
 def test_without_any_version_there_is_still_a_picture() -> None:
     assert drawn(recall_over_versions([])).data_uri.startswith("data:image/png;base64,")
+
+
+def test_of_hundreds_of_features_a_picture_shows_those_that_matter_most_and_says_so() -> None:
+    names = [f"feature_{number:03}" for number in range(400)]
+    gains = feature_importances({name: number / 1_000 for number, name in enumerate(names)}, "What the trees use")
+    sizes = shap_sizes([Influence(name, 1.0, "raises") for name in names], "What drives the scores")
+    stability = drift_over_dates(
+        [measured(Metric.PSI, name, 0, number / 1_000, Status.OK) for number, name in enumerate(names)]
+    )
+    assert [figure.get_size_inches()[1] < 12 for figure in (gains, sizes, stability)] == [True] * 3
+    shown = [[label.get_text() for label in figure.axes[0].get_yticklabels()] for figure in (gains, sizes, stability)]
+    assert shown == [names[-30:], names[:30][::-1], names[-30:]]
+    assert [figure.axes[0].get_title() for figure in (gains, sizes, stability)] == [
+        "What the trees use, the 30 largest of 400 features",
+        "What drives the scores, the 30 largest of 400 features",
+        "Population stability against the training data, the 30 most changed of 400 features (! warns, !! fails)",
+    ]
 
 
 def measured(
