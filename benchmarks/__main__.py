@@ -54,8 +54,8 @@ sides are compared they alternate in one run: read the ratio, for the machine ma
 {benchmarks}
 
 They run on Sail, and with `CHURN_ENGINE=local` on local Spark; with `CHURN_ENGINE=sail,local` `run`, `plain`,
-`training`, `features` and `collecting` compare both. `scoring`, `serving`, `learners`, `estimators` and the notebook's
-side of `training` need local Spark. `BENCH_ROUNDS` is how often each side of a comparison of processes runs. `run`
+`training`, `features` and `collecting` compare both. `scoring`, `serving`, `estimators` and the notebook's side of
+`training` need local Spark. `BENCH_ROUNDS` is how often each side of a comparison of processes runs. `run`
 needs another checkout: `BENCH_AGAINST=FOLDER make bench ARGS=run`."""
 
 
