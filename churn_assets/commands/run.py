@@ -176,9 +176,9 @@ def _look_ahead(resources: Mapping[str, Any]) -> None:
 def _load_ahead() -> None:
     """Loads what later steps need in a thread of its own: for most of the first steps this process waits for Spark.
 
-    Nothing of MLflow, which this thread loads when it is asked first: an import of a part of it in one thread and of
-    the whole in another end in a _DeadlockError, its half loaded ORM breaks statements of Dagster's, and a store made
-    in one thread breaks the migrations of the other.
+    Nothing of MLflow, which the run's own thread loads where it is asked first: imports of a part of it in one thread
+    and of the whole in another end in a _DeadlockError, its half loaded ORM breaks statements of Dagster's, and a store
+    made in one thread breaks migrations in another.
     """
 
     def load() -> None:

@@ -147,9 +147,6 @@ def monitoring(
     figures = measurements(weeks, counted, profiles, policy, calibrations, alerted)
     rows = pa.Table.from_pylist([each.row() for each in figures], MEASUREMENT_SCHEMA)
     commit = lakehouse.overwrite(MONITORING, rows, since=before, metadata={"inputs": inputs})
-    alarms = [f"{each.as_of}: {each.description}" for each in _latest_first(figures) if each.is_alarm]
-    if len(alarms) > MAX_KEYS:
-        alarms[MAX_KEYS:] = [f"and {len(alarms) - MAX_KEYS} more, as the column `status` of the table has them"]
     counts = Counter(each.status.value for each in figures)
     return table_result(
         commit,
@@ -158,7 +155,7 @@ def monitoring(
             "weeks": len(weeks),
             **as_numbers(each.figure for each in _of_latest_weeks(figures)),
             **{status.value: counts[status.value] for status in Status},
-            "alarms": bullets(alarms or ["none"]),
+            "alarms": bullets(_alarms(figures) or ["none"]),
             "population_stability": as_metadata(
                 drawn(drift_over_dates([each for each in figures if each.metric is Metric.PSI]))
             ),
@@ -289,6 +286,13 @@ def _outcome(name: str, figures: Sequence[Measurement], *, has_weeks: bool) -> O
     is_warning = bool(alarms) and all(each.status is Status.WARN for each in alarms)
     figures_ = tuple(each.figure for each in latest)
     return Outcome(name, not alarms, observed, latest[0].allowed, tuple(earlier), is_warning, figures_)
+
+
+def _alarms(figures: Sequence[Measurement]) -> list[str]:
+    """The latest first; of more than MAX_KEYS how many more there are."""
+    alarms = [f"{each.as_of}: {each.description}" for each in _latest_first(figures) if each.is_alarm]
+    more = len(alarms) - MAX_KEYS
+    return alarms if more <= 0 else [*alarms[:MAX_KEYS], f"and {more} more: the column status of {MONITORING}"]
 
 
 def _latest_first(figures: Sequence[Measurement]) -> list[Measurement]:

@@ -445,8 +445,9 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     of_all = sorted({each.as_of for each in measurements})
     dates = of_all[-WEEKS_SHOWN:]
     of_dates = [each for each in measurements if each.as_of in dates]
-    nearest = sorted(of_dates, key=lambda each: (each.value or 0.0) / each.limit_warn, reverse=True)
-    shown = list(dict.fromkeys(each.subject for each in nearest))[:FEATURES_SHOWN]
+    known = [each for each in of_dates if each.value is not None]
+    nearest = sorted(known, key=lambda each: (each.value or 0.0) / each.limit_warn, reverse=True)
+    shown = list(dict.fromkeys(each.subject for each in (*nearest, *of_dates)))[:FEATURES_SHOWN]
     of_all_subjects = list(dict.fromkeys(each.subject for each in of_dates))
     subjects = [subject for subject in of_all_subjects if subject in shown]
     figure = Figure(
@@ -454,7 +455,7 @@ def drift_over_dates(measurements: Sequence[Measurement]) -> "Figure":
     )
     axes = figure.add_subplot()
     shares = np.full((len(subjects), len(dates)), np.nan)
-    for each in of_dates:
+    for each in known:
         if each.value is not None and each.subject in shown:
             place = subjects.index(each.subject), dates.index(each.as_of)
             shares[place] = each.value / each.limit_warn

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import astuple
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,20 @@ from churn_assets.churn.catalogue import FEATURES
 from churn_assets.churn.drift import SCORE
 from churn_assets.churn.expectation import STEPS, expected
 from churn_assets.churn.intervals import share_difference, wilson_interval
+from churn_assets.churn.monitoring import Measurement, Metric, Status
 from churn_assets.churn.policy import Monitoring
 from churn_assets.churn.recalibration import Calibration
 from churn_assets.defs.evaluation import EVALUATIONS
 from churn_assets.defs.features import PANEL
-from churn_assets.defs.monitoring import CHECKS, DECISIONS, MONITORING, PROFILES, monitoring_limits
+from churn_assets.defs.monitoring import (
+    CHECKS,
+    DECISIONS,
+    MONITORING,
+    PROFILES,
+    _alarms,
+    _outcome,
+    monitoring_limits,
+)
 from churn_assets.defs.scoring import SCORES, SCORING, UNSCORED
 from churn_assets.resources.trained_models import REGISTERED_MODEL, TrainedModel
 from churn_assets_tests.check_results import results_of
@@ -275,3 +284,17 @@ def test_a_week_of_a_version_that_is_gone_is_an_error_with_a_next_step(served: P
     assert not result.success
     assert f"version 9 of {REGISTERED_MODEL}, which is no longer registered" in causes_of(result)[0]
     assert "Next step: score these weeks again" in causes_of(result)[0]
+
+
+def test_of_years_of_alarms_the_latest_are_named() -> None:
+    weeks = [date(2023, 1, 2) + timedelta(weeks=week) for week in range(3 * 52)]
+    failed = [
+        Measurement(week, "1", Metric.ALERT_SHARE, "", 0.5, None, None, 100, 0.1, 0.2, False, Status.FAIL)
+        for week in weeks
+    ]
+    alarms = _alarms(failed)
+    assert [line[:10] for line in alarms[:10]] == [str(week) for week in weeks[:-11:-1]]
+    assert alarms[10:] == [f"and 146 more: the column status of {MONITORING}"]
+    assert _alarms(failed[:10]) == [f"{each.as_of}: {each.description}" for each in reversed(failed[:10])]
+    outcome = _outcome("alert_share", failed, has_weeks=True)
+    assert outcome.keys == tuple(f"alert_share at {week}" for week in weeks[-2:-12:-1])
