@@ -224,7 +224,7 @@ def main() -> None:
     engine, shipped = engines()[0], load_policy(CHECKOUT / "policy.toml")
     spark, at_test_date = spark_session(engine), LEARNERS if engine == "local" else RIVALS
     shown, by_date = [], []
-    for seed in sorted({*SHOWN_SEEDS, *SEEDS}, key=[*SHOWN_SEEDS, *SEEDS].index):
+    for seed in dict.fromkeys([*SHOWN_SEEDS, *SEEDS]):
         with demo_panel(spark, DemoSettings(seed=seed, campaign=None), shipped) as built:
             latest, *earlier = _dates(built, shipped)
             learners = at_test_date if seed in SHOWN_SEEDS else RIVALS
@@ -347,7 +347,7 @@ def _rivals_by_date(by_date: Sequence[Judged]) -> list[str]:
         "|-|-|-|-|-|" + "-|" * len(rivals),
     ]
     for judged in by_date:
-        ahead = [_with_interval(tuple(-end for end in _turned(judged.gains[name]))) for name in rivals]
+        ahead = [_with_interval(_ahead(judged.gains[name])) for name in rivals]
         cells = [judged.data, f"{judged.dates.test}", f"{judged.customers:,}", f"{judged.areas[DEFAULT]:.4f}"]
         lines.append(f"| {' | '.join([*cells, _of_the_best(judged), *ahead])} |")
     demos = [judged for judged in by_date if BEST in judged.areas]
@@ -361,17 +361,17 @@ def _rivals_by_date(by_date: Sequence[Judged]) -> list[str]:
     return lines
 
 
-def _turned(gain: tuple[float, float, float]) -> tuple[float, float, float]:
-    """The ends of its interval in the order of the difference the other way round."""
+def _ahead(gain: tuple[float, float, float]) -> tuple[float, float, float]:
+    """What the default has more, of what another has."""
     figure, low, high = gain
-    return figure, high, low
+    return -figure, -high, -low
 
 
 def _of_the_best(judged: Judged) -> str:
     return f"{judged.areas[DEFAULT] / judged.areas[BEST]:.3f}" if BEST in judged.areas else ""
 
 
-def _with_interval(gain: tuple[float, ...]) -> str:
+def _with_interval(gain: tuple[float, float, float]) -> str:
     figure, low, high = gain
     return f"{figure:+.4f} ({low:+.4f} to {high:+.4f})"
 

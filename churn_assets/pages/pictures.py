@@ -541,8 +541,8 @@ def realised_recall(measurements: Sequence[Measurement], estimates: Sequence[Mea
     begun = {each.model_version: each.as_of for each in served}
     for version, day in begun.items():
         axes.axvline(day, color="#bbbbbb", linewidth=0.8, linestyle=":", zorder=0)  # type: ignore[arg-type]
-        place = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 7, "color": "#444444"}
-        axes.text(day, 0.99, f"version {version}", **place)  # type: ignore[arg-type]
+        text = f"version {version}"
+        axes.text(day, 0.99, text, rotation=90, ha="right", va="top", fontsize=7, color="#444444")  # type: ignore[arg-type]
     title = f"Recall of what was served, as foretold and as realised{_of_all(len(dates), len(of_all), 'weeks')}"
     axes.set_title(title, fontsize=10)
     axes.set(ylabel="share of those who left that were alerted", ylim=(0, 1))

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from churn_assets.churn import models
 from churn_assets.churn.catalogue import FEATURE_SETS
 from churn_assets.definitions import LIFECYCLE
+from churn_assets.resources import trained_models
 from churn_assets.resources.abandoned_runs import this_process
 from churn_assets.resources.tracking import TrackingResource
 from churn_assets.resources.trained_models import UnknownRunError
@@ -274,3 +275,15 @@ def test_a_run_that_records_too_little_is_named_with_what_it_lacks(project: Proj
     project.tracking.client.delete_tag(run.info.run_id, "code_commit")
     with pytest.raises(UnknownRunError, match="does not record 'code_commit'"):
         project.tracking.trained_model(run.info.run_id)
+
+
+def test_a_training_logs_what_is_long_in_parts_and_is_read_whole(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_models, "LONGEST", 50)
+    result = project.run(LIFECYCLE, MODEL, config={MODEL: OTHERWISE})
+    assert result.success, causes_of(result)
+    run = runs_of(project)[-1]
+    assert "features part 2" in run.data.params
+    assert "features part 2" in run.data.tags
+    assert list(project.tracking.trained_model(run.info.run_id).features) == list(project.policy.features)
