@@ -17,6 +17,7 @@ from unittest import mock
 
 import mlflow.spark
 import numpy as np
+import pandas as pd
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.ml import PipelineModel
@@ -29,7 +30,10 @@ from pyspark.sql import functions as F
 from churn_assets.churn import models
 from churn_assets.churn.errors import UntrainableError
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, with_churn_probability
+from churn_assets.churn.purchase_model import PurchaseModel
+from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, ScaledPrior
 from churn_assets.churn.trees import BoostedTrees, exported_trees, model_digest
+from churn_assets.churn.xgboost_trees import boosted, trees_of
 from churn_assets.resources.settings import settings_from_env
 from churn_assets.resources.spark import spark_resource
 from churn_assets.serving.pipelines import load_pipeline, save_pipeline, shared_folder
@@ -37,6 +41,7 @@ from churn_assets.serving.pipelines import load_pipeline, save_pipeline, shared_
 FEATURES = ("recency_days", "gap_ratio", "avg_star_rating")
 SCHEMA = f"customer_id string, as_of date, {', '.join(f'{name} double' for name in FEATURES)}, label double"
 SMALL = GradientBoosting(max_depth=3, iterations=5, estimator="gbt")
+WAITING = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0, waiting=0.5), days=30)
 CHANGES: tuple[dict[str, Any], ...] = (
     {},
     {"max_depth": 2},
@@ -130,6 +135,24 @@ def learned(spark: SparkSession, folder: Path) -> dict[str, Any]:
     }
 
 
+def by_a_task(spark: SparkSession) -> list[str]:
+    """Trees of rows that begin with what waiting adds: by a task of Spark, in this process, and of rows that do not."""
+    rng, known = np.random.default_rng(1), ScaledPrior(WAITING, intercept=-0.5, slope=0.8, unseen=0.9)
+    rows = pd.DataFrame({name: rng.integers(1, 40, 600).astype(float) for name in (*ASKED_FEATURES, "gap_ratio")})
+    rows = rows.assign(customer_id=[f"c-{number:03}" for number in range(600)], as_of=date(2025, 10, 13))
+    rows = rows.assign(
+        tenure_days=90.0, label=(rng.random(600) < rows["delay_minutes_at_last_order"] / 80).astype(float)
+    )
+    taught = ("recency_days", "gap_ratio")
+    frame, hyperparameters = spark.createDataFrame(rows), GradientBoosting(max_depth=3, iterations=5)
+    there = [models._fitted_by_tasks(frame, taught, hyperparameters, False, each) for each in (known, None)]
+    params = models.xgboost_params(hyperparameters, len(rows), rows["label"].mean())
+    values, labels = rows[[*taught]].to_numpy(np.float32), rows["label"].to_numpy(np.float32)
+    offsets = known.offsets(rows[[*ASKED_FEATURES]].to_numpy(float))
+    here = trees_of(boosted(values, labels, None, offsets=offsets, **params), taught)
+    return [exported_trees(each, None) for each in (there[0], here, there[1])]
+
+
 @contextmanager
 def recorded_partitions() -> Iterator[list[int]]:
     """How many partitions each fit is given, where more than a hundred rows want more than one."""
@@ -203,6 +226,7 @@ def main(folder: Path, uri: str) -> None:
         "served": served(spark, folder, uri),
         "learned": learned(spark, folder),
         "canonical_partitions": canonical_partitions(spark),
+        "by_a_task": by_a_task(spark),
     }
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     spark.stop()

@@ -17,7 +17,7 @@ from churn_assets.churn.purchase_model import PurchaseModel
 from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, is_averaged
 from churn_assets.churn.splits import TEST_FOLDS, SplitDates, fold
 from churn_assets.churn.tables import united
-from churn_assets.churn.xgboost_trees import KEYS, WEIGHT
+from churn_assets.churn.xgboost_trees import IS_BEGUN, KEYS, WEIGHT
 
 # Of a weight: further ones are where another processor's logarithms end.
 DIGITS = 6
@@ -66,8 +66,10 @@ def censored_rows(
 
 
 def with_censored(train: DataFrame, censored: DataFrame) -> DataFrame:
-    """The rows of `train`, of weight 1, and `censored_rows`, with the columns of the latter."""
-    return united(train.withColumn(WEIGHT, F.lit(1.0)).select(*censored.columns), censored)
+    """The rows of `train`, of weight 1, and `censored_rows`, with the columns of the latter and IS_BEGUN."""
+    begun = censored.withColumn(IS_BEGUN, F.lit(True))
+    over = train.withColumns({WEIGHT: F.lit(1.0), IS_BEGUN: F.lit(False)})
+    return united(over.select(*begun.columns), begun)
 
 
 def _weighed(rows: DataFrame, test: date, prior: PurchasePrior) -> DataFrame:

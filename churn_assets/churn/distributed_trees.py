@@ -3,18 +3,33 @@
 docs/decisions/0047.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from churn_assets.churn.errors import UnavailableEstimatorError
-from churn_assets.churn.xgboost_trees import KEYS, ORDER, WEIGHT, in_single_range, loaded_xgboost, require_known
+from churn_assets.churn.purchase_prior import ASKED_FEATURES, ScaledPrior
+from churn_assets.churn.xgboost_trees import (
+    KEYS,
+    ORDER,
+    WEIGHT,
+    in_single_range,
+    loaded_xgboost,
+    log_odds_of,
+    require_known,
+)
 
 if TYPE_CHECKING:
     from xgboost import Booster
+
+# The log-odds that a row begins with beside those of all rows.
+OFFSET = "offset"
 
 
 def cluster_workers(session: SparkSession) -> int:
@@ -55,14 +70,27 @@ def class_weights(rows: DataFrame, features: Sequence[str]) -> dict[float, float
     return {row["label"]: float(row["weighed"]) for row in grouped}
 
 
+def with_offsets(rows: DataFrame, known: ScaledPrior) -> DataFrame:
+    """`rows` (ASKED_FEATURES among others) with OFFSET, what each begins with; as they are where none begins so."""
+    if not known.unseen:
+        return rows
+
+    def of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            asked = np.column_stack([batch[name].to_numpy(zero_copy_only=False) for name in ASKED_FEATURES])
+            yield batch.append_column(OFFSET, pa.array(known.offsets(asked)))
+
+    return rows.mapInArrow(of_batches, T.StructType([*rows.schema, T.StructField(OFFSET, T.DoubleType())]))
+
+
 def boosted_by_tasks(
     rows: DataFrame, features: Sequence[str], weight: Column | None, *, workers: int, rounds: int, **params: Any
 ) -> "Booster":
     """XGBoost's trees of `rows`, learned by `workers` tasks together, one thread each.
 
-    In: `features`, `label`, customer_id, as_of. Each task has the customers that their hash gives it, in order, so that
-    the same rows and as many workers give the same trees; another number of workers gives others, by the bins and by
-    float sums. Raises UnavailableEstimatorError.
+    In: `features`, `label`, customer_id, as_of, and perhaps OFFSET. Each task has the customers that their hash gives
+    it, in order, so that the same rows and as many workers give the same trees; another number of workers gives others,
+    by the bins and by float sums. Raises UnavailableEstimatorError.
     """
     loaded_xgboost()
     driver_of(rows.sparkSession)
@@ -70,11 +98,14 @@ def boosted_by_tasks(
 
     columns = {name: in_single_range(name) for name in features} | {"label": F.col("label")}
     columns |= {} if weight is None else {WEIGHT: weight}
+    if OFFSET in rows.columns:
+        columns[OFFSET] = F.col(OFFSET) + F.lit(log_odds_of(params["base_score"]))
     parts = rows.repartition(workers, KEYS[0]).sortWithinPartitions(*ORDER)
     learner = SparkXGBClassifier(
         features_col=list(features),
         label_col="label",
-        weight_col=None if weight is None else WEIGHT,
+        weight_col=WEIGHT if WEIGHT in columns else None,
+        base_margin_col=OFFSET if OFFSET in columns else None,
         num_workers=workers,
         n_estimators=rounds,
         tree_method="hist",

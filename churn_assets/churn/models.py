@@ -12,12 +12,21 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from churn_assets.churn.censored import censored_rows, with_censored
-from churn_assets.churn.distributed_trees import boosted_by_tasks, class_weights
+from churn_assets.churn.distributed_trees import OFFSET, boosted_by_tasks, class_weights, with_offsets
 from churn_assets.churn.earnings import earnings
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.evaluation import ScoreCounts, ScoreProfits, Threshold, choose_threshold
 from churn_assets.churn.policy import ChurnPolicy
-from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, averaged, is_averaged, learned_features
+from churn_assets.churn.purchase_prior import (
+    ASKED_FEATURES,
+    PurchasePrior,
+    ScaledPrior,
+    asked_of,
+    averaged,
+    is_averaged,
+    learned_features,
+    scaled_prior,
+)
 from churn_assets.churn.splits import (
     VALIDATION_SHARE,
     SplitDates,
@@ -28,7 +37,6 @@ from churn_assets.churn.splits import (
 )
 from churn_assets.churn.trees import BoostedTrees, trees_of_saved_nodes
 from churn_assets.churn.xgboost_trees import (
-    IS_BEGUN,
     IS_CURRENT,
     KEYS,
     ORDER,
@@ -154,13 +162,12 @@ def _trained_here(
     rows = train.select(*columns, part.alias(PART)).unionByName(now)
     if censored is not None:
         begun = censored.where(~is_validation()).drop("fold").withColumn(PART, F.lit(TEACHES))
-        rows = with_censored(rows.withColumn(IS_BEGUN, F.lit(False)), begun.withColumn(IS_BEGUN, F.lit(True)))
+        rows = with_censored(rows, begun)
     learned, validation, served = collected_apart(rows, features)
     learns_begun = False
     if learned.is_begun is not None and prior is not None:
         is_over = ~learned.is_begun
-        asked = [learned.values[is_over, features.index(name)] for name in ASKED_FEATURES]
-        known = np.column_stack(asked).astype(float)
+        known = asked_of(learned.values, features)[is_over]
         learns_begun = prior.tells_more_than_silence(known, learned.labels[is_over])
         if not learns_begun:
             learned = Rows(learned.values[is_over], learned.labels[is_over])
@@ -271,17 +278,23 @@ def fit_churn_model(
     if hyperparameters.is_of_this_process:
         rows_here = collected(learnable, features)
         return fit_rows(rows_here, features, hyperparameters, class_weights=class_weights, prior=prior)
-    taught = learned_features(features, prior)
-    if hyperparameters.estimator == "gbt":
+    by_spark = hyperparameters.estimator == "gbt"
+
+    def learned(known: ScaledPrior | None) -> BoostedTrees:
+        taught = learned_features(features, prior)
+        if not by_spark:
+            return _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced, known)
         ordered = in_canonical_order(learnable, rows, hyperparameters.workers)
-        learned = _fitted_by_spark(ordered, taught, hyperparameters, is_balanced, shared_folder)
-    else:
-        learned = _fitted_by_tasks(learnable, taught, hyperparameters, is_balanced)
+        return _fitted_by_spark(ordered, taught, hyperparameters, is_balanced, shared_folder)
+
     if prior is None or not is_averaged(features, prior):
-        return learned
+        return learned(None)
     some = collected(_some_of(learnable, rows, hyperparameters.workers), features)
     weights = _weights(some.labels, some.weights, is_balanced)
-    return averaged(learned, prior, some.values, some.labels, weights, features)
+    _two_classes(_weighed(some.labels, weights))
+    # Spark's own learner begins with one number for all rows.
+    known = scaled_prior(prior, some, weights, features, takes_offsets=not by_spark)
+    return averaged(learned(known), known, some.values, features)
 
 
 def fit_rows(
@@ -299,10 +312,12 @@ def fit_rows(
     places = slice(None) if taught == tuple(features) else [features.index(name) for name in taught]
     churners, others = _two_classes(_weighed(rows.labels, weights))
     params = xgboost_params(hyperparameters, churners + others, churners / (churners + others))
-    learned = trees_of(boosted(rows.values[:, places], rows.labels, weights, **params), taught)
-    if prior is None or not is_averaged(features, prior):
-        return learned
-    return averaged(learned, prior, rows.values, rows.labels, weights, features)
+    known = offsets = None
+    if prior is not None and is_averaged(features, prior):
+        known = scaled_prior(prior, rows, weights, features)
+        offsets = known.offsets(asked_of(rows.values, features))
+    learned = trees_of(boosted(rows.values[:, places], rows.labels, weights, offsets=offsets, **params), taught)
+    return learned if known is None else averaged(learned, known, rows.values, features)
 
 
 def _some_of(learnable: DataFrame, rows: int, workers: int) -> DataFrame:
@@ -340,7 +355,7 @@ def _fitted_by_spark(
         seed=SEED,
     )
     assembler = VectorAssembler(inputCols=list(features), outputCol="features", handleInvalid="error")
-    learned = ordered.select(*features, "label", *_weight_columns(ordered)).persist()
+    learned = ordered.select(*features, "label", *({WEIGHT} & {*ordered.columns})).persist()
     try:
         weight = _weight_column(learned, *_two_classes(class_weights(learned, ())), is_balanced)
         weighted = learned
@@ -369,10 +384,16 @@ def _without_spark_ml(reason: str) -> UnavailableEstimatorError:
 
 
 def _fitted_by_tasks(
-    learnable: DataFrame, features: Sequence[str], hyperparameters: GradientBoosting, is_balanced: bool
+    learnable: DataFrame,
+    features: Sequence[str],
+    hyperparameters: GradientBoosting,
+    is_balanced: bool,
+    known: ScaledPrior | None,
 ) -> BoostedTrees:
+    rows = learnable if known is None else with_offsets(learnable, known)
+    also = [name for name in (WEIGHT, OFFSET) if name in rows.columns]
     # Asked for counts, and by XGBoost for its number of classes, bins and trees.
-    kept = learnable.select(*ORDER, *features, *_weight_columns(learnable)).persist()
+    kept = rows.select(*ORDER, *features, *also).persist()
     try:
         churners, others = _two_classes(class_weights(kept, features))
         share = 0.5 if is_balanced else churners / (churners + others)
@@ -396,10 +417,6 @@ def xgboost_params(hyperparameters: GradientBoosting, rows: float, share: float)
         "base_score": share,
         "seed": SEED,
     }
-
-
-def _weight_columns(rows: DataFrame) -> list[str]:
-    return [WEIGHT] if WEIGHT in rows.columns else []
 
 
 def _weight_column(rows: DataFrame, churners: float, others: float, is_balanced: bool) -> Column | None:

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from churn_assets.churn.intervals import Floats
 from churn_assets.churn.purchase_model import PurchaseHistories, PurchaseModel
 from churn_assets.churn.ranking import roc_auc
 from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import LEAF, BoostedTrees, Node, Tree
-from churn_assets.churn.xgboost_trees import LARGEST, TREE_WEIGHT, boosted, split_trees
+from churn_assets.churn.xgboost_trees import LARGEST, TREE_WEIGHT, Rows, boosted, split_trees
 
 # All that the purchase model asks of a customer.
 ASKED_FEATURES = ("orders_ever", "recency_days", "tenure_days", "delay_minutes_at_last_order")
@@ -31,6 +31,8 @@ LEAST_CHANCE = 1e-3
 # Some of these customers waited so long that leaving for it is likelier than leaving for nothing by up to this factor.
 MOST_TIMES_USUAL = 20
 MINUTES = 60
+# Of what rows begin with: further ones are where another processor's logarithms end.
+DIGITS = 6
 SEED = 42
 
 
@@ -46,6 +48,11 @@ class PurchasePrior:
         chance = self.purchases.no_purchase(histories_of_asked(asked), self.days)
         bounded = np.clip(chance, LEAST_CHANCE, 1 - LEAST_CHANCE)
         return np.log(bounded) - np.log1p(-bounded)
+
+    def waiting_log_odds(self, asked: Floats) -> Floats:
+        """What having waited adds to `log_odds`; 0 of who did not."""
+        without = replace(self, purchases=replace(self.purchases, waiting=0.0))
+        return self.log_odds(asked) - without.log_odds(asked)
 
     def stays_silent(self, asked: Floats, known_days: Floats) -> Floats:
         """The chance of no purchase in the rest of `days`, of each row of `asked`, silent in the first `known_days`."""
@@ -89,20 +96,78 @@ def learned_features(features: Sequence[str], prior: PurchasePrior | None) -> tu
     return tuple(name for name in features if name not in alone)
 
 
-def averaged(
-    learned: BoostedTrees,
+@dataclass(frozen=True)
+class ScaledPrior:
+    """The prior on the scale of labels: the log-odds of label 1 are intercept + slope times its own (Platt, 1999).
+
+    The purchase model knows no crisis and no season; how far off it is on the whole, these two numbers tell. unseen: of
+    what waiting adds the share that labels have not shown yet, and that the learned half begins with: 0 to 1.
+    """
+
+    prior: PurchasePrior
+    intercept: float
+    slope: float
+    unseen: float = 0.0
+
+    def offsets(self, asked: Floats) -> Floats | None:
+        """The log-odds that the learned half begins with, of each row of `asked`, (rows, ASKED_FEATURES)."""
+        if not self.unseen:
+            return None
+        return (self.slope * self.unseen * self.prior.waiting_log_odds(asked)).round(DIGITS)
+
+    def doubled(self, asked: Floats) -> Floats:
+        """The log-odds whose half, on the scale of the labels, is in the mean: with what the other half begins with."""
+        told = self.prior.log_odds(asked)
+        return told + self.unseen * self.prior.waiting_log_odds(asked) if self.unseen else told
+
+
+def scaled_prior(
     prior: PurchasePrior,
-    values: np.ndarray,
-    labels: np.ndarray,
+    rows: Rows,
     weights: np.ndarray | None,
     features: Sequence[str],
-) -> BoostedTrees:
+    *,
+    takes_offsets: bool = True,
+) -> ScaledPrior:
+    """The prior on the scale of the labels of `rows` of `features`, which weigh `weights` to who learns from them.
+
+    takes_offsets: whether the learner can begin with log-odds. In the first weeks of a crisis those of whom the outcome
+    is over hardly waited. What the learned half says of waiting is then no knowledge, and the mean with it halves what
+    the purchase model knows. So the share is by how much less the log-odds that waiting adds differ among them than
+    among those whose outcome has begun (docs/decisions/0053).
+    """
+    known = asked_of(rows.values, features)
+    intercept, slope = calibrated(prior.log_odds(known), rows.labels, weights)
+    if not takes_offsets or rows.is_begun is None or not prior.purchases.waiting:
+        return ScaledPrior(prior, intercept, slope)
+    waiting = prior.waiting_log_odds(known)
+    over, begun = (
+        _spread(waiting[are], None if rows.weights is None else rows.weights[are])
+        for are in (~rows.is_begun, rows.is_begun)
+    )
+    unseen = round(max(0.0, 1 - over / begun), DIGITS) if begun else 0.0
+    return ScaledPrior(prior, intercept, slope, unseen)
+
+
+def _spread(values: Floats, weights: np.ndarray | None) -> float:
+    """The standard deviation."""
+    around = values - np.average(values, weights=weights)
+    return float(np.average(around * around, weights=weights) ** 0.5)
+
+
+def asked_of(values: np.ndarray, features: Sequence[str]) -> Floats:
+    """ASKED_FEATURES of rows of `features`."""
+    return values[:, [list(features).index(name) for name in ASKED_FEATURES]].astype(np.float64)
+
+
+def averaged(learned: BoostedTrees, prior: ScaledPrior, values: np.ndarray, features: Sequence[str]) -> BoostedTrees:
     """The mean of the log-odds of both, as the trees of both at half their weight, over `features`.
 
-    In: of the rows that were learned from the `values` of `features`, the `labels` and the `weights`. What splits
-    gain is of two kinds that cannot be added; each half of the log-odds counts for half of all importance.
+    In: the `values` of `features` of the rows that were learned from. The learned trees are without the `offsets` they
+    began with, which the other half makes up for. What splits gain is of two kinds that cannot be added; each half of
+    the log-odds counts for half of all importance.
     """
-    known = prior_trees(prior, values, labels, weights, features)
+    known = prior_trees(prior, values, features)
     taught = _over(learned.trees, [list(features).index(name) for name in learned.features])
     gained, gained_by_known = (sum(float(tree.gain.sum()) for tree in trees) for trees in (taught, known))
     scale = gained / gained_by_known if gained and gained_by_known else 1.0
@@ -116,17 +181,14 @@ def _over(trees: Iterable[Tree], places: ArrayLike) -> tuple[Tree, ...]:
     return tuple(replace(tree, feature=np.where(tree.feature >= 0, at[tree.feature], LEAF)) for tree in trees)
 
 
-def prior_trees(
-    prior: PurchasePrior, values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, features: Sequence[str]
-) -> tuple[Tree, ...]:
-    """The prior as trees over `features`: its log-odds, moved and stretched to the log-odds of the rows' labels.
+def prior_trees(prior: ScaledPrior, values: np.ndarray, features: Sequence[str]) -> tuple[Tree, ...]:
+    """The prior as trees over `features`, on the scale of the labels, with what the learned half begins with.
 
-    In: `values`, (rows, features), `labels` and `weights` of rows. No tree learns from a label; the first is a leaf.
-    The purchase model knows no crisis and no season; how far off it is on the whole, two numbers tell (Platt, 1999).
+    In: `values`, (rows, features). No tree learns from a label; the first is a leaf.
     """
     places = np.array([list(features).index(name) for name in PRIOR_FEATURES])
-    points = _points(values, places[: len(ASKED_FEATURES)], prior.purchases)
-    told = prior.log_odds(points)
+    points = _points(values, features, prior.prior.purchases)
+    told = prior.doubled(points)
     middle = float(told.mean())
     orders, silence, age, _ = points.T
     with np.errstate(over="ignore"):
@@ -143,14 +205,12 @@ def prior_trees(
         reg_lambda=0.0,
         base_score=0.0,
     )
+    moved = Tree.of(TREE_WEIGHT, [Node(value=prior.intercept + prior.slope * middle)])
     trees = _over(split_trees(booster), places)
-    said = 2 * BoostedTrees(tuple(features), trees).margins(values) + middle
-    intercept, slope = calibrated(said, labels, weights)
-    moved = Tree.of(TREE_WEIGHT, [Node(value=intercept + slope * middle)])
-    return moved, *(replace(tree, weight=tree.weight * slope) for tree in trees)
+    return moved, *(replace(tree, weight=tree.weight * prior.slope) for tree in trees)
 
 
-def _points(values: np.ndarray, asked_places: NDArray[np.intp], purchases: PurchaseModel) -> Floats:
+def _points(values: np.ndarray, features: Sequence[str], purchases: PurchaseModel) -> Floats:
     """POINTS customers to ask the purchase model about: some of the rows, or all of them and others like them.
 
     Its answer is known for whoever could be: so trees of it need not be as coarse as few rows would make them, nor fit
@@ -160,7 +220,7 @@ def _points(values: np.ndarray, asked_places: NDArray[np.intp], purchases: Purch
     usual = purchases.a / (purchases.a + purchases.b)
     longest = MINUTES * MOST_TIMES_USUAL * usual / purchases.waiting if purchases.waiting else 0.0
     some = values[:: max(1, len(values) // POINTS)]
-    asked = np.maximum(some[:, asked_places].astype(np.float64), 0)
+    asked = np.maximum(asked_of(some, features), 0)
     random, found = np.random.default_rng(SEED), [asked]
     for _ in range(-(-POINTS // len(asked)) - 1):
         orders, age = asked[:, 0], asked[:, 2] * random.uniform(0.8, 1.25, len(asked))

@@ -1,15 +1,19 @@
 """What a fit by the workers of a cluster asks of rows and session. That they learn is seen on one: `test_cluster`."""
 
+from dataclasses import replace
 from datetime import date
 
+import numpy as np
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from churn_assets.churn import models
-from churn_assets.churn.distributed_trees import class_weights
+from churn_assets.churn.distributed_trees import OFFSET, class_weights, with_offsets
 from churn_assets.churn.errors import UnavailableEstimatorError, UntrainableError
 from churn_assets.churn.models import GradientBoosting, fit_churn_model, in_canonical_order
+from churn_assets.churn.purchase_model import PurchaseModel
+from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, ScaledPrior
 from churn_assets_tests.conftest import ENGINE
 
 SCHEMA = "customer_id string, as_of date, total_orders double, gap_ratio double, label double, fold int"
@@ -43,6 +47,21 @@ def test_without_sparks_own_driver_it_is_said_what_to_set(spark: SparkSession) -
     assert "only from Spark's own driver" in str(refused.value)
     assert "SPARK_MASTER instead of SPARK_REMOTE or CHURN_ENGINE=sail" in str(refused.value)
     assert "raise model.max_local_rows" in str(refused.value)
+
+
+def test_rows_begin_where_they_are_with_what_the_purchase_model_says(spark: SparkSession) -> None:
+    prior = PurchasePrior(PurchaseModel(r=2.0, alpha=25.0, a=0.5, b=6.0, waiting=0.05), days=30)
+    rows = spark.createDataFrame(
+        [("c-0", 4.0, 3.0, 90.0, 120.0), ("c-1", 1.0, 20.0, 20.0, 0.0), ("c-2", 60.0, 0.5, 300.0, 600.0)],
+        ["customer_id", *ASKED_FEATURES],
+    )
+    known = ScaledPrior(prior, intercept=0.5, slope=2.0, unseen=0.5)
+    asked = np.array([row[1:] for row in rows.collect()])
+    expected = [round(value, 6) for value in prior.waiting_log_odds(asked).tolist()]
+    found = with_offsets(rows, known).select("customer_id", OFFSET).collect()
+    assert sorted(map(tuple, found)) == [(f"c-{number}", value) for number, value in enumerate(expected)]
+    assert expected[1] == 0 < expected[2]
+    assert with_offsets(rows, replace(known, unseen=0.0)).columns == rows.columns
 
 
 def test_of_many_rows_this_process_sees_those_of_some_customers_whole(

@@ -11,18 +11,22 @@ from sklearn.linear_model import LogisticRegression
 from churn_assets.churn import models
 from churn_assets.churn.evaluation import PURCHASES, RULE, Evaluation, Scored, Verdict, judge
 from churn_assets.churn.intervals import Floats
-from churn_assets.churn.models import GradientBoosting, fit_churn_model
+from churn_assets.churn.models import GradientBoosting, fit_churn_model, fit_rows
 from churn_assets.churn.purchase_model import PurchaseModel, histories
 from churn_assets.churn.purchase_prior import (
     ASKED_FEATURES,
     PurchasePrior,
+    ScaledPrior,
+    asked_of,
     averaged,
     is_averaged,
     learned_features,
     prior_trees,
+    scaled_prior,
 )
 from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import BoostedTrees, Node, Tree, exported_trees
+from churn_assets.churn.xgboost_trees import IS_BEGUN, Rows
 from churn_assets.resources.configuration import load_policy
 from churn_assets.resources.settings import CHECKOUT
 
@@ -62,9 +66,17 @@ def values_of(rows: pd.DataFrame) -> Floats:
     return rows[list(FEATURES)].to_numpy(dtype=np.float64)
 
 
-def trees_of_prior(rows: pd.DataFrame) -> BoostedTrees:
-    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
-    return BoostedTrees(FEATURES, prior_trees(PRIOR, values, labels, None, FEATURES))
+def here(rows: pd.DataFrame) -> Rows:
+    is_begun = rows[IS_BEGUN].to_numpy() if IS_BEGUN in rows else None
+    return Rows(values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32), is_begun=is_begun)
+
+
+def scaled(rows: pd.DataFrame, prior: PurchasePrior = PRIOR, weights: Floats | None = None) -> ScaledPrior:
+    return scaled_prior(prior, here(rows), weights, FEATURES)
+
+
+def trees_of_prior(rows: pd.DataFrame, prior: PurchasePrior = PRIOR, weights: Floats | None = None) -> BoostedTrees:
+    return BoostedTrees(FEATURES, prior_trees(scaled(rows, prior, weights), here(rows).values, FEATURES))
 
 
 def loss(model: BoostedTrees, rows: pd.DataFrame) -> float:
@@ -105,8 +117,7 @@ def test_the_trees_say_of_customers_they_never_saw_what_the_purchase_model_says(
 def test_the_trees_know_of_a_crisis_before_any_row_that_they_learn_from_does() -> None:
     rows, others = panel(), panel(seed=2)
     others[WAITED] = np.random.default_rng(3).uniform(0, 600, len(others))
-    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
-    said = BoostedTrees(FEATURES, prior_trees(WAITING, values, labels, None, FEATURES)).margins(values_of(others))
+    said = trees_of_prior(rows, WAITING).margins(values_of(others))
     exact = WAITING.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
     assert np.corrcoef(said, exact)[0, 1] > 0.97
     without = PRIOR.log_odds(others[list(ASKED_FEATURES)].to_numpy(float))
@@ -202,8 +213,8 @@ def test_balanced_classes_balance_the_prior_too() -> None:
     rows = panel()
     values, labels = values_of(rows), rows["label"].to_numpy()
     weights = np.where(labels == 1, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
-    balanced = BoostedTrees(FEATURES, prior_trees(PRIOR, values, labels, weights, FEATURES))
-    assert np.average(balanced.probabilities(values), weights=weights) == pytest.approx(0.5, abs=1e-6)
+    balanced = trees_of_prior(rows, weights=weights)
+    assert np.average(balanced.probabilities(values), weights=weights) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_sparks_own_trees_are_averaged_with_the_prior_alike(
@@ -221,16 +232,99 @@ def test_sparks_own_trees_are_averaged_with_the_prior_alike(
 
 def test_each_half_of_the_log_odds_counts_for_half_of_the_importance() -> None:
     rows = panel()
-    values, labels = values_of(rows).astype(np.float32), rows["label"].to_numpy(np.float32)
+    values, known = here(rows).values, scaled(rows)
     split = Node(feature=FEATURES.index("delay"), split=1.0, left=1, right=2, gain=5.0)
     learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
-    shares = averaged(learned, PRIOR, values, labels, None, FEATURES).importances()
+    shares = averaged(learned, known, values, FEATURES).importances()
     # Nothing but the learned tree splits by the delay.
     assert shares["delay"] == pytest.approx(0.5)
     assert sum(shares.values()) == pytest.approx(1)
     # Trees without a split have gained nothing to compare with.
     leaf = BoostedTrees(FEATURES, (Tree.of(1.0, [Node(value=0.0)]),))
-    assert sum(averaged(leaf, PRIOR, values, labels, None, FEATURES).importances().values()) == pytest.approx(1)
+    assert sum(averaged(leaf, known, values, FEATURES).importances().values()) == pytest.approx(1)
+
+
+# ---- the first weeks of a crisis
+
+
+def crisis(hours_before: float = 0.0) -> pd.DataFrame:
+    """Customers whose outcome is over, who waited so long, and others who wait up to ten hours and leave for it."""
+    over, begun = panel(), panel(seed=2)
+    random = np.random.default_rng(3)
+    over[WAITED] = 60 * hours_before * random.random(len(over))
+    begun[WAITED] = random.uniform(0, 600, len(begun))
+    said = WAITING.log_odds(begun[list(ASKED_FEATURES)].to_numpy(float))
+    begun["label"] = (random.random(len(begun)) < 1 / (1 + np.exp(-said))).astype(float)
+    begun["customer_id"] = "begun " + begun["customer_id"]
+    return pd.concat([over.assign(**{IS_BEGUN: False}), begun.assign(**{IS_BEGUN: True})], ignore_index=True)
+
+
+def told_of_waiting(model: BoostedTrees, rows: pd.DataFrame) -> float:
+    """Of what the purchase model says that waiting adds, how much the model does."""
+    begun = rows[rows[IS_BEGUN]]
+    added = 2 * (model.margins(values_of(begun)) - model.margins(values_of(begun.assign(**{WAITED: 0.0}))))
+    known = scaled(rows, WAITING)
+    slope, _ = np.polyfit(known.slope * WAITING.waiting_log_odds(asked_of(values_of(begun), FEATURES)), added, 1)
+    return float(slope)
+
+
+def test_what_waiting_adds_is_told_whole_until_labels_have_shown_it(spark: SparkSession) -> None:
+    rows = crisis()
+    # No label of theirs is of anybody who waited.
+    assert scaled(rows, WAITING).unseen == 1
+    assert told_of_waiting(fit_rows(here(rows), FEATURES, SMALL, prior=WAITING), rows) == pytest.approx(1, abs=0.1)
+    of_outcomes_that_are_over = here(rows)._replace(is_begun=None)
+    halved = fit_rows(of_outcomes_that_are_over, FEATURES, SMALL, prior=WAITING)
+    assert told_of_waiting(halved, rows) == pytest.approx(0.5, abs=0.1)
+    # Rows that a session holds are learned from alike.
+    by_session = fit_churn_model(spark_rows(spark, rows), FEATURES, SMALL, rows=len(rows), prior=WAITING)
+    in_order = rows.sort_values(["customer_id", "as_of"], ignore_index=True)
+    assert exported_trees(by_session, None) == exported_trees(
+        fit_rows(here(in_order), FEATURES, SMALL, prior=WAITING), None
+    )
+
+
+def test_the_more_labels_have_shown_of_waiting_the_less_of_it_the_learned_half_begins_with() -> None:
+    shares = [scaled(crisis(hours), WAITING).unseen for hours in (0.0, 1.0, 5.0, 10.0, 20.0)]
+    assert shares[0] == 1
+    assert shares[1] > shares[2] > shares[3] >= shares[4] == 0
+    rows = crisis(5.0)
+    waiting = WAITING.waiting_log_odds(asked_of(values_of(rows), FEATURES))
+    assert shares[2] == pytest.approx(1 - waiting[~rows[IS_BEGUN]].std() / waiting[rows[IS_BEGUN]].std(), abs=1e-4)
+    assert scaled(crisis(), PRIOR).unseen == 0
+    assert scaled(panel(), WAITING).unseen == 0
+    nobody_waited = crisis().assign(**{WAITED: 0.0})
+    assert scaled(nobody_waited, WAITING).unseen == 0
+
+
+def test_a_row_that_two_labels_share_counts_for_the_spread_once() -> None:
+    rows = crisis(1.0)
+    shared = here(rows)._replace(weights=np.where(rows[IS_BEGUN], np.where(rows[WAITED] < 300, 1.0, 0.0), 1.0))
+    half = rows[~rows[IS_BEGUN] | (rows[WAITED] < 300)]
+    weighed = scaled_prior(WAITING, shared, None, FEATURES).unseen
+    assert weighed == pytest.approx(scaled(half, WAITING).unseen, abs=1e-6)
+    assert 0 < weighed < scaled(rows, WAITING).unseen
+
+
+def test_the_mean_is_of_the_purchase_model_and_of_trees_that_begin_with_what_labels_have_not_shown() -> None:
+    rows = crisis(1.0)
+    known, values = scaled(rows, WAITING), values_of(rows)
+    asked = asked_of(values, FEATURES)
+    offsets = known.offsets(asked)
+    assert offsets is not None
+    split = Node(feature=FEATURES.index("delay"), split=1.0, left=1, right=2, gain=5.0)
+    learned = BoostedTrees(FEATURES, (Tree.of(1.0, [split, Node(value=-1.0), Node(value=1.0)]),))
+    both = averaged(learned, known, here(rows).values, FEATURES).margins(values)
+    by_formula = known.intercept + known.slope * WAITING.log_odds(asked)
+    exact = (2 * learned.margins(values) + offsets + by_formula) / 2
+    assert np.corrcoef(2 * both, exact)[0, 1] > 0.97
+    assert (2 * both).mean() == pytest.approx(exact.mean(), abs=0.05)
+
+
+def test_a_learner_that_begins_with_one_number_for_all_rows_is_told_half_of_waiting() -> None:
+    known = scaled_prior(WAITING, here(crisis()), None, FEATURES, takes_offsets=False)
+    assert known.unseen == 0
+    assert known.offsets(np.ones((1, len(ASKED_FEATURES)))) is None
 
 
 # ---- the rival alone, before the gate

@@ -8,7 +8,7 @@ import pytest
 from churn_assets.churn import models
 from churn_assets.churn.evaluation import PURCHASES
 from churn_assets.churn.models import GradientBoosting
-from churn_assets.churn.purchase_prior import PurchasePrior, prior_trees
+from churn_assets.churn.purchase_prior import PurchasePrior, prior_trees, scaled_prior
 from churn_assets.churn.trees import BoostedTrees
 from churn_assets.churn.xgboost_trees import Rows
 from churn_assets.definitions import LIFECYCLE
@@ -27,7 +27,7 @@ def only_the_rival(
 ) -> BoostedTrees:
     """In the place of `models.fit_rows`: what needs no label."""
     assert prior is not None
-    return BoostedTrees(tuple(features), prior_trees(prior, rows.values, rows.labels, None, features))
+    return BoostedTrees(tuple(features), prior_trees(scaled_prior(prior, rows, None, features), rows.values, features))
 
 
 def difference_to(project: Project, rival: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Found:
     served: dict[str, Any]
     learned: dict[str, Any]
     canonical_partitions: list[int]
+    by_a_task: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def found(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Found:
     assert ran.returncode == 0, ran.stderr[-5000:]
     content = json.loads((folder / "found.json").read_text())
     assert content["spark"].startswith("4.")
-    return Found(folder, content["served"], content["learned"], content["canonical_partitions"])
+    return Found(folder, content["served"], content["learned"], content["canonical_partitions"], content["by_a_task"])
 
 
 def test_spark_loads_a_registered_version_and_scores_as_the_served_one(served: Served, found: Found) -> None:
@@ -114,6 +115,12 @@ def test_shuffled_and_repartitioned_rows_give_the_same_model_by_spark(found: Fou
 def test_rows_are_fitted_in_two_partitions_at_most_whose_sums_no_order_changes(found: Found) -> None:
     assert found.canonical_partitions == [1, 1, 2, 2]
     assert found.learned["partitions"] == [2]
+
+
+def test_a_task_of_spark_begins_with_what_waiting_adds_as_this_process_does(found: Found) -> None:
+    there, here, without = found.by_a_task
+    assert there == here
+    assert there != without
 
 
 def test_balanced_class_weights_raise_the_scores_to_a_half_and_none_keeps_them_at_the_churn_rate(found: Found) -> None:
