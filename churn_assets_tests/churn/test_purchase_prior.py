@@ -321,6 +321,14 @@ def test_the_mean_is_of_the_purchase_model_and_of_trees_that_begin_with_what_lab
     assert (2 * both).mean() == pytest.approx(exact.mean(), abs=0.05)
 
 
+def test_what_the_trees_begin_with_is_not_learned_once_more() -> None:
+    rows = crisis(1.0)
+    chance = fit_rows(here(rows), FEATURES, replace(SMALL, iterations=20), prior=WAITING).probabilities(values_of(rows))
+    # Of both kinds of rows as many leave as labels say: 1.07 and 1.09 times as many if they began with nothing.
+    for are in (rows[IS_BEGUN], ~rows[IS_BEGUN]):
+        assert chance[are].mean() / rows["label"][are].mean() == pytest.approx(1, abs=0.03)
+
+
 def test_a_learner_that_begins_with_one_number_for_all_rows_is_told_half_of_waiting() -> None:
     known = scaled_prior(WAITING, here(crisis()), None, FEATURES, takes_offsets=False)
     assert known.unseen == 0
