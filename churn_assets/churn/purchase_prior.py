@@ -138,7 +138,7 @@ def scaled_prior(
     """
     known = asked_of(rows.values, features)
     intercept, slope = calibrated(prior.log_odds(known), rows.labels, weights)
-    if not takes_offsets or rows.is_begun is None or not prior.purchases.waiting:
+    if not takes_offsets or rows.is_begun is None or not rows.is_begun.any() or not prior.purchases.waiting:
         return ScaledPrior(prior, intercept, slope)
     waiting = prior.waiting_log_odds(known)
     over, begun = (

@@ -293,6 +293,7 @@ def test_the_more_labels_have_shown_of_waiting_the_less_of_it_the_learned_half_b
     assert shares[2] == pytest.approx(1 - waiting[~rows[IS_BEGUN]].std() / waiting[rows[IS_BEGUN]].std(), abs=1e-4)
     assert scaled(crisis(), PRIOR).unseen == 0
     assert scaled(panel(), WAITING).unseen == 0
+    assert scaled(panel().assign(**{IS_BEGUN: False}), WAITING).unseen == 0
     nobody_waited = crisis().assign(**{WAITED: 0.0})
     assert scaled(nobody_waited, WAITING).unseen == 0
 
