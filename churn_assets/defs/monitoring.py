@@ -103,16 +103,15 @@ def _profiles_of(
     known = set(lakehouse.table_schema(TRAIN, version).names)
     features = [feature.name for feature in policy.catalogue.features if feature.name in known and feature.is_watched]
 
-    def column(name: str) -> pa.ChunkedArray:
-        return lakehouse.arrow(TRAIN, [name], version).column(name)
-
     # Of rows it was fitted on a model is surer than of those it will serve; on the validation fold it was not.
     scored = tracking.load_scorer(registered).score(lakehouse.read(TRAIN, version).where(is_validation()))
     window = observed_days(policy) if drift.TENURE in known else None
     asked = ["customer_id", "as_of", *([] if window is None else [drift.TENURE])]
     scores = scored.select(*asked, F.col("churn_probability").alias(drift.SCORE)).toArrow()
     return [
-        *drift.profiles(column, features, number, until, policy.catalogue, window_days=window),
+        *drift.profiles(
+            lakehouse.columns(TRAIN, version), features, number, until, policy.catalogue, window_days=window
+        ),
         *drift.profiles(scores.column, [drift.SCORE], number, until, window_days=window),
     ]
 

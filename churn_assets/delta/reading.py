@@ -132,6 +132,16 @@ def arrow(table: "DeltaTable", columns: Sequence[str], by: str | None = None, da
     return rows
 
 
+def columns(table: "DeltaTable") -> "Callable[[str], pa.ChunkedArray]":
+    """Reads a column of an opened version at a time, in the log's order; the version's files are looked up once."""
+    dataset = dataset_of(table)
+
+    def column(name: str) -> "pa.ChunkedArray":
+        return dataset.to_table(columns=[name]).column(name)
+
+    return column
+
+
 def records(table: "DeltaTable") -> list[dict[str, Any]]:
     """The rows of a small table."""
     rows: list[dict[str, Any]] = dataset_of(table).to_table().to_pylist()

@@ -260,6 +260,9 @@ class CatalogLakehouse(LakehouseResource):
     ) -> "pa.Table":
         return self.read(table, version, dates=dates).select(*columns).toArrow()
 
+    def columns(self, table: str, version: int) -> "Callable[[str], pa.ChunkedArray]":
+        return lambda name: self.arrow(table, [name], version).column(name)
+
     def holds_same_rows(self, table: str, one: int, other: int) -> bool:
         from pyarrow.dataset import InMemoryDataset
 

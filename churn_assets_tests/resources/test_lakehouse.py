@@ -340,7 +340,8 @@ def test_columns_of_some_dates_are_read_by_arrow_in_the_order_of_the_log(
     assert all(row["share"] in (None, row["id"] / 7) for row in rows.to_pylist())
     assert len(lakehouse.arrow(TABLE, ["id"], 0, dates=("day", [days[0], date(2000, 1, 1)]))) == 3
     assert len(lakehouse.arrow(TABLE, ["id"], dates=("day", []))) == 0
-    whole = [lakehouse.arrow(TABLE, [name]).column(name).to_pylist() for name in ("id", "share")]
+    column = lakehouse.columns(TABLE, 1)
+    whole = [column(name).to_pylist() for name in ("id", "share")]
     assert list(zip(*whole, strict=True)) == [(row["id"], row["share"]) for row in lakehouse.records(TABLE)]
 
 
@@ -935,6 +936,7 @@ def test_a_version_whose_files_are_gone_is_refused_by_name_however_it_is_read(
         "read": lambda: lakehouse.read(TABLE, 0),
         "records": lambda: lakehouse.records(TABLE, 0),
         "arrow": lambda: lakehouse.arrow(TABLE, ["id"], 0),
+        "columns": lambda: lakehouse.columns(TABLE, 0),
         "counts": lambda: lakehouse.counts(TABLE, ["id"], 0),
         "dates": lambda: lakehouse.dates(TABLE, "as_of", 0),
         "bounds": lambda: lakehouse.bounds(TABLE, "as_of", 0),

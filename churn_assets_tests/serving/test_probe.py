@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
 from churn_assets.churn.trees import model_digest
-from churn_assets.serving.probe import Probe, _Loaded, problems_of
+from churn_assets.serving.probe import MOST_SPOILT, Probe, _accepted, _Loaded, problems_of
 from churn_assets_tests.processes import wait_for
 from churn_assets_tests.serving.conftest import FEATURES, URI, Served
 
@@ -241,3 +242,37 @@ def test_code_that_breaks_the_contract_is_told(
     found = problems(other, tmp_path / "files")
     for wanted in told:
         assert any(problem.startswith(wanted) for problem in found), found
+
+
+class Careless:
+    """Refuses by its name what is spoilt, but for what it does not look at."""
+
+    def __init__(self, wanted: list[str], overlooked: str | None = None) -> None:
+        self.wanted, self.overlooked, self.asked = wanted, overlooked, list[str]()
+
+    def predict(self, rows: pd.DataFrame) -> pd.DataFrame:
+        assert len(str(rows)) < 300
+        missing = [name for name in self.wanted if name not in rows]
+        (spoilt,) = missing or [*rows.columns[rows.isna().any()], *rows.select_dtypes(exclude="number").columns]
+        self.asked.append(spoilt)
+        if spoilt == self.overlooked:
+            return rows
+        raise ValueError(f"Error: {spoilt}")
+
+
+@pytest.mark.parametrize("many", [1, MOST_SPOILT, MOST_SPOILT + 1, 2 * MOST_SPOILT + 1])
+def test_of_many_features_some_from_the_first_to_the_last_are_tried(many: int) -> None:
+    names = [f"feature_{number:03}" for number in range(many)]
+    row = pd.DataFrame([dict.fromkeys(names, 1.0)])
+    model: Any = Careless(names)
+    assert not list(_accepted(model, row))
+    tried = model.asked[: len(model.asked) // 3]
+    assert model.asked == tried * 3
+    assert tried == sorted({*tried})
+    assert min(many, MOST_SPOILT) // 2 <= len(tried) <= MOST_SPOILT
+    assert tried[0] == names[0]
+    assert many - int(tried[-1].removeprefix("feature_")) <= many / len(tried) + 1
+    if many <= MOST_SPOILT:
+        assert tried == names
+    careless: Any = Careless(names, tried[-1])
+    assert len(list(_accepted(careless, row))) == 3
