@@ -266,8 +266,8 @@ def fit_churn_model(
 ) -> BoostedTrees:
     """The gradient-boosted trees fitted on the training folds of `train`.
 
-    In: `features` as doubles, `label`, `fold`, customer_id, as_of, and perhaps `weight`; `rows`, how many `train` has
-    without those of `censored_rows`.
+    In: `features` as doubles, `label`, `fold`, customer_id, as_of, and perhaps `weight` and `is_begun`, as of
+    `with_censored`; `rows`, how many `train` has without those of `censored_rows`.
     class_weights: "balanced" gives churners and others the same total weight. prior: what is known without a label;
     where `features` hold what it asks for, the model is the mean of both (docs/decisions/0022). shared_folder: where
     Spark's own trees pass from its workers to this process; nothing else needs it. The same rows give the same model on
