@@ -14,7 +14,7 @@ from pyspark.sql import types as T
 
 from churn_assets.churn.policy import ChurnPolicy
 from churn_assets.churn.purchase_model import PurchaseModel
-from churn_assets.churn.purchase_prior import ASKED_FEATURES, PurchasePrior, is_averaged
+from churn_assets.churn.purchase_prior import PurchasePrior, asked_of_batch, is_averaged
 from churn_assets.churn.splits import TEST_FOLDS, SplitDates, fold
 from churn_assets.churn.tables import united
 from churn_assets.churn.xgboost_trees import IS_BEGUN, KEYS, WEIGHT
@@ -81,7 +81,7 @@ def _weighed(rows: DataFrame, test: date, prior: PurchasePrior) -> DataFrame:
             columns = {name: batch[name] for name in batch.schema.names}
             silence = columns.pop("silence_now").to_numpy(zero_copy_only=False)
             known_days = (today - columns["as_of"].cast(pa.int32()).to_numpy()).astype(float)
-            asked = np.column_stack([columns[name].to_numpy(zero_copy_only=False) for name in ASKED_FEATURES])
+            asked = asked_of_batch(batch)
             # An order at the as-of date itself is of the outcome window; nothing compares with a null.
             leaves = np.where(silence <= known_days, 0.0, prior.stays_silent(asked, known_days)).round(DIGITS)
             for label, weight in ((1.0, leaves), (0.0, 1 - leaves)):

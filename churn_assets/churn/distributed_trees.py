@@ -6,7 +6,6 @@ docs/decisions/0047.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -14,7 +13,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from churn_assets.churn.errors import UnavailableEstimatorError
-from churn_assets.churn.purchase_prior import ASKED_FEATURES, ScaledPrior
+from churn_assets.churn.purchase_prior import ScaledPrior, asked_of_batch
 from churn_assets.churn.xgboost_trees import (
     KEYS,
     ORDER,
@@ -77,8 +76,7 @@ def with_offsets(rows: DataFrame, known: ScaledPrior) -> DataFrame:
 
     def of_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            asked = np.column_stack([batch[name].to_numpy(zero_copy_only=False) for name in ASKED_FEATURES])
-            yield batch.append_column(OFFSET, pa.array(known.offsets(asked)))
+            yield batch.append_column(OFFSET, pa.array(known.offsets(asked_of_batch(batch))))
 
     return rows.mapInArrow(of_batches, T.StructType([*rows.schema, T.StructField(OFFSET, T.DoubleType())]))
 

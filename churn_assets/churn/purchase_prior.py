@@ -5,6 +5,7 @@ Fitting the purchase model itself, and learning from labels, belong elsewhere.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +16,9 @@ from churn_assets.churn.ranking import roc_auc
 from churn_assets.churn.recalibration import calibrated
 from churn_assets.churn.trees import LEAF, BoostedTrees, Node, Tree
 from churn_assets.churn.xgboost_trees import LARGEST, TREE_WEIGHT, Rows, boosted, split_trees
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # All that the purchase model asks of a customer.
 ASKED_FEATURES = ("orders_ever", "recency_days", "tenure_days", "delay_minutes_at_last_order")
@@ -158,6 +162,11 @@ def _spread(values: Floats, weights: np.ndarray | None) -> float:
 def asked_of(values: np.ndarray, features: Sequence[str]) -> Floats:
     """ASKED_FEATURES of rows of `features`."""
     return values[:, [list(features).index(name) for name in ASKED_FEATURES]].astype(np.float64)
+
+
+def asked_of_batch(batch: "pa.RecordBatch") -> Floats:
+    """ASKED_FEATURES of the rows of a batch."""
+    return np.column_stack([batch[name].to_numpy(zero_copy_only=False) for name in ASKED_FEATURES])
 
 
 def averaged(learned: BoostedTrees, prior: ScaledPrior, values: np.ndarray, features: Sequence[str]) -> BoostedTrees:
